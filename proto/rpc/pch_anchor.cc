@@ -1,0 +1,1 @@
+// Gives the precompiled-header targets something to compile.
