@@ -32,8 +32,7 @@ struct LogOptions {
   std::vector<LogField> fields;
 };
 
-// Once, early in main. Before it lines go out at level info without a component. Also routes gRPC's
-// own messages when the program links gRPC (see channel.h).
+// Once, early in main. Before it lines go out at level info without a component.
 void InitializeLog(const LogOptions& options);
 
 void LogAt(LogLevel level, const char* file, int line, absl::string_view message,

@@ -1,0 +1,41 @@
+// Serves Prometheus metrics over HTTP at /metrics. The library's constructor throws; the exception
+// ends here.
+#pragma once
+
+#include <prometheus/collectable.h>
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+
+namespace prometheus {
+class Exposer;
+}  // namespace prometheus
+
+namespace lasp {
+
+// Thread-safe.
+class MetricsExposer {
+ public:
+  // Serves on `address` (host:port; port 0 picks a free one). UNAVAILABLE naming the address where
+  // it is taken, INVALID_ARGUMENT where it is not an address of this host.
+  static absl::StatusOr<std::unique_ptr<MetricsExposer>> Create(const std::string& address);
+  ~MetricsExposer();
+  MetricsExposer(const MetricsExposer&) = delete;
+  MetricsExposer& operator=(const MetricsExposer&) = delete;
+
+  // Shows what `collectable` collects at each scrape, for as long as it lives.
+  void Add(const std::shared_ptr<prometheus::Collectable>& collectable);
+
+  // host:port with the port in use.
+  const std::string& address() const { return address_; }
+
+ private:
+  MetricsExposer(std::unique_ptr<prometheus::Exposer> exposer, std::string address);
+
+  const std::unique_ptr<prometheus::Exposer> exposer_;
+  const std::string address_;
+};
+
+}  // namespace lasp
