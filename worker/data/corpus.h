@@ -1,0 +1,47 @@
+// The files of a corpus as one stream of tokens, memory-mapped. Tokens are copied out under a
+// guard, so that a file that shrinks or changes under a run is an error with the file's name and
+// never a SIGBUS.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "lasp/v1/training_spec.pb.h"
+
+namespace lasp::worker {
+
+// Immutable once open; Read is thread-safe.
+class Corpus {
+ public:
+  // Opens and maps every file, in order. Errors as OpenCorpusFile; INVALID_ARGUMENT for no file.
+  static absl::StatusOr<std::unique_ptr<Corpus>> Open(const std::vector<std::string>& paths,
+                                                      lasp::v1::DataSpec::Format format,
+                                                      int64_t vocab_size,
+                                                      const std::vector<std::string>& path_roots);
+  ~Corpus();
+  Corpus(const Corpus&) = delete;
+  Corpus& operator=(const Corpus&) = delete;
+
+  int64_t token_count() const { return token_count_; }
+
+  // Copies tokens [begin, begin + count) of the stream to `out`. INVALID_ARGUMENT for a token
+  // outside the vocabulary, with the file, the position in it, the token and the vocabulary;
+  // DATA_LOSS for a file that has changed, shrunk or gone since it was opened, or cannot be read.
+  absl::Status Read(int64_t begin, int64_t count, int32_t* out) const;
+
+ private:
+  class File;
+
+  explicit Corpus(int64_t vocab_size);
+
+  const int64_t vocab_size_;
+  int64_t token_count_ = 0;
+  std::vector<std::unique_ptr<File>> files_;
+  // The stream's position of each file's first token.
+  std::vector<int64_t> starts_;
+};
+
+}  // namespace lasp::worker
