@@ -1,6 +1,12 @@
 // Clang's thread-safety attributes under short names; empty for other compilers.
 #pragma once
 
+// Debian's Abseil still defines three of these names itself: take them over after it has.
+#include "absl/base/thread_annotations.h"
+#undef GUARDED_BY
+#undef PT_GUARDED_BY
+#undef NO_THREAD_SAFETY_ANALYSIS
+
 #if defined(__clang__)
 #define LASP_THREAD_ATTRIBUTE(x) __attribute__((x))
 #else
