@@ -8,4 +8,8 @@ namespace lasp::kernels::cpu {
 // Idle OpenMP threads wait as OMP_WAIT_POLICY says, which the process's starter sets.
 void SetThreads(int threads);
 
+// Sets the threads of OpenMP loops for the calling thread alone: for a second thread that calls
+// kernels beside the first one. BLAS, which is set for the process, is left as it is.
+void SetCallerThreads(int threads);
+
 }  // namespace lasp::kernels::cpu
