@@ -1,0 +1,104 @@
+// The one writer of jobs, workers, leases and generations: an actor with a bounded queue.
+#pragma once
+
+#include <atomic>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "lasp/v1/training_job_service.pb.h"
+#include "lasp/v1/worker_admin_service.pb.h"
+#include "lasp/v1/worker_service.pb.h"
+#include "proto/rpc/clock.h"
+#include "proto/rpc/mutex.h"
+#include "server/agent_link.h"
+#include "server/core_options.h"
+#include "server/job_view.h"
+#include "server/worker_catalog.h"
+
+namespace lasp::server {
+
+class AgentSession;
+class JobEngine;
+struct CoreParts;
+
+using JobCallback = std::function<void(absl::StatusOr<JobViewPtr>)>;
+using WorkerCallback = std::function<void(absl::StatusOr<WorkerViewPtr>)>;
+using DoneCallback = std::function<void(absl::Status)>;
+
+// Thread-safe. Commands return at once; each callback is called exactly once, from the controller's
+// thread, after what it tells has been committed (or at destruction, with UNAVAILABLE), and must
+// not block. RESOURCE_EXHAUSTED with a RetryInfo when too much waits, UNAVAILABLE with a RetryInfo
+// (reason STORE_UNAVAILABLE) while the disk cannot be written.
+class JobController {
+ public:
+  // Restores what the store holds, then starts the thread. All parts must outlive the controller.
+  static absl::StatusOr<std::unique_ptr<JobController>> Start(const CoreOptions& options,
+                                                              const CoreParts& parts);
+  ~JobController();
+  JobController(const JobController&) = delete;
+  JobController& operator=(const JobController&) = delete;
+
+  // --- users. Names, ids, fields and the spec have been checked and defaults written out. ---
+
+  // Honours training_job_id (made from display_name where empty), request_id and validate_only.
+  // INVALID_ARGUMENT (REQUEST_ID_REUSED), ALREADY_EXISTS.
+  void Create(lasp::v1::CreateTrainingJobRequest request, JobCallback done);
+  // Takes display_name and labels as update_mask says (empty: both). ABORTED (ETAG_MISMATCH) where
+  // the job in the request carries an etag that is not the present one.
+  void Update(lasp::v1::UpdateTrainingJobRequest request, JobCallback done);
+  // FAILED_PRECONDITION (JOB_NOT_FINISHED), ABORTED (ETAG_MISMATCH).
+  void Delete(lasp::v1::DeleteTrainingJobRequest request, DoneCallback done);
+  // Each answers when the wish is stored; the job goes on to CANCELLED or SUSPENDED by itself.
+  // FAILED_PRECONDITION (WRONG_STATE) where the state does not allow it.
+  void Cancel(lasp::v1::CancelTrainingJobRequest request, JobCallback done);
+  void Suspend(lasp::v1::SuspendTrainingJobRequest request, JobCallback done);
+  void Resume(lasp::v1::ResumeTrainingJobRequest request, JobCallback done);
+  void DrainWorker(lasp::v1::DrainWorkerRequest request, WorkerCallback done);
+
+  // --- agents ---
+
+  // The first message of a stream. The answer (Welcome, or Close with a reason) goes over the link.
+  absl::StatusOr<std::shared_ptr<AgentSession>> Connect(lasp::v1::Hello hello,
+                                                        std::shared_ptr<AgentLink> link);
+  // Every later message, in order, by one thread at a time. Log chunks are written by the calling
+  // thread. An error means that the stream should end with it; the agent comes again.
+  absl::Status Deliver(const std::shared_ptr<AgentSession>& session,
+                       lasp::v1::ConnectRequest message);
+  // The stream has ended, whoever ended it. Drops the link.
+  void Disconnect(const std::shared_ptr<AgentSession>& session);
+
+  // --- for metrics and tests ---
+  size_t queued_command_count() const;
+  size_t queued_agent_message_count() const;
+  // Blocks until everything queued before this call has been handled and committed.
+  void Flush();
+
+ private:
+  struct Input;
+
+  JobController(const CoreOptions& options, const CoreParts& parts);
+
+  void Run();
+  bool Enqueue(Input input, bool force);
+  absl::Status Admit() const;
+
+  const CoreOptions options_;
+  const std::unique_ptr<const CoreParts> parts_;
+  const std::unique_ptr<JobEngine> engine_;
+  mutable Mutex mutex_;
+  CondVar wake_;
+  std::deque<Input> inputs_ GUARDED_BY(mutex_);
+  std::deque<std::function<void()>> committed_ GUARDED_BY(mutex_);
+  size_t queued_commands_ GUARDED_BY(mutex_) = 0;
+  size_t queued_agent_messages_ GUARDED_BY(mutex_) = 0;
+  bool stopping_ GUARDED_BY(mutex_) = false;
+  std::thread thread_;
+};
+
+}  // namespace lasp::server

@@ -1,0 +1,172 @@
+// Where the coordinator's state survives: one interface, so that the controller knows no SQL.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "lasp/v1/step_metrics.pb.h"
+#include "lasp/v1/training_job.pb.h"
+#include "server/job_view.h"
+
+namespace lasp::server {
+
+// --- what a transaction may change ---
+
+// A new job, or a new state of an old one. `created` writes the spec too.
+struct PutJob {
+  JobViewPtr view;
+  bool created = false;
+};
+
+// Removes a job with its transitions, generations, exits and metrics, and leaves a tombstone.
+struct DeleteJob {
+  int64_t job_id = 0;
+  std::string name;
+  int64_t revision = 0;
+};
+
+struct AddTransition {
+  int64_t job_id = 0;
+  lasp::v1::Transition transition;
+};
+
+// A generation, stored before anything of it is launched.
+struct AddGeneration {
+  int64_t job_id = 0;
+  int64_t generation = 0;
+  absl::Time start_time;
+};
+
+// A rank of a job's current generation has left.
+struct PutRankExit {
+  int64_t job_id = 0;
+  int64_t generation = 0;
+  int rank = 0;
+  int exit_code = 0;
+};
+
+struct PutSteps {
+  int64_t job_id = 0;
+  std::vector<lasp::v1::StepMetrics> steps;
+};
+
+struct PutWorker {
+  std::string worker_id;
+  std::string incarnation;
+  int slot_count = 0;
+  // The operator's wish, which outlives both agent and coordinator.
+  bool drain_requested = false;
+};
+
+// Forgets a lost worker.
+struct DeleteWorker {
+  std::string worker_id;
+};
+
+// Remembers a request and its answer.
+struct PutRequest {
+  // Method, scope and request_id.
+  std::string key;
+  // Of the request's content.
+  uint64_t fingerprint = 0;
+  std::string job_name;
+  std::string job_uid;
+  absl::Time expire_time;
+};
+
+// Forgets requests that have expired.
+struct ExpireRequests {
+  absl::Time now;
+};
+
+// Forgets tombstones up to a revision.
+struct CompactTombstones {
+  int64_t revision = 0;
+};
+
+using Mutation =
+    std::variant<PutJob, DeleteJob, AddTransition, AddGeneration, PutRankExit, PutSteps, PutWorker,
+                 DeleteWorker, PutRequest, ExpireRequests, CompactTombstones>;
+
+// --- what a start finds ---
+
+struct StoredRankExit {
+  int64_t generation = 0;
+  int rank = 0;
+  int exit_code = 0;
+};
+
+struct StoredJob {
+  JobViewPtr view;
+  // Of the current generation, for jobs that have not ended.
+  std::vector<StoredRankExit> exits;
+};
+
+struct Tombstone {
+  int64_t revision = 0;
+  std::string name;
+};
+
+struct StoreContents {
+  // Oldest first.
+  std::vector<StoredJob> jobs;
+  std::vector<PutWorker> workers;
+  std::vector<PutRequest> requests;
+  std::vector<Tombstone> tombstones;
+  int64_t compacted_revision = 0;
+  // Revisions of this run are greater than this, and than all of earlier runs.
+  int64_t base_revision = 0;
+  // Ids of new jobs are greater than this.
+  int64_t last_job_id = 0;
+};
+
+// Thread-safe.
+class JobStore {
+ public:
+  virtual ~JobStore() = default;
+
+  // Identifies this store for ever.
+  virtual const std::string& uuid() const = 0;
+
+  // Everything, once, before the first Commit.
+  virtual absl::StatusOr<StoreContents> Load() = 0;
+
+  // Queues a transaction; transactions become durable in this order, each whole or not at all.
+  // `committed` is called after that, in the same order, from the writer's thread: quick, must not
+  // block. A failing disk delays it until the disk works again. Callbacks of transactions that
+  // could not be written before the store is destroyed are never called.
+  virtual void Commit(std::vector<Mutation> mutations, std::function<void()> committed) = 0;
+
+  // Transactions queued and not yet durable.
+  virtual size_t pending() const = 0;
+
+  // OK, or why nothing can be written now; the store keeps trying.
+  virtual absl::Status health() const = 0;
+
+  // --- committed state, read by any thread; each blocks for one short read ---
+
+  // The latest `limit` transitions of a job, oldest first.
+  virtual absl::StatusOr<std::vector<lasp::v1::Transition>> Transitions(int64_t job_id,
+                                                                        int limit) const = 0;
+  // How many rows a range of steps has; to_step 0 for the last.
+  virtual absl::StatusOr<int64_t> CountSteps(int64_t job_id, int64_t from_step,
+                                             int64_t to_step) const = 0;
+  // A range of steps in order: each `stride`-th row from the first, and the last row.
+  virtual absl::StatusOr<std::vector<lasp::v1::StepMetrics>> ReadSteps(int64_t job_id,
+                                                                       int64_t from_step,
+                                                                       int64_t to_step,
+                                                                       int64_t stride) const = 0;
+  // At most `limit` rows of one generation with a step greater than `after_step`.
+  virtual absl::StatusOr<std::vector<lasp::v1::StepMetrics>> ReadGenerationSteps(
+      int64_t job_id, int64_t generation, int64_t after_step, int limit) const = 0;
+  // The smallest generation greater than `generation` that has rows; 0 where none has.
+  virtual absl::StatusOr<int64_t> NextGeneration(int64_t job_id, int64_t generation) const = 0;
+};
+
+}  // namespace lasp::server

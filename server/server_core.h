@@ -1,0 +1,59 @@
+// The coordinator without its wire: everything the services are built on, made and ended in order.
+#pragma once
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "proto/rpc/clock.h"
+#include "server/core_observer.h"
+#include "server/core_options.h"
+#include "server/job_catalog.h"
+#include "server/job_controller.h"
+#include "server/job_store.h"
+#include "server/log_store.h"
+#include "server/metrics_hub.h"
+#include "server/watch_hub.h"
+#include "server/worker_catalog.h"
+
+namespace lasp::server {
+
+// Thread-safe. End the gRPC servers first, then this.
+class ServerCore {
+ public:
+  // Opens the store in options.data_dir (FAILED_PRECONDITION for one of a newer schema, DATA_LOSS
+  // for a damaged one), restores its jobs and starts the controller. `clock` and `observer` (which
+  // may be null) must outlive it.
+  static absl::StatusOr<std::unique_ptr<ServerCore>> Open(const CoreOptions& options,
+                                                          const Clock* clock,
+                                                          CoreObserver* observer);
+  ~ServerCore();
+
+  JobController& controller() { return *controller_; }
+
+  const JobCatalog& jobs() const { return jobs_; }
+
+  const WorkerCatalog& workers() const { return workers_; }
+
+  WatchHub& watches() { return *watches_; }
+
+  MetricsHub& metrics() { return *metrics_; }
+
+  LogStore& logs() { return *logs_; }
+
+  // For transitions and health.
+  const JobStore& store() const { return *store_; }
+
+ private:
+  ServerCore() = default;
+
+  std::unique_ptr<CoreObserver> silent_observer_;
+  std::unique_ptr<JobStore> store_;
+  JobCatalog jobs_;
+  WorkerCatalog workers_;
+  std::unique_ptr<WatchHub> watches_;
+  std::unique_ptr<MetricsHub> metrics_;
+  std::unique_ptr<LogStore> logs_;
+  std::unique_ptr<JobController> controller_;
+};
+
+}  // namespace lasp::server
