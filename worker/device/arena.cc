@@ -1,0 +1,32 @@
+#include "worker/device/arena.h"
+
+#include <cassert>
+#include <utility>
+
+#include "proto/rpc/status_macros.h"
+
+namespace lasp::worker {
+namespace {
+
+// A cache line, and what vector loads like best.
+constexpr int64_t kAlignment = 64;
+
+}  // namespace
+
+absl::StatusOr<Arena> Arena::Create(Backend& backend, int64_t bytes) {
+  Arena arena;
+  LASP_ASSIGN_OR_RETURN(arena.buffer_, backend.Allocate(bytes));
+  return arena;
+}
+
+Tensor Arena::Take(DType dtype, int64_t rows, int64_t columns) {
+  Tensor tensor{nullptr, dtype, rows, columns, columns};
+  if (buffer_ != nullptr) {
+    assert(used_ + tensor.bytes() <= buffer_->bytes());
+    tensor.data = static_cast<char*>(buffer_->data()) + used_;
+  }
+  used_ += (tensor.bytes() + kAlignment - 1) / kAlignment * kAlignment;
+  return tensor;
+}
+
+}  // namespace lasp::worker

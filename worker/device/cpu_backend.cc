@@ -1,0 +1,412 @@
+// The CPU behind the device seam: each operation forwards to the kernel of the same name.
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/adamw.h"
+#include "kernels/cross_entropy.h"
+#include "kernels/embedding.h"
+#include "kernels/gated_rms_norm.h"
+#include "kernels/gemm.h"
+#include "kernels/global_norm.h"
+#include "kernels/glu.h"
+#include "kernels/linear_attention.h"
+#include "kernels/rms_norm.h"
+#include "kernels/silu.h"
+#include "kernels/threads.h"
+#include "kernels/vector_ops.h"
+#include "worker/device/backend.h"
+
+namespace lasp::worker {
+namespace {
+
+namespace cpu = ::lasp::kernels::cpu;
+
+constexpr size_t kAlignment = 64;
+
+class HostBuffer : public DeviceBuffer {
+ public:
+  HostBuffer(void* data, int64_t bytes) : data_(data), bytes_(bytes) {}
+
+  ~HostBuffer() override { std::free(data_); }
+
+  void* data() const override { return data_; }
+
+  int64_t bytes() const override { return bytes_; }
+
+ private:
+  void* const data_;
+  const int64_t bytes_;
+};
+
+template <typename T>
+constexpr DType TypeOf() {
+  return std::is_same_v<T, double> ? DType::kFloat64 : DType::kFloat32;
+}
+
+template <typename T>
+class CpuBackend : public Backend {
+ public:
+  DType compute_type() const override { return TypeOf<T>(); }
+
+  absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(int64_t bytes) override {
+    const size_t rounded =
+        (static_cast<size_t>(bytes) + kAlignment - 1) / kAlignment * kAlignment + kAlignment;
+    void* data = std::aligned_alloc(kAlignment, rounded);
+    if (data == nullptr) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("cannot allocate ", bytes, " bytes of memory for this rank"));
+    }
+    std::memset(data, 0, rounded);
+    return std::make_unique<HostBuffer>(data, bytes);
+  }
+
+  absl::Status Synchronize() override { return absl::OkStatus(); }
+
+  void EnterHelperThread() override { cpu::SetCallerThreads(1); }
+
+  void CopyFromHost(const void* source, Tensor destination) override {
+    std::memcpy(destination.data, source, static_cast<size_t>(destination.bytes()));
+  }
+
+  void CopyToHost(Tensor source, void* destination) override {
+    std::memcpy(destination, source.data, static_cast<size_t>(source.bytes()));
+  }
+
+  void Convert(Tensor source, Tensor destination) override {
+    for (int64_t i = 0; i < source.count(); ++i) {
+      const double value = source.dtype == DType::kFloat64
+                               ? static_cast<const double*>(source.data)[i]
+                               : static_cast<const float*>(source.data)[i];
+      if (destination.dtype == DType::kFloat64) {
+        static_cast<double*>(destination.data)[i] = value;
+      } else {
+        static_cast<float*>(destination.data)[i] = static_cast<float>(value);
+      }
+    }
+  }
+
+  void Fill(double value, Tensor x) override {
+    if (x.dtype == DType::kFloat64) {
+      cpu::Fill<double>(x.count(), value, static_cast<double*>(x.data));
+    } else {
+      cpu::Fill<float>(x.count(), static_cast<float>(value), static_cast<float*>(x.data));
+    }
+  }
+
+  void Axpy(double factor, Tensor x, Tensor y) override {
+    if (x.dtype == DType::kFloat64) {
+      cpu::Axpy<double>(x.count(), factor, static_cast<const double*>(x.data),
+                        static_cast<double*>(y.data));
+    } else {
+      cpu::Axpy<float>(x.count(), static_cast<float>(factor), static_cast<const float*>(x.data),
+                       static_cast<float*>(y.data));
+    }
+  }
+
+  void Gemm(bool transpose_a, Tensor a, bool transpose_b, Tensor b, double beta,
+            Tensor c) override {
+    cpu::Gemm<T>({.transpose_a = transpose_a,
+                  .transpose_b = transpose_b,
+                  .m = c.rows,
+                  .n = c.columns,
+                  .k = transpose_a ? a.rows : a.columns,
+                  .alpha = 1,
+                  .a = In(a),
+                  .a_stride = a.row_stride,
+                  .b = In(b),
+                  .b_stride = b.row_stride,
+                  .beta = static_cast<T>(beta),
+                  .c = Out(c),
+                  .c_stride = c.row_stride});
+  }
+
+  void EmbeddingForward(double scale, Tensor ids, Tensor table, Tensor output) override {
+    cpu::EmbeddingForward<T>({.tokens = output.rows,
+                              .hidden_size = output.columns,
+                              .scale = scale,
+                              .ids = Ids(ids),
+                              .embedding = In(table),
+                              .output = Out(output)});
+  }
+
+  void EmbeddingBackward(double scale, Tensor ids, Tensor output_gradient,
+                         Tensor table_gradient) override {
+    cpu::EmbeddingBackward<T>({.tokens = output_gradient.rows,
+                               .hidden_size = output_gradient.columns,
+                               .scale = scale,
+                               .ids = Ids(ids),
+                               .output_gradient = In(output_gradient),
+                               .embedding_gradient = Out(table_gradient)});
+  }
+
+  void RmsNormForward(Tensor input, Tensor addend, Tensor sum, Tensor output,
+                      Tensor inverse_rms) override {
+    cpu::RmsNormForward<T>({.rows = input.rows,
+                            .width = input.columns,
+                            .input = In(input),
+                            .addend = In(addend),
+                            .sum = Out(sum),
+                            .output = Out(output),
+                            .inverse_rms = Out(inverse_rms)});
+  }
+
+  void RmsNormBackward(Tensor input, Tensor inverse_rms, Tensor output_gradient, Tensor addend,
+                       Tensor input_gradient) override {
+    cpu::RmsNormBackward<T>({.rows = input.rows,
+                             .width = input.columns,
+                             .input = In(input),
+                             .inverse_rms = In(inverse_rms),
+                             .output_gradient = In(output_gradient),
+                             .addend = In(addend),
+                             .input_gradient = Out(input_gradient)});
+  }
+
+  void GatedRmsNormForward(Tensor input, Tensor gate, Tensor output, Tensor inverse_rms) override {
+    cpu::GatedRmsNormForward<T>({.rows = input.rows,
+                                 .width = input.columns,
+                                 .input = In(input),
+                                 .gate = In(gate),
+                                 .gate_stride = gate.row_stride,
+                                 .output = Out(output),
+                                 .inverse_rms = Out(inverse_rms)});
+  }
+
+  void GatedRmsNormBackward(Tensor input, Tensor gate, Tensor inverse_rms, Tensor output_gradient,
+                            Tensor input_gradient, Tensor gate_gradient) override {
+    cpu::GatedRmsNormBackward<T>({.rows = input.rows,
+                                  .width = input.columns,
+                                  .input = In(input),
+                                  .gate = In(gate),
+                                  .gate_stride = gate.row_stride,
+                                  .inverse_rms = In(inverse_rms),
+                                  .output_gradient = In(output_gradient),
+                                  .input_gradient = Out(input_gradient),
+                                  .gate_gradient = Out(gate_gradient),
+                                  .gate_gradient_stride = gate_gradient.row_stride});
+  }
+
+  void SiluForward(Tensor input, Tensor output) override {
+    cpu::SiluForward<T>({.rows = input.rows,
+                         .width = input.columns,
+                         .input = In(input),
+                         .input_stride = input.row_stride,
+                         .output = Out(output),
+                         .output_stride = output.row_stride});
+  }
+
+  void SiluBackward(Tensor input, Tensor output_gradient, Tensor input_gradient) override {
+    cpu::SiluBackward<T>({.rows = input.rows,
+                          .width = input.columns,
+                          .input = In(input),
+                          .input_stride = input.row_stride,
+                          .output_gradient = In(output_gradient),
+                          .output_gradient_stride = output_gradient.row_stride,
+                          .input_gradient = Out(input_gradient),
+                          .input_gradient_stride = input_gradient.row_stride});
+  }
+
+  void GluForward(Tensor a, Tensor b, Tensor output) override {
+    cpu::GluForward<T>({.rows = a.rows,
+                        .width = a.columns,
+                        .a = In(a),
+                        .a_stride = a.row_stride,
+                        .b = In(b),
+                        .b_stride = b.row_stride,
+                        .output = Out(output)});
+  }
+
+  void GluBackward(Tensor a, Tensor b, Tensor output_gradient, Tensor a_gradient,
+                   Tensor b_gradient) override {
+    cpu::GluBackward<T>({.rows = a.rows,
+                         .width = a.columns,
+                         .a = In(a),
+                         .a_stride = a.row_stride,
+                         .b = In(b),
+                         .b_stride = b.row_stride,
+                         .output_gradient = In(output_gradient),
+                         .a_gradient = Out(a_gradient),
+                         .a_gradient_stride = a_gradient.row_stride,
+                         .b_gradient = Out(b_gradient),
+                         .b_gradient_stride = b_gradient.row_stride});
+  }
+
+  void CrossEntropy(Tensor logits, Tensor labels, double gradient_scale, Tensor gradient,
+                    Tensor loss_sum) override {
+    cpu::CrossEntropy<T>({.rows = logits.rows,
+                          .vocabulary = logits.columns,
+                          .logits = In(logits),
+                          .logits_stride = logits.row_stride,
+                          .labels = Ids(labels),
+                          .gradient_scale = gradient_scale,
+                          .gradient = Out(gradient),
+                          .gradient_stride = gradient.row_stride,
+                          .loss_sum = static_cast<double*>(loss_sum.data)});
+  }
+
+  int64_t BlockCount(const AttentionShape& shape) const override {
+    return kernels::BlockCount(KernelShape(shape));
+  }
+
+  void LocalState(const AttentionShape& shape, Tensor k, Tensor v, Tensor state,
+                  Tensor block_states) override {
+    cpu::LocalState<T>({.shape = KernelShape(shape),
+                        .k = HeadsIn(shape, k),
+                        .v = HeadsIn(shape, v),
+                        .state = Out(state),
+                        .block_states = Out(block_states)});
+  }
+
+  void IntraOutput(const AttentionShape& shape, Tensor q, Tensor k, Tensor v, Tensor block_states,
+                   Tensor output) override {
+    cpu::IntraOutput<T>({.shape = KernelShape(shape),
+                         .q = HeadsIn(shape, q),
+                         .k = HeadsIn(shape, k),
+                         .v = HeadsIn(shape, v),
+                         .block_states = In(block_states),
+                         .output = HeadsOut(shape, output)});
+  }
+
+  void AddInterOutput(const AttentionShape& shape, Tensor q, Tensor state_in,
+                      Tensor output) override {
+    cpu::AddInterOutput<T>({.shape = KernelShape(shape),
+                            .q = HeadsIn(shape, q),
+                            .state_in = In(state_in),
+                            .output = HeadsOut(shape, output)});
+  }
+
+  void LocalStateGradient(const AttentionShape& shape, Tensor q, Tensor output_gradient,
+                          Tensor state_gradient, Tensor block_state_gradients) override {
+    cpu::LocalStateGradient<T>({.shape = KernelShape(shape),
+                                .q = HeadsIn(shape, q),
+                                .output_gradient = HeadsIn(shape, output_gradient),
+                                .state_gradient = Out(state_gradient),
+                                .block_state_gradients = Out(block_state_gradients)});
+  }
+
+  void IntraGradients(const AttentionShape& shape, Tensor q, Tensor k, Tensor v,
+                      Tensor output_gradient, Tensor block_states, Tensor block_state_gradients,
+                      Tensor q_gradient, Tensor k_gradient, Tensor v_gradient,
+                      Tensor theta_gradient) override {
+    cpu::IntraGradients<T>({.shape = KernelShape(shape),
+                            .q = HeadsIn(shape, q),
+                            .k = HeadsIn(shape, k),
+                            .v = HeadsIn(shape, v),
+                            .output_gradient = HeadsIn(shape, output_gradient),
+                            .block_states = In(block_states),
+                            .block_state_gradients = In(block_state_gradients),
+                            .q_gradient = HeadsOut(shape, q_gradient),
+                            .k_gradient = HeadsOut(shape, k_gradient),
+                            .v_gradient = HeadsOut(shape, v_gradient),
+                            .theta_gradient = Out(theta_gradient)});
+  }
+
+  void AddInterQueryGradients(const AttentionShape& shape, Tensor q, Tensor output_gradient,
+                              Tensor state_in, Tensor q_gradient, Tensor theta_gradient) override {
+    cpu::AddInterQueryGradients<T>({.shape = KernelShape(shape),
+                                    .q = HeadsIn(shape, q),
+                                    .output_gradient = HeadsIn(shape, output_gradient),
+                                    .state_in = In(state_in),
+                                    .q_gradient = HeadsOut(shape, q_gradient),
+                                    .theta_gradient = Out(theta_gradient)});
+  }
+
+  void AddInterKeyValueGradients(const AttentionShape& shape, Tensor k, Tensor v,
+                                 Tensor state_gradient_in, Tensor k_gradient, Tensor v_gradient,
+                                 Tensor state_in, Tensor theta_gradient) override {
+    cpu::AddInterKeyValueGradients<T>({.shape = KernelShape(shape),
+                                       .k = HeadsIn(shape, k),
+                                       .v = HeadsIn(shape, v),
+                                       .state_gradient_in = In(state_gradient_in),
+                                       .k_gradient = HeadsOut(shape, k_gradient),
+                                       .v_gradient = HeadsOut(shape, v_gradient),
+                                       .state_in = In(state_in),
+                                       .theta_gradient = Out(theta_gradient)});
+  }
+
+  void StateHop(const AttentionShape& shape, Tensor state_in, Tensor local,
+                Tensor state_out) override {
+    cpu::StateHop<T>({.shape = KernelShape(shape),
+                      .state_in = In(state_in),
+                      .local = In(local),
+                      .state_out = Out(state_out)});
+  }
+
+  void StateGradientHop(const AttentionShape& shape, Tensor state_in, Tensor local,
+                        Tensor state_out) override {
+    cpu::StateGradientHop<T>({.shape = KernelShape(shape),
+                              .state_in = In(state_in),
+                              .local = In(local),
+                              .state_out = Out(state_out)});
+  }
+
+  void SumOfSquares(Tensor values, Tensor sum) override {
+    cpu::SumOfSquares<T>(
+        {.count = values.count(), .values = In(values), .sum = static_cast<double*>(sum.data)});
+  }
+
+  void AdamW(const AdamWStep& step, Tensor parameter, Tensor gradient, Tensor first_moment,
+             Tensor second_moment) override {
+    cpu::AdamW<T>({.count = parameter.count(),
+                   .parameter = Out(parameter),
+                   .gradient = In(gradient),
+                   .first_moment = Out(first_moment),
+                   .second_moment = Out(second_moment),
+                   .learning_rate = step.learning_rate,
+                   .beta1 = step.beta1,
+                   .beta2 = step.beta2,
+                   .epsilon = step.epsilon,
+                   .weight_decay = step.weight_decay,
+                   .correction1 = step.correction1,
+                   .correction2 = step.correction2,
+                   .gradient_scale = step.gradient_scale});
+  }
+
+ private:
+  static const T* In(Tensor tensor) { return static_cast<const T*>(tensor.data); }
+
+  static T* Out(Tensor tensor) { return static_cast<T*>(tensor.data); }
+
+  static const int32_t* Ids(Tensor tensor) { return static_cast<const int32_t*>(tensor.data); }
+
+  static kernels::LinearAttentionShape KernelShape(const AttentionShape& shape) {
+    return {.batch = shape.batch,
+            .tokens = shape.tokens,
+            .heads = shape.heads,
+            .key_size = shape.head_size,
+            .value_size = shape.head_size,
+            .slopes = static_cast<const double*>(shape.slopes.data),
+            .theta = static_cast<const double*>(shape.theta.data)};
+  }
+
+  static kernels::HeadsView<const T> HeadsIn(const AttentionShape& shape, Tensor tensor) {
+    return {In(tensor), shape.tokens * tensor.row_stride, tensor.row_stride, shape.head_size};
+  }
+
+  static kernels::HeadsView<T> HeadsOut(const AttentionShape& shape, Tensor tensor) {
+    return {Out(tensor), shape.tokens * tensor.row_stride, tensor.row_stride, shape.head_size};
+  }
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(DType compute_type, int threads) {
+  if (threads < 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the CPU backend needs at least 1 thread, not ", threads));
+  }
+  cpu::SetThreads(threads);
+  switch (compute_type) {
+    case DType::kFloat32:
+      return std::make_unique<CpuBackend<float>>();
+    case DType::kFloat64:
+      return std::make_unique<CpuBackend<double>>();
+    case DType::kInt32:
+      break;
+  }
+  return absl::InvalidArgumentError("the CPU backend computes in fp32 or fp64");
+}
+
+}  // namespace lasp::worker

@@ -1,0 +1,88 @@
+// The communication seam: operations among a group of ranks, issued by one thread, run in that
+// order beside it.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "proto/rpc/mutex.h"
+#include "worker/device/tensor.h"
+
+namespace lasp::worker {
+
+// The completion of one operation. Thread-safe.
+class Completion {
+ public:
+  void Set(absl::Status status);
+  // The operation's status, or DEADLINE_EXCEEDED after `timeout`.
+  absl::Status Wait(absl::Duration timeout);
+
+ private:
+  Mutex mutex_;
+  CondVar changed_;
+  bool done_ GUARDED_BY(mutex_) = false;
+  absl::Status status_ GUARDED_BY(mutex_);
+};
+
+// Totals since the communicator was made.
+struct CommunicatorCounters {
+  // Payload this rank has sent, without framing.
+  int64_t sent_bytes = 0;
+  // Time that callers have spent in Operation::Wait.
+  double wait_seconds = 0;
+};
+
+// One issued operation; a default one is complete. The tensors it was given must live and, where it
+// reads them, stay unchanged until it is complete. Cheap to copy.
+class Operation {
+ public:
+  Operation() = default;
+
+  Operation(std::shared_ptr<Completion> completion,
+            std::shared_ptr<std::atomic<int64_t>> wait_nanoseconds, absl::Duration timeout)
+      : completion_(std::move(completion)),
+        wait_nanoseconds_(std::move(wait_nanoseconds)),
+        timeout_(timeout) {}
+
+  // Waits for the end of the operation, at most for the communicator's timeout. UNAVAILABLE names
+  // the peer that is gone; DEADLINE_EXCEEDED says that nothing came in time.
+  absl::Status Wait();
+
+ private:
+  std::shared_ptr<Completion> completion_;
+  std::shared_ptr<std::atomic<int64_t>> wait_nanoseconds_;
+  absl::Duration timeout_;
+};
+
+// Every rank of the group must issue its collective operations in the same order, and sends and
+// receives so that they pair up. After a failure every operation fails with the same status.
+// Operations are issued by one thread; the counters may be read by any. All tensors are contiguous.
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+
+  // `peer` is a rank of this group.
+  virtual Operation Send(Tensor data, int peer) = 0;
+  virtual Operation Receive(Tensor data, int peer) = 0;
+  // Runs `work` in its turn, on the thread or stream of the communication: what must happen between
+  // a receive and a send without the issuing thread.
+  virtual Operation Run(std::function<absl::Status()> work) = 0;
+  // Sums element by element, in place, in the order of the ranks: all ranks get the same bits.
+  virtual Operation AllReduceSum(Tensor data) = 0;
+  virtual Operation Broadcast(Tensor data, int root) = 0;
+  // `whole` [size * rows of part, columns]: the parts in rank order.
+  virtual Operation AllGather(Tensor part, Tensor whole) = 0;
+  // Complete when every rank has issued it.
+  virtual Operation Barrier() = 0;
+
+  virtual CommunicatorCounters counters() const = 0;
+};
+
+}  // namespace lasp::worker

@@ -1,0 +1,294 @@
+#include "worker/parallel/gloo_communicator.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "proto/rpc/status_macros.h"
+
+namespace lasp::worker {
+namespace {
+
+// Below this many elements a rank, one round in which every rank sends all it has beats two rounds.
+constexpr int64_t kSmallPiece = 256;
+
+// Elements [begin, begin + size) of a contiguous tensor.
+Tensor Elements(Tensor data, int64_t begin, int64_t size) {
+  return data.Reshape(1, data.count()).Columns(begin, size).Reshape(1, size);
+}
+
+}  // namespace
+
+class GlooCommunicator::Transfers {
+ public:
+  explicit Transfers(GlooCommunicator* owner) : owner_(owner) {}
+
+  ~Transfers() {
+    MutexLock lock(&owner_->mutex_);
+    owner_->transfers_.clear();
+  }
+
+  Transfers(const Transfers&) = delete;
+  Transfers& operator=(const Transfers&) = delete;
+
+  absl::Status Send(const void* data, int64_t bytes, int peer) {
+    if (bytes == 0) {
+      return absl::OkStatus();
+    }
+    LASP_ASSIGN_OR_RETURN(auto transfer, owner_->mesh_->Send(owner_->options_.members[peer],
+                                                             owner_->options_.slot, data, bytes));
+    owner_->sent_bytes_.fetch_add(bytes, std::memory_order_relaxed);
+    Keep(std::move(transfer));
+    return absl::OkStatus();
+  }
+
+  absl::Status Receive(void* data, int64_t bytes, int peer) {
+    if (bytes == 0) {
+      return absl::OkStatus();
+    }
+    LASP_ASSIGN_OR_RETURN(
+        auto transfer,
+        owner_->mesh_->Receive(owner_->options_.members[peer], owner_->options_.slot, data, bytes));
+    Keep(std::move(transfer));
+    return absl::OkStatus();
+  }
+
+  absl::Status WaitAll() {
+    for (const auto& transfer : transfers_) {
+      LASP_RETURN_IF_ERROR(transfer->Wait(owner_->options_.timeout));
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  void Keep(std::unique_ptr<Transfer> transfer) {
+    MutexLock lock(&owner_->mutex_);
+    if (owner_->stopping_) {
+      transfer->Cancel();
+    }
+    owner_->transfers_.push_back(transfer.get());
+    transfers_.push_back(std::move(transfer));
+  }
+
+  GlooCommunicator* const owner_;
+  std::vector<std::unique_ptr<Transfer>> transfers_;
+};
+
+GlooCommunicator::GlooCommunicator(GlooMesh* mesh, Backend* backend, Options options)
+    : mesh_(mesh),
+      backend_(backend),
+      options_(std::move(options)),
+      wait_nanoseconds_(std::make_shared<std::atomic<int64_t>>(0)) {
+  const auto place = std::find(options_.members.begin(), options_.members.end(), mesh->rank());
+  rank_ = static_cast<int>(place - options_.members.begin());
+  thread_ = std::thread([this] { RunTasks(); });
+}
+
+GlooCommunicator::~GlooCommunicator() {
+  {
+    MutexLock lock(&mutex_);
+    stopping_ = true;
+    for (Transfer* transfer : transfers_) {
+      transfer->Cancel();
+    }
+    changed_.NotifyAll();
+  }
+  thread_.join();
+}
+
+void GlooCommunicator::RunTasks() {
+  backend_->EnterHelperThread();
+  absl::Status failure;
+  while (true) {
+    Task task;
+    bool stopping = false;
+    {
+      MutexLock lock(&mutex_);
+      while (tasks_.empty() && !stopping_) {
+        changed_.Wait(&mutex_);
+      }
+      if (tasks_.empty()) {
+        return;
+      }
+      stopping = stopping_;
+      task = std::move(tasks_.front());
+      tasks_.pop_front();
+    }
+    if (failure.ok()) {
+      failure = stopping ? absl::CancelledError("the communicator is closed") : task.work();
+    }
+    task.completion->Set(failure);
+  }
+}
+
+Operation GlooCommunicator::Run(std::function<absl::Status()> work) {
+  auto completion = std::make_shared<Completion>();
+  {
+    MutexLock lock(&mutex_);
+    tasks_.push_back({std::move(work), completion});
+    changed_.Notify();
+  }
+  return Operation(std::move(completion), wait_nanoseconds_, options_.timeout + absl::Seconds(5));
+}
+
+Operation GlooCommunicator::Send(Tensor data, int peer) {
+  return Run([this, data, peer]() -> absl::Status {
+    Transfers transfers(this);
+    LASP_RETURN_IF_ERROR(transfers.Send(data.data, data.bytes(), peer));
+    return transfers.WaitAll();
+  });
+}
+
+Operation GlooCommunicator::Receive(Tensor data, int peer) {
+  return Run([this, data, peer]() -> absl::Status {
+    Transfers transfers(this);
+    LASP_RETURN_IF_ERROR(transfers.Receive(data.data, data.bytes(), peer));
+    return transfers.WaitAll();
+  });
+}
+
+Operation GlooCommunicator::AllReduceSum(Tensor data) {
+  return Run([this, data] { return DoAllReduceSum(data); });
+}
+
+Operation GlooCommunicator::Broadcast(Tensor data, int root) {
+  return Run([this, data, root] { return DoBroadcast(data, root); });
+}
+
+Operation GlooCommunicator::AllGather(Tensor part, Tensor whole) {
+  return Run([this, part, whole] { return DoAllGather(part, whole); });
+}
+
+Operation GlooCommunicator::Barrier() {
+  return Run([this] {
+    barrier_token_ = 0;
+    return DoAllReduceSum(Tensor{&barrier_token_, DType::kFloat64, 1, 1, 1});
+  });
+}
+
+absl::Status GlooCommunicator::DoAllReduceSum(Tensor data) {
+  if (size() == 1 || data.count() == 0) {
+    return absl::OkStatus();
+  }
+  return data.count() < kSmallPiece * size() ? ReduceWhole(data) : ReduceByPieces(data);
+}
+
+absl::Status GlooCommunicator::ReduceWhole(Tensor data) {
+  // Own values too go through the scratch, so that the sum starts with rank 0's on every rank.
+  char* const scratch = Scratch(size() * data.bytes());
+  std::memcpy(scratch + rank_ * data.bytes(), data.data, static_cast<size_t>(data.bytes()));
+  {
+    Transfers transfers(this);
+    for (int peer = 0; peer < size(); ++peer) {
+      if (peer != rank_) {
+        LASP_RETURN_IF_ERROR(transfers.Receive(scratch + peer * data.bytes(), data.bytes(), peer));
+      }
+    }
+    for (int peer = 0; peer < size(); ++peer) {
+      if (peer != rank_) {
+        LASP_RETURN_IF_ERROR(transfers.Send(data.data, data.bytes(), peer));
+      }
+    }
+    LASP_RETURN_IF_ERROR(transfers.WaitAll());
+  }
+  std::memcpy(data.data, scratch, static_cast<size_t>(data.bytes()));
+  for (int peer = 1; peer < size(); ++peer) {
+    Tensor addend = data;
+    addend.data = scratch + peer * data.bytes();
+    backend_->Axpy(1, addend, data);
+  }
+  return absl::OkStatus();
+}
+
+// Reduce-scatter, then all-gather, each in one round of direct transfers: 2 (n - 1) / n of the data
+// cross each rank's link, and rank r's piece is summed in rank order by rank r alone.
+absl::Status GlooCommunicator::ReduceByPieces(Tensor data) {
+  const auto piece = [&](int rank) {
+    const int64_t begin = data.count() * rank / size();
+    return Elements(data, begin, data.count() * (rank + 1) / size() - begin);
+  };
+  const Tensor mine = piece(rank_);
+  char* const scratch = Scratch(size() * mine.bytes());
+  const auto received = [&](int rank) {
+    Tensor tensor = mine;
+    tensor.data = scratch + rank * mine.bytes();
+    return tensor;
+  };
+  {
+    Transfers transfers(this);
+    for (int step = 1; step < size(); ++step) {
+      const int peer = (rank_ + size() - step) % size();
+      LASP_RETURN_IF_ERROR(transfers.Receive(received(peer).data, mine.bytes(), peer));
+    }
+    for (int step = 1; step < size(); ++step) {
+      const int peer = (rank_ + step) % size();
+      LASP_RETURN_IF_ERROR(transfers.Send(piece(peer).data, piece(peer).bytes(), peer));
+    }
+    LASP_RETURN_IF_ERROR(transfers.WaitAll());
+  }
+  if (rank_ == 0) {
+    for (int peer = 1; peer < size(); ++peer) {
+      backend_->Axpy(1, received(peer), mine);
+    }
+  } else {
+    for (int peer = 1; peer < size(); ++peer) {
+      backend_->Axpy(1, peer == rank_ ? mine : received(peer), received(0));
+    }
+    std::memcpy(mine.data, received(0).data, static_cast<size_t>(mine.bytes()));
+  }
+  Transfers transfers(this);
+  for (int step = 1; step < size(); ++step) {
+    const int peer = (rank_ + size() - step) % size();
+    LASP_RETURN_IF_ERROR(transfers.Receive(piece(peer).data, piece(peer).bytes(), peer));
+  }
+  for (int step = 1; step < size(); ++step) {
+    LASP_RETURN_IF_ERROR(transfers.Send(mine.data, mine.bytes(), (rank_ + step) % size()));
+  }
+  return transfers.WaitAll();
+}
+
+absl::Status GlooCommunicator::DoAllGather(Tensor part, Tensor whole) {
+  const auto place = [&](int rank) { return Elements(whole, rank * part.count(), part.count()); };
+  std::memcpy(place(rank_).data, part.data, static_cast<size_t>(part.bytes()));
+  Transfers transfers(this);
+  for (int peer = 0; peer < size(); ++peer) {
+    if (peer != rank_) {
+      LASP_RETURN_IF_ERROR(transfers.Receive(place(peer).data, part.bytes(), peer));
+    }
+  }
+  for (int peer = 0; peer < size(); ++peer) {
+    if (peer != rank_) {
+      LASP_RETURN_IF_ERROR(transfers.Send(part.data, part.bytes(), peer));
+    }
+  }
+  return transfers.WaitAll();
+}
+
+absl::Status GlooCommunicator::DoBroadcast(Tensor data, int root) {
+  Transfers transfers(this);
+  if (rank_ != root) {
+    LASP_RETURN_IF_ERROR(transfers.Receive(data.data, data.bytes(), root));
+    return transfers.WaitAll();
+  }
+  for (int peer = 0; peer < size(); ++peer) {
+    if (peer != root) {
+      LASP_RETURN_IF_ERROR(transfers.Send(data.data, data.bytes(), peer));
+    }
+  }
+  return transfers.WaitAll();
+}
+
+char* GlooCommunicator::Scratch(int64_t bytes) {
+  if (static_cast<int64_t>(scratch_.size()) < bytes) {
+    scratch_.resize(static_cast<size_t>(bytes));
+  }
+  return scratch_.data();
+}
+
+CommunicatorCounters GlooCommunicator::counters() const {
+  return {sent_bytes_.load(std::memory_order_relaxed),
+          static_cast<double>(wait_nanoseconds_->load(std::memory_order_relaxed)) * 1e-9};
+}
+
+}  // namespace lasp::worker

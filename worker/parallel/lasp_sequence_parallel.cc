@@ -1,0 +1,133 @@
+#include <memory>
+
+#include "proto/rpc/status_macros.h"
+#include "worker/parallel/sequence_parallel.h"
+
+namespace lasp::worker {
+namespace {
+
+class Lasp : public SequenceParallel {
+ public:
+  Lasp(Backend* backend, Communicator* sp) : backend_(*backend), sp_(*sp) {}
+
+  AttentionMemory TakeMemory(const AttentionShape& shape, Arena& arena) override {
+    AttentionMemory memory;
+    memory.block_states =
+        arena.Take(backend_.compute_type(), shape.state_matrix_rows() * backend_.BlockCount(shape),
+                   shape.head_size);
+    if (!first()) {
+      memory.state_in =
+          arena.Take(backend_.compute_type(), shape.state_matrix_rows(), shape.head_size);
+    }
+    return memory;
+  }
+
+  void TakeScratch(const AttentionShape& widest, Arena& arena) override {
+    const auto state = [&] {
+      return arena.Take(backend_.compute_type(), widest.state_matrix_rows(), widest.head_size);
+    };
+    local_ = state();
+    outgoing_ = state();
+    gradient_in_ = state();
+    block_state_gradients_ =
+        arena.Take(backend_.compute_type(),
+                   widest.state_matrix_rows() * backend_.BlockCount(widest), widest.head_size);
+  }
+
+  absl::Status Forward(const AttentionShape& shape, const AttentionInputs& inputs,
+                       const AttentionMemory& memory, Tensor output) override {
+    // The hop of the layer before reads local_ on the communicator.
+    LASP_RETURN_IF_ERROR(hop_.Wait());
+    const Tensor local = StateOf(shape, local_);
+    backend_.LocalState(shape, inputs.k, inputs.v, local, memory.block_states);
+    Operation received;
+    if (!first()) {
+      received = sp_.Receive(memory.state_in, sp_.rank() - 1);
+    }
+    if (!last()) {
+      const Tensor outgoing = StateOf(shape, outgoing_);
+      const Tensor state_in = memory.state_in;
+      hop_ = sp_.Run([this, shape, state_in, local, outgoing] {
+        backend_.StateHop(shape, state_in, local, outgoing);
+        return absl::OkStatus();
+      });
+      // The next operation on the communicator starts after this one is complete, so outgoing_ is
+      // free again by then.
+      sent_ = sp_.Send(outgoing, sp_.rank() + 1);
+    }
+    backend_.IntraOutput(shape, inputs.q, inputs.k, inputs.v, memory.block_states, output);
+    if (!first()) {
+      LASP_RETURN_IF_ERROR(received.Wait());
+      backend_.AddInterOutput(shape, inputs.q, memory.state_in, output);
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Backward(const AttentionShape& shape, const AttentionInputs& inputs,
+                        const AttentionMemory& memory, Tensor output_gradient,
+                        const AttentionGradients& gradients) override {
+    LASP_RETURN_IF_ERROR(hop_.Wait());
+    const Tensor local = StateOf(shape, local_);
+    const Tensor block_state_gradients = block_state_gradients_.Rows(0, memory.block_states.rows);
+    backend_.LocalStateGradient(shape, inputs.q, output_gradient, local, block_state_gradients);
+    Operation received;
+    Tensor gradient_in;
+    if (!last()) {
+      gradient_in = StateOf(shape, gradient_in_);
+      received = sp_.Receive(gradient_in, sp_.rank() + 1);
+    }
+    if (!first()) {
+      const Tensor outgoing = StateOf(shape, outgoing_);
+      hop_ = sp_.Run([this, shape, gradient_in, local, outgoing] {
+        backend_.StateGradientHop(shape, gradient_in, local, outgoing);
+        return absl::OkStatus();
+      });
+      sent_ = sp_.Send(outgoing, sp_.rank() - 1);
+    }
+    backend_.IntraGradients(shape, inputs.q, inputs.k, inputs.v, output_gradient,
+                            memory.block_states, block_state_gradients, gradients.q, gradients.k,
+                            gradients.v, gradients.theta);
+    if (!first()) {
+      backend_.AddInterQueryGradients(shape, inputs.q, output_gradient, memory.state_in,
+                                      gradients.q, gradients.theta);
+    }
+    if (!last()) {
+      LASP_RETURN_IF_ERROR(received.Wait());
+      backend_.AddInterKeyValueGradients(shape, inputs.k, inputs.v, gradient_in, gradients.k,
+                                         gradients.v, memory.state_in, gradients.theta);
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Finish() override {
+    LASP_RETURN_IF_ERROR(hop_.Wait());
+    return sent_.Wait();
+  }
+
+ private:
+  bool first() const { return sp_.rank() == 0; }
+
+  bool last() const { return sp_.rank() == sp_.size() - 1; }
+
+  // The part of a scratch state, sized for the widest layer, that a layer of `shape` uses.
+  static Tensor StateOf(const AttentionShape& shape, Tensor scratch) {
+    return scratch.Rows(0, shape.state_matrix_rows());
+  }
+
+  Backend& backend_;
+  Communicator& sp_;
+  Tensor local_;
+  Tensor outgoing_;
+  Tensor gradient_in_;
+  Tensor block_state_gradients_;
+  Operation hop_;
+  Operation sent_;
+};
+
+}  // namespace
+
+std::unique_ptr<SequenceParallel> CreateLasp(Backend* backend, Communicator* sp) {
+  return std::make_unique<Lasp>(backend, sp);
+}
+
+}  // namespace lasp::worker

@@ -1,0 +1,59 @@
+// How the ranks of an SP group compute one layer's attention over a sequence of which each holds a
+// contiguous slice.
+#pragma once
+
+#include <memory>
+
+#include "absl/status/status.h"
+#include "worker/device/arena.h"
+#include "worker/device/backend.h"
+#include "worker/parallel/communicator.h"
+
+namespace lasp::worker {
+
+// Activated queries and keys, and values: [batch * tokens, heads * head_size] each.
+struct AttentionInputs {
+  Tensor q;
+  Tensor k;
+  Tensor v;
+};
+
+struct AttentionGradients {
+  Tensor q;
+  Tensor k;
+  Tensor v;
+  Tensor theta;  // [heads, head_size], added to; empty: not wanted
+};
+
+// What one layer's forward leaves for its backward.
+struct AttentionMemory {
+  Tensor block_states;  // the local state before each block
+  Tensor state_in;      // KV_in, the state before this rank's first token; empty on the first rank
+};
+
+class SequenceParallel {
+ public:
+  virtual ~SequenceParallel() = default;
+
+  // A layer's memory, and what all layers share; `shape` is the layer's.
+  virtual AttentionMemory TakeMemory(const AttentionShape& shape, Arena& arena) = 0;
+  virtual void TakeScratch(const AttentionShape& widest, Arena& arena) = 0;
+
+  // output [batch * tokens, heads * head_size], written. Errors of the communicator.
+  virtual absl::Status Forward(const AttentionShape& shape, const AttentionInputs& inputs,
+                               const AttentionMemory& memory, Tensor output) = 0;
+  // `memory` as Forward left it; the gradients of q, k and v are written.
+  virtual absl::Status Backward(const AttentionShape& shape, const AttentionInputs& inputs,
+                                const AttentionMemory& memory, Tensor output_gradient,
+                                const AttentionGradients& gradients) = 0;
+  // Waits until nothing is under way any more.
+  virtual absl::Status Finish() = 0;
+};
+
+// LASP (arXiv 2404.02882) with the exchange under the computation: the state of the local tokens
+// first; then receive, axpy and send run on the communicator while the intra-chunk product is
+// computed; what depends on the received state is added last. Backward mirrors it, with the state
+// cached from the forward. Both must outlive the result; `sp` is the SP group in sequence order.
+std::unique_ptr<SequenceParallel> CreateLasp(Backend* backend, Communicator* sp);
+
+}  // namespace lasp::worker
