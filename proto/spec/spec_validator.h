@@ -8,9 +8,10 @@
 
 namespace lasp {
 
-// Every violation of a spec whose defaults are written out (spec_defaults.h), in the order of the
-// fields in training_spec.proto; empty where there is none. Paths are as the user writes them
-// (`spec.model.heads`), and each description says what is wrong and how to mend it.
+// Every violation of a spec whose defaults are written out (spec_defaults.h): single fields in
+// their order in training_spec.proto, then what only several fields together show (and only where
+// each of them is sound by itself). Paths are as the user writes them (`spec.model.heads`), and
+// each description says what is wrong and how to mend it. Thread-safe.
 std::vector<FieldViolation> ValidateSpec(const lasp::v1::TrainingSpec& spec);
 
 }  // namespace lasp

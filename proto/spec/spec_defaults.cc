@@ -1,0 +1,81 @@
+#include "proto/spec/spec_defaults.h"
+
+#include <algorithm>
+
+namespace lasp {
+namespace {
+
+void FillModel(v1::ModelSpec* model) {
+  if (model->lrpe_theta() == v1::ModelSpec::LRPE_THETA_UNSPECIFIED) {
+    model->set_lrpe_theta(v1::ModelSpec::LRPE_THETA_FIXED);
+  }
+  if (!model->has_init_std()) {
+    model->set_init_std(0.02);
+  }
+}
+
+void FillOptimizer(int64_t max_steps, v1::OptimizerSpec* optimizer) {
+  if (optimizer->schedule() == v1::OptimizerSpec::SCHEDULE_UNSPECIFIED) {
+    optimizer->set_schedule(v1::OptimizerSpec::SCHEDULE_CONSTANT);
+  }
+  if (optimizer->schedule() == v1::OptimizerSpec::SCHEDULE_WSD && optimizer->decay_steps() == 0) {
+    // A tenth, but never into the warm-up.
+    const int64_t room = max_steps - std::clamp<int64_t>(optimizer->warmup_steps(), 0, max_steps);
+    optimizer->set_decay_steps(std::min(room, (max_steps + 9) / 10));
+  }
+  if (!optimizer->has_beta1()) {
+    optimizer->set_beta1(0.9);
+  }
+  if (!optimizer->has_beta2()) {
+    optimizer->set_beta2(0.95);
+  }
+  if (!optimizer->has_epsilon()) {
+    optimizer->set_epsilon(1e-8);
+  }
+  if (!optimizer->has_max_gradient_norm()) {
+    optimizer->set_max_gradient_norm(1);
+  }
+  if (!optimizer->has_max_skipped_steps()) {
+    optimizer->set_max_skipped_steps(10);
+  }
+}
+
+void FillParallelism(v1::ParallelismSpec* parallelism) {
+  auto* sp = parallelism->mutable_sequence_parallel();
+  if (sp->method() == v1::SequenceParallelSpec::METHOD_UNSPECIFIED) {
+    sp->set_method(v1::SequenceParallelSpec::METHOD_LASP);
+  }
+  if (sp->size() == 0) {
+    sp->set_size(1);
+  }
+  auto* dp = parallelism->mutable_data_parallel();
+  if (dp->method() == v1::DataParallelSpec::METHOD_UNSPECIFIED) {
+    dp->set_method(v1::DataParallelSpec::METHOD_DDP);
+  }
+  if (dp->size() == 0) {
+    dp->set_size(1);
+  }
+}
+
+}  // namespace
+
+void FillDefaults(v1::TrainingSpec* spec) {
+  FillModel(spec->mutable_model());
+  spec->mutable_data();
+  FillOptimizer(std::max<int64_t>(spec->max_steps(), 0), spec->mutable_optimizer());
+  FillParallelism(spec->mutable_parallelism());
+  if (!spec->mutable_recovery()->has_max_restarts()) {
+    spec->mutable_recovery()->set_max_restarts(5);
+  }
+  if (spec->micro_batch_size() == 0) {
+    spec->set_micro_batch_size(1);
+  }
+  if (!spec->has_seed()) {
+    spec->set_seed(0);
+  }
+  if (spec->eval_batches() == 0) {
+    spec->set_eval_batches(8);
+  }
+}
+
+}  // namespace lasp

@@ -1,0 +1,311 @@
+#include "proto/spec/spec_validator.h"
+
+#include <algorithm>
+#include <string>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
+#include "proto/spec/field_checker.h"
+#include "proto/spec/spec_limits.h"
+
+namespace lasp {
+namespace {
+
+using Bound = FieldChecker::Bound;
+using DataParallel = v1::DataParallelSpec;
+using Model = v1::ModelSpec;
+using Optimizer = v1::OptimizerSpec;
+using SequenceParallel = v1::SequenceParallelSpec;
+
+// Whether each part's own fields are sound; checks over several parts need both.
+struct Sound {
+  bool model = false;
+  bool data = false;
+  bool parallelism = false;
+  bool batch = false;
+  bool steps = false;
+};
+
+int64_t ParameterCount(const Model& model) {
+  const int64_t hidden = model.hidden_size();
+  const int64_t block = 5 * hidden * hidden + 3 * hidden * model.glu_size();
+  const int64_t tables = (model.tie_embeddings() ? 1 : 2) * hidden * model.vocab_size();
+  return model.layers() * block + tables;
+}
+
+bool CheckHeads(const Model& model, FieldChecker* check) {
+  const int hidden = model.hidden_size();
+  const int heads = model.heads();
+  if (hidden % heads != 0) {
+    return check->Refuse("spec.model.heads",
+                         absl::StrCat("is ", heads, ", which does not divide hidden_size ", hidden,
+                                      ": make hidden_size a multiple of heads"));
+  }
+  if (hidden / heads > kMaxHeadSize) {
+    return check->Refuse("spec.model.heads",
+                         absl::StrCat("is ", heads, ", so a head is ", hidden / heads,
+                                      " wide: at most ", kMaxHeadSize, ", choose at least ",
+                                      (hidden - 1) / kMaxHeadSize + 1, " heads"));
+  }
+  return true;
+}
+
+bool CheckModel(const Model& model, FieldChecker* check) {
+  bool sound = true;
+  if (model.architecture() != Model::ARCHITECTURE_TRANSNORMER) {
+    sound = check->Refuse("spec.model.architecture",
+                          model.architecture() == Model::ARCHITECTURE_UNSPECIFIED
+                              ? "is missing: choose TRANSNORMER"
+                              : "is unknown: choose TRANSNORMER");
+  }
+  const bool layers = check->Integer("spec.model.layers", model.layers(), 1, kMaxLayers);
+  const bool hidden =
+      check->Integer("spec.model.hidden_size", model.hidden_size(), 1, kMaxHiddenSize);
+  bool heads = check->Integer("spec.model.heads", model.heads(), 1, kMaxHiddenSize);
+  if (hidden && heads) {
+    heads = CheckHeads(model, check);
+  }
+  const bool glu = check->Integer("spec.model.glu_size", model.glu_size(), 1, kMaxGluSize);
+  const bool vocab = check->Integer("spec.model.vocab_size", model.vocab_size(), 2, kMaxVocabSize);
+  if (model.lrpe_theta() != Model::LRPE_THETA_FIXED &&
+      model.lrpe_theta() != Model::LRPE_THETA_LEARNED) {
+    sound = check->Refuse("spec.model.lrpe_theta", "is unknown: choose FIXED or LEARNED");
+  }
+  sound &= check->Real("spec.model.init_std", model.init_std(), 0, Bound::kOpen, 10);
+  sound = sound && layers && hidden && heads && glu && vocab;
+  if (sound && ParameterCount(model) > kMaxParameters) {
+    sound = check->Refuse("spec.model",
+                          absl::StrCat("has about ", ParameterCount(model), " parameters: at most ",
+                                       kMaxParameters, ", choose fewer layers or a smaller width"));
+  }
+  return sound;
+}
+
+bool CheckPath(absl::string_view field, absl::string_view path, FieldChecker* check) {
+  if (path.empty()) {
+    return check->Refuse(field, "is empty: name a file");
+  }
+  if (path.size() > kMaxPathBytes) {
+    return check->Refuse(field, absl::StrCat("has ", path.size(), " bytes: at most ", kMaxPathBytes,
+                                             ", name a shorter path"));
+  }
+  if (std::any_of(path.begin(), path.end(),
+                  [](char c) { return absl::ascii_iscntrl(static_cast<unsigned char>(c)); })) {
+    return check->Refuse(field, "holds a NUL or another control character: rename the file");
+  }
+  for (const absl::string_view segment : absl::StrSplit(path, '/')) {
+    if (segment == "..") {
+      return check->Refuse(field,
+                           "holds '..': name the file from one of the server's --path_roots down");
+    }
+  }
+  return true;
+}
+
+bool CheckPaths(absl::string_view field,
+                const google::protobuf::RepeatedPtrField<std::string>& paths, FieldChecker* check) {
+  if (paths.size() > kMaxDataPaths) {
+    return check->Refuse(field, absl::StrCat("has ", paths.size(), " entries: at most ",
+                                             kMaxDataPaths, ", join files into larger ones"));
+  }
+  bool sound = true;
+  for (int i = 0; i < paths.size(); ++i) {
+    sound &= CheckPath(absl::StrCat(field, "[", i, "]"), paths.Get(i), check);
+  }
+  return sound;
+}
+
+bool CheckData(const v1::TrainingSpec& spec, FieldChecker* check) {
+  const v1::DataSpec& data = spec.data();
+  bool sound = true;
+  if (data.train_paths().empty()) {
+    sound = check->Refuse("spec.data.train_paths", "is empty: name at least one file");
+  } else {
+    sound = CheckPaths("spec.data.train_paths", data.train_paths(), check);
+  }
+  if (data.eval_paths().empty() && spec.eval_interval_steps() > 0) {
+    sound = check->Refuse(
+        "spec.data.eval_paths",
+        absl::StrCat("is empty, but eval_interval_steps is ", spec.eval_interval_steps(),
+                     ": name held-out files or set eval_interval_steps to 0"));
+  } else {
+    sound &= CheckPaths("spec.data.eval_paths", data.eval_paths(), check);
+  }
+  if (data.format() == v1::DataSpec::FORMAT_UNSPECIFIED ||
+      !v1::DataSpec::Format_IsValid(data.format())) {
+    sound =
+        check->Refuse("spec.data.format",
+                      absl::StrCat(data.format() == v1::DataSpec::FORMAT_UNSPECIFIED ? "is missing"
+                                                                                     : "is unknown",
+                                   ": choose BYTES, LLMC, MEGATRON or UINT16"));
+  }
+  sound &=
+      check->Integer("spec.data.sequence_length", data.sequence_length(), 1, kMaxSequenceLength);
+  return sound;
+}
+
+// Needs steps in range. Returns whether the warm-up leaves the decay in range to be judged.
+void CheckScheduleSteps(const v1::TrainingSpec& spec, FieldChecker* check) {
+  const Optimizer& optimizer = spec.optimizer();
+  if (optimizer.warmup_steps() > spec.max_steps()) {
+    check->Refuse("spec.optimizer.warmup_steps",
+                  absl::StrCat("is ", optimizer.warmup_steps(), ", more than max_steps ",
+                               spec.max_steps(), ": warm up in fewer steps or train longer"));
+  } else if (optimizer.schedule() == Optimizer::SCHEDULE_WSD &&
+             optimizer.decay_steps() > spec.max_steps() - optimizer.warmup_steps()) {
+    check->Refuse("spec.optimizer.decay_steps",
+                  absl::StrCat("is ", optimizer.decay_steps(), ", but only ",
+                               spec.max_steps() - optimizer.warmup_steps(),
+                               " of max_steps come after the warm-up: decay in fewer"));
+  }
+}
+
+void CheckOptimizer(const v1::TrainingSpec& spec, bool max_steps_sound, FieldChecker* check) {
+  const Optimizer& optimizer = spec.optimizer();
+  const bool rate =
+      check->Real("spec.optimizer.learning_rate", optimizer.learning_rate(), 0, Bound::kOpen, 100);
+  const bool min_rate = check->Real("spec.optimizer.min_learning_rate",
+                                    optimizer.min_learning_rate(), 0, Bound::kClosed, 100);
+  if (rate && min_rate && optimizer.min_learning_rate() > optimizer.learning_rate()) {
+    check->Refuse("spec.optimizer.min_learning_rate",
+                  absl::StrCat("is ", optimizer.min_learning_rate(), ", more than learning_rate ",
+                               optimizer.learning_rate(), ": choose at most the peak"));
+  }
+  const bool warmup =
+      check->Integer("spec.optimizer.warmup_steps", optimizer.warmup_steps(), 0, kMaxSteps);
+  if (optimizer.schedule() == Optimizer::SCHEDULE_UNSPECIFIED ||
+      !Optimizer::Schedule_IsValid(optimizer.schedule())) {
+    check->Refuse("spec.optimizer.schedule", "is unknown: choose CONSTANT, LINEAR, COSINE or WSD");
+  }
+  const bool decay =
+      check->Integer("spec.optimizer.decay_steps", optimizer.decay_steps(), 0, kMaxSteps);
+  if (warmup && decay && max_steps_sound) {
+    CheckScheduleSteps(spec, check);
+  }
+  check->Real("spec.optimizer.weight_decay", optimizer.weight_decay(), 0, Bound::kClosed, 100);
+  check->Real("spec.optimizer.beta1", optimizer.beta1(), 0, Bound::kClosed, 1, Bound::kOpen);
+  check->Real("spec.optimizer.beta2", optimizer.beta2(), 0, Bound::kClosed, 1, Bound::kOpen);
+  check->Real("spec.optimizer.epsilon", optimizer.epsilon(), 0, Bound::kOpen, 1);
+  check->Real("spec.optimizer.max_gradient_norm", optimizer.max_gradient_norm(), 0, Bound::kClosed,
+              1e30);
+  check->Integer("spec.optimizer.max_skipped_steps", optimizer.max_skipped_steps(), 0,
+                 kMaxSkippedSteps);
+}
+
+// `METHOD_LASP2` without its prefix, or the number of a value nobody knows.
+template <typename Method>
+std::string MethodName(Method method, const std::string& name) {
+  constexpr absl::string_view kPrefix = "METHOD_";
+  return name.empty() ? absl::StrCat(static_cast<int>(method)) : name.substr(kPrefix.size());
+}
+
+bool CheckParallelism(const v1::ParallelismSpec& parallelism, FieldChecker* check) {
+  const SequenceParallel& sp = parallelism.sequence_parallel();
+  const DataParallel& dp = parallelism.data_parallel();
+  bool methods = true;
+  if (sp.method() != SequenceParallel::METHOD_LASP) {
+    const std::string name = MethodName(sp.method(), SequenceParallel::Method_Name(sp.method()));
+    methods = check->Refuse("spec.parallelism.sequence_parallel.method",
+                            absl::StrCat(name, " is not available: choose LASP"));
+  }
+  const bool sp_size =
+      check->Integer("spec.parallelism.sequence_parallel.size", sp.size(), 1, kMaxRanks);
+  if (dp.method() != DataParallel::METHOD_DDP) {
+    const std::string name = MethodName(dp.method(), DataParallel::Method_Name(dp.method()));
+    methods = check->Refuse("spec.parallelism.data_parallel.method",
+                            absl::StrCat(name, " is not available: choose DDP"));
+  }
+  const bool dp_size =
+      check->Integer("spec.parallelism.data_parallel.size", dp.size(), 1, kMaxRanks);
+  if (!sp_size || !dp_size) {
+    return false;
+  }
+  const int64_t ranks = int64_t{sp.size()} * dp.size();
+  if (ranks > kMaxRanks) {
+    return check->Refuse("spec.parallelism",
+                         absl::StrCat("takes ", sp.size(), " x ", dp.size(), " = ", ranks,
+                                      " ranks: at most ", kMaxRanks));
+  }
+  return methods;
+}
+
+// How the sequences of a step divide over ranks. Needs sound parts.
+void CheckShapes(const v1::TrainingSpec& spec, const Sound& sound, FieldChecker* check) {
+  const int64_t length = spec.data().sequence_length();
+  const int64_t sp = spec.parallelism().sequence_parallel().size();
+  const int64_t dp = spec.parallelism().data_parallel().size();
+  const int64_t micro_batch = spec.micro_batch_size();
+  bool divides = sound.parallelism && sound.data;
+  if (divides && length % sp != 0) {
+    divides = check->Refuse(
+        "spec.data.sequence_length",
+        absl::StrCat("is ", length, ", not a multiple of the SP size ", sp, ": choose ",
+                     std::max(length / sp, int64_t{1}) * sp, " or ", (length / sp + 1) * sp));
+  }
+  if (sound.parallelism && sound.batch && spec.global_batch_size() % (dp * micro_batch) != 0) {
+    const int64_t share = dp * micro_batch;
+    check->Refuse("spec.global_batch_size",
+                  absl::StrCat("is ", spec.global_batch_size(),
+                               ", not a multiple of DP size x micro_batch_size = ", dp, " x ",
+                               micro_batch, " = ", share, ": choose for example ",
+                               (spec.global_batch_size() / share + 1) * share));
+  }
+  if (!divides || !sound.batch) {
+    return;
+  }
+  const int64_t tokens = length / sp;
+  if (tokens > kMaxTokensPerRank / micro_batch) {
+    check->Refuse("spec.data.sequence_length",
+                  absl::StrCat("gives a rank ", tokens, " tokens of ", micro_batch,
+                               " sequences at a time: at most ", kMaxTokensPerRank,
+                               " in all, raise the SP size or lower micro_batch_size"));
+    return;
+  }
+  if (sound.model) {
+    const int64_t width = std::max(spec.model().hidden_size(), spec.model().glu_size());
+    if (tokens * micro_batch > kMaxActivationElements / (spec.model().layers() * width)) {
+      check->Refuse(
+          "spec.data.sequence_length",
+          absl::StrCat("gives a rank ", tokens * micro_batch, " tokens x ", spec.model().layers(),
+                       " layers x width ", width, ": more than any rank holds, raise the SP size"));
+      return;
+    }
+  }
+  if (sound.steps && spec.max_steps() > kMaxTrainedTokens / length / spec.global_batch_size()) {
+    check->Refuse("spec.max_steps", absl::StrCat("is ", spec.max_steps(),
+                                                 ", so that the job would train on more than ",
+                                                 kMaxTrainedTokens, " tokens: choose fewer steps"));
+  }
+}
+
+}  // namespace
+
+std::vector<FieldViolation> ValidateSpec(const v1::TrainingSpec& spec) {
+  FieldChecker check;
+  Sound sound;
+  sound.model = CheckModel(spec.model(), &check);
+  sound.data = CheckData(spec, &check);
+  sound.steps = spec.max_steps() >= 1 && spec.max_steps() <= kMaxSteps;
+  CheckOptimizer(spec, sound.steps, &check);
+  sound.parallelism = CheckParallelism(spec.parallelism(), &check);
+  check.Integer("spec.recovery.max_restarts", spec.recovery().max_restarts(), 0, kMaxRestarts);
+  sound.batch =
+      check.Integer("spec.global_batch_size", spec.global_batch_size(), 1, kMaxGlobalBatchSize);
+  sound.batch &=
+      check.Integer("spec.micro_batch_size", spec.micro_batch_size(), 1, kMaxGlobalBatchSize);
+  check.Integer("spec.max_steps", spec.max_steps(), 1, kMaxSteps);
+  check.Integer("spec.eval_interval_steps", spec.eval_interval_steps(), 0, kMaxSteps);
+  check.Integer("spec.eval_batches", spec.eval_batches(), 1, kMaxEvalBatches);
+  CheckShapes(spec, sound, &check);
+  if (spec.data().format() == v1::DataSpec::FORMAT_BYTES && spec.model().vocab_size() >= 2 &&
+      spec.model().vocab_size() < 256) {
+    check.Refuse("spec.model.vocab_size", absl::StrCat("is ", spec.model().vocab_size(),
+                                                       ", but format BYTES has 256 tokens: "
+                                                       "choose at least 256"));
+  }
+  return check.Take();
+}
+
+}  // namespace lasp
