@@ -31,6 +31,8 @@ class BatchPrefetcher {
 
  private:
   void Run();
+  // Waits for room. False when this is being destroyed.
+  bool Offer(Batch batch);
 
   const BatchSource* const source_;
   const int64_t first_step_;

@@ -10,6 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "lasp/v1/training_spec.pb.h"
+#include "worker/data/mapped_file.h"
 
 namespace lasp::worker {
 
@@ -21,27 +22,25 @@ class Corpus {
                                                       lasp::v1::DataSpec::Format format,
                                                       int64_t vocab_size,
                                                       const std::vector<std::string>& path_roots);
-  ~Corpus();
-  Corpus(const Corpus&) = delete;
-  Corpus& operator=(const Corpus&) = delete;
 
-  int64_t token_count() const { return token_count_; }
+  int64_t token_count() const { return starts_.back(); }
 
-  // Copies tokens [begin, begin + count) of the stream to `out`. INVALID_ARGUMENT for a token
-  // outside the vocabulary, with the file, the position in it, the token and the vocabulary;
-  // DATA_LOSS for a file that has changed, shrunk or gone since it was opened, or cannot be read.
+  // Copies tokens [begin, begin + count) of the stream, which must lie in it, to `out`.
+  // INVALID_ARGUMENT for a token outside the vocabulary, with the file, the position in it, the
+  // token and the vocabulary; DATA_LOSS for a file that has changed, shrunk or gone since it was
+  // opened, or cannot be read.
   absl::Status Read(int64_t begin, int64_t count, int32_t* out) const;
 
  private:
-  class File;
+  Corpus(std::vector<MappedFile> files, std::vector<int64_t> starts, int64_t vocab_size)
+      : vocab_size_(vocab_size), files_(std::move(files)), starts_(std::move(starts)) {}
 
-  explicit Corpus(int64_t vocab_size);
+  absl::Status ReadFile(const MappedFile& file, int64_t begin, int64_t count, int32_t* out) const;
 
   const int64_t vocab_size_;
-  int64_t token_count_ = 0;
-  std::vector<std::unique_ptr<File>> files_;
-  // The stream's position of each file's first token.
-  std::vector<int64_t> starts_;
+  const std::vector<MappedFile> files_;
+  // The stream's position of each file's first token, and of the end.
+  const std::vector<int64_t> starts_;
 };
 
 }  // namespace lasp::worker
