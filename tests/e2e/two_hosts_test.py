@@ -1,0 +1,68 @@
+"""One SP group over two agents in network namespaces, joined by a virtual cable."""
+import os
+import subprocess
+import unittest
+
+import cluster
+from cluster import small_spec
+
+
+def ip(*arguments):
+    subprocess.run(["ip", *arguments], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+class TwoHostsTest(cluster.ClusterTest):
+    def setUp(self):
+        if os.geteuid() != 0:
+            self.skipTest("network namespaces need root")
+        self.hosts = [f"lasp-{os.getpid()}-{side}" for side in "ab"]
+        self.addCleanup(self.remove_hosts)
+        try:
+            for host in self.hosts:
+                ip("netns", "add", host)
+                ip("-n", host, "link", "set", "lo", "up")
+            ip("-n", self.hosts[0], "link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", self.hosts[1])
+            for index, host in enumerate(self.hosts, 1):
+                ip("-n", host, "address", "add", f"10.213.7.{index}/24", "dev", "cable")
+                ip("-n", host, "link", "set", "cable", "up")
+        except (OSError, subprocess.CalledProcessError) as error:
+            message = f"no network namespaces here: {getattr(error, 'stderr', None) or error}"
+            if os.environ.get("CI") == "true":
+                self.fail(message)
+            self.skipTest(message)
+        super().setUp()
+
+    def remove_hosts(self):
+        for host in self.hosts:
+            subprocess.run(["ip", "netns", "del", host], stderr=subprocess.DEVNULL)
+
+    def on(self, host):
+        return ("ip", "netns", "exec", self.hosts[host])
+
+    def lasp(self, *arguments, **options):
+        # The command line runs beside the coordinator: its network is nobody else's.
+        done = subprocess.run([*self.on(0), os.path.join(cluster.BIN, "lasp"), *map(str, arguments)], text=True,
+                              env=dict(os.environ, LASP_SERVER=self.server.api_address), stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=options.get("timeout", 60))
+        if options.get("check", True) and done.returncode != 0:
+            raise AssertionError(f"lasp {' '.join(map(str, arguments))} exited {done.returncode}:\n{done.stderr}")
+        return done
+
+    def test_one_sp_group_over_two_hosts(self):
+        self.start_server(prefix=self.on(0), worker_address="10.213.7.1:0", allow_plaintext=True)
+        for index in (0, 1):
+            self.start_worker(f"host{index}", slots=2, prefix=self.on(index), rank_address=f"10.213.7.{index + 1}",
+                              allow_plaintext=True)
+        spec = small_spec(sp=4, dp=1, length=1536, steps=20, batch=4)
+        self.submit(spec, "spread", "--wait", timeout=300)
+        spread = self.job("spread")
+        self.assertEqual({place["worker"] for place in spread["placements"]}, {"workers/host0", "workers/host1"})
+        spec = small_spec(sp=1, dp=1, length=1536, steps=20, batch=4)
+        self.submit(spec, "alone", "--wait", timeout=300)
+        for far, near in zip(self.metrics("spread"), self.metrics("alone")):
+            self.assertLessEqual(abs(far["loss"] - near["loss"]), 1e-5 * near["loss"], far["step"])
+            self.assertLessEqual(abs(far["gradient_norm"] - near["gradient_norm"]), 1e-4 * near["gradient_norm"], far["step"])
+
+
+if __name__ == "__main__":
+    unittest.main()
