@@ -33,6 +33,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 namespace lasp::kernels {
 
@@ -47,6 +48,13 @@ struct HeadsView {
   int64_t batch_stride = 0;
   int64_t token_stride = 0;
   int64_t head_stride = 0;
+
+  // NOLINTNEXTLINE(google-explicit-constructor): as T* converts to const T*
+  operator HeadsView<const T>() const
+    requires(!std::is_const_v<T>)
+  {
+    return {data, batch_stride, token_stride, head_stride};
+  }
 };
 
 struct LinearAttentionShape {

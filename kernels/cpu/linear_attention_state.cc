@@ -10,47 +10,50 @@ void LocalState(const LocalStateArgs<T>& args) {
   const int64_t blocks = BlockCount(shape);
   const int64_t state_elements = sizes.state_rows * shape.value_size;
   const int64_t scratch_elements = sizes.tables + sizes.keys + sizes.values + sizes.state;
-  ForEachHead<T>(shape, scratch_elements,
-                 [&](int64_t pair, int64_t batch, int64_t head_index, Scratch<T>& scratch) {
-                   const AttentionHead<T> head(shape, head_index, scratch.Take(sizes.tables));
-                   T* const keys = scratch.Take(sizes.keys);
-                   T* const values = scratch.Take(sizes.values);
-                   T* const state = scratch.Take(sizes.state);
-                   const Rows<const T> k = RowsOf(args.k, batch, head_index);
-                   const Rows<const T> v = RowsOf(args.v, batch, head_index);
-                   std::fill_n(state, sizes.state, T{0});
-                   for (int64_t index = 0; index < blocks; ++index) {
-                     const Block block = BlockAt(shape, index);
-                     if (args.block_states != nullptr) {
-                       StoreTile(sizes.state_rows, shape.value_size, state, false,
-                                 args.block_states + (pair * blocks + index) * state_elements,
-                                 shape.value_size);
-                     }
-                     // state = lambda^L (state, moved to the next block) + K^T diag(lambda^{L-1-j})
-                     // V
-                     head.LoadKeys(block.length, k, block.start, keys);
-                     ScaleRows(block.length, sizes.state_rows, head.KeyScale(block.length), keys,
-                               keys);
-                     LoadTile(block.length, shape.value_size, v.At(block.start), v.stride, values);
-                     if (index > 0) {
-                       head.MoveAhead(block.length, head.Decay(block.length), state,
-                                      sizes.value_stride, state, sizes.value_stride);
-                     }
-                     TileGemm<T>({.m = sizes.state_rows,
-                                  .n = shape.value_size,
-                                  .k = block.length,
-                                  .a = keys,
-                                  .a_stride = sizes.key_stride,
-                                  .transpose_a = true,
-                                  .b = values,
-                                  .b_stride = sizes.value_stride,
-                                  .c = state,
-                                  .c_stride = sizes.value_stride,
-                                  .accumulate = true});
-                   }
-                   StoreTile(sizes.state_rows, shape.value_size, state, false,
-                             args.state + pair * state_elements, shape.value_size);
-                 });
+  ForEachHead<T>(
+      shape, scratch_elements,
+      [&](int64_t pair, int64_t batch, int64_t head_index, Scratch<T>& scratch) {
+        const AttentionHead<T> head(shape, head_index, scratch.Take(sizes.tables));
+        T* const keys = scratch.Take(sizes.keys);
+        T* const values = scratch.Take(sizes.values);
+        T* const state = scratch.Take(sizes.state);
+        const Rows<const T> k = RowsOf(args.k, batch, head_index);
+        const Rows<const T> v = RowsOf(args.v, batch, head_index);
+        std::fill_n(state, sizes.state, T{0});
+        for (int64_t index = 0; index < blocks; ++index) {
+          const Block block = BlockAt(shape, index);
+          if (args.block_states != nullptr) {
+            StoreTile(sizes.state_rows, shape.value_size, state, false,
+                      args.block_states + (pair * blocks + index) * state_elements,
+                      shape.value_size);
+          }
+          // state = lambda^L state + K^T diag(lambda^{L-1-j}) V, then its origin moves to the next
+          // block.
+          head.LoadKeys(block.length, k, block.start, keys);
+          ScaleRows(block.length, sizes.state_rows, head.KeyScale(block.length), keys, keys);
+          LoadTile(block.length, shape.value_size, v.At(block.start), v.stride, values);
+          if (index > 0) {
+            DecayState(sizes.state_rows, shape.value_size, head.Decay(block.length), state,
+                       sizes.value_stride, state, sizes.value_stride);
+          }
+          TileGemm<T>({.m = sizes.state_rows,
+                       .n = shape.value_size,
+                       .k = block.length,
+                       .a = keys,
+                       .a_stride = sizes.key_stride,
+                       .transpose_a = true,
+                       .b = values,
+                       .b_stride = sizes.value_stride,
+                       .c = state,
+                       .c_stride = sizes.value_stride,
+                       .accumulate = true});
+          if (head.rotary()) {
+            head.MoveAhead(block.length, 1.0, state, sizes.value_stride, state, sizes.value_stride);
+          }
+        }
+        StoreTile(sizes.state_rows, shape.value_size, state, false,
+                  args.state + pair * state_elements, shape.value_size);
+      });
 }
 
 template <typename T>
