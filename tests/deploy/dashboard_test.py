@@ -16,6 +16,7 @@ from cluster import ROOT, ClusterTest, _die_with_parent, small_spec, wait_until 
 
 DEPLOY = os.path.join(ROOT, "deploy")
 DASHBOARDS = sorted(glob.glob(os.path.join(DEPLOY, "grafana", "dashboards", "*.json")))
+JOB = "projects/default/trainingJobs/job"
 # Panels whose query may give nothing here: title -> why.
 MAY_BE_EMPTY = {}
 
@@ -52,7 +53,7 @@ class DashboardFileTest(unittest.TestCase):
                 for target in panel.get("targets", []):
                     self.assertEqual(target.get("datasource", panel.get("datasource"))["uid"], "${datasource}", panel["title"])
                 for variable in re.findall(r"\$(\w+)", json.dumps(panel.get("targets", []))):
-                    self.assertIn(variable, set(variables) | {"__rate_interval"}, panel["title"])
+                    self.assertIn(variable, set(variables) | {"__rate_interval", "__range"}, panel["title"])
 
     def test_scrape_configuration(self):
         promtool = os.path.join(prometheus_folder(), "promtool")
@@ -122,14 +123,15 @@ class LiveDashboardTest(ClusterTest):
                     expression = target["expr"]
                     for name in set(re.findall(r"\b(?:lasp|grpc|process)_\w+", expression)) - exposed:
                         failures.append(f"{panel['title']}: no metric {name}")
-                    for variable, value in (("$training_job", "job"), ("$rank", ".*"), ("$__rate_interval", "5s")):
+                    for variable, value in (("$training_job", JOB), ("$rank", ".*"),
+                                            ("$__rate_interval", "5s"), ("$__range", "5m")):
                         expression = expression.replace(variable, value)
                     if not self.query(prometheus, expression) and panel["title"] not in MAY_BE_EMPTY:
                         failures.append(f"{panel['title']}: no data for {expression}")
             for variable in dashboard["templating"]["list"]:
                 if variable["type"] == "query":
                     metric, label = re.match(r"label_values\((.+), *(\w+)\)", variable["query"]["query"]).groups()
-                    metric = metric.replace("$training_job", "job")
+                    metric = metric.replace("$training_job", JOB)
                     if not any(label in row["metric"] for row in self.query(prometheus, metric)):
                         failures.append(f"variable {variable['name']}: no values")
         up = {row["metric"]["job"]: row["value"][1] for row in self.query(prometheus, "up")}
