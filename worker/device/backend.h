@@ -27,11 +27,12 @@ struct AttentionShape {
   int64_t tokens = 0;
   int64_t heads = 0;
   int64_t head_size = 0;  // of q, k, v and o alike
-  Tensor slopes;          // [1, heads], kFloat64
-  Tensor theta;           // [heads, head_size], kFloat64; empty: no LRPE
+  bool lrpe = false;
+  Tensor slopes;  // [1, heads], kFloat64
+  Tensor theta;   // [heads, head_size], kFloat64, where lrpe
 
   // Rows and columns of a state [batch * heads * state_rows, head_size].
-  int64_t state_rows() const { return (theta.empty() ? 1 : 2) * head_size; }
+  int64_t state_rows() const { return (lrpe ? 2 : 1) * head_size; }
 
   int64_t state_matrix_rows() const { return batch * heads * state_rows(); }
 };

@@ -378,7 +378,7 @@ class CpuBackend : public Backend {
             .key_size = shape.head_size,
             .value_size = shape.head_size,
             .slopes = static_cast<const double*>(shape.slopes.data),
-            .theta = static_cast<const double*>(shape.theta.data)};
+            .theta = shape.lrpe ? static_cast<const double*>(shape.theta.data) : nullptr};
   }
 
   static kernels::HeadsView<const T> HeadsIn(const AttentionShape& shape, Tensor tensor) {

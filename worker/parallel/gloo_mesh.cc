@@ -210,7 +210,7 @@ class GlooMeshOverTcp : public GlooMesh {
     }
     for (int peer = 0; peer < size_; ++peer) {
       if (peer != rank_ && proofs[peer] != secret_) {
-        return absl::PermissionDeniedError(
+        return absl::UnavailableError(
             absl::StrCat("what connected as rank ", peer, " does not know this generation"));
       }
     }

@@ -39,7 +39,7 @@ class GlooMesh {
   virtual std::string Address() const = 0;
   // Connects to all others and has each prove that it got this rank's address from the coordinator.
   // `addresses` in rank order. UNAVAILABLE where a peer cannot be reached in time,
-  // PERMISSION_DENIED where one does not know the secret.
+  // or where one does not know the secret.
   virtual absl::Status Connect(const std::vector<std::string>& addresses) = 0;
 
   // The memory must live until the transfer is waited for or destroyed. bytes > 0.

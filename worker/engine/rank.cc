@@ -1,0 +1,183 @@
+#include "worker/engine/rank.h"
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "proto/rpc/error_details.h"
+#include "proto/rpc/log.h"
+#include "proto/rpc/rank_exit_code.h"
+#include "proto/rpc/status_macros.h"
+#include "worker/data/batch_source.h"
+#include "worker/device/backend.h"
+#include "worker/engine/exit_code.h"
+#include "worker/engine/train_loop.h"
+#include "worker/engine/trainer.h"
+#include "worker/parallel/gloo_communicator.h"
+#include "worker/parallel/gloo_mesh.h"
+#include "worker/parallel/process_grid.h"
+
+namespace lasp::worker {
+namespace {
+
+using ::lasp::internal::v1::FromRank;
+using ::lasp::internal::v1::RankStep;
+using ::lasp::internal::v1::Setup;
+
+// The agent speaks first, at once.
+constexpr absl::Duration kSetupTimeout = absl::Minutes(1);
+// Until the last rank of the generation has come as far; hosts may be slow to start theirs.
+constexpr absl::Duration kGangTimeout = absl::Minutes(10);
+constexpr absl::Duration kConnectTimeout = absl::Minutes(1);
+
+// Sends progress to the agent.
+class ChannelObserver : public TrainObserver {
+ public:
+  explicit ChannelObserver(RankChannel* channel) : channel_(*channel) {}
+
+  absl::Status OnPhase(lasp::v1::RankStatus::Phase phase) override {
+    FromRank message;
+    message.mutable_phase()->set_phase(phase);
+    return channel_.Write(message);
+  }
+
+  absl::Status OnStep(const RankStep& step) override {
+    FromRank message;
+    *message.mutable_step() = step;
+    return channel_.Write(message);
+  }
+
+ private:
+  RankChannel& channel_;
+};
+
+class Rank {
+ public:
+  Rank(RankChannel* channel, ChannelListener* listener, const DrainRequest* drain)
+      : channel_(*channel), listener_(*listener), drain_(*drain), observer_(channel) {}
+
+  // To the end of training, or why not.
+  absl::StatusOr<TrainEnd> Run() {
+    LASP_ASSIGN_OR_RETURN(setup_, listener_.WaitForSetup(kSetupTimeout));
+    InitializeLog({.level = LogLevel::kInfo,
+                   .component = "lasp-rank",
+                   .fields = {{"training_job", setup_.fence().training_job()},
+                              {"generation", setup_.fence().generation()},
+                              {"rank", setup_.fence().rank()}}});
+    const lasp::v1::ParallelismSpec& parallelism = setup_.spec().parallelism();
+    LASP_ASSIGN_OR_RETURN(
+        const ProcessGrid grid,
+        ProcessGrid::Create(setup_.fence().rank(), parallelism.sequence_parallel().size(),
+                            parallelism.data_parallel().size()));
+    LASP_ASSIGN_OR_RETURN(backend_, CreateCpuBackend(DType::kFloat32, setup_.threads()));
+    // What is wrong with the data should not cost the peers their wait for this rank.
+    LASP_RETURN_IF_ERROR(OpenData(grid));
+    LASP_RETURN_IF_ERROR(MeetPeers(grid));
+    const Trainer::Options options{.spec = setup_.spec(),
+                                   .grid = grid,
+                                   .backend = backend_.get(),
+                                   .sp = sp_.get(),
+                                   .world = world_.get(),
+                                   .train_data = train_data_.get(),
+                                   .eval_data = eval_data_.get(),
+                                   .drain = &drain_,
+                                   .dump_directory = setup_.dump_directory()};
+    LASP_ASSIGN_OR_RETURN(trainer_, Trainer::Create(options));
+    LASP_LOG(kInfo, "ready",
+             {{"world_size", grid.world_size()},
+              {"sp_rank", grid.sp_rank()},
+              {"dp_rank", grid.dp_rank()},
+              {"parameters", trainer_->layout().count()},
+              {"memory_bytes", trainer_->memory_bytes()},
+              {"threads", setup_.threads()}});
+    FromRank ready;
+    *ready.mutable_ready()->mutable_fence() = setup_.fence();
+    LASP_RETURN_IF_ERROR(channel_.Write(ready));
+    LASP_RETURN_IF_ERROR(listener_.WaitForStart(kGangTimeout).status());
+    loop_ = std::make_unique<TrainLoop>(options, setup_.fence().generation(), trainer_.get(),
+                                        &observer_);
+    return loop_->Run();
+  }
+
+  int64_t last_step() const { return loop_ == nullptr ? 0 : loop_->last_step(); }
+
+ private:
+  absl::Status OpenData(const ProcessGrid& grid) {
+    const std::vector<std::string> roots(setup_.path_roots().begin(), setup_.path_roots().end());
+    const DataCoordinates coordinates{.sp_rank = grid.sp_rank(),
+                                      .sp_size = grid.sp_size(),
+                                      .dp_rank = grid.dp_rank(),
+                                      .dp_size = grid.dp_size()};
+    LASP_ASSIGN_OR_RETURN(train_data_,
+                          BatchSource::Open(setup_.spec(), roots, coordinates, DataSplit::kTrain));
+    if (setup_.spec().eval_interval_steps() > 0 && setup_.spec().data().eval_paths_size() > 0) {
+      LASP_ASSIGN_OR_RETURN(eval_data_,
+                            BatchSource::Open(setup_.spec(), roots, coordinates, DataSplit::kEval));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status MeetPeers(const ProcessGrid& grid) {
+    LASP_ASSIGN_OR_RETURN(mesh_, GlooMesh::Create(grid.rank(), grid.world_size(),
+                                                  setup_.rank_address(), kConnectTimeout));
+    FromRank address;
+    *address.mutable_rank_address()->mutable_fence() = setup_.fence();
+    address.mutable_rank_address()->set_address(mesh_->Address());
+    LASP_RETURN_IF_ERROR(channel_.Write(address));
+    LASP_ASSIGN_OR_RETURN(const lasp::v1::PeerAddresses peers,
+                          listener_.WaitForPeerAddresses(kGangTimeout));
+    LASP_RETURN_IF_ERROR(mesh_->Connect({peers.addresses().begin(), peers.addresses().end()}));
+    sp_ = std::make_unique<GlooCommunicator>(
+        mesh_.get(), backend_.get(),
+        GlooCommunicator::Options{.members = grid.SpGroup(), .slot = GlooCommunicator::kFirstSlot});
+    world_ = std::make_unique<GlooCommunicator>(
+        mesh_.get(), backend_.get(),
+        GlooCommunicator::Options{.members = grid.World(),
+                                  .slot = GlooCommunicator::kFirstSlot + 1});
+    return absl::OkStatus();
+  }
+
+  RankChannel& channel_;
+  ChannelListener& listener_;
+  const DrainRequest& drain_;
+  ChannelObserver observer_;
+  Setup setup_;
+  std::unique_ptr<BatchSource> train_data_;
+  std::unique_ptr<BatchSource> eval_data_;
+  std::unique_ptr<Backend> backend_;
+  std::unique_ptr<GlooMesh> mesh_;
+  std::unique_ptr<Communicator> sp_;
+  std::unique_ptr<Communicator> world_;
+  std::unique_ptr<Trainer> trainer_;
+  std::unique_ptr<TrainLoop> loop_;
+};
+
+}  // namespace
+
+int RunRank(RankChannel* channel, ChannelListener* listener, const DrainRequest* drain) {
+  Rank rank(channel, listener, drain);
+  const absl::StatusOr<TrainEnd> end = rank.Run();
+  absl::Status status = end.status();
+  int exit_code = ExitCodeOf(status);
+  if (end.ok() && end->drained) {
+    exit_code = kRankDrained;
+  } else if (!end.ok() && exit_code == kRankRetry && drain->requested()) {
+    // The peers that left first took their connections with them.
+    exit_code = kRankDrained;
+    status = absl::OkStatus();
+  }
+  LASP_LOG(kInfo, "leaving",
+           {{"exit_code", exit_code}, {"step", rank.last_step()}, {"status", status.ToString()}});
+  FromRank finished;
+  *finished.mutable_finished()->mutable_status() = StatusToProto(status);
+  finished.mutable_finished()->set_step(rank.last_step());
+  const absl::Status told = channel->Write(finished);
+  if (!told.ok()) {
+    LASP_LOG(kWarning, "could not tell the agent", {{"status", told.ToString()}});
+  }
+  return exit_code;
+}
+
+}  // namespace lasp::worker

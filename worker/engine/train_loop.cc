@@ -1,0 +1,83 @@
+#include "worker/engine/train_loop.h"
+
+#include "google/protobuf/util/time_util.h"
+#include "proto/rpc/clock.h"
+#include "proto/rpc/log.h"
+#include "proto/rpc/status_macros.h"
+
+namespace lasp::worker {
+
+TrainLoop::TrainLoop(const Trainer::Options& options, int64_t generation, Trainer* trainer,
+                     TrainObserver* observer)
+    : options_(options), generation_(generation), trainer_(*trainer), observer_(*observer) {}
+
+absl::StatusOr<TrainEnd> TrainLoop::Run() {
+  LASP_RETURN_IF_ERROR(observer_.OnPhase(lasp::v1::RankStatus::PHASE_TRAINING));
+  const int64_t interval = options_.spec.eval_interval_steps();
+  for (int64_t step = 1; step <= options_.spec.max_steps(); ++step) {
+    sp_before_ = options_.sp->counters();
+    world_before_ = options_.world->counters();
+    LASP_ASSIGN_OR_RETURN(const StepResult result, trainer_.Step(step));
+    last_step_ = step;
+    if (result.skipped) {
+      LASP_LOG(kWarning, "step skipped: the loss or the gradient is not finite",
+               {{"step", step}, {"loss", result.loss}, {"gradient_norm", result.gradient_norm}});
+    }
+    EvaluationResult evaluation;
+    if (interval > 0 && step % interval == 0 && options_.eval_data != nullptr && !result.drain) {
+      LASP_RETURN_IF_ERROR(observer_.OnPhase(lasp::v1::RankStatus::PHASE_EVALUATING));
+      LASP_ASSIGN_OR_RETURN(evaluation, trainer_.Evaluate());
+      LASP_RETURN_IF_ERROR(observer_.OnPhase(lasp::v1::RankStatus::PHASE_TRAINING));
+    }
+    LASP_RETURN_IF_ERROR(observer_.OnStep(Report(step, result, evaluation)));
+    LASP_RETURN_IF_ERROR(trainer_.status());
+    if ((result.drain || evaluation.drain) && step < options_.spec.max_steps()) {
+      return TrainEnd{.step = step, .drained = true};
+    }
+  }
+  return TrainEnd{.step = last_step_, .drained = false};
+}
+
+lasp::internal::v1::RankStep TrainLoop::Report(int64_t step, const StepResult& result,
+                                               const EvaluationResult& evaluation) {
+  const int64_t tokens_a_step =
+      options_.spec.global_batch_size() * options_.spec.data().sequence_length();
+  const CommunicatorCounters sp = options_.sp->counters();
+  const CommunicatorCounters world = options_.world->counters();
+  lasp::internal::v1::RankStep report;
+  report.set_step(step);
+  report.set_tokens_total(step * tokens_a_step / options_.grid.world_size());
+  report.set_sp_sent_bytes_total(sp.sent_bytes);
+  report.set_dp_sent_bytes_total(world.sent_bytes);
+  report.set_sp_wait_seconds_total(sp.wait_seconds);
+  report.set_gradient_sync_wait_seconds_total(world.wait_seconds);
+  report.set_step_seconds(result.times.step);
+  report.set_data_seconds(result.times.data);
+  report.set_forward_seconds(result.times.forward);
+  report.set_backward_seconds(result.times.backward);
+  report.set_optimizer_seconds(result.times.optimizer);
+  report.set_skipped_steps_total(trainer_.skipped_total());
+  if (options_.grid.rank() != 0) {
+    return report;
+  }
+  lasp::v1::StepMetrics& metrics = *report.mutable_metrics();
+  metrics.set_step(step);
+  metrics.set_loss(result.loss);
+  metrics.set_gradient_norm(result.gradient_norm);
+  metrics.set_learning_rate(result.learning_rate);
+  metrics.set_tokens_per_second(static_cast<double>(tokens_a_step) / result.times.step);
+  metrics.set_step_seconds(result.times.step);
+  metrics.set_token_count(step * tokens_a_step);
+  metrics.set_generation(generation_);
+  metrics.set_skipped(result.skipped);
+  if (evaluation.loss.has_value()) {
+    metrics.set_eval_loss(*evaluation.loss);
+  }
+  metrics.set_sp_wait_seconds(sp.wait_seconds - sp_before_.wait_seconds);
+  metrics.set_gradient_sync_wait_seconds(world.wait_seconds - world_before_.wait_seconds);
+  *metrics.mutable_time() = google::protobuf::util::TimeUtil::NanosecondsToTimestamp(
+      absl::ToUnixNanos(SystemClock().Now()));
+  return report;
+}
+
+}  // namespace lasp::worker

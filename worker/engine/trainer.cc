@@ -1,0 +1,191 @@
+#include "worker/engine/trainer.h"
+
+#include <cmath>
+#include <utility>
+
+#include "proto/rpc/status_macros.h"
+#include "worker/engine/step_dump.h"
+#include "worker/engine/strategies.h"
+#include "worker/model/parameter_init.h"
+
+namespace lasp::worker {
+namespace {
+
+// Places in the small reduction.
+constexpr int64_t kLossSum = 0;
+constexpr int64_t kDrain = 1;
+constexpr int64_t kLabelCount = 2;
+constexpr int64_t kControlSize = 3;
+
+}  // namespace
+
+Trainer::Trainer(Options options)
+    : options_(std::move(options)),
+      model_config_(ModelConfig::FromSpec(options_.spec.model())),
+      layout_(model_config_),
+      schedule_(options_.spec.optimizer(), options_.spec.max_steps()),
+      guard_(options_.spec.optimizer().max_gradient_norm(),
+             options_.spec.optimizer().max_skipped_steps()) {}
+
+absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(Options options) {
+  auto trainer = std::unique_ptr<Trainer>(new Trainer(std::move(options)));
+  Arena plan;
+  LASP_RETURN_IF_ERROR(trainer->TakeMemory(plan));
+  LASP_ASSIGN_OR_RETURN(trainer->arena_,
+                        Arena::Create(*trainer->options_.backend, plan.used_bytes()));
+  LASP_RETURN_IF_ERROR(trainer->TakeMemory(trainer->arena_));
+  InitializeParameters(trainer->model_config_, trainer->layout_, trainer->options_.spec.seed(),
+                       *trainer->options_.backend, trainer->parameters_);
+  trainer->batches_ = std::make_unique<BatchPrefetcher>(trainer->options_.train_data, 1,
+                                                        trainer->options_.spec.max_steps());
+  return trainer;
+}
+
+absl::Status Trainer::TakeMemory(Arena& arena) {
+  const lasp::v1::TrainingSpec& spec = options_.spec;
+  Backend* const backend = options_.backend;
+  const MicroBatchShape shape{.sequences = spec.micro_batch_size(),
+                              .tokens = spec.data().sequence_length() / options_.grid.sp_size()};
+  parameters_ = arena.Take(backend->compute_type(), 1, layout_.count());
+  gradients_ = arena.Take(backend->compute_type(), 1, layout_.count());
+  tokens_ = {.ids = arena.Take(DType::kInt32, shape.rows(), 1),
+             .labels = arena.Take(DType::kInt32, shape.rows(), 1)};
+  control_ = arena.Take(DType::kFloat64, 1, kControlSize);
+  sum_of_squares_ = arena.Take(DType::kFloat64, 1, 1);
+  attention_ = options_.attention;
+  if (attention_ == nullptr) {
+    LASP_ASSIGN_OR_RETURN(
+        owned_attention_,
+        CreateSequenceParallel(spec.parallelism().sequence_parallel(), backend, options_.sp));
+    attention_ = owned_attention_.get();
+  }
+  model_ = std::make_unique<TransNormer>(model_config_, shape, &layout_, parameters_, gradients_,
+                                         backend, attention_, arena);
+  LASP_ASSIGN_OR_RETURN(
+      reducer_, CreateDataParallel(spec.parallelism().data_parallel(), options_.world, gradients_));
+  optimizer_ = std::make_unique<AdamW>(spec.optimizer(), backend, parameters_, gradients_,
+                                       layout_.Ranges(), arena);
+  return absl::OkStatus();
+}
+
+void Trainer::Upload(const Batch& batch) {
+  options_.backend->CopyFromHost(batch.tokens.data(), tokens_.ids);
+  options_.backend->CopyFromHost(batch.labels.data(), tokens_.labels);
+}
+
+absl::Status Trainer::Accumulate(int64_t step, StepResult* result) {
+  const lasp::v1::TrainingSpec& spec = options_.spec;
+  // Every position of a training batch has a label, so the count over the world is known before
+  // the first backward, without a reduction.
+  const double label_count = static_cast<double>(spec.global_batch_size()) *
+                             static_cast<double>(spec.data().sequence_length());
+  const int64_t micro_batches = options_.train_data->micro_batches_per_step();
+  options_.backend->Fill(0, gradients_);
+  options_.backend->Fill(0, control_);
+  for (int64_t micro_batch = 0; micro_batch < micro_batches; ++micro_batch) {
+    {
+      PhaseTimer timer(&result->times.data);
+      LASP_ASSIGN_OR_RETURN(Batch batch, batches_->Next());
+      Upload(batch);
+      if (step == 1 && !options_.dump_directory.empty()) {
+        dumped_batches_.push_back(std::move(batch));
+      }
+    }
+    {
+      PhaseTimer timer(&result->times.forward);
+      LASP_RETURN_IF_ERROR(
+          model_->ForwardForTraining(tokens_, 1 / label_count, control_.Columns(kLossSum, 1)));
+    }
+    PhaseTimer timer(&result->times.backward);
+    LASP_RETURN_IF_ERROR(
+        model_->Backward(tokens_, micro_batch + 1 == micro_batches ? reducer_.get() : nullptr));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Trainer::Reduce(StepResult* result) {
+  const double drain = options_.drain->requested() ? 1 : 0;
+  options_.backend->CopyFromHost(&drain, control_.Columns(kDrain, 1));
+  Operation reduced = options_.world->AllReduceSum(control_);
+  LASP_RETURN_IF_ERROR(reducer_->Finish());
+  LASP_RETURN_IF_ERROR(reduced.Wait());
+  double control[kControlSize];
+  options_.backend->CopyToHost(control_, control);
+  result->loss = control[kLossSum] / (static_cast<double>(options_.spec.global_batch_size()) *
+                                      static_cast<double>(options_.spec.data().sequence_length()));
+  result->drain = control[kDrain] > 0;
+  return absl::OkStatus();
+}
+
+double Trainer::GradientNorm() {
+  options_.backend->Fill(0, sum_of_squares_);
+  options_.backend->SumOfSquares(gradients_, sum_of_squares_);
+  double sum = 0;
+  options_.backend->CopyToHost(sum_of_squares_, &sum);
+  return std::sqrt(sum);
+}
+
+absl::StatusOr<StepResult> Trainer::Step(int64_t step) {
+  StepResult result;
+  {
+    // The timers write into the result when they end.
+    PhaseTimer step_timer(&result.times.step);
+    LASP_RETURN_IF_ERROR(Accumulate(step, &result));
+    PhaseTimer timer(&result.times.optimizer);
+    LASP_RETURN_IF_ERROR(Update(step, &result));
+  }
+  return result;
+}
+
+absl::Status Trainer::Update(int64_t step, StepResult* result) {
+  LASP_RETURN_IF_ERROR(Reduce(result));
+  // Reduced gradients are the same bits on every rank, hence so are the norm and the decision.
+  result->gradient_norm = GradientNorm();
+  if (!dumped_batches_.empty()) {
+    LASP_RETURN_IF_ERROR(WriteStepDump(
+        {.directory = options_.dump_directory,
+         .step = step,
+         .loss = result->loss,
+         .gradient_norm = result->gradient_norm,
+         .label_count = options_.spec.global_batch_size() * options_.spec.data().sequence_length(),
+         .batches = std::exchange(dumped_batches_, {})},
+        options_.grid, layout_, *options_.backend, parameters_, gradients_));
+  }
+  result->learning_rate = schedule_.At(step);
+  const UpdateDecision decision = guard_.Judge(result->loss, result->gradient_norm);
+  result->skipped = decision.skip;
+  if (!decision.skip) {
+    optimizer_->Update(result->learning_rate, decision.gradient_scale);
+  }
+  return options_.backend->Synchronize();
+}
+
+absl::StatusOr<EvaluationResult> Trainer::Evaluate() {
+  const BatchSource& data = *options_.eval_data;
+  double loss_sum = 0;
+  double label_count = 0;
+  for (int64_t batch_index = 1; batch_index <= data.global_batch_count(); ++batch_index) {
+    options_.backend->Fill(0, control_);
+    double own_labels = 0;
+    for (int64_t micro = 0; micro < data.micro_batches_per_step(); ++micro) {
+      LASP_ASSIGN_OR_RETURN(const Batch batch, data.Read(batch_index, micro));
+      Upload(batch);
+      own_labels += static_cast<double>(batch.label_count);
+      LASP_RETURN_IF_ERROR(model_->ForwardForEvaluation(tokens_, control_.Columns(kLossSum, 1)));
+    }
+    const double drain = options_.drain->requested() ? 1 : 0;
+    options_.backend->CopyFromHost(&drain, control_.Columns(kDrain, 1));
+    options_.backend->CopyFromHost(&own_labels, control_.Columns(kLabelCount, 1));
+    LASP_RETURN_IF_ERROR(options_.world->AllReduceSum(control_).Wait());
+    double control[kControlSize];
+    options_.backend->CopyToHost(control_, control);
+    loss_sum += control[kLossSum];
+    label_count += control[kLabelCount];
+    if (control[kDrain] > 0) {
+      return EvaluationResult{.loss = std::nullopt, .drain = true};
+    }
+  }
+  return EvaluationResult{.loss = loss_sum / label_count, .drain = false};
+}
+
+}  // namespace lasp::worker

@@ -1,0 +1,122 @@
+// One rank's training state, and what happens in one step.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "lasp/v1/training_spec.pb.h"
+#include "worker/data/batch_prefetcher.h"
+#include "worker/data/batch_source.h"
+#include "worker/device/arena.h"
+#include "worker/device/backend.h"
+#include "worker/engine/drain_request.h"
+#include "worker/model/parameter_layout.h"
+#include "worker/model/transnormer.h"
+#include "worker/optim/adamw.h"
+#include "worker/optim/learning_rate_schedule.h"
+#include "worker/optim/step_guard.h"
+#include "worker/parallel/communicator.h"
+#include "worker/parallel/data_parallel.h"
+#include "worker/parallel/process_grid.h"
+#include "worker/parallel/sequence_parallel.h"
+#include "worker/telemetry/phase_timer.h"
+
+namespace lasp::worker {
+
+// What all ranks know after a step. The losses and the norm are the same bits on all of them.
+struct StepResult {
+  double loss = 0;
+  double gradient_norm = 0;
+  double learning_rate = 0;
+  bool skipped = false;
+  // Some rank has been asked to drain: all leave after this step.
+  bool drain = false;
+  StepTimes times;
+};
+
+struct EvaluationResult {
+  // None when a drain ended the evaluation.
+  std::optional<double> loss;
+  bool drain = false;
+};
+
+// Not thread-safe.
+class Trainer {
+ public:
+  struct Options {
+    lasp::v1::TrainingSpec spec;  // with its defaults written out
+    ProcessGrid grid;
+    // All outlive the trainer.
+    Backend* backend = nullptr;
+    Communicator* sp = nullptr;     // the SP group
+    Communicator* world = nullptr;  // all ranks
+    const BatchSource* train_data = nullptr;
+    const BatchSource* eval_data = nullptr;  // null: nothing is held out
+    const DrainRequest* drain = nullptr;
+    // Where given, WriteStepDump after the first step's reduction.
+    std::string dump_directory;
+    // Replaces the strategy that the spec names (tests).
+    SequenceParallel* attention = nullptr;
+  };
+
+  // Plans and allocates all memory and makes the parameters. RESOURCE_EXHAUSTED names the size.
+  static absl::StatusOr<std::unique_ptr<Trainer>> Create(Options options);
+
+  // Steps 1, 2, … in order. Errors of the data and of the communicators.
+  absl::StatusOr<StepResult> Step(int64_t step);
+  // The mean loss on the held-out data; eval_data must be given.
+  absl::StatusOr<EvaluationResult> Evaluate();
+
+  // FAILED_PRECONDITION when too many steps in a row had to be skipped.
+  absl::Status status() const { return guard_.status(); }
+
+  int64_t skipped_total() const { return guard_.skipped_total(); }
+
+  const ParameterLayout& layout() const { return layout_; }
+
+  Tensor parameters() const { return parameters_; }
+
+  Tensor gradients() const { return gradients_; }
+
+  // Of all this rank holds on the device.
+  int64_t memory_bytes() const { return arena_.used_bytes(); }
+
+ private:
+  explicit Trainer(Options options);
+  // Takes everything from `arena`; run over a measuring arena first.
+  absl::Status TakeMemory(Arena& arena);
+  void Upload(const Batch& batch);
+  // Forward and backward of all micro-batches; leaves the loss sum in control_.
+  absl::Status Accumulate(int64_t step, StepResult* result);
+  absl::Status Reduce(StepResult* result);
+  // Everything after the backward pass.
+  absl::Status Update(int64_t step, StepResult* result);
+  double GradientNorm();
+
+  const Options options_;
+  const ModelConfig model_config_;
+  const ParameterLayout layout_;
+  const LearningRateSchedule schedule_;
+  StepGuard guard_;
+  Arena arena_;
+  Tensor parameters_;
+  Tensor gradients_;
+  TokenBatch tokens_;
+  // kFloat64 [1, 3]: what the small reduction of a step carries.
+  Tensor control_;
+  Tensor sum_of_squares_;
+  std::unique_ptr<SequenceParallel> owned_attention_;
+  SequenceParallel* attention_ = nullptr;
+  std::unique_ptr<TransNormer> model_;
+  std::unique_ptr<DataParallel> reducer_;
+  std::unique_ptr<AdamW> optimizer_;
+  std::unique_ptr<BatchPrefetcher> batches_;
+  // The first step's, where it is dumped.
+  std::vector<Batch> dumped_batches_;
+};
+
+}  // namespace lasp::worker

@@ -1,0 +1,44 @@
+// The sizes of a TransNormer, as the engine needs them.
+#pragma once
+
+#include <cstdint>
+
+#include "lasp/v1/training_spec.pb.h"
+
+namespace lasp::worker {
+
+struct ModelConfig {
+  int64_t layers = 0;
+  int64_t hidden_size = 0;
+  int64_t heads = 0;
+  int64_t glu_size = 0;
+  int64_t vocab_size = 0;
+  bool tie_embeddings = false;
+  // Whether the first layer's rotary frequencies are parameters.
+  bool learned_theta = false;
+  double init_std = 0.02;
+
+  int64_t head_size() const { return hidden_size / heads; }
+
+  // `spec` with its defaults written out, and valid.
+  static ModelConfig FromSpec(const lasp::v1::ModelSpec& spec) {
+    return {.layers = spec.layers(),
+            .hidden_size = spec.hidden_size(),
+            .heads = spec.heads(),
+            .glu_size = spec.glu_size(),
+            .vocab_size = spec.vocab_size(),
+            .tie_embeddings = spec.tie_embeddings(),
+            .learned_theta = spec.lrpe_theta() == lasp::v1::ModelSpec::LRPE_THETA_LEARNED,
+            .init_std = spec.init_std()};
+  }
+};
+
+// What one rank computes on at a time.
+struct MicroBatchShape {
+  int64_t sequences = 0;
+  int64_t tokens = 0;  // of each sequence, on this rank
+
+  int64_t rows() const { return sequences * tokens; }
+};
+
+}  // namespace lasp::worker

@@ -1,0 +1,21 @@
+// The parameters before the first step: a pure function of the seed and the model, so that every
+// rank of every SP x DP shape makes the same ones without a broadcast.
+#pragma once
+
+#include <cstdint>
+
+#include "worker/device/backend.h"
+#include "worker/model/model_config.h"
+#include "worker/model/parameter_layout.h"
+
+namespace lasp::worker {
+
+// A normal deviate: number `index` of the stream named `name` under `seed`. Philox 4x32-10 (Salmon
+// et al., "Parallel random numbers: as easy as 1, 2, 3") and Box-Muller.
+double NormalDeviate(uint64_t seed, uint64_t name, uint64_t index);
+
+// Weights ~ N(0, init_std); learned frequencies start at the fixed ones. parameters: [1, count].
+void InitializeParameters(const ModelConfig& config, const ParameterLayout& layout, int64_t seed,
+                          Backend& backend, Tensor parameters);
+
+}  // namespace lasp::worker

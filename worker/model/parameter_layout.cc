@@ -1,0 +1,72 @@
+#include "worker/model/parameter_layout.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace lasp::worker {
+
+ParameterLayout::ParameterLayout(const ModelConfig& config) : config_(config) {
+  const int64_t hidden = config.hidden_size;
+  Add("model.embed_tokens.weight", config.vocab_size, hidden, true);
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    layer_offsets_.push_back(count_);
+    const std::string mixer = absl::StrCat("model.layers.", layer, ".token_mixer.");
+    const std::string channel = absl::StrCat("model.layers.", layer, ".channel_mixer.");
+    Add(mixer + "qkvu_proj.weight", 4 * hidden, hidden, true);
+    Add(mixer + "out_proj.weight", hidden, hidden, true);
+    if (layer == 0 && config.learned_theta) {
+      Add(mixer + "lrpe.theta", config.heads, config.head_size(), false);
+    }
+    Add(channel + "l1.weight", config.glu_size, hidden, true);
+    Add(channel + "l2.weight", config.glu_size, hidden, true);
+    Add(channel + "l3.weight", hidden, config.glu_size, true);
+  }
+  layer_offsets_.push_back(count_);
+  if (!config.tie_embeddings) {
+    Add("lm_head.weight", config.vocab_size, hidden, true);
+  }
+}
+
+void ParameterLayout::Add(std::string name, int64_t rows, int64_t columns, bool decays) {
+  parameters_.push_back({std::move(name), rows, columns, count_, decays});
+  count_ += rows * columns;
+}
+
+std::vector<ParameterRange> ParameterLayout::Ranges() const {
+  std::vector<ParameterRange> ranges;
+  for (const Parameter& parameter : parameters_) {
+    if (ranges.empty() || ranges.back().decays != parameter.decays) {
+      ranges.push_back({parameter.offset, 0, parameter.decays});
+    }
+    ranges.back().count += parameter.count();
+  }
+  return ranges;
+}
+
+ModelWeights ParameterLayout::Bind(Tensor flat) const {
+  size_t next = 0;
+  const auto take = [&](int64_t parameters) {
+    const Parameter& first = parameters_[next];
+    const int64_t rows = parameters * first.rows;
+    next += static_cast<size_t>(parameters);
+    return flat.Columns(first.offset, rows * first.columns).Reshape(rows, first.columns);
+  };
+  ModelWeights weights;
+  weights.embedding = take(1);
+  for (int64_t layer = 0; layer < config_.layers; ++layer) {
+    BlockWeights block;
+    block.qkvu = take(1);
+    block.out_proj = take(1);
+    if (layer == 0 && config_.learned_theta) {
+      block.theta = take(1);
+    }
+    block.l1_l2 = take(2);
+    block.l3 = take(1);
+    weights.blocks.push_back(block);
+  }
+  weights.head = config_.tie_embeddings ? weights.embedding : take(1);
+  return weights;
+}
+
+}  // namespace lasp::worker

@@ -1,0 +1,37 @@
+#include "worker/optim/adamw.h"
+
+#include <cmath>
+#include <utility>
+
+namespace lasp::worker {
+
+AdamW::AdamW(const lasp::v1::OptimizerSpec& spec, Backend* backend, Tensor parameters,
+             Tensor gradients, std::vector<ParameterRange> ranges, Arena& arena)
+    : spec_(spec),
+      backend_(*backend),
+      parameters_(parameters),
+      gradients_(gradients),
+      ranges_(std::move(ranges)),
+      first_moments_(arena.Take(parameters.dtype, 1, parameters.columns)),
+      second_moments_(arena.Take(parameters.dtype, 1, parameters.columns)) {}
+
+void AdamW::Update(double learning_rate, double gradient_scale) {
+  ++updates_;
+  AdamWStep step{.learning_rate = learning_rate,
+                 .beta1 = spec_.beta1(),
+                 .beta2 = spec_.beta2(),
+                 .epsilon = spec_.epsilon(),
+                 .weight_decay = 0,
+                 .correction1 = 1 - std::pow(spec_.beta1(), static_cast<double>(updates_)),
+                 .correction2 = 1 - std::pow(spec_.beta2(), static_cast<double>(updates_)),
+                 .gradient_scale = gradient_scale};
+  for (const ParameterRange& range : ranges_) {
+    step.weight_decay = range.decays ? spec_.weight_decay() : 0;
+    backend_.AdamW(step, parameters_.Columns(range.begin, range.count),
+                   gradients_.Columns(range.begin, range.count),
+                   first_moments_.Columns(range.begin, range.count),
+                   second_moments_.Columns(range.begin, range.count));
+  }
+}
+
+}  // namespace lasp::worker

@@ -1,0 +1,44 @@
+// AdamW over the flat parameter buffer.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "lasp/v1/training_spec.pb.h"
+#include "worker/device/arena.h"
+#include "worker/device/backend.h"
+
+namespace lasp::worker {
+
+// A contiguous range of parameters that is treated alike.
+struct ParameterRange {
+  int64_t begin = 0;
+  int64_t count = 0;
+  bool decays = false;  // matrices only
+};
+
+// Not thread-safe.
+class AdamW {
+ public:
+  // `spec` with its defaults written out. parameters and gradients: [1, n]. The ranges cover what
+  // is to be updated. Takes the two moments from `arena`.
+  AdamW(const lasp::v1::OptimizerSpec& spec, Backend* backend, Tensor parameters, Tensor gradients,
+        std::vector<ParameterRange> ranges, Arena& arena);
+
+  // One update. `gradient_scale` is the clipping factor.
+  void Update(double learning_rate, double gradient_scale);
+
+  int64_t updates() const { return updates_; }
+
+ private:
+  const lasp::v1::OptimizerSpec spec_;
+  Backend& backend_;
+  const Tensor parameters_;
+  const Tensor gradients_;
+  const std::vector<ParameterRange> ranges_;
+  Tensor first_moments_;
+  Tensor second_moments_;
+  int64_t updates_ = 0;
+};
+
+}  // namespace lasp::worker
