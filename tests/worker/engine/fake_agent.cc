@@ -1,0 +1,214 @@
+#include "tests/worker/engine/fake_agent.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "proto/rpc/clock.h"
+#include "proto/spec/spec_defaults.h"
+
+extern char** environ;
+
+namespace lasp::worker {
+
+FakeAgent::FakeAgent(Options options) : options_(std::move(options)) {
+  FillDefaults(&options_.spec);
+  setenv("OMP_WAIT_POLICY", "passive", 1);
+  const int world = options_.spec.parallelism().sequence_parallel().size() *
+                    options_.spec.parallelism().data_parallel().size();
+  for (int rank = 0; rank < world; ++rank) {
+    ranks_.push_back(std::make_unique<Rank>());
+  }
+  for (int rank = 0; rank < world; ++rank) {
+    Launch(rank);
+  }
+}
+
+void FakeAgent::Launch(int rank) {
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) {
+    return;
+  }
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_adddup2(&actions, ends[1], kRankChannelDescriptor);
+  char program[] = LASP_RANK_PATH;
+  char* const arguments[] = {program, nullptr};
+  Rank& state = *ranks_[rank];
+  ::posix_spawn(&state.pid, program, &actions, nullptr, arguments, environ);
+  posix_spawn_file_actions_destroy(&actions);
+  ::close(ends[1]);
+  state.channel = std::make_unique<RankChannel>(ends[0]);
+  state.reader = std::thread([this, rank] { Read(rank); });
+
+  lasp::internal::v1::ToRank message;
+  lasp::internal::v1::Setup& setup = *message.mutable_setup();
+  setup.mutable_fence()->set_training_job("projects/default/trainingJobs/test");
+  setup.mutable_fence()->set_generation(1);
+  setup.mutable_fence()->set_rank(rank);
+  setup.set_world_size(world_size());
+  *setup.mutable_spec() = options_.spec;
+  for (const std::string& root : options_.path_roots) {
+    setup.add_path_roots(root);
+  }
+  setup.set_rank_address("127.0.0.1");
+  setup.set_threads(options_.threads);
+  setup.set_dump_directory(options_.dump_directory);
+  (void)state.channel->Write(message);
+}
+
+void FakeAgent::Read(int rank) {
+  Rank& state = *ranks_[rank];
+  while (true) {
+    lasp::internal::v1::FromRank message;
+    const auto more = state.channel->Read(&message);
+    MutexLock lock(&mutex_);
+    if (!more.ok() || !*more) {
+      state.closed = true;
+      changed_.NotifyAll();
+      return;
+    }
+    RankRecord& record = state.record;
+    if (message.has_rank_address()) {
+      record.address = message.rank_address().address();
+    } else if (message.has_ready()) {
+      record.ready = true;
+    } else if (message.has_step()) {
+      record.steps.push_back(message.step());
+    } else if (message.has_phase()) {
+      record.phases.push_back(message.phase().phase());
+    } else if (message.has_finished()) {
+      record.finished = true;
+      record.end = message.finished();
+    }
+    changed_.NotifyAll();
+  }
+}
+
+FakeAgent::~FakeAgent() {
+  for (auto& rank : ranks_) {
+    if (rank->pid > 0 && !rank->reaped) {
+      ::kill(rank->pid, SIGKILL);
+      ::waitpid(rank->pid, nullptr, 0);
+    }
+    if (rank->channel != nullptr) {
+      rank->channel->Shutdown();
+    }
+    if (rank->reader.joinable()) {
+      rank->reader.join();
+    }
+  }
+}
+
+template <typename Condition>
+bool FakeAgent::WaitUntil(absl::Duration timeout, Condition condition) {
+  const absl::Duration deadline = SystemClock().Monotonic() + timeout;
+  MutexLock lock(&mutex_);
+  while (true) {
+    int met = 0;
+    bool closed = false;
+    for (const auto& rank : ranks_) {
+      met += condition(*rank) ? 1 : 0;
+      closed = closed || (rank->closed && !condition(*rank));
+    }
+    if (met == world_size()) {
+      return true;
+    }
+    const absl::Duration left = deadline - SystemClock().Monotonic();
+    if (closed || left <= absl::ZeroDuration()) {
+      return false;
+    }
+    changed_.WaitWithTimeout(&mutex_, left);
+  }
+}
+
+bool FakeAgent::WaitForAddresses(absl::Duration timeout) {
+  return WaitUntil(timeout, [](const Rank& rank) { return !rank.record.address.empty(); });
+}
+
+void FakeAgent::SendAddresses() {
+  lasp::internal::v1::ToRank message;
+  for (int rank = 0; rank < world_size(); ++rank) {
+    message.mutable_peer_addresses()->add_addresses(record(rank).address);
+  }
+  for (const auto& rank : ranks_) {
+    (void)rank->channel->Write(message);
+  }
+}
+
+bool FakeAgent::WaitForReady(absl::Duration timeout) {
+  return WaitUntil(timeout, [](const Rank& rank) { return rank.record.ready; });
+}
+
+void FakeAgent::SendStart() {
+  lasp::internal::v1::ToRank message;
+  message.mutable_start();
+  for (const auto& rank : ranks_) {
+    (void)rank->channel->Write(message);
+  }
+}
+
+bool FakeAgent::Begin(absl::Duration timeout) {
+  if (!WaitForAddresses(timeout)) {
+    return false;
+  }
+  SendAddresses();
+  if (!WaitForReady(timeout)) {
+    return false;
+  }
+  SendStart();
+  return true;
+}
+
+void FakeAgent::Drain(int rank) {
+  lasp::internal::v1::ToRank message;
+  message.mutable_drain();
+  (void)ranks_[rank]->channel->Write(message);
+}
+
+void FakeAgent::CloseChannel(int rank) { ranks_[rank]->channel->Shutdown(); }
+
+bool FakeAgent::WaitForStep(int rank, int64_t step, absl::Duration timeout) {
+  const Rank* const wanted = ranks_[rank].get();
+  return WaitUntil(timeout, [wanted, step](const Rank& candidate) {
+    return &candidate != wanted ||
+           (!candidate.record.steps.empty() && candidate.record.steps.back().step() >= step);
+  });
+}
+
+int FakeAgent::WaitForExit(int rank, absl::Duration timeout) {
+  Rank& state = *ranks_[rank];
+  if (state.reaped) {
+    return state.exit_code;
+  }
+  const int descriptor = static_cast<int>(::syscall(SYS_pidfd_open, state.pid, 0));
+  pollfd wait = {.fd = descriptor, .events = POLLIN, .revents = 0};
+  const int ended = ::poll(&wait, 1, static_cast<int>(absl::ToInt64Milliseconds(timeout)));
+  ::close(descriptor);
+  if (ended != 1) {
+    ::kill(state.pid, SIGKILL);
+  }
+  int status = 0;
+  ::waitpid(state.pid, &status, 0);
+  state.reaped = true;
+  if (ended == 1) {
+    state.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  }
+  // What the rank said last has been read once its end of the channel is seen.
+  WaitUntil(absl::Seconds(10),
+            [&state](const Rank& candidate) { return &candidate != &state || candidate.closed; });
+  return state.exit_code;
+}
+
+RankRecord FakeAgent::record(int rank) {
+  MutexLock lock(&mutex_);
+  return ranks_[rank]->record;
+}
+
+}  // namespace lasp::worker
