@@ -1,0 +1,180 @@
+#include "client/command_line.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdlib>
+#include <deque>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "client/error_report.h"
+#include "client/flag_values.h"
+#include "client/nearest_name.h"
+#include "proto/rpc/status_macros.h"
+
+namespace lasp::client {
+namespace {
+
+constexpr char kDefaultServer[] = "127.0.0.1:7070";
+
+// A flag of the table and the option that parses it.
+struct BoundFlag {
+  const FlagSpec* spec;
+  CLI::Option* option;
+};
+
+// CLI11 only splits the words into commands, flags and the rest; what they mean, and what to say of
+// wrong ones, is the table's.
+struct Parser {
+  CLI::App app;
+  std::deque<std::vector<std::string>> values;
+  std::vector<BoundFlag> flags;
+  std::vector<std::string> words;
+
+  void Add(CLI::App* command, const FlagSpec& spec) {
+    std::string names = spec.name;
+    if (spec.letter != '\0') {
+      absl::StrAppend(&names, ",-", std::string(1, spec.letter));
+    }
+    CLI::Option* option = nullptr;
+    if (spec.value.empty()) {
+      option = command->add_flag(names);
+    } else {
+      option = command->add_option(names, values.emplace_back());
+      option->allow_extra_args(false);
+      if (spec.value_optional) {
+        option->expected(0, 1)->default_str(spec.choices.front());
+      }
+    }
+    flags.push_back({&spec, option});
+  }
+
+  Parser() {
+    app.set_help_flag();
+    app.allow_extras();
+    app.fallthrough();
+    app.require_subcommand(0, 1);
+    for (const FlagSpec& flag : GlobalFlags()) {
+      Add(&app, flag);
+    }
+    app.add_flag("--version");
+    for (const CommandSpec& spec : Commands()) {
+      CLI::App* const command = app.add_subcommand(spec.name);
+      for (const FlagSpec& flag : spec.flags) {
+        Add(command, flag);
+      }
+      command->add_option("words", words);
+    }
+  }
+};
+
+std::string HelpHint(const std::string& command) {
+  return command.empty() ? "'lasp --help' lists the commands"
+                         : absl::StrCat("'lasp ", command, " --help' shows its flags");
+}
+
+absl::Status UsageError(const std::string& command, const std::string& why) {
+  return WithHint(absl::InvalidArgumentError(why), HelpHint(command));
+}
+
+absl::Status UnknownWord(const std::string& command, const std::string& word) {
+  if (!absl::StartsWith(word, "-")) {
+    return UsageError(
+        command, absl::StrCat("unknown command '", word, "'", Suggestion(word, CommandNames())));
+  }
+  std::vector<std::string> names;
+  for (const FlagSpec& flag : GlobalFlags()) {
+    names.push_back(flag.name);
+  }
+  if (const CommandSpec* spec = FindCommand(command)) {
+    for (const FlagSpec& flag : spec->flags) {
+      names.push_back(flag.name);
+    }
+  }
+  const std::string name = word.substr(0, word.find('='));
+  return UsageError(command, absl::StrCat("unknown flag ", name, Suggestion(name, names)));
+}
+
+absl::Status SetFlags(const Parser& parser, CommandLine* line) {
+  for (const BoundFlag& flag : parser.flags) {
+    if (flag.option->count() == 0) {
+      continue;
+    }
+    if (flag.spec->value.empty()) {
+      for (size_t i = 0; i < flag.option->count(); ++i) {
+        LASP_RETURN_IF_ERROR(flag.spec->set("", line));
+      }
+      continue;
+    }
+    for (const std::string& value : flag.option->results()) {
+      const std::string& given =
+          value.empty() && flag.spec->value_optional ? flag.spec->choices.front() : value;
+      if (const absl::Status status = flag.spec->set(given, line); !status.ok()) {
+        return UsageError(line->command, std::string(status.message()));
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SetEnvironment(CommandLine* line) {
+  const char* server = std::getenv("LASP_SERVER");
+  const char* project = std::getenv("LASP_PROJECT");
+  line->global.server = kDefaultServer;
+  line->global.project = "default";
+  if (server != nullptr && *server != '\0') {
+    LASP_ASSIGN_OR_RETURN(line->global.server, ReadServer("LASP_SERVER", server));
+  }
+  if (project != nullptr && *project != '\0') {
+    LASP_ASSIGN_OR_RETURN(line->global.project, ReadProject("LASP_PROJECT", project));
+  }
+  return absl::OkStatus();
+}
+
+// The command's name, or empty.
+std::string ChosenCommand(const Parser& parser) {
+  const auto chosen = parser.app.get_subcommands();
+  return chosen.empty() ? "" : chosen.front()->get_name();
+}
+
+}  // namespace
+
+// The fence: CLI11 throws, nothing above this function does.
+absl::StatusOr<CommandLine> ParseCommandLine(const std::vector<std::string>& arguments) {
+  CommandLine line;
+  try {
+    Parser parser;
+    try {
+      std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
+      parser.app.parse(reversed);
+    } catch (const CLI::ParseError& error) {
+      return UsageError(ChosenCommand(parser), error.what());
+    }
+    line.command = ChosenCommand(parser);
+    const std::vector<std::string> unknown = parser.app.remaining(true);
+    if (!unknown.empty()) {
+      return UnknownWord(line.command, unknown.front());
+    }
+    line.words = parser.words;
+    line.version = parser.app.count("--version") > 0;
+    LASP_RETURN_IF_ERROR(SetFlags(parser, &line));
+    const GlobalOptions given = line.global;
+    LASP_RETURN_IF_ERROR(SetEnvironment(&line));
+    if (!given.server.empty()) {
+      line.global.server = given.server;
+    }
+    if (!given.project.empty()) {
+      line.global.project = given.project;
+    }
+  } catch (const std::exception& error) {
+    return absl::InternalError(absl::StrCat("reading the command line: ", error.what()));
+  }
+  const CommandSpec* spec = FindCommand(line.command);
+  if (spec != nullptr && spec->words.empty() && !line.words.empty() && !line.help) {
+    return UsageError(line.command, absl::StrCat("unexpected word '", line.words.front(), "'"));
+  }
+  return line;
+}
+
+}  // namespace lasp::client

@@ -1,0 +1,375 @@
+#include "client/command_tree.h"
+
+#include <limits>
+
+#include "absl/strings/str_cat.h"
+#include "client/enum_names.h"
+#include "client/flag_values.h"
+#include "client/time_text.h"
+#include "lasp/v1/training_job.pb.h"
+#include "proto/rpc/status_macros.h"
+
+namespace lasp::client {
+namespace {
+
+using Line = CommandLine;
+
+constexpr int64_t kMaxStep = std::numeric_limits<int64_t>::max();
+constexpr int kMaxRank = 1'000'000;
+constexpr int kMaxLines = 1'000'000'000;
+constexpr int kMaxPoints = 10'000;
+
+// Reads a whole number into `place`.
+template <typename Value, typename Place>
+absl::Status SetNumber(const char* flag, const std::string& value, int64_t lowest, int64_t highest,
+                       Place* place) {
+  LASP_ASSIGN_OR_RETURN(const int64_t number, ReadCount(flag, value, lowest, highest));
+  *place = static_cast<Value>(number);
+  return absl::OkStatus();
+}
+
+absl::Status Ok() { return absl::OkStatus(); }
+
+std::vector<FlagSpec> MakeGlobalFlags() {
+  return {
+      {"--server", 's', "HOST:PORT", "The coordinator (or LASP_SERVER; default 127.0.0.1:7070)",
+       [](const std::string& value, Line* line) {
+         LASP_ASSIGN_OR_RETURN(line->global.server, ReadServer("--server", value));
+         return Ok();
+       }},
+      {"--project", 'p', "ID", "The project (or LASP_PROJECT; default \"default\")",
+       [](const std::string& value, Line* line) {
+         LASP_ASSIGN_OR_RETURN(line->global.project, ReadProject("--project", value));
+         return Ok();
+       }},
+      {"--output", 'o', "FORM", "table, wide, json, yaml or name",
+       [](const std::string& value, Line* line) {
+         LASP_ASSIGN_OR_RETURN(const size_t index, ReadChoice("--output", value, OutputChoices()));
+         line->global.output = static_cast<OutputFormat>(index);
+         return Ok();
+       },
+       OutputChoices()},
+      {"--quiet", 'q', "", "Nothing on stderr but errors",
+       [](const std::string&, Line* line) {
+         line->global.quiet = true;
+         return Ok();
+       }},
+      {"--verbose", 'v', "", "More on stderr",
+       [](const std::string&, Line* line) {
+         ++line->global.verbosity;
+         return Ok();
+       }},
+      {"--color", '\0', "WHEN", "auto, always or never",
+       [](const std::string& value, Line* line) {
+         LASP_ASSIGN_OR_RETURN(const size_t index, ReadChoice("--color", value, ColorChoices()));
+         line->global.color = static_cast<ColorMode>(index);
+         return Ok();
+       },
+       ColorChoices()},
+      {"--timeout", '\0', "TIME", "The most a call may take (default 10s, changes 30s)",
+       [](const std::string& value, Line* line) {
+         const auto span = ParseSpan(value);
+         if (!span.ok()) {
+           return absl::InvalidArgumentError(
+               absl::StrCat("--timeout ", value, ": expected a length of time such as 30s"));
+         }
+         line->global.timeout = *span;
+         return Ok();
+       }},
+      {"--help", 'h', "", "Help on the command",
+       [](const std::string&, Line* line) {
+         line->help = true;
+         return Ok();
+       }},
+  };
+}
+
+CommandSpec SubmitCommand() {
+  return {
+      "submit",
+      "Jobs",
+      "",
+      "Submit a training job",
+      "Reads a job in YAML or JSON (display_name, labels, spec) and queues it. Prints the job's\n"
+      "name. With --wait it shows the progress and exits with 0 when the job SUCCEEDED, with 1\n"
+      "when it FAILED or was CANCELLED; Ctrl-C leaves the job running.",
+      {"lasp submit -f job.yaml --wait", "lasp submit -f job.yaml --set spec.max_steps=500",
+       "lasp submit -f job.yaml --set 'spec.data.train_paths=[a.txt, b.txt]' --id long-run",
+       "lasp submit -f job.yaml --dry-run=server -o yaml   # with all defaults, nothing stored"},
+      {{"--file",
+        'f',
+        "FILE",
+        "The job; - for the standard input",
+        [](const std::string& value, Line* line) {
+          line->submit.file = value;
+          return Ok();
+        },
+        {},
+        true},
+       {"--set", '\0', "PATH=VALUE", "Replace a field; VALUE is YAML; may be repeated",
+        [](const std::string& value, Line* line) {
+          line->submit.settings.push_back(value);
+          return Ok();
+        }},
+       {"--id", '\0', "ID", "The job's id (default: one is made)",
+        [](const std::string& value, Line* line) {
+          line->submit.id = value;
+          return Ok();
+        }},
+       {"--wait", 'w', "", "Show the progress until the job ends",
+        [](const std::string&, Line* line) {
+          line->submit.wait = true;
+          return Ok();
+        }},
+       {"--dry-run",
+        '\0',
+        "WHERE",
+        "server: check it there, store nothing; client: only read it",
+        [](const std::string& value, Line* line) {
+          LASP_ASSIGN_OR_RETURN(const size_t index,
+                                ReadChoice("--dry-run", value, {"server", "client"}));
+          line->submit.dry_run = index == 0 ? DryRun::kServer : DryRun::kClient;
+          return Ok();
+        },
+        {"server", "client"},
+        false,
+        true}}};
+}
+
+CommandSpec ListCommand() {
+  return {"list",
+          "Jobs",
+          "[jobs|workers]",
+          "List jobs, the newest first",
+          "",
+          {"lasp list", "lasp list --state RUNNING --label team=nlp",
+           "lasp list --filter 'create_time>\"2026-11-01T00:00:00Z\"' --order name",
+           "lasp list --all -o json"},
+          {{"--state", '\0', "STATE", "Only jobs in this state",
+            [](const std::string& value, Line* line) {
+              line->list.state = value;
+              return Ok();
+            },
+            ShortEnumNames(*lasp::v1::TrainingJob::State_descriptor())},
+           {"--label", 'l', "KEY=VALUE", "Only jobs with this label; may be repeated",
+            [](const std::string& value, Line* line) {
+              line->list.labels.push_back(value);
+              return Ok();
+            }},
+           {"--filter", '\0', "EXPRESSION",
+            "Terms joined by AND over state, display_name, name, create_time, labels.KEY",
+            [](const std::string& value, Line* line) {
+              line->list.filter = value;
+              return Ok();
+            }},
+           {"--order", '\0', "FIELD", "create_time, update_time, name or display_name; 'name desc'",
+            [](const std::string& value, Line* line) {
+              line->list.order_by = value;
+              return Ok();
+            }},
+           {"--limit", 'n', "N", "At most so many (default 50)",
+            [](const std::string& value, Line* line) {
+              return SetNumber<int>("--limit", value, 1, kMaxLines, &line->list.limit);
+            }},
+           {"--all", 'a', "", "Every job, not only the first 50",
+            [](const std::string&, Line* line) {
+              line->list.all_pages = true;
+              return Ok();
+            }},
+           {"--all-projects", 'A', "", "Of every project",
+            [](const std::string&, Line* line) {
+              line->list.all_projects = true;
+              return Ok();
+            }}},
+          {"jobs", "workers"}};
+}
+
+CommandSpec MetricsCommand() {
+  return {"metrics",
+          "Jobs",
+          "NAME",
+          "Show the figures of a job's steps",
+          "On a terminal a long run is thinned evenly; the first and last steps are kept.",
+          {"lasp metrics quickstart", "lasp metrics quickstart -o json | jq '.[-1].loss'",
+           "lasp metrics quickstart --from 100 --to 200", "lasp metrics quickstart --follow"},
+          {{"--from", '\0', "STEP", "The first step (default 1)",
+            [](const std::string& value, Line* line) {
+              return SetNumber<int64_t>("--from", value, 1, kMaxStep, &line->metrics.from_step);
+            }},
+           {"--to", '\0', "STEP", "The last step (default: the last there is)",
+            [](const std::string& value, Line* line) {
+              return SetNumber<int64_t>("--to", value, 1, kMaxStep, &line->metrics.to_step);
+            }},
+           {"--points", '\0', "N", "At most so many steps (default 10000; 40 on a terminal)",
+            [](const std::string& value, Line* line) {
+              return SetNumber<int>("--points", value, 1, kMaxPoints, &line->metrics.max_points);
+            }},
+           {"--follow", 'f', "", "Go on with each new step until the job ends",
+            [](const std::string&, Line* line) {
+              line->metrics.follow = true;
+              return Ok();
+            }}}};
+}
+
+CommandSpec LogsCommand() {
+  return {"logs",
+          "Jobs",
+          "NAME",
+          "Show what a job's ranks wrote",
+          "Of the latest generation, all ranks, unless flags say otherwise.",
+          {"lasp logs quickstart -f", "lasp logs quickstart --rank 0 --since 10m",
+           "lasp logs quickstart --tail 20 --generation 1"},
+          {{"--follow", 'f', "", "Go on with new lines until the job ends",
+            [](const std::string&, Line* line) {
+              line->logs.follow = true;
+              return Ok();
+            }},
+           {"--rank", 'r', "N", "Only this rank",
+            [](const std::string& value, Line* line) {
+              return SetNumber<int>("--rank", value, 0, kMaxRank, &line->logs.rank);
+            }},
+           {"--since", '\0', "TIME", "Only lines since: 10m, or 2026-11-21T20:20:25Z",
+            [](const std::string& value, Line* line) {
+              line->logs.since = value;
+              return Ok();
+            }},
+           {"--tail", '\0', "N", "Only the last lines of each rank",
+            [](const std::string& value, Line* line) {
+              return SetNumber<int>("--tail", value, 1, kMaxLines, &line->logs.tail);
+            }},
+           {"--generation", '\0', "N", "Of an earlier generation",
+            [](const std::string& value, Line* line) {
+              return SetNumber<int64_t>("--generation", value, 1, kMaxStep, &line->logs.generation);
+            }},
+           {"--timestamps", '\0', "", "Put each line's time before it",
+            [](const std::string&, Line* line) {
+              line->logs.timestamps = true;
+              return Ok();
+            }}}};
+}
+
+FlagSpec YesFlag() {
+  return {"--yes", 'y', "", "Do not ask", [](const std::string&, Line* line) {
+            line->yes = true;
+            return Ok();
+          }};
+}
+
+std::vector<CommandSpec> MakeCommands() {
+  return {
+      SubmitCommand(),
+      {"get",
+       "Jobs",
+       "NAME | jobs | worker NAME | workers",
+       "Show a job or a worker in one line",
+       "`get job NAME`, `get job/NAME` and `get NAME` are the same; the beginning of an id is\n"
+       "enough where only one job has it.",
+       {"lasp get quickstart", "lasp get job/quickstart -o json", "lasp get jobs"}},
+      ListCommand(),
+      {"describe",
+       "Jobs",
+       "NAME",
+       "Show all about a job: why it waits or failed, where it runs, its history",
+       "",
+       {"lasp describe quickstart"}},
+      {"watch",
+       "Jobs",
+       "[NAME]",
+       "Watch a job until it ends, or all jobs",
+       "With a name: exits with 0 when the job SUCCEEDED, with 1 when it FAILED or was CANCELLED.\n"
+       "Ctrl-C ends the watching; the job goes on. With -o json one object a line.",
+       {"lasp watch quickstart", "lasp watch -o json"}},
+      MetricsCommand(),
+      LogsCommand(),
+      {"cancel", "Jobs", "NAME", "End a job", "", {"lasp cancel quickstart"}},
+      {"suspend",
+       "Jobs",
+       "NAME",
+       "Stop a job and give its slots to others",
+       "There are no checkpoints yet: a suspended job loses its progress and starts again from\n"
+       "step 1 when it is resumed. Asks first; --yes where there is no terminal.",
+       {"lasp suspend quickstart"},
+       {YesFlag()}},
+      {"resume", "Jobs", "NAME", "Queue a suspended job again", "", {"lasp resume quickstart"}},
+      {"delete",
+       "Jobs",
+       "NAME",
+       "Delete a job that has ended, with its metrics and logs",
+       "Needs the whole name.",
+       {"lasp delete quickstart"}},
+      {"workers",
+       "Workers",
+       "[NAME]",
+       "List the workers and their free slots",
+       "",
+       {"lasp workers", "lasp workers -o json"}},
+      {"drain",
+       "Workers",
+       "NAME",
+       "Stop a worker from taking ranks; its jobs start anew elsewhere",
+       "",
+       {"lasp drain gpu-host-3", "lasp drain gpu-host-3 --undo"},
+       {{"--undo", '\0', "", "Let it take ranks again",
+         [](const std::string&, Line* line) {
+           line->undo = true;
+           return Ok();
+         }}}},
+      {"version",
+       "Other",
+       "",
+       "Show the versions of this program and of the coordinator",
+       "",
+       {"lasp version --client"},
+       {{"--client", '\0', "", "Only this program's",
+         [](const std::string&, Line* line) {
+           line->client_only = true;
+           return Ok();
+         }}}},
+      {"completion",
+       "Other",
+       "bash|zsh|fish",
+       "Print a script that completes commands and flags",
+       "",
+       {"source <(lasp completion bash)", "lasp completion zsh > ~/.zfunc/_lasp",
+        "lasp completion fish > ~/.config/fish/completions/lasp.fish"},
+       {},
+       {"bash", "zsh", "fish"}},
+      {"help",
+       "Other",
+       "[COMMAND | exit-codes]",
+       "Help on a command, or on the exit codes",
+       "",
+       {"lasp help submit", "lasp help exit-codes"}},
+  };
+}
+
+}  // namespace
+
+const std::vector<FlagSpec>& GlobalFlags() {
+  static const auto* const flags = new std::vector<FlagSpec>(MakeGlobalFlags());
+  return *flags;
+}
+
+const std::vector<CommandSpec>& Commands() {
+  static const auto* const commands = new std::vector<CommandSpec>(MakeCommands());
+  return *commands;
+}
+
+const CommandSpec* FindCommand(const std::string& name) {
+  for (const CommandSpec& command : Commands()) {
+    if (command.name == name) {
+      return &command;
+    }
+  }
+  return nullptr;
+}
+
+std::vector<std::string> CommandNames() {
+  std::vector<std::string> names;
+  for (const CommandSpec& command : Commands()) {
+    names.push_back(command.name);
+  }
+  return names;
+}
+
+}  // namespace lasp::client

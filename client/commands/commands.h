@@ -1,0 +1,33 @@
+// What each command does. Each gives the exit code of the program, or the error to report.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "client/options.h"
+#include "client/session.h"
+
+namespace lasp::client {
+
+// The words after a command: names, as `job NAME`, `job/NAME` or NAME.
+using Words = std::vector<std::string>;
+
+absl::StatusOr<int> Submit(const SubmitOptions& options, Session* session);
+absl::StatusOr<int> Get(const Words& words, Session* session);
+absl::StatusOr<int> List(const ListOptions& options, const Words& words, Session* session);
+absl::StatusOr<int> Describe(const Words& words, Session* session);
+// One job until it ends, or all jobs of the project until Ctrl-C.
+absl::StatusOr<int> Watch(const Words& words, Session* session);
+absl::StatusOr<int> Metrics(const MetricsOptions& options, const Words& words, Session* session);
+absl::StatusOr<int> Logs(const LogOptions& options, const Words& words, Session* session);
+absl::StatusOr<int> Cancel(const Words& words, Session* session);
+// Asks first, unless `yes`.
+absl::StatusOr<int> Suspend(const Words& words, bool yes, Session* session);
+absl::StatusOr<int> Resume(const Words& words, Session* session);
+absl::StatusOr<int> Delete(const Words& words, Session* session);
+absl::StatusOr<int> Workers(const Words& words, Session* session);
+absl::StatusOr<int> Drain(const Words& words, bool undo, Session* session);
+absl::StatusOr<int> Version(bool client_only, Session* session);
+
+}  // namespace lasp::client

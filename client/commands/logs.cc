@@ -1,0 +1,111 @@
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "client/commands/commands.h"
+#include "client/event_stream.h"
+#include "client/exit_code.h"
+#include "client/interrupt.h"
+#include "client/job_reference.h"
+#include "client/output.h"
+#include "client/time_text.h"
+#include "client/utf8.h"
+#include "proto/rpc/status_macros.h"
+
+namespace lasp::client {
+namespace {
+
+// Lost connections in a row, without a line between them, after which following ends.
+constexpr int kMaxLosses = 8;
+
+absl::StatusOr<google::protobuf::Timestamp> SinceTime(const std::string& since) {
+  const auto span = ParseSpan(since);
+  if (!span.ok()) {
+    auto time = ParseTimestamp(since);
+    return time.ok() ? time
+                     : absl::InvalidArgumentError(absl::StrCat(
+                           "--since ", since,
+                           ": expected a length of time such as 10m, or a time such as "
+                           "2026-11-21T20:20:25Z"));
+  }
+  const absl::Time then = absl::Now() - *span;
+  google::protobuf::Timestamp timestamp;
+  timestamp.set_seconds(absl::ToUnixSeconds(then));
+  return timestamp;
+}
+
+void PrintLine(const lasp::v1::LogLine& line, const LogOptions& options, bool tty,
+               Session* session) {
+  if (!IsTable(session->options().output)) {
+    session->console().Print(MessageLine(line));
+    return;
+  }
+  std::string text;
+  if (options.timestamps) {
+    absl::StrAppend(&text, FormatTimestamp(line.time()), " ");
+  }
+  if (!options.rank.has_value()) {
+    absl::StrAppend(&text, "[rank ", line.rank(), "] ");
+  }
+  // A terminal must not be steered by what a rank prints; a file gets the bytes as they are.
+  session->console().Print(absl::StrCat(text, tty ? Printable(line.text()) : line.text(), "\n"));
+}
+
+}  // namespace
+
+absl::StatusOr<int> Logs(const LogOptions& options, const Words& words, Session* session) {
+  LASP_ASSIGN_OR_RETURN(const std::string reference, JobArgument(words));
+  lasp::v1::StreamLogsRequest request;
+  if (!options.since.empty()) {
+    LASP_ASSIGN_OR_RETURN(*request.mutable_since(), SinceTime(options.since));
+  }
+  LASP_ASSIGN_OR_RETURN(const lasp::v1::TrainingJob job, ResolveJob(reference, session));
+  request.set_name(job.name());
+  if (options.rank.has_value()) {
+    request.set_rank(*options.rank);
+  }
+  if (options.generation.has_value()) {
+    request.set_generation(*options.generation);
+  }
+  request.set_follow(options.follow);
+  request.set_tail_lines(options.tail);
+  LASP_ASSIGN_OR_RETURN(Connection* const connection, session->Connect());
+  const InterruptScope scope([] {});
+  const bool tty = session->console().Out().is_tty;
+  bool any = false;
+  absl::Status status;
+  for (int losses = 0; losses < kMaxLosses; ++losses) {
+    EventStream<lasp::v1::StreamLogsResponse> stream(
+        [&](grpc::ClientContext* context, grpc::CompletionQueue* queue) {
+          return connection->logs().PrepareAsyncStreamLogs(context, request, queue);
+        });
+    for (StreamEvent event = stream.Next(absl::Minutes(1)); event != StreamEvent::kEnd;
+         event = stream.Next(absl::Minutes(1))) {
+      if (event == StreamEvent::kTimeout) {
+        continue;
+      }
+      for (const auto& line : stream.message().lines()) {
+        PrintLine(line, options, tty, session);
+        any = true;
+      }
+      request.set_resume_token(stream.message().resume_token());
+      losses = 0;
+    }
+    if (Interrupted()) {
+      return kExitInterrupted;
+    }
+    status = stream.status();
+    if (!options.follow || !absl::IsUnavailable(status)) {
+      break;
+    }
+    session->console().Note("the connection to the coordinator is lost; trying again");
+    connection->WaitUntilReachable(kReadDeadline);
+  }
+  LASP_RETURN_IF_ERROR(status);
+  if (!any && IsTable(session->options().output)) {
+    session->console().Note("no lines");
+  }
+  return kExitOk;
+}
+
+}  // namespace lasp::client

@@ -1,0 +1,151 @@
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
+#include "client/commands/commands.h"
+#include "client/enum_names.h"
+#include "client/exit_code.h"
+#include "client/job_reference.h"
+#include "client/output.h"
+#include "client/output_table.h"
+#include "client/time_text.h"
+#include "proto/rpc/status_macros.h"
+
+namespace lasp::client {
+namespace {
+
+using lasp::v1::Worker;
+using AdminStub = lasp::v1::WorkerAdminService::Stub;
+
+std::string JobsOn(const Worker& worker) {
+  std::vector<std::string> jobs;
+  for (const auto& slot : worker.slots()) {
+    if (!slot.training_job().empty()) {
+      jobs.push_back(ShortName(slot.training_job()));
+    }
+  }
+  std::sort(jobs.begin(), jobs.end());
+  jobs.erase(std::unique(jobs.begin(), jobs.end()), jobs.end());
+  return jobs.empty() ? "-" : absl::StrJoin(jobs, ",");
+}
+
+Style WorkerStyle(Worker::State state) {
+  return state == Worker::STATE_READY  ? Style::kGood
+         : state == Worker::STATE_LOST ? Style::kBad
+                                       : Style::kPlain;
+}
+
+Table WorkerTable(const std::vector<Worker>& workers, bool wide, absl::Time now) {
+  std::vector<Column> columns = {{"NAME"},        {"STATE"}, {"FREE", true},
+                                 {"SLOTS", true}, {"JOBS"},  {"AGE", true}};
+  if (wide) {
+    for (const char* header : {"HOST", "KIND", "LAST SEEN", "VERSION", "INCARNATION"}) {
+      columns.push_back({header});
+    }
+  }
+  Table table(std::move(columns));
+  for (const Worker& worker : workers) {
+    const auto taken = std::count_if(worker.slots().begin(), worker.slots().end(),
+                                     [](const auto& slot) { return !slot.training_job().empty(); });
+    std::vector<Cell> row = {
+        ShortName(worker.name()),
+        {ShortEnumName(*Worker::State_descriptor(), worker.state()), WorkerStyle(worker.state())},
+        absl::StrCat(worker.slot_count() - taken),
+        absl::StrCat(worker.slot_count()),
+        JobsOn(worker),
+        FormatAge(now - FromProto(worker.register_time()))};
+    if (wide) {
+      row.emplace_back(worker.host_name());
+      row.emplace_back(worker.slots().empty() ? "-"
+                                              : ShortEnumName(*lasp::v1::Slot::Kind_descriptor(),
+                                                              worker.slots(0).kind()));
+      row.emplace_back(
+          absl::StrCat(FormatAge(now - FromProto(worker.last_heartbeat_time())), " ago"));
+      row.emplace_back(worker.version());
+      row.emplace_back(worker.incarnation());
+    }
+    table.AddRow(std::move(row));
+  }
+  return table;
+}
+
+absl::StatusOr<std::vector<Worker>> ListWorkers(Session* session) {
+  LASP_ASSIGN_OR_RETURN(Connection* const connection, session->Connect());
+  lasp::v1::ListWorkersRequest request;
+  request.set_page_size(500);
+  std::vector<Worker> workers;
+  do {
+    LASP_ASSIGN_OR_RETURN(
+        const auto page,
+        connection->Call(&connection->workers(), &AdminStub::ListWorkers, request, kReadDeadline));
+    workers.insert(workers.end(), page.workers().begin(), page.workers().end());
+    request.set_page_token(page.next_page_token());
+  } while (!request.page_token().empty());
+  return workers;
+}
+
+void PrintWorker(const Worker& worker, Session* session) {
+  PrintMessage(
+      worker, worker.name(),
+      [&] {
+        return WorkerTable({worker}, session->options().output == OutputFormat::kWide, absl::Now())
+            .Render(session->console().Out());
+      },
+      session);
+}
+
+}  // namespace
+
+absl::StatusOr<int> Workers(const Words& words, Session* session) {
+  if (!words.empty()) {
+    lasp::v1::GetWorkerRequest request;
+    LASP_ASSIGN_OR_RETURN(*request.mutable_name(), WorkerArgument(words));
+    LASP_ASSIGN_OR_RETURN(Connection* const connection, session->Connect());
+    LASP_ASSIGN_OR_RETURN(
+        const Worker worker,
+        connection->Call(&connection->workers(), &AdminStub::GetWorker, request, kReadDeadline));
+    PrintWorker(worker, session);
+    return kExitOk;
+  }
+  LASP_ASSIGN_OR_RETURN(const std::vector<Worker> workers, ListWorkers(session));
+  Console& console = session->console();
+  const OutputFormat format = session->options().output;
+  if (format == OutputFormat::kName) {
+    for (const Worker& worker : workers) {
+      console.Print(worker.name() + "\n");
+    }
+  } else if (!IsTable(format)) {
+    console.Print(MessageArray(workers, format));
+  } else if (workers.empty()) {
+    console.Note(
+        "no workers; start one with: lasp-worker --server HOST:PORT (the --worker_address of the "
+        "coordinator)");
+  } else {
+    console.Print(
+        WorkerTable(workers, format == OutputFormat::kWide, absl::Now()).Render(console.Out()));
+  }
+  return kExitOk;
+}
+
+absl::StatusOr<int> Drain(const Words& words, bool undo, Session* session) {
+  lasp::v1::DrainWorkerRequest request;
+  LASP_ASSIGN_OR_RETURN(*request.mutable_name(), WorkerArgument(words));
+  request.set_undo(undo);
+  LASP_ASSIGN_OR_RETURN(Connection* const connection, session->Connect());
+  LASP_ASSIGN_OR_RETURN(const Worker worker,
+                        connection->Call(&connection->workers(), &AdminStub::DrainWorker, request,
+                                         kMutationDeadline));
+  PrintMessage(
+      worker, worker.name(),
+      [&] {
+        return absl::StrCat("worker/", ShortName(worker.name()), " ",
+                            ShortEnumName(*Worker::State_descriptor(), worker.state()), "\n");
+      },
+      session);
+  return kExitOk;
+}
+
+}  // namespace lasp::client

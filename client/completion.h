@@ -1,0 +1,13 @@
+// Completion scripts, made from the table of commands: commands, flags, and values that are few.
+#pragma once
+
+#include <string>
+
+#include "absl/status/statusor.h"
+
+namespace lasp::client {
+
+// `shell` is bash, zsh or fish.
+absl::StatusOr<std::string> CompletionScript(const std::string& shell);
+
+}  // namespace lasp::client

@@ -1,0 +1,70 @@
+// What the command line says.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "client/terminal.h"
+
+namespace lasp::client {
+
+enum class OutputFormat { kTable, kWide, kJson, kYaml, kName };
+
+struct GlobalOptions {
+  // host:port.
+  std::string server;
+  // A project's id.
+  std::string project;
+  OutputFormat output = OutputFormat::kTable;
+  bool quiet = false;
+  int verbosity = 0;
+  ColorMode color = ColorMode::kAuto;
+  // Of each call, where given.
+  std::optional<absl::Duration> timeout;
+};
+
+enum class DryRun { kNone, kClient, kServer };
+
+struct SubmitOptions {
+  // A path, or "-" for the standard input.
+  std::string file;
+  std::string id;
+  std::vector<std::string> settings;
+  bool wait = false;
+  DryRun dry_run = DryRun::kNone;
+};
+
+struct ListOptions {
+  std::string state;
+  std::vector<std::string> labels;
+  std::string filter;
+  std::string order_by;
+  bool all_pages = false;
+  bool all_projects = false;
+  int limit = 50;
+};
+
+struct MetricsOptions {
+  int64_t from_step = 1;
+  // 0 for the last.
+  int64_t to_step = 0;
+  // 0 for as many as fit the form of the output.
+  int max_points = 0;
+  bool follow = false;
+};
+
+struct LogOptions {
+  bool follow = false;
+  std::optional<int> rank;
+  std::optional<int64_t> generation;
+  // A length of time before now, or RFC 3339.
+  std::string since;
+  // 0 for all.
+  int tail = 0;
+  bool timestamps = false;
+};
+
+}  // namespace lasp::client
