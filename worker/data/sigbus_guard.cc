@@ -3,6 +3,7 @@
 #include <setjmp.h>
 #include <signal.h>
 
+#include <atomic>
 #include <cstdint>
 #include <cstring>
 
@@ -64,7 +65,11 @@ bool CopyFromMapping(void* destination, const void* source, size_t bytes) {
     return false;
   }
   current_copy = &copy;
+  // The handler runs in this thread: the compiler must not move the copy past these stores, nor
+  // drop them.
+  std::atomic_signal_fence(std::memory_order_seq_cst);
   std::memcpy(destination, source, bytes);
+  std::atomic_signal_fence(std::memory_order_seq_cst);
   current_copy = nullptr;
   return true;
 }

@@ -1,0 +1,70 @@
+#include "proto/spec/spec_defaults.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/proto/spec_fixture.h"
+
+namespace lasp {
+namespace {
+
+TEST(SpecDefaultsTest, WritesEveryDefaultOut) {
+  v1::TrainingSpec spec;
+  FillDefaults(&spec);
+  EXPECT_EQ(spec.model().lrpe_theta(), v1::ModelSpec::LRPE_THETA_FIXED);
+  EXPECT_EQ(spec.model().init_std(), 0.02);
+  EXPECT_EQ(spec.optimizer().schedule(), v1::OptimizerSpec::SCHEDULE_CONSTANT);
+  EXPECT_EQ(spec.optimizer().beta1(), 0.9);
+  EXPECT_EQ(spec.optimizer().beta2(), 0.95);
+  EXPECT_EQ(spec.optimizer().epsilon(), 1e-8);
+  EXPECT_EQ(spec.optimizer().max_gradient_norm(), 1);
+  EXPECT_EQ(spec.optimizer().max_skipped_steps(), 10);
+  EXPECT_EQ(spec.parallelism().sequence_parallel().method(), v1::SequenceParallelSpec::METHOD_LASP);
+  EXPECT_EQ(spec.parallelism().sequence_parallel().size(), 1);
+  EXPECT_EQ(spec.parallelism().data_parallel().method(), v1::DataParallelSpec::METHOD_DDP);
+  EXPECT_EQ(spec.parallelism().data_parallel().size(), 1);
+  EXPECT_EQ(spec.recovery().max_restarts(), 5);
+  EXPECT_EQ(spec.micro_batch_size(), 1);
+  EXPECT_TRUE(spec.has_seed());
+  EXPECT_EQ(spec.eval_batches(), 8);
+}
+
+TEST(SpecDefaultsTest, IsIdempotent) {
+  v1::TrainingSpec spec = testing::SoundSpec();
+  spec.mutable_optimizer()->set_schedule(v1::OptimizerSpec::SCHEDULE_WSD);
+  FillDefaults(&spec);
+  v1::TrainingSpec again = spec;
+  FillDefaults(&again);
+  EXPECT_EQ(again.SerializeAsString(), spec.SerializeAsString());
+}
+
+TEST(SpecDefaultsTest, LeavesWhatIsSetAlone) {
+  v1::TrainingSpec spec;
+  spec.mutable_optimizer()->set_beta1(0);
+  spec.mutable_optimizer()->set_max_gradient_norm(0);
+  spec.mutable_optimizer()->set_max_skipped_steps(0);
+  spec.mutable_recovery()->set_max_restarts(0);
+  spec.mutable_parallelism()->mutable_sequence_parallel()->set_size(-3);
+  spec.set_seed(7);
+  FillDefaults(&spec);
+  EXPECT_EQ(spec.optimizer().beta1(), 0);
+  EXPECT_EQ(spec.optimizer().max_gradient_norm(), 0);
+  EXPECT_EQ(spec.optimizer().max_skipped_steps(), 0);
+  EXPECT_EQ(spec.recovery().max_restarts(), 0);
+  EXPECT_EQ(spec.parallelism().sequence_parallel().size(), -3);
+  EXPECT_EQ(spec.seed(), 7);
+}
+
+TEST(SpecDefaultsTest, WsdDecaysInATenthThatStaysOutOfTheWarmUp) {
+  v1::TrainingSpec spec;
+  spec.set_max_steps(100);
+  spec.mutable_optimizer()->set_schedule(v1::OptimizerSpec::SCHEDULE_WSD);
+  v1::TrainingSpec late = spec;
+  late.mutable_optimizer()->set_warmup_steps(96);
+  FillDefaults(&spec);
+  FillDefaults(&late);
+  EXPECT_EQ(spec.optimizer().decay_steps(), 10);
+  EXPECT_EQ(late.optimizer().decay_steps(), 4);
+}
+
+}  // namespace
+}  // namespace lasp

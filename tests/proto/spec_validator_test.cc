@@ -1,0 +1,329 @@
+// One row a violation: what spoils a sound spec, the field that must be named, and words of the
+// description. Each row must give exactly that violation.
+#include "proto/spec/spec_validator.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <limits>
+
+#include "absl/strings/str_cat.h"
+#include "google/protobuf/text_format.h"
+#include "tests/proto/spec_fixture.h"
+
+namespace lasp {
+namespace {
+
+using ::testing::HasSubstr;
+
+struct Row {
+  // Merged into the sound spec in text format.
+  std::string change;
+  std::string field;
+  std::string says;
+};
+
+// Text format accumulates repeated fields, so rows about paths clear them first.
+v1::TrainingSpec Spoil(const std::string& change, bool clear_paths) {
+  v1::TrainingSpec spec = testing::SoundSpec();
+  if (clear_paths) {
+    spec.mutable_data()->clear_train_paths();
+  }
+  google::protobuf::TextFormat::Parser parser;
+  EXPECT_TRUE(parser.MergeFromString(change, &spec)) << change;
+  FillDefaults(&spec);
+  return spec;
+}
+
+void ExpectOnly(const v1::TrainingSpec& spec, const Row& row) {
+  SCOPED_TRACE(row.change);
+  const std::vector<FieldViolation> violations = ValidateSpec(spec);
+  for (const FieldViolation& violation : violations) {
+    SCOPED_TRACE(absl::StrCat(violation.field, " ", violation.description));
+    EXPECT_EQ(violation.field, row.field);
+  }
+  ASSERT_EQ(violations.size(), 1u);
+  EXPECT_THAT(violations[0].description, HasSubstr(row.says));
+  // How to mend it follows a colon or, in a limit, the words "at most".
+  EXPECT_THAT(violations[0].description, ::testing::ContainsRegex(": [a-z]|, [a-z]"));
+}
+
+TEST(SpecValidatorTest, ASoundSpecHasNoViolation) {
+  EXPECT_TRUE(ValidateSpec(testing::SoundSpecWithDefaults()).empty());
+}
+
+TEST(SpecValidatorTest, EveryFieldHasItsLimits) {
+  const Row rows[] = {
+      {"model { architecture: ARCHITECTURE_UNSPECIFIED }", "spec.model.architecture", "missing"},
+      {"model { architecture: 77 }", "spec.model.architecture", "unknown"},
+      {"model { layers: 0 }", "spec.model.layers", "is 0"},
+      {"model { layers: -1 }", "spec.model.layers", "is -1"},
+      {"model { layers: 1025 }", "spec.model.layers", "1 to 1024"},
+      {"model { layers: 2147483647 }", "spec.model.layers", "1 to 1024"},
+      {"model { hidden_size: 0 }", "spec.model.hidden_size", "is 0"},
+      {"model { hidden_size: -256 }", "spec.model.hidden_size", "is -256"},
+      {"model { hidden_size: 65537 }", "spec.model.hidden_size", "1 to 65536"},
+      {"model { heads: 0 }", "spec.model.heads", "is 0"},
+      {"model { heads: -4 }", "spec.model.heads", "is -4"},
+      {"model { heads: 3 }", "spec.model.heads", "does not divide hidden_size 256"},
+      {"model { heads: 512 }", "spec.model.heads", "does not divide hidden_size 256"},
+      {"model { hidden_size: 1024 heads: 2 }", "spec.model.heads", "a head is 512 wide"},
+      {"model { hidden_size: 1024 heads: 2 }", "spec.model.heads", "at least 4 heads"},
+      {"model { glu_size: 0 }", "spec.model.glu_size", "is 0"},
+      {"model { glu_size: -1 }", "spec.model.glu_size", "is -1"},
+      {"model { glu_size: 1048577 }", "spec.model.glu_size", "1 to 1048576"},
+      {"model { vocab_size: 0 }", "spec.model.vocab_size", "is 0"},
+      {"model { vocab_size: -256 }", "spec.model.vocab_size", "is -256"},
+      {"model { vocab_size: 16777217 }", "spec.model.vocab_size", "2 to 16777216"},
+      {"model { vocab_size: 255 }", "spec.model.vocab_size", "BYTES has 256 tokens"},
+      {"model { lrpe_theta: 9 }", "spec.model.lrpe_theta", "FIXED or LEARNED"},
+      {"model { init_std: 0 }", "spec.model.init_std", "greater than 0"},
+      {"model { init_std: -0.02 }", "spec.model.init_std", "is -0.02"},
+      {"model { init_std: nan }", "spec.model.init_std", "nan"},
+      {"model { init_std: inf }", "spec.model.init_std", "inf"},
+      {"model { init_std: 11 }", "spec.model.init_std", "to 10"},
+      {"model { layers: 1024 hidden_size: 65536 heads: 1024 glu_size: 1048576 }", "spec.model",
+       "parameters"},
+      {"data { format: FORMAT_UNSPECIFIED }", "spec.data.format", "missing"},
+      {"data { format: 42 }", "spec.data.format", "unknown"},
+      {"data { sequence_length: 0 }", "spec.data.sequence_length", "is 0"},
+      {"data { sequence_length: -2048 }", "spec.data.sequence_length", "is -2048"},
+      {"data { sequence_length: 1099511627778 }", "spec.data.sequence_length", "to 1099511627776"},
+      {"data { sequence_length: 2047 }", "spec.data.sequence_length",
+       "not a multiple of the SP size 2: choose 2046 or 2048"},
+      {"data { sequence_length: 1 }", "spec.data.sequence_length", "not a multiple of the SP size"},
+      {"data { sequence_length: 4294967298 }", "spec.data.sequence_length", "raise the SP size"},
+      {"micro_batch_size: 1048576 global_batch_size: 2097152 data { sequence_length: 4096 }",
+       "spec.data.sequence_length", "lower micro_batch_size"},
+      {"model { layers: 1024 hidden_size: 8192 heads: 64 } data { sequence_length: 4294967292 }",
+       "spec.data.sequence_length", "more than any rank holds"},
+      {"optimizer { learning_rate: 0 }", "spec.optimizer.learning_rate", "greater than 0"},
+      {"optimizer { learning_rate: -0.001 }", "spec.optimizer.learning_rate", "is -0.001"},
+      {"optimizer { learning_rate: nan }", "spec.optimizer.learning_rate", "nan"},
+      {"optimizer { learning_rate: inf }", "spec.optimizer.learning_rate", "inf"},
+      {"optimizer { learning_rate: 101 }", "spec.optimizer.learning_rate", "to 100"},
+      {"optimizer { min_learning_rate: -1 }", "spec.optimizer.min_learning_rate", "is -1"},
+      {"optimizer { min_learning_rate: nan }", "spec.optimizer.min_learning_rate", "nan"},
+      {"optimizer { min_learning_rate: 0.01 }", "spec.optimizer.min_learning_rate",
+       "more than learning_rate 0.001"},
+      {"optimizer { warmup_steps: -1 }", "spec.optimizer.warmup_steps", "is -1"},
+      {"optimizer { warmup_steps: 101 }", "spec.optimizer.warmup_steps", "more than max_steps 100"},
+      {"optimizer { warmup_steps: 9223372036854775807 }", "spec.optimizer.warmup_steps", "choose"},
+      {"optimizer { schedule: 9 }", "spec.optimizer.schedule", "CONSTANT, LINEAR, COSINE or WSD"},
+      {"optimizer { decay_steps: -1 }", "spec.optimizer.decay_steps", "is -1"},
+      {"optimizer { schedule: SCHEDULE_WSD decay_steps: 81 }", "spec.optimizer.decay_steps",
+       "only 80 of max_steps"},
+      {"optimizer { weight_decay: -0.1 }", "spec.optimizer.weight_decay", "is -0.1"},
+      {"optimizer { weight_decay: nan }", "spec.optimizer.weight_decay", "nan"},
+      {"optimizer { weight_decay: 1000 }", "spec.optimizer.weight_decay", "to 100"},
+      {"optimizer { beta1: 1 }", "spec.optimizer.beta1", "less than 1"},
+      {"optimizer { beta1: -0.1 }", "spec.optimizer.beta1", "is -0.1"},
+      {"optimizer { beta1: nan }", "spec.optimizer.beta1", "nan"},
+      {"optimizer { beta2: 1 }", "spec.optimizer.beta2", "less than 1"},
+      {"optimizer { beta2: -1 }", "spec.optimizer.beta2", "is -1"},
+      {"optimizer { epsilon: 0 }", "spec.optimizer.epsilon", "greater than 0"},
+      {"optimizer { epsilon: -1e-8 }", "spec.optimizer.epsilon", "is -1e-08"},
+      {"optimizer { epsilon: 2 }", "spec.optimizer.epsilon", "to 1"},
+      {"optimizer { max_gradient_norm: -1 }", "spec.optimizer.max_gradient_norm", "is -1"},
+      {"optimizer { max_gradient_norm: inf }", "spec.optimizer.max_gradient_norm", "inf"},
+      {"optimizer { max_skipped_steps: -1 }", "spec.optimizer.max_skipped_steps", "is -1"},
+      {"optimizer { max_skipped_steps: 1000001 }", "spec.optimizer.max_skipped_steps", "1000000"},
+      {"parallelism { sequence_parallel { method: METHOD_LASP2 } }",
+       "spec.parallelism.sequence_parallel.method", "LASP2 is not available: choose LASP"},
+      {"parallelism { sequence_parallel { method: METHOD_RING_ATTENTION } }",
+       "spec.parallelism.sequence_parallel.method", "RING_ATTENTION is not available"},
+      {"parallelism { sequence_parallel { method: 99 } }",
+       "spec.parallelism.sequence_parallel.method", "99 is not available"},
+      {"parallelism { sequence_parallel { size: -1 } }", "spec.parallelism.sequence_parallel.size",
+       "is -1"},
+      {"parallelism { sequence_parallel { size: 4097 } }",
+       "spec.parallelism.sequence_parallel.size", "1 to 4096"},
+      {"parallelism { data_parallel { method: METHOD_ZERO1 } }",
+       "spec.parallelism.data_parallel.method", "ZERO1 is not available: choose DDP"},
+      {"parallelism { data_parallel { method: METHOD_FSDP } }",
+       "spec.parallelism.data_parallel.method", "FSDP is not available"},
+      {"parallelism { data_parallel { method: 99 } }", "spec.parallelism.data_parallel.method",
+       "99 is not available"},
+      {"parallelism { data_parallel { size: -2 } }", "spec.parallelism.data_parallel.size", "-2"},
+      {"parallelism { data_parallel { size: 2147483647 } }", "spec.parallelism.data_parallel.size",
+       "1 to 4096"},
+      {"parallelism { sequence_parallel { size: 128 } data_parallel { size: 64 } }",
+       "spec.parallelism", "128 x 64 = 8192 ranks: at most 4096"},
+      {"recovery { max_restarts: -1 }", "spec.recovery.max_restarts", "is -1"},
+      {"recovery { max_restarts: 1001 }", "spec.recovery.max_restarts", "to 1000"},
+      {"global_batch_size: 0", "spec.global_batch_size", "is 0"},
+      {"global_batch_size: -4", "spec.global_batch_size", "is -4"},
+      {"global_batch_size: 9223372036854775807", "spec.global_batch_size", "to 16777216"},
+      {"global_batch_size: 3", "spec.global_batch_size",
+       "not a multiple of DP size x micro_batch_size = 2 x 1 = 2: choose for example 4"},
+      {"micro_batch_size: 4", "spec.global_batch_size", "2 x 4 = 8: choose for example 8"},
+      {"micro_batch_size: -1", "spec.micro_batch_size", "is -1"},
+      {"micro_batch_size: 2147483647", "spec.micro_batch_size", "to 16777216"},
+      {"max_steps: 0", "spec.max_steps", "is 0"},
+      {"max_steps: -100", "spec.max_steps", "is -100"},
+      {"max_steps: 9223372036854775807", "spec.max_steps", "to 1099511627776"},
+      {"max_steps: 1099511627776 data { sequence_length: 1048576 } global_batch_size: 16777216",
+       "spec.max_steps", "would train on more than"},
+      {"eval_interval_steps: -1", "spec.eval_interval_steps", "is -1"},
+      {"eval_interval_steps: 10", "spec.data.eval_paths", "eval_interval_steps is 10"},
+      {"eval_batches: -1", "spec.eval_batches", "is -1"},
+      {"eval_batches: 1048577", "spec.eval_batches", "to 1048576"},
+  };
+  for (const Row& row : rows) {
+    ExpectOnly(Spoil(row.change, /*clear_paths=*/false), row);
+  }
+}
+
+TEST(SpecValidatorTest, PathsAreNamesBeneathTheRoots) {
+  const std::string too_long(1025, 'a');
+  const Row rows[] = {
+      {"", "spec.data.train_paths", "name at least one file"},
+      {"data { train_paths: '' }", "spec.data.train_paths[0]", "is empty"},
+      {"data { train_paths: ['a', 'b', ''] }", "spec.data.train_paths[2]", "is empty"},
+      {"data { train_paths: '../etc/passwd' }", "spec.data.train_paths[0]", "holds '..'"},
+      {"data { train_paths: '/data/a/../../etc/passwd' }", "spec.data.train_paths[0]", "'..'"},
+      {"data { train_paths: 'a/..' }", "spec.data.train_paths[0]", "holds '..'"},
+      {"data { train_paths: 'a\\000b' }", "spec.data.train_paths[0]", "NUL"},
+      {"data { train_paths: 'a\\nb' }", "spec.data.train_paths[0]", "control character"},
+      {absl::StrCat("data { train_paths: '", too_long, "' }"), "spec.data.train_paths[0]",
+       "1025 bytes"},
+      {"data { train_paths: 'a' eval_paths: ['b', '..'] }", "spec.data.eval_paths[1]", "'..'"},
+  };
+  for (const Row& row : rows) {
+    ExpectOnly(Spoil(row.change, /*clear_paths=*/true), row);
+  }
+}
+
+TEST(SpecValidatorTest, PathCountsAreBounded) {
+  for (const bool eval : {false, true}) {
+    v1::TrainingSpec spec = testing::SoundSpecWithDefaults();
+    auto* paths = eval ? spec.mutable_data()->mutable_eval_paths()
+                       : spec.mutable_data()->mutable_train_paths();
+    paths->Clear();
+    for (int i = 0; i < 1024; ++i) {
+      *paths->Add() = "corpus.txt";
+    }
+    EXPECT_TRUE(ValidateSpec(spec).empty());
+    *paths->Add() = "corpus.txt";
+    ExpectOnly(spec, {"", eval ? "spec.data.eval_paths" : "spec.data.train_paths", "1025 entries"});
+  }
+}
+
+TEST(SpecValidatorTest, DotsInsideANameAreNotParents) {
+  v1::TrainingSpec spec = testing::SoundSpecWithDefaults();
+  spec.mutable_data()->set_train_paths(0, "a..b/..c/d../.../corpus.txt");
+  EXPECT_TRUE(ValidateSpec(spec).empty());
+}
+
+TEST(SpecValidatorTest, TheBoundsThemselvesAreAllowed) {
+  const char* changes[] = {
+      "model { layers: 1024 }",
+      "model { layers: 1 hidden_size: 1 heads: 1 glu_size: 1 }",
+      "model { hidden_size: 65536 heads: 256 layers: 1 }",
+      "model { vocab_size: 16777216 }",
+      "model { init_std: 10 }",
+      "model { lrpe_theta: LRPE_THETA_LEARNED }",
+      "data { sequence_length: 2 }",
+      "data { format: FORMAT_UINT16 } model { vocab_size: 2 }",
+      "data { sequence_length: 1099511627776 } parallelism { sequence_parallel { size: 4096 } "
+      "data_parallel { size: 1 } } model { layers: 1 }",
+      "optimizer { warmup_steps: 100 }",
+      "optimizer { warmup_steps: 100 schedule: SCHEDULE_WSD }",
+      "optimizer { schedule: SCHEDULE_WSD decay_steps: 80 }",
+      "optimizer { min_learning_rate: 0.001 schedule: SCHEDULE_COSINE }",
+      "optimizer { beta1: 0 beta2: 0 epsilon: 1 max_gradient_norm: 0 max_skipped_steps: 0 }",
+      "recovery { max_restarts: 0 }",
+      "seed: -9223372036854775808",
+      "micro_batch_size: 2",
+      "max_steps: 1 optimizer { warmup_steps: 1 }",
+      "data { eval_paths: 'held_out.txt' } eval_interval_steps: 1000 eval_batches: 1",
+  };
+  for (const char* change : changes) {
+    SCOPED_TRACE(change);
+    for (const FieldViolation& violation : ValidateSpec(Spoil(change, false))) {
+      ADD_FAILURE() << violation.field << " " << violation.description;
+    }
+  }
+}
+
+TEST(SpecValidatorTest, AllViolationsComeAtOnceInTheOrderOfTheFields) {
+  const v1::TrainingSpec spec = Spoil(
+      "model { layers: 0 heads: 3 } data { format: FORMAT_UNSPECIFIED train_paths: '..' }"
+      "optimizer { learning_rate: nan beta2: 2 } parallelism { data_parallel { method: "
+      "METHOD_ZERO3 } } max_steps: 0 global_batch_size: 3",
+      false);
+  std::vector<std::string> fields;
+  for (const FieldViolation& violation : ValidateSpec(spec)) {
+    fields.push_back(violation.field);
+  }
+  EXPECT_THAT(fields,
+              ::testing::ElementsAre("spec.model.layers", "spec.model.heads",
+                                     "spec.data.train_paths[1]", "spec.data.format",
+                                     "spec.optimizer.learning_rate", "spec.optimizer.beta2",
+                                     "spec.parallelism.data_parallel.method", "spec.max_steps"));
+}
+
+TEST(SpecValidatorTest, AnEmptySpecIsRefusedFieldByField) {
+  v1::TrainingSpec spec;
+  FillDefaults(&spec);
+  std::vector<std::string> fields;
+  for (const FieldViolation& violation : ValidateSpec(spec)) {
+    fields.push_back(violation.field);
+  }
+  EXPECT_THAT(fields,
+              ::testing::ElementsAre(
+                  "spec.model.architecture", "spec.model.layers", "spec.model.hidden_size",
+                  "spec.model.heads", "spec.model.glu_size", "spec.model.vocab_size",
+                  "spec.data.train_paths", "spec.data.format", "spec.data.sequence_length",
+                  "spec.optimizer.learning_rate", "spec.global_batch_size", "spec.max_steps"));
+}
+
+// Whatever stands in the integer fields, validation ends without overflow (UBSan) and a spec that
+// passes has products that fit.
+TEST(SpecValidatorTest, ExtremeNumbersNeverOverflow) {
+  const int64_t values[] = {std::numeric_limits<int64_t>::min(),
+                            -1,
+                            0,
+                            1,
+                            2,
+                            4096,
+                            1 << 24,
+                            std::numeric_limits<int32_t>::max(),
+                            int64_t{1} << 40,
+                            std::numeric_limits<int64_t>::max()};
+  const auto narrow = [](int64_t value) {
+    return static_cast<int32_t>(std::clamp<int64_t>(value, std::numeric_limits<int32_t>::min(),
+                                                    std::numeric_limits<int32_t>::max()));
+  };
+  for (const int64_t a : values) {
+    for (const int64_t b : values) {
+      for (const int64_t c : values) {
+        v1::TrainingSpec spec = testing::SoundSpec();
+        spec.mutable_model()->set_layers(narrow(a));
+        spec.mutable_model()->set_hidden_size(narrow(b));
+        spec.mutable_model()->set_heads(narrow(b));
+        spec.mutable_model()->set_glu_size(narrow(c));
+        spec.mutable_model()->set_vocab_size(narrow(a));
+        spec.mutable_data()->set_sequence_length(b);
+        spec.mutable_parallelism()->mutable_sequence_parallel()->set_size(narrow(c));
+        spec.mutable_parallelism()->mutable_data_parallel()->set_size(narrow(a));
+        spec.set_global_batch_size(c);
+        spec.set_micro_batch_size(narrow(b));
+        spec.set_max_steps(a);
+        spec.mutable_optimizer()->set_warmup_steps(b);
+        spec.mutable_optimizer()->set_decay_steps(c);
+        spec.mutable_optimizer()->set_schedule(v1::OptimizerSpec::SCHEDULE_WSD);
+        FillDefaults(&spec);
+        if (ValidateSpec(spec).empty()) {
+          int64_t product = 0;
+          EXPECT_FALSE(__builtin_mul_overflow(spec.max_steps() * spec.global_batch_size(),
+                                              spec.data().sequence_length(), &product));
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace lasp
