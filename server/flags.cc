@@ -1,0 +1,194 @@
+#include "server/flags.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/flags/commandlineflag.h"
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/reflection.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "absl/time/time.h"
+#include "proto/rpc/channel.h"
+#include "proto/rpc/status_macros.h"
+#include "proto/rpc/version.h"
+#include "proto/spec/path_lookup.h"
+#include "server/listen_address.h"
+
+ABSL_FLAG(std::string, data_dir, "",
+          "Folder of the store and of the logs; made where it is missing. Required.");
+ABSL_FLAG(std::string, api_address, "127.0.0.1:7070",
+          "Where users connect. Port 0 picks a free one.");
+ABSL_FLAG(std::string, worker_address, "127.0.0.1:7071", "Where agents connect.");
+ABSL_FLAG(std::string, health_address, "127.0.0.1:7079",
+          "Where probes ask: gRPC health v1, services \"\", \"readiness\" and \"liveness\".");
+ABSL_FLAG(std::string, metrics_address, "127.0.0.1:9464", "Where Prometheus reads /metrics.");
+ABSL_FLAG(
+    std::string, path_roots, "",
+    "Folders, separated by commas, under which data paths of jobs must lie. A relative path is "
+    "looked up under each in order.");
+ABSL_FLAG(std::string, retain_finished, "30d",
+          "How long finished jobs are kept, for example 30d, 12h or 90m.");
+ABSL_FLAG(bool, allow_plaintext, false,
+          "Serve users and agents without TLS on addresses that are not loopback. For closed test "
+          "networks only.");
+ABSL_FLAG(std::string, log_level, "info", "debug, info, warning or error.");
+
+namespace lasp::server {
+namespace {
+
+absl::Status FlagError(absl::string_view flag, absl::string_view problem) {
+  return absl::InvalidArgumentError(absl::StrCat("--", flag, ": ", problem));
+}
+
+std::map<std::string, absl::CommandLineFlag*> OwnFlags() {
+  std::map<std::string, absl::CommandLineFlag*> flags;
+  for (const auto& [name, flag] : absl::GetAllFlags()) {
+    if (absl::EndsWith(flag->Filename(), "server/flags.cc")) {
+      flags[std::string(name)] = flag;
+    }
+  }
+  return flags;
+}
+
+void PrintHelp() {
+  std::printf(
+      "lasp-server: accepts training jobs, schedules them on workers and watches over them.\n\n"
+      "  lasp-server --data_dir=DIR [flags]\n\n"
+      "Once it serves, it prints one JSON line with the addresses on stdout; logs go to stderr.\n"
+      "SIGTERM or SIGINT ends it; running jobs go on and are adopted by the next start.\n"
+      "Exit codes: 0 ended as asked, 1 could not serve, 2 wrong usage.\n\nFlags:\n");
+  for (const auto& [name, flag] : OwnFlags()) {
+    std::printf("  --%s (default: %s)\n      %s\n", name.c_str(),
+                flag->DefaultValue().empty() ? "none" : flag->DefaultValue().c_str(),
+                flag->Help().c_str());
+  }
+  std::printf(
+      "  --flagfile=FILE\n      Reads flags from a file, one a line.\n  --version\n  --help\n");
+}
+
+// Abseil ends the process with status 1 on a flag it does not know or cannot parse; wrong usage is
+// status 2 here, so flags are looked at before Abseil sees them.
+absl::Status CheckArguments(int argc, char** argv) {
+  for (int i = 1; i < argc; ++i) {
+    absl::string_view argument = argv[i];
+    if (!absl::ConsumePrefix(&argument, "-") || argument.empty() || argument == "-") {
+      return absl::InvalidArgumentError(
+          absl::StrCat("unexpected argument '", argv[i], "': all settings are --flags"));
+    }
+    absl::ConsumePrefix(&argument, "-");
+    const size_t equals = argument.find('=');
+    const absl::string_view name = argument.substr(0, equals);
+    if (name == "help" || name == "h") {
+      PrintHelp();
+      std::exit(0);  // NOLINT(concurrency-mt-unsafe): no other thread exists yet
+    }
+    if (name == "version") {
+      std::printf("lasp-server %s (%s)\n", Version(), Revision());
+      std::exit(0);  // NOLINT(concurrency-mt-unsafe)
+    }
+    absl::CommandLineFlag* flag = absl::FindCommandLineFlag(name);
+    const bool negated = flag == nullptr && absl::StartsWith(name, "no");
+    if (negated) {
+      flag = absl::FindCommandLineFlag(name.substr(2));
+    }
+    if (flag == nullptr || (negated && !flag->IsOfType<bool>())) {
+      return FlagError(name, "no such flag: --help lists them");
+    }
+    std::string problem;
+    if (equals != absl::string_view::npos) {
+      if (!flag->ParseFrom(argument.substr(equals + 1), &problem)) {
+        return FlagError(
+            name, absl::StrCat("'", argument.substr(equals + 1), "' is not allowed ", problem));
+      }
+    } else if (!flag->IsOfType<bool>() && ++i == argc) {
+      return FlagError(name, "needs a value");
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckAddress(absl::string_view flag, const std::string& address,
+                          bool carries_secrets) {
+  const auto parsed = ListenAddress::Parse(address);
+  if (!parsed.ok()) {
+    return FlagError(flag, parsed.status().message());
+  }
+  if (carries_secrets && !IsLoopbackAddress(address) && !absl::GetFlag(FLAGS_allow_plaintext)) {
+    return FlagError(flag,
+                     absl::StrCat("'", address,
+                                  "' is not loopback and there is no TLS: listen on 127.0.0.1 "
+                                  "or, on a closed test network, add --allow_plaintext"));
+  }
+  return absl::OkStatus();
+}
+
+// As absl::ParseDuration, and whole days (`30d`), which it does not know.
+absl::StatusOr<absl::Duration> ParseRetention(const std::string& text) {
+  absl::Duration duration;
+  int days = 0;
+  absl::string_view number = text;
+  if (absl::ConsumeSuffix(&number, "d") && absl::SimpleAtoi(number, &days)) {
+    duration = absl::Hours(24) * days;
+  } else if (!absl::ParseDuration(text, &duration)) {
+    duration = absl::ZeroDuration();
+  }
+  if (duration <= absl::ZeroDuration()) {
+    return FlagError("retain_finished", absl::StrCat("'", text,
+                                                     "' is not a duration above 0, such as 30d, "
+                                                     "12h or 90m"));
+  }
+  return duration;
+}
+
+absl::StatusOr<LogLevel> ParseLogLevel(const std::string& name) {
+  const std::map<std::string, LogLevel> levels = {{"debug", LogLevel::kDebug},
+                                                  {"info", LogLevel::kInfo},
+                                                  {"warning", LogLevel::kWarning},
+                                                  {"error", LogLevel::kError}};
+  const auto level = levels.find(name);
+  if (level == levels.end()) {
+    return FlagError("log_level", absl::StrCat("'", name, "': use debug, info, warning or error"));
+  }
+  return level->second;
+}
+
+}  // namespace
+
+absl::StatusOr<CommandLine> ParseCommandLineFlags(int argc, char** argv) {
+  LASP_RETURN_IF_ERROR(CheckArguments(argc, argv));
+  absl::ParseCommandLine(argc, argv);
+
+  CommandLine line;
+  ServerOptions& options = line.options;
+  options.data_dir = absl::GetFlag(FLAGS_data_dir);
+  if (options.data_dir.empty()) {
+    return FlagError("data_dir", "is required: name a folder on a local disk");
+  }
+  options.api_address = absl::GetFlag(FLAGS_api_address);
+  options.worker_address = absl::GetFlag(FLAGS_worker_address);
+  options.health_address = absl::GetFlag(FLAGS_health_address);
+  options.metrics_address = absl::GetFlag(FLAGS_metrics_address);
+  LASP_RETURN_IF_ERROR(CheckAddress("api_address", options.api_address, true));
+  LASP_RETURN_IF_ERROR(CheckAddress("worker_address", options.worker_address, true));
+  LASP_RETURN_IF_ERROR(CheckAddress("health_address", options.health_address, false));
+  LASP_RETURN_IF_ERROR(CheckAddress("metrics_address", options.metrics_address, false));
+  const auto roots = ParsePathRoots(absl::GetFlag(FLAGS_path_roots));
+  if (!roots.ok()) {
+    return FlagError("path_roots", roots.status().message());
+  }
+  options.path_roots = *roots;
+  LASP_ASSIGN_OR_RETURN(options.retain_finished,
+                        ParseRetention(absl::GetFlag(FLAGS_retain_finished)));
+  LASP_ASSIGN_OR_RETURN(line.log_level, ParseLogLevel(absl::GetFlag(FLAGS_log_level)));
+  return line;
+}
+
+}  // namespace lasp::server

@@ -1,0 +1,74 @@
+#include "server/grpc_listener.h"
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/impl/server_builder_option.h>
+#include <grpcpp/security/server_credentials.h>
+#include <grpcpp/server_builder.h>
+
+#include "absl/strings/str_cat.h"
+#include "proto/rpc/channel.h"
+#include "proto/rpc/status_macros.h"
+#include "server/listen_address.h"
+
+namespace lasp::server {
+namespace {
+
+// InitProtoReflectionServerBuilderPlugin would add reflection to every server of the process.
+class ReflectionOption final : public grpc::ServerBuilderOption {
+ public:
+  void UpdateArguments(grpc::ChannelArguments* /*arguments*/) override {}
+
+  void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>* plugins) override {
+    plugins->push_back(std::make_unique<grpc::reflection::ProtoServerReflectionPlugin>());
+  }
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<GrpcListener>> GrpcListener::Start(
+    const GrpcListenerOptions& options) {
+  LASP_ASSIGN_OR_RETURN(const ListenAddress listen, ListenAddress::Parse(options.address));
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::ServerBuilder builder;
+  ApplyServerPolicy(&builder);
+  if (options.many_connections) {
+    // An agent's stream carries some bytes a second: a small window and no estimate of the path's
+    // bandwidth keep what a connection may hold small.
+    builder.AddChannelArgument(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+    builder.AddChannelArgument(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 64 << 10);
+    builder.AddChannelArgument(GRPC_ARG_TCP_READ_CHUNK_SIZE, 2 << 10);
+  }
+  int port = 0;
+  builder.AddListeningPort(options.address, grpc::InsecureServerCredentials(), &port);
+  for (grpc::Service* service : options.services) {
+    builder.RegisterService(service);
+  }
+  if (options.reflection) {
+    builder.SetOption(std::make_unique<ReflectionOption>());
+  }
+  if (options.metrics != nullptr) {
+    std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> factories;
+    factories.push_back(options.metrics->NewInterceptorFactory());
+    builder.experimental().SetInterceptorCreators(std::move(factories));
+  }
+  std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+  if (server == nullptr || port == 0) {
+    return PortTaken(options.flag, listen, "");
+  }
+  return std::unique_ptr<GrpcListener>(
+      new GrpcListener(std::move(server), absl::StrCat(listen.host, ":", port)));
+}
+
+GrpcListener::~GrpcListener() { Shutdown(absl::ZeroDuration()); }
+
+void GrpcListener::SetServing(const std::string& service, bool serving) {
+  server_->GetHealthCheckService()->SetServingStatus(service, serving);
+}
+
+void GrpcListener::Shutdown(absl::Duration grace) {
+  server_->Shutdown(absl::ToChronoTime(absl::Now() + grace));
+  server_->Wait();
+}
+
+}  // namespace lasp::server

@@ -1,0 +1,58 @@
+// One gRPC server on one port, with lasp's transport policy.
+#pragma once
+
+#include <grpcpp/impl/service_type.h>
+#include <grpcpp/server.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "server/rpc_metrics.h"
+
+namespace lasp::server {
+
+struct GrpcListenerOptions {
+  // The flag that names the address, for messages: "api_address".
+  std::string flag;
+  // host:port; port 0 picks a free one.
+  std::string address;
+  // Not owned; outlive the listener.
+  std::vector<grpc::Service*> services = {};
+  // Whether clients may ask for the services' descriptors.
+  bool reflection = false;
+  // Whether connections are many and carry little (agents): small buffers for each.
+  bool many_connections = false;
+  // May be null. Not owned.
+  RpcMetrics* metrics = nullptr;
+};
+
+// Serves from Start on, health v1 included: all services are SERVING until SetServing or Shutdown.
+// Thread-safe.
+class GrpcListener {
+ public:
+  // UNAVAILABLE, naming the port's holder, when the port is taken.
+  static absl::StatusOr<std::unique_ptr<GrpcListener>> Start(const GrpcListenerOptions& options);
+
+  ~GrpcListener();
+
+  // With the port that was picked.
+  const std::string& address() const { return address_; }
+
+  // What the health service answers for `service`; "" is the server as a whole.
+  void SetServing(const std::string& service, bool serving);
+
+  // Refuses new calls and waits for the present ones, at most `grace`; the rest is cancelled.
+  void Shutdown(absl::Duration grace);
+
+ private:
+  GrpcListener(std::unique_ptr<grpc::Server> server, std::string address)
+      : server_(std::move(server)), address_(std::move(address)) {}
+
+  const std::unique_ptr<grpc::Server> server_;
+  const std::string address_;
+};
+
+}  // namespace lasp::server

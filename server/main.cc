@@ -1,0 +1,69 @@
+// lasp-server: the coordinator.
+#include <signal.h>
+
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "proto/rpc/channel.h"
+#include "proto/rpc/log.h"
+#include "proto/rpc/version.h"
+#include "server/flags.h"
+#include "server/server.h"
+
+namespace {
+
+constexpr int kExitCannotServe = 1;
+constexpr int kExitUsage = 2;
+
+// One line for whoever started the process, keyed by flag.
+void AnnounceAddresses(const lasp::server::ServerAddresses& addresses,
+                       const std::string& data_dir) {
+  const nlohmann::ordered_json line = {{"api_address", addresses.api_address},
+                                       {"worker_address", addresses.worker_address},
+                                       {"health_address", addresses.health_address},
+                                       {"metrics_address", addresses.metrics_address},
+                                       {"data_dir", data_dir}};
+  std::printf("%s\n", line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+  std::fflush(stdout);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const auto line = lasp::server::ParseCommandLineFlags(argc, argv);
+  if (!line.ok()) {
+    std::fprintf(stderr, "lasp-server: %s\n", std::string(line.status().message()).c_str());
+    return kExitUsage;
+  }
+  // Blocked before any thread exists, so that only sigwait below sees them. SIGPIPE: a client that
+  // leaves must not end the process.
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+
+  lasp::InitializeLog({.level = line->log_level, .component = "lasp-server", .fields = {}});
+  lasp::RouteGrpcLog();
+  const auto server = lasp::server::Server::Start(line->options);
+  if (!server.ok()) {
+    std::fprintf(stderr, "lasp-server: %s\n", std::string(server.status().message()).c_str());
+    return kExitCannotServe;
+  }
+  const lasp::server::ServerAddresses& addresses = (*server)->addresses();
+  LASP_LOG(kInfo, "serving",
+           {{"version", lasp::Version()},
+            {"api_address", addresses.api_address},
+            {"worker_address", addresses.worker_address},
+            {"data_dir", line->options.data_dir}});
+  AnnounceAddresses(addresses, line->options.data_dir);
+
+  int signal_number = 0;
+  sigwait(&signals, &signal_number);
+  LASP_LOG(kInfo, "stopping", {{"signal", signal_number}});
+  (*server)->Stop();
+  LASP_LOG(kInfo, "stopped");
+  return 0;
+}

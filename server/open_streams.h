@@ -1,0 +1,65 @@
+// Every long-lived stream of the coordinator: they are ended together when it stops, and one whose
+// client has stopped reading is ended before it costs more.
+#pragma once
+
+#include <memory>
+#include <thread>
+#include <unordered_set>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "proto/rpc/clock.h"
+#include "proto/rpc/mutex.h"
+
+namespace lasp::server {
+
+// What the registry asks of a stream. Thread-safe; no call blocks.
+class OpenStream {
+ public:
+  virtual ~OpenStream() = default;
+
+  // Ends the stream with `status`, at the latest after the write that is under way.
+  virtual void CloseStream(const absl::Status& status) = 0;
+
+  // Every second.
+  virtual void OnTick(absl::Duration now) = 0;
+};
+
+// Thread-safe.
+class OpenStreams {
+ public:
+  explicit OpenStreams(const Clock* clock, absl::Duration tick = absl::Seconds(1));
+  ~OpenStreams();
+  OpenStreams(const OpenStreams&) = delete;
+  OpenStreams& operator=(const OpenStreams&) = delete;
+
+  // False when the coordinator is stopping: the stream must be refused.
+  [[nodiscard]] bool Add(const std::shared_ptr<OpenStream>& stream);
+  void Remove(const std::shared_ptr<OpenStream>& stream);
+
+  // Ends all streams with `status` and refuses new ones.
+  void CloseAll(const absl::Status& status);
+
+  size_t size() const;
+
+  const Clock& clock() const { return *clock_; }
+
+ private:
+  std::vector<std::shared_ptr<OpenStream>> Snapshot() const;
+  void Tick();
+
+  const Clock* const clock_;
+  const absl::Duration tick_;
+  mutable Mutex mutex_;
+  CondVar stop_;
+  bool closing_ GUARDED_BY(mutex_) = false;
+  bool stopping_ GUARDED_BY(mutex_) = false;
+  std::unordered_set<std::shared_ptr<OpenStream>> streams_ GUARDED_BY(mutex_);
+  std::thread thread_;
+};
+
+// The error of a stream whose client does not read: RESOURCE_EXHAUSTED with reason SLOW_READER.
+absl::Status SlowReader();
+
+}  // namespace lasp::server

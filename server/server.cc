@@ -1,0 +1,187 @@
+#include "server/server.h"
+
+#include <utility>
+
+#include "proto/rpc/clock.h"
+#include "proto/rpc/log.h"
+#include "proto/rpc/mutex.h"
+#include "proto/rpc/status_macros.h"
+#include "server/checkpoint_service.h"
+#include "server/data_folder_lock.h"
+#include "server/grpc_listener.h"
+#include "server/log_service.h"
+#include "server/metrics_http.h"
+#include "server/metrics_service.h"
+#include "server/process_metrics.h"
+#include "server/rpc_metrics.h"
+#include "server/server_core.h"
+#include "server/server_metrics.h"
+#include "server/server_service.h"
+#include "server/service_parts.h"
+#include "server/training_job_service.h"
+#include "server/worker_admin_service.h"
+#include "server/worker_service.h"
+
+namespace lasp::server {
+namespace {
+
+constexpr char kReadiness[] = "readiness";
+constexpr char kLiveness[] = "liveness";
+
+// Full names of what each port serves.
+const std::vector<std::string>& ServedServices() {
+  static const auto* const names = new std::vector<std::string>{
+      "lasp.v1.TrainingJobService", "lasp.v1.CheckpointService",  "lasp.v1.MetricsService",
+      "lasp.v1.LogService",         "lasp.v1.WorkerAdminService", "lasp.v1.ServerService",
+      "lasp.v1.WorkerService"};
+  return *names;
+}
+
+// Whether the coordinator is ready, from two sides: the store may refuse before health is served.
+class Readiness {
+ public:
+  void SetStoreHealthy(bool healthy) {
+    MutexLock lock(&mutex_);
+    healthy_ = healthy;
+    Publish();
+  }
+
+  // Null when health is no longer served.
+  void SetListener(GrpcListener* listener) {
+    MutexLock lock(&mutex_);
+    listener_ = listener;
+    Publish();
+  }
+
+ private:
+  void Publish() REQUIRES_LOCK(mutex_) {
+    if (listener_ != nullptr) {
+      listener_->SetServing(kReadiness, healthy_);
+      listener_->SetServing("", healthy_);
+      listener_->SetServing(kLiveness, true);
+    }
+  }
+
+  Mutex mutex_;
+  bool healthy_ GUARDED_BY(mutex_) = true;
+  GrpcListener* listener_ GUARDED_BY(mutex_) = nullptr;
+};
+
+}  // namespace
+
+// In the order in which they are made; destroyed backwards.
+struct Server::Parts {
+  ServerAddresses addresses;
+  std::unique_ptr<DataFolderLock> folder;
+  Readiness readiness;
+  ServerMetrics metrics;
+  std::unique_ptr<ServerCore> core;
+  // Streams hold subscriptions of the core and run on the pools, so both pools end, and with them
+  // the last streams, before the core does.
+  std::unique_ptr<OpenStreams> streams;
+  std::unique_ptr<TaskPool> blocking_pool;
+  std::unique_ptr<TaskPool> watch_pool;
+  std::unique_ptr<RpcMetrics> rpc_metrics;
+  std::vector<std::unique_ptr<grpc::Service>> services;
+  std::unique_ptr<MetricsHttp> metrics_http;
+  std::unique_ptr<GrpcListener> worker_plane;
+  std::unique_ptr<GrpcListener> api;
+  std::unique_ptr<GrpcListener> health;
+};
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options) {
+  auto parts = std::make_unique<Parts>();
+  LASP_ASSIGN_OR_RETURN(parts->folder, DataFolderLock::Acquire(options.data_dir));
+
+  CoreOptions core_options = options.core;
+  core_options.data_dir = options.data_dir;
+  core_options.retain_finished = options.retain_finished;
+  parts->metrics.set_on_store_health(
+      [readiness = &parts->readiness](bool healthy) { readiness->SetStoreHealthy(healthy); });
+  LASP_ASSIGN_OR_RETURN(parts->core,
+                        ServerCore::Open(core_options, &SystemClock(), &parts->metrics));
+  parts->streams = std::make_unique<OpenStreams>(&SystemClock());
+  parts->blocking_pool = std::make_unique<TaskPool>(TaskPool::Options{.threads = 2});
+  // A burst of commits wakes every watch at each of them; a short rest lets one pass answer many.
+  parts->watch_pool =
+      std::make_unique<TaskPool>(TaskPool::Options{.threads = 1, .rest = absl::Milliseconds(10)});
+  parts->rpc_metrics =
+      std::make_unique<RpcMetrics>(parts->metrics.registry(), ServedServices(), &SystemClock());
+
+  const ServiceParts shared{.core = parts->core.get(),
+                            .clock = &SystemClock(),
+                            .streams = parts->streams.get(),
+                            .blocking_pool = parts->blocking_pool.get(),
+                            .watch_pool = parts->watch_pool.get(),
+                            .slow_reader_limit = options.slow_reader_limit};
+  const std::string& secret = parts->core->store().uuid();
+  auto& services = parts->services;
+  services.push_back(std::make_unique<TrainingJobService>(shared, options.path_roots, secret));
+  services.push_back(std::make_unique<CheckpointService>());
+  services.push_back(std::make_unique<MetricsService>(shared));
+  services.push_back(std::make_unique<LogService>(shared));
+  services.push_back(std::make_unique<WorkerAdminService>(shared, secret));
+  services.push_back(std::make_unique<ServerService>(SystemClock().Now()));
+  services.push_back(std::make_unique<WorkerService>(shared));
+
+  LASP_ASSIGN_OR_RETURN(
+      parts->metrics_http,
+      MetricsHttp::Start(options.metrics_address,
+                         {parts->metrics.counted(), ServerMetrics::ReadFrom(parts->core.get()),
+                          std::make_shared<ProcessMetrics>()}));
+  LASP_ASSIGN_OR_RETURN(parts->worker_plane,
+                        GrpcListener::Start({.flag = "worker_address",
+                                             .address = options.worker_address,
+                                             .services = {services.back().get()},
+                                             .many_connections = true,
+                                             .metrics = parts->rpc_metrics.get()}));
+  GrpcListenerOptions api{.flag = "api_address",
+                          .address = options.api_address,
+                          .reflection = true,
+                          .metrics = parts->rpc_metrics.get()};
+  for (size_t i = 0; i + 1 < services.size(); ++i) {
+    api.services.push_back(services[i].get());
+  }
+  LASP_ASSIGN_OR_RETURN(parts->api, GrpcListener::Start(api));
+  LASP_ASSIGN_OR_RETURN(parts->health, GrpcListener::Start({.flag = "health_address",
+                                                            .address = options.health_address}));
+  parts->readiness.SetListener(parts->health.get());
+  parts->addresses = {.api_address = parts->api->address(),
+                      .worker_address = parts->worker_plane->address(),
+                      .health_address = parts->health->address(),
+                      .metrics_address = parts->metrics_http->address()};
+  LASP_RETURN_IF_ERROR(parts->folder->Publish(parts->addresses.api_address));
+  return std::unique_ptr<Server>(new Server(std::move(parts)));
+}
+
+Server::Server(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+
+Server::~Server() { Stop(); }
+
+const ServerAddresses& Server::addresses() const { return parts_->addresses; }
+
+void Server::Stop(absl::Duration grace) {
+  if (parts_->core == nullptr) {
+    return;
+  }
+  // Probes fail first, so that nobody is sent here any more.
+  parts_->readiness.SetListener(nullptr);
+  parts_->health->SetServing(kReadiness, false);
+  parts_->streams->CloseAll(
+      absl::UnavailableError("the coordinator is stopping: connect again in a moment"));
+  parts_->api->Shutdown(grace);
+  parts_->worker_plane->Shutdown(grace);
+  parts_->metrics_http.reset();
+  parts_->health->Shutdown(absl::ZeroDuration());
+  parts_->health.reset();
+  parts_->api.reset();
+  parts_->worker_plane.reset();
+  parts_->services.clear();
+  parts_->watch_pool.reset();
+  parts_->blocking_pool.reset();
+  parts_->streams.reset();
+  parts_->core.reset();
+  parts_->folder.reset();
+}
+
+}  // namespace lasp::server

@@ -1,0 +1,63 @@
+// The coordinator whole: store, core, gRPC servers, health and metrics, started and ended in order.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "server/core_options.h"
+
+namespace lasp::server {
+
+struct ServerOptions {
+  // Made where it is missing.
+  std::string data_dir;
+  // host:port each; port 0 picks a free one.
+  std::string api_address = "127.0.0.1:7070";
+  std::string worker_address = "127.0.0.1:7071";
+  std::string health_address = "127.0.0.1:7079";
+  std::string metrics_address = "127.0.0.1:9464";
+  // Folders under which data paths of jobs must lie; absolute.
+  std::vector<std::string> path_roots;
+  absl::Duration retain_finished = absl::Hours(24 * 30);
+  // How long a stream's write may wait for its reader.
+  absl::Duration slow_reader_limit = absl::Seconds(60);
+  // Every other limit of the core; its data_dir and retain_finished are set from those above.
+  CoreOptions core;
+};
+
+struct ServerAddresses {
+  std::string api_address;
+  std::string worker_address;
+  std::string health_address;
+  std::string metrics_address;
+};
+
+// Serves from Start to Stop. Thread-safe.
+class Server {
+ public:
+  // FAILED_PRECONDITION (DATA_FOLDER_LOCKED) or UNAVAILABLE (PORT_IN_USE), naming the folder or the
+  // port and its holder; else as ServerCore::Open.
+  static absl::StatusOr<std::unique_ptr<Server>> Start(const ServerOptions& options);
+
+  // As Stop.
+  ~Server();
+
+  // With the ports that were picked.
+  const ServerAddresses& addresses() const;
+
+  // Refuses new calls, ends streams with UNAVAILABLE, lets the present calls finish for at most
+  // `grace`, and closes the store when all it was given is written. Idempotent.
+  void Stop(absl::Duration grace = absl::Seconds(5));
+
+ private:
+  struct Parts;
+
+  explicit Server(std::unique_ptr<Parts> parts);
+
+  std::unique_ptr<Parts> parts_;
+};
+
+}  // namespace lasp::server

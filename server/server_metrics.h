@@ -1,0 +1,69 @@
+// The coordinator's own metrics: counted as the core tells of them, or read from the core at each
+// scrape. Names and labels are an interface: dashboards and alerts use them.
+#pragma once
+
+#include <prometheus/collectable.h>
+#include <prometheus/counter.h>
+#include <prometheus/gauge.h>
+#include <prometheus/histogram.h>
+#include <prometheus/registry.h>
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "server/core_observer.h"
+#include "server/server_core.h"
+
+namespace lasp::server {
+
+// Thread-safe.
+class ServerMetrics final : public CoreObserver {
+ public:
+  ServerMetrics();
+
+  prometheus::Registry* registry() { return registry_.get(); }
+
+  std::shared_ptr<prometheus::Collectable> counted() const { return registry_; }
+
+  // What is read from `core` at a scrape: jobs, workers, watches, the event log, queues. `core`
+  // must outlive it.
+  static std::shared_ptr<prometheus::Collectable> ReadFrom(ServerCore* core);
+
+  // Called with whether the store can write, whenever that changes. Set before the core starts.
+  void set_on_store_health(std::function<void(bool)> callback) {
+    on_store_health_ = std::move(callback);
+  }
+
+  // A stream was ended because its client did not read.
+  void OnStreamEvicted() { watch_evictions_->Increment(); }
+
+  // --- CoreObserver ---
+  void OnTransition(State from, State to, absl::string_view reason) override;
+  void OnGenerationStarted(absl::Duration queued) override;
+  void OnGenerationFailed(absl::string_view reason) override;
+  void OnStaleMessage() override;
+  void OnCommit(size_t mutations, absl::Duration took) override;
+  void OnStoreHealth(bool healthy) override;
+  void OnSchedulerPass(absl::Duration took, int placed) override;
+  void OnStepsStored(size_t count) override;
+  void OnLogBytes(size_t count) override;
+
+ private:
+  const std::shared_ptr<prometheus::Registry> registry_;
+  std::function<void(bool)> on_store_health_;
+  prometheus::Family<prometheus::Counter>* finished_ = nullptr;
+  prometheus::Family<prometheus::Counter>* restarts_ = nullptr;
+  prometheus::Histogram* queue_seconds_ = nullptr;
+  prometheus::Histogram* write_seconds_ = nullptr;
+  prometheus::Histogram* write_rows_ = nullptr;
+  prometheus::Histogram* scheduler_seconds_ = nullptr;
+  prometheus::Counter* lease_expirations_ = nullptr;
+  prometheus::Counter* fenced_messages_ = nullptr;
+  prometheus::Counter* watch_evictions_ = nullptr;
+  prometheus::Counter* steps_ = nullptr;
+  prometheus::Counter* log_bytes_ = nullptr;
+  prometheus::Gauge* store_writable_ = nullptr;
+};
+
+}  // namespace lasp::server

@@ -1,0 +1,25 @@
+// What the gRPC services share.
+#pragma once
+
+#include "absl/time/time.h"
+#include "proto/rpc/clock.h"
+#include "server/open_streams.h"
+#include "server/server_core.h"
+#include "server/task_pool.h"
+
+namespace lasp::server {
+
+// All outlive the services.
+struct ServiceParts {
+  ServerCore* core = nullptr;
+  const Clock* clock = nullptr;
+  OpenStreams* streams = nullptr;
+  // For what reads files or the store.
+  TaskPool* blocking_pool = nullptr;
+  // For watches, which read memory only.
+  TaskPool* watch_pool = nullptr;
+  // How long a stream's write may wait for its reader.
+  absl::Duration slow_reader_limit = absl::Seconds(60);
+};
+
+}  // namespace lasp::server

@@ -1,0 +1,209 @@
+#include "server/training_job_service.h"
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "proto/rpc/error_details.h"
+#include "proto/rpc/resource_name.h"
+#include "proto/rpc/status_macros.h"
+#include "proto/spec/spec_check.h"
+#include "server/ended_stream.h"
+#include "server/job_fields.h"
+#include "server/job_list.h"
+#include "server/job_lookup.h"
+#include "server/request_id.h"
+#include "server/unary_call.h"
+#include "server/watch_stream.h"
+
+namespace lasp::server {
+namespace {
+
+// "Only in Get": at most this many.
+constexpr int kMaxTransitions = 100;
+
+// Answers with the job once the core has committed.
+JobCallback AnswerWithJob(grpc::ServerUnaryReactor* reactor, v1::TrainingJob* response) {
+  return [reactor, response](absl::StatusOr<JobViewPtr> job) {
+    if (job.ok()) {
+      *response = (*job)->ToProto();
+    }
+    reactor->Finish(ToWireStatus(job.status()));
+  };
+}
+
+// All of a create request that can be judged without the core. Reads the job's data files.
+absl::Status CheckCreate(const std::vector<std::string>& path_roots,
+                         v1::CreateTrainingJobRequest* request) {
+  LASP_RETURN_IF_ERROR(ParseProjectName(request->parent()).status());
+  LASP_RETURN_IF_ERROR(CheckRequestId(request->request_id()));
+  std::vector<FieldViolation> violations;
+  const std::string& id = request->training_job_id();
+  if (!id.empty() && !IsValidId(id)) {
+    violations.push_back({"training_job_id", absl::StrCat("'", id.substr(0, 80),
+                                                          "' is not of the form "
+                                                          "[a-z]([a-z0-9-]{0,61}[a-z0-9])?")});
+  }
+  std::vector<FieldViolation> fields = CheckJobFields(request->training_job());
+  std::move(fields.begin(), fields.end(), std::back_inserter(violations));
+  return NormalizeAndCheckSpec(request->mutable_training_job()->mutable_spec(), path_roots,
+                               std::move(violations));
+}
+
+absl::Status CheckUpdate(const v1::UpdateTrainingJobRequest& request) {
+  LASP_RETURN_IF_ERROR(ParseJobName(request.training_job().name()).status());
+  for (const std::string& path : request.update_mask().paths()) {
+    if (path != "display_name" && path != "labels") {
+      return InvalidFields(
+          {{"update_mask", absl::StrCat("'", path.substr(0, 80),
+                                        "' cannot be changed: name display_name, labels or both")}},
+          "INVALID_REQUEST");
+    }
+  }
+  const std::vector<FieldViolation> violations = CheckJobFields(request.training_job());
+  return violations.empty() ? absl::OkStatus() : InvalidFields(violations, "INVALID_REQUEST");
+}
+
+template <typename Request>
+absl::Status CheckAction(const Request& request) {
+  LASP_RETURN_IF_ERROR(ParseJobName(request.name()).status());
+  return CheckRequestId(request.request_id());
+}
+
+}  // namespace
+
+TrainingJobService::TrainingJobService(const ServiceParts& parts,
+                                       std::vector<std::string> path_roots, std::string page_secret)
+    : parts_(parts), path_roots_(std::move(path_roots)), page_tokens_(std::move(page_secret)) {}
+
+grpc::ServerUnaryReactor* TrainingJobService::CreateTrainingJob(
+    grpc::CallbackServerContext* context, const v1::CreateTrainingJobRequest* request,
+    v1::TrainingJob* response) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  return RunBlocking(parts_.blocking_pool, reactor, [this, reactor, request, response] {
+    v1::CreateTrainingJobRequest checked = *request;
+    const absl::Status status = CheckCreate(path_roots_, &checked);
+    if (!status.ok()) {
+      reactor->Finish(ToWireStatus(status));
+      return;
+    }
+    parts_.core->controller().Create(std::move(checked), AnswerWithJob(reactor, response));
+  });
+}
+
+grpc::ServerUnaryReactor* TrainingJobService::GetTrainingJob(
+    grpc::CallbackServerContext* context, const v1::GetTrainingJobRequest* request,
+    v1::TrainingJob* response) {
+  auto job = FindJob(parts_.core->jobs(), request->name());
+  if (!job.ok()) {
+    return Finish(context, job.status());
+  }
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  return RunBlocking(parts_.blocking_pool, reactor, [this, reactor, response, view = *job] {
+    auto transitions = parts_.core->store().Transitions(view->id, kMaxTransitions);
+    if (transitions.ok()) {
+      *response = view->ToProto();
+      for (v1::Transition& transition : *transitions) {
+        *response->add_transitions() = std::move(transition);
+      }
+    }
+    reactor->Finish(ToWireStatus(transitions.status()));
+  });
+}
+
+grpc::ServerUnaryReactor* TrainingJobService::ListTrainingJobs(
+    grpc::CallbackServerContext* context, const v1::ListTrainingJobsRequest* request,
+    v1::ListTrainingJobsResponse* response) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  return RunBlocking(parts_.blocking_pool, reactor, [this, reactor, request, response] {
+    auto page = ListJobs(*request, parts_.core->jobs(), parts_.core->watches(), page_tokens_,
+                         parts_.clock->Now());
+    if (page.ok()) {
+      *response = *std::move(page);
+    }
+    reactor->Finish(ToWireStatus(page.status()));
+  });
+}
+
+grpc::ServerUnaryReactor* TrainingJobService::UpdateTrainingJob(
+    grpc::CallbackServerContext* context, const v1::UpdateTrainingJobRequest* request,
+    v1::TrainingJob* response) {
+  const absl::Status status = CheckUpdate(*request);
+  if (!status.ok()) {
+    return Finish(context, status);
+  }
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  parts_.core->controller().Update(*request, AnswerWithJob(reactor, response));
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* TrainingJobService::DeleteTrainingJob(
+    grpc::CallbackServerContext* context, const v1::DeleteTrainingJobRequest* request,
+    google::protobuf::Empty* /*response*/) {
+  const auto name = ParseJobName(request->name());
+  if (!name.ok()) {
+    return Finish(context, name.status());
+  }
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  parts_.core->controller().Delete(
+      *request, [reactor](const absl::Status& status) { reactor->Finish(ToWireStatus(status)); });
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* TrainingJobService::CancelTrainingJob(
+    grpc::CallbackServerContext* context, const v1::CancelTrainingJobRequest* request,
+    v1::TrainingJob* response) {
+  const absl::Status status = CheckAction(*request);
+  if (!status.ok()) {
+    return Finish(context, status);
+  }
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  parts_.core->controller().Cancel(*request, AnswerWithJob(reactor, response));
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* TrainingJobService::SuspendTrainingJob(
+    grpc::CallbackServerContext* context, const v1::SuspendTrainingJobRequest* request,
+    v1::TrainingJob* response) {
+  const absl::Status status = CheckAction(*request);
+  if (!status.ok()) {
+    return Finish(context, status);
+  }
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  parts_.core->controller().Suspend(*request, AnswerWithJob(reactor, response));
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* TrainingJobService::ResumeTrainingJob(
+    grpc::CallbackServerContext* context, const v1::ResumeTrainingJobRequest* request,
+    v1::TrainingJob* response) {
+  const absl::Status status = CheckAction(*request);
+  if (!status.ok()) {
+    return Finish(context, status);
+  }
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  parts_.core->controller().Resume(*request, AnswerWithJob(reactor, response));
+  return reactor;
+}
+
+grpc::ServerWriteReactor<v1::WatchTrainingJobsResponse>* TrainingJobService::WatchTrainingJobs(
+    grpc::CallbackServerContext* /*context*/, const v1::WatchTrainingJobsRequest* request) {
+  const auto project = ParseProjectName(request->parent(), true);
+  if (!project.ok()) {
+    return EndedStream<v1::WatchTrainingJobsResponse>(project.status());
+  }
+  auto filter = JobFilter::Parse(request->filter());
+  if (!filter.ok()) {
+    return EndedStream<v1::WatchTrainingJobsResponse>(filter.status());
+  }
+  auto stream = std::make_shared<WatchStream>(
+      parts_.streams, parts_.watch_pool, parts_.slow_reader_limit, *project, *std::move(filter));
+  const absl::Status status = stream->Subscribe(&parts_.core->watches(), request->resume_token());
+  if (!status.ok()) {
+    return EndedStream<v1::WatchTrainingJobsResponse>(status);
+  }
+  return stream->Open();
+}
+
+}  // namespace lasp::server

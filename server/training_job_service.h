@@ -1,0 +1,52 @@
+// What users do with training jobs, over gRPC: checks what a request says and hands it to the core.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "lasp/v1/training_job_service.grpc.pb.h"
+#include "server/page_token.h"
+#include "server/service_parts.h"
+
+namespace lasp::server {
+
+class TrainingJobService final : public v1::TrainingJobService::CallbackService {
+ public:
+  // `path_roots` as in path_lookup.h; `page_secret` signs page tokens.
+  TrainingJobService(const ServiceParts& parts, std::vector<std::string> path_roots,
+                     std::string page_secret);
+
+  grpc::ServerUnaryReactor* CreateTrainingJob(grpc::CallbackServerContext* context,
+                                              const v1::CreateTrainingJobRequest* request,
+                                              v1::TrainingJob* response) override;
+  grpc::ServerUnaryReactor* GetTrainingJob(grpc::CallbackServerContext* context,
+                                           const v1::GetTrainingJobRequest* request,
+                                           v1::TrainingJob* response) override;
+  grpc::ServerUnaryReactor* ListTrainingJobs(grpc::CallbackServerContext* context,
+                                             const v1::ListTrainingJobsRequest* request,
+                                             v1::ListTrainingJobsResponse* response) override;
+  grpc::ServerUnaryReactor* UpdateTrainingJob(grpc::CallbackServerContext* context,
+                                              const v1::UpdateTrainingJobRequest* request,
+                                              v1::TrainingJob* response) override;
+  grpc::ServerUnaryReactor* DeleteTrainingJob(grpc::CallbackServerContext* context,
+                                              const v1::DeleteTrainingJobRequest* request,
+                                              google::protobuf::Empty* response) override;
+  grpc::ServerUnaryReactor* CancelTrainingJob(grpc::CallbackServerContext* context,
+                                              const v1::CancelTrainingJobRequest* request,
+                                              v1::TrainingJob* response) override;
+  grpc::ServerUnaryReactor* SuspendTrainingJob(grpc::CallbackServerContext* context,
+                                               const v1::SuspendTrainingJobRequest* request,
+                                               v1::TrainingJob* response) override;
+  grpc::ServerUnaryReactor* ResumeTrainingJob(grpc::CallbackServerContext* context,
+                                              const v1::ResumeTrainingJobRequest* request,
+                                              v1::TrainingJob* response) override;
+  grpc::ServerWriteReactor<v1::WatchTrainingJobsResponse>* WatchTrainingJobs(
+      grpc::CallbackServerContext* context, const v1::WatchTrainingJobsRequest* request) override;
+
+ private:
+  const ServiceParts parts_;
+  const std::vector<std::string> path_roots_;
+  const PageTokenCodec page_tokens_;
+};
+
+}  // namespace lasp::server

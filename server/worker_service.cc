@@ -1,0 +1,14 @@
+#include "server/worker_service.h"
+
+#include <memory>
+
+#include "server/agent_stream.h"
+
+namespace lasp::server {
+
+grpc::ServerBidiReactor<v1::ConnectRequest, v1::ConnectResponse>* WorkerService::Connect(
+    grpc::CallbackServerContext* /*context*/) {
+  return std::make_shared<AgentStream>(parts_)->Open();
+}
+
+}  // namespace lasp::server
