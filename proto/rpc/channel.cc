@@ -1,10 +1,10 @@
 #include "proto/rpc/channel.h"
 
+#include <arpa/inet.h>
 #include <grpc/support/log.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
 
-#include "absl/strings/match.h"
 #include "proto/rpc/log.h"
 
 namespace lasp {
@@ -62,7 +62,13 @@ bool IsLoopbackAddress(absl::string_view address) {
   const size_t colon = address.rfind(':');
   const absl::string_view host =
       colon == absl::string_view::npos ? address : address.substr(0, colon);
-  return host == "localhost" || host == "[::1]" || absl::StartsWith(host, "127.");
+  if (host == "localhost" || host == "[::1]") {
+    return true;
+  }
+  // Parsed, not compared: 127.0.0.1.example.org is a name, and anybody's.
+  in_addr parsed = {};
+  return inet_pton(AF_INET, std::string(host).c_str(), &parsed) == 1 &&
+         ntohl(parsed.s_addr) >> 24 == 127;
 }
 
 }  // namespace lasp

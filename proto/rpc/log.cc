@@ -4,6 +4,7 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <memory>
 
 #include "absl/strings/match.h"
@@ -22,11 +23,44 @@ struct LogState {
   bool terminal = false;
 };
 
-// spdlog's patterns do not escape, so lines are made here and spdlog only carries them.
+// The bytes of the UTF-8 character at the start of `text`; 0 where there is none.
+size_t Utf8Length(absl::string_view text) {
+  const auto byte = [text](size_t i) { return static_cast<unsigned char>(text[i]); };
+  const size_t length = byte(0) < 0x80                      ? 1
+                        : byte(0) >= 0xc2 && byte(0) < 0xe0 ? 2
+                        : byte(0) >= 0xe0 && byte(0) < 0xf0 ? 3
+                        : byte(0) >= 0xf0 && byte(0) < 0xf5 ? 4
+                                                            : 0;
+  if (length > text.size()) {
+    return 0;
+  }
+  for (size_t i = 1; i < length; ++i) {
+    if ((byte(i) & 0xc0) != 0x80) {
+      return 0;
+    }
+  }
+  // Overlong forms, surrogates, and what lies beyond U+10FFFF.
+  const bool bad = (length == 3 && ((byte(0) == 0xe0 && byte(1) < 0xa0) ||
+                                    (byte(0) == 0xed && byte(1) >= 0xa0))) ||
+                   (length == 4 &&
+                    ((byte(0) == 0xf0 && byte(1) < 0x90) || (byte(0) == 0xf4 && byte(1) >= 0x90)));
+  return bad ? 0 : length;
+}
+
+// spdlog's patterns do not escape, so lines are made here and spdlog only carries them. Bytes that
+// are no UTF-8 become U+FFFD, because JSON cannot hold them.
 std::string JsonString(absl::string_view text) {
   std::string out = "\"";
-  for (const char c : text) {
+  while (!text.empty()) {
+    const size_t length = Utf8Length(text);
+    if (length != 1) {
+      absl::StrAppend(&out, length == 0 ? "\\ufffd" : text.substr(0, length));
+      text.remove_prefix(std::max<size_t>(length, 1));
+      continue;
+    }
+    const char c = text.front();
     const auto byte = static_cast<unsigned char>(c);
+    text.remove_prefix(1);
     if (c == '"' || c == '\\') {
       out += '\\';
       out += c;
