@@ -4,6 +4,8 @@
 #include <gloo/transport/pair.h>
 #include <gloo/transport/tcp/device.h>
 #include <gloo/transport/unbound_buffer.h>
+#include <netdb.h>
+#include <sys/socket.h>
 
 #include <chrono>
 #include <cstdint>
@@ -27,6 +29,23 @@ std::chrono::milliseconds Milliseconds(absl::Duration duration) {
 
 absl::Status GlooError(absl::string_view action, int peer, const std::exception& error) {
   return absl::UnavailableError(absl::StrCat(action, " rank ", peer, ": ", error.what()));
+}
+
+// `host` as a number. Gloo crashes on a name that does not resolve.
+absl::StatusOr<std::string> Resolve(absl::string_view host) {
+  addrinfo hints = {};
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* found = nullptr;
+  const int error = ::getaddrinfo(std::string(host).c_str(), nullptr, &hints, &found);
+  if (error != 0) {
+    return absl::UnavailableError(
+        absl::StrCat("cannot listen for other ranks at '", host, "': ", ::gai_strerror(error)));
+  }
+  char number[NI_MAXHOST] = "";
+  ::getnameinfo(found->ai_addr, found->ai_addrlen, number, sizeof number, nullptr, 0,
+                NI_NUMERICHOST);
+  ::freeaddrinfo(found);
+  return std::string(number);
 }
 
 class GlooTransfer : public Transfer {

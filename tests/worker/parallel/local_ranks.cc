@@ -1,0 +1,71 @@
+#include "tests/worker/parallel/local_ranks.h"
+
+#include <gtest/gtest.h>
+
+#include <latch>
+#include <thread>
+
+#include "proto/rpc/status_macros.h"
+
+namespace lasp::worker {
+namespace {
+
+absl::Status RunOne(const LocalRanksOptions& options, int rank, std::vector<std::string>* addresses,
+                    std::latch* published, const std::function<absl::Status(LocalRank&)>& body) {
+  LASP_ASSIGN_OR_RETURN(const ProcessGrid grid,
+                        ProcessGrid::Create(rank, options.sp_size, options.dp_size));
+  LASP_ASSIGN_OR_RETURN(auto backend, CreateCpuBackend(options.compute_type, 1));
+  auto mesh = GlooMesh::Create(rank, grid.world_size(), "127.0.0.1", options.timeout);
+  if (mesh.ok()) {
+    (*addresses)[rank] = (*mesh)->Address();
+  }
+  published->arrive_and_wait();
+  LASP_RETURN_IF_ERROR(mesh.status());
+  LASP_RETURN_IF_ERROR((*mesh)->Connect(*addresses));
+  const auto communicator = [&](std::vector<int> members, uint64_t place) {
+    return std::make_unique<GlooCommunicator>(
+        mesh->get(), backend.get(),
+        GlooCommunicator::Options{.members = std::move(members),
+                                  .slot = GlooCommunicator::kFirstSlot + place,
+                                  .timeout = options.timeout});
+  };
+  const auto sp = communicator(grid.SpGroup(), 0);
+  const auto world = communicator(grid.World(), 1);
+  const auto dp = communicator(grid.DpGroup(), 2);
+  LocalRank local{.grid = grid,
+                  .mesh = mesh->get(),
+                  .backend = backend.get(),
+                  .sp = sp.get(),
+                  .dp = dp.get(),
+                  .world = world.get()};
+  return body(local);
+}
+
+}  // namespace
+
+std::vector<absl::Status> RunLocalRanks(const LocalRanksOptions& options,
+                                        const std::function<absl::Status(LocalRank&)>& body) {
+  const int world = options.sp_size * options.dp_size;
+  std::vector<std::string> addresses(static_cast<size_t>(world));
+  std::vector<absl::Status> statuses(static_cast<size_t>(world));
+  std::latch published(world);
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < world; ++rank) {
+    threads.emplace_back(
+        [&, rank] { statuses[rank] = RunOne(options, rank, &addresses, &published, body); });
+  }
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
+  return statuses;
+}
+
+void ExpectLocalRanks(const LocalRanksOptions& options,
+                      const std::function<absl::Status(LocalRank&)>& body) {
+  const std::vector<absl::Status> statuses = RunLocalRanks(options, body);
+  for (size_t rank = 0; rank < statuses.size(); ++rank) {
+    EXPECT_TRUE(statuses[rank].ok()) << "rank " << rank << ": " << statuses[rank].ToString();
+  }
+}
+
+}  // namespace lasp::worker

@@ -1,0 +1,44 @@
+// All ranks of a small world in one process: a thread each, connected over loopback as real ones
+// are.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "worker/device/backend.h"
+#include "worker/parallel/gloo_communicator.h"
+#include "worker/parallel/gloo_mesh.h"
+#include "worker/parallel/process_grid.h"
+
+namespace lasp::worker {
+
+// What a rank's body works with.
+struct LocalRank {
+  ProcessGrid grid;
+  GlooMesh* mesh;
+  Backend* backend;
+  Communicator* sp;
+  Communicator* dp;
+  Communicator* world;
+};
+
+struct LocalRanksOptions {
+  int sp_size = 1;
+  int dp_size = 1;
+  DType compute_type = DType::kFloat32;
+  absl::Duration timeout = absl::Seconds(30);
+};
+
+// Runs `body` for each rank on a thread of its own, with one BLAS and OpenMP thread, and returns
+// each rank's status in rank order. A rank's connections close when its body returns.
+std::vector<absl::Status> RunLocalRanks(const LocalRanksOptions& options,
+                                        const std::function<absl::Status(LocalRank&)>& body);
+
+// The same, where every rank is to succeed: reports what does not as a test failure.
+void ExpectLocalRanks(const LocalRanksOptions& options,
+                      const std::function<absl::Status(LocalRank&)>& body);
+
+}  // namespace lasp::worker
