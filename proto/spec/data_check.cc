@@ -14,6 +14,12 @@ namespace {
 
 using Paths = google::protobuf::RepeatedPtrField<std::string>;
 
+// "corpus.txt holds " or "a.txt and 3 more hold ".
+std::string NameAll(const Paths& paths) {
+  return paths.size() == 1 ? absl::StrCat(paths.Get(0), " holds ")
+                           : absl::StrCat(paths.Get(0), " and ", paths.size() - 1, " more hold ");
+}
+
 void CheckPaths(const v1::TrainingSpec& spec, absl::string_view field, const Paths& paths,
                 const std::vector<std::string>& path_roots,
                 std::vector<DataViolation>* violations) {
@@ -36,7 +42,7 @@ void CheckPaths(const v1::TrainingSpec& spec, absl::string_view field, const Pat
     violations->push_back(
         {absl::StatusCode::kInvalidArgument,
          {std::string(field),
-          absl::StrCat("hold ", tokens, " tokens, fewer than sequence_length + 1 = ",
+          absl::StrCat(NameAll(paths), tokens, " tokens, fewer than sequence_length + 1 = ",
                        spec.data().sequence_length() + 1,
                        ": add files or choose a shorter sequence_length")}});
   }
