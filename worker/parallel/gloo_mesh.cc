@@ -118,9 +118,9 @@ class GlooMeshOverTcp : public GlooMesh {
       : rank_(rank), size_(size), timeout_(timeout), secret_(NewUuid()) {}
 
   absl::Status Listen(absl::string_view host) {
+    LASP_ASSIGN_OR_RETURN(const std::string number, Resolve(host));
     try {
-      device_ =
-          gloo::transport::tcp::CreateDevice(gloo::transport::tcp::attr(std::string(host).c_str()));
+      device_ = gloo::transport::tcp::CreateDevice(gloo::transport::tcp::attr(number.c_str()));
       context_ = device_->createContext(rank_, size_);
       // Gloo waits five times its timeout for a connection.
       context_->setTimeout(Milliseconds(timeout_ / 5));
