@@ -1,0 +1,201 @@
+// A rank for tests: a real process that speaks the channel and does what the job's train_paths tell
+// it, entries `key=value`:
+//   step_ms     time of a step
+//   rank        only this rank misbehaves; all where it is not given
+//   die_at      kills itself with SIGKILL after this step
+//   exit_at     leaves with exit code 1 after this step, without a word
+//   hang_at     goes on no further after this step, and reads nothing
+//   ignore_drain=1   goes on
+//   linger=1    does not end after its last message
+//   child=1     leaves a child that holds every descriptor
+//   lines, line_bytes   writes so many lines before training
+//   print       env, fds or threads: writes what it was given
+#include <signal.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <thread>
+
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "lasp/internal/v1/rank_channel.pb.h"
+#include "proto/rpc/mutex.h"
+#include "proto/rpc/rank_exit_code.h"
+#include "worker/engine/rank_channel.h"
+
+namespace lasp::worker {
+namespace {
+
+using lasp::internal::v1::FromRank;
+using lasp::internal::v1::Setup;
+using lasp::internal::v1::ToRank;
+
+class FakeRank {
+ public:
+  int Run() {
+    ToRank first;
+    if (!*channel_.Read(&first) || !first.has_setup()) {
+      return 1;
+    }
+    setup_ = first.setup();
+    for (const std::string& entry : setup_.spec().data().train_paths()) {
+      const size_t equals = entry.find('=');
+      options_[entry.substr(0, equals)] = entry.substr(equals + 1);
+    }
+    if (options_.count("rank") != 0 && Number("rank") != setup_.fence().rank()) {
+      const std::string step_ms = options_["step_ms"];
+      options_.clear();
+      options_["step_ms"] = step_ms;
+    }
+    listener_ = std::thread([this] { Listen(); });
+    Show();
+    if (Number("child") != 0 && fork() == 0) {
+      for (;;) {
+        pause();
+      }
+    }
+    FromRank address;
+    address.mutable_rank_address()->set_address("address-" + std::to_string(setup_.fence().rank()));
+    Say(address);
+    Await(&have_peers_);
+    FromRank ready;
+    ready.mutable_ready();
+    Say(ready);
+    Await(&have_start_);
+    return Train();
+  }
+
+ private:
+  int64_t Number(const std::string& key) const {
+    const auto found = options_.find(key);
+    return found == options_.end() ? 0 : std::atoll(found->second.c_str());
+  }
+
+  void Say(const FromRank& message) {
+    if (!channel_.Write(message).ok()) {
+      _exit(kRankRetry);
+    }
+  }
+
+  void Listen() {
+    ToRank message;
+    while (Number("hang_at") == 0 || step_ < Number("hang_at")) {
+      const auto more = channel_.Read(&message);
+      if (!more.ok() || !*more) {
+        _exit(kRankRetry);  // the agent is gone
+      }
+      MutexLock lock(&mutex_);
+      have_peers_ |= message.has_peer_addresses() &&
+                     message.peer_addresses().addresses_size() == setup_.world_size();
+      have_start_ |= message.has_start();
+      drain_ |= message.has_drain() && Number("ignore_drain") == 0;
+      changed_.NotifyAll();
+    }
+  }
+
+  // Also ends at a drain.
+  void Await(const bool* flag) {
+    MutexLock lock(&mutex_);
+    while (!*flag && !drain_) {
+      changed_.WaitWithTimeout(&mutex_, absl::Seconds(60));
+    }
+  }
+
+  bool Draining() {
+    MutexLock lock(&mutex_);
+    return drain_;
+  }
+
+  void Show() const {
+    const std::string& what = options_.count("print") != 0 ? options_.at("print") : "";
+    if (what == "env") {
+      for (char** entry = environ; *entry != nullptr; ++entry) {
+        std::printf("env %s\n", *entry);
+      }
+    } else if (what == "fds") {
+      for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+        std::error_code ignored;
+        std::printf("fd %s %s\n", entry.path().filename().c_str(),
+                    std::filesystem::read_symlink(entry.path(), ignored).c_str());
+      }
+    } else if (what == "threads") {
+      std::printf("threads %d\n", setup_.threads());
+    }
+    const std::string filler(static_cast<size_t>(std::max<int64_t>(1, Number("line_bytes"))), 'x');
+    for (int64_t line = 0; line < Number("lines"); ++line) {
+      std::printf("line %lld %s\n", static_cast<long long>(line), filler.c_str());
+    }
+    std::printf("rank %d of %d begins\n", setup_.fence().rank(), setup_.world_size());
+    std::fflush(stdout);
+  }
+
+  int Train() {
+    while (step_ < setup_.spec().max_steps() && !Draining()) {
+      absl::SleepFor(absl::Milliseconds(Number("step_ms")));
+      const int64_t step = ++step_;
+      FromRank message;
+      auto* const report = message.mutable_step();
+      report->set_step(step);
+      report->set_tokens_total(step * 10);
+      report->set_sp_sent_bytes_total(step * 100);
+      report->set_dp_sent_bytes_total(step * 1000);
+      report->set_step_seconds(0.02);
+      report->set_forward_seconds(0.005);
+      if (setup_.fence().rank() == 0) {
+        report->mutable_metrics()->set_step(step);
+        report->mutable_metrics()->set_loss(1.0 / static_cast<double>(step));
+        report->mutable_metrics()->set_generation(setup_.fence().generation());
+      }
+      Say(message);
+      if (step == Number("die_at")) {
+        kill(getpid(), SIGKILL);
+      }
+      if (step == Number("exit_at")) {
+        _exit(1);
+      }
+      if (step == Number("hang_at")) {
+        for (;;) {
+          pause();
+        }
+      }
+    }
+    std::printf("rank %d ends after step %lld\n", setup_.fence().rank(),
+                static_cast<long long>(step_));
+    std::fflush(stdout);
+    FromRank last;
+    last.mutable_finished()->mutable_status();
+    last.mutable_finished()->set_step(step_);
+    Say(last);
+    while (Number("linger") != 0) {
+      pause();
+    }
+    return step_ < setup_.spec().max_steps() ? kRankDrained : kRankDone;
+  }
+
+  RankChannel channel_{kRankChannelDescriptor};
+  Setup setup_;
+  std::map<std::string, std::string> options_;
+  std::atomic<int64_t> step_{0};
+  Mutex mutex_;
+  CondVar changed_;
+  bool have_peers_ = false;
+  bool have_start_ = false;
+  bool drain_ = false;
+  // Never joined: the process ends under it.
+  std::thread listener_;
+};
+
+}  // namespace
+}  // namespace lasp::worker
+
+int main() {
+  static lasp::worker::FakeRank rank;
+  // Without destructors: the listening thread still uses what they would end.
+  std::fflush(stdout);
+  _exit(rank.Run());
+}

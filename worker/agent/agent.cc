@@ -1,0 +1,211 @@
+#include "worker/agent/agent.h"
+
+#include <utility>
+
+#include "proto/rpc/log.h"
+#include "proto/rpc/random_id.h"
+#include "proto/rpc/rank_exit_code.h"
+#include "proto/rpc/version.h"
+#include "worker/agent/rank_exit.h"
+#include "worker/agent/work_folder.h"
+
+namespace lasp::worker {
+namespace {
+
+using lasp::v1::ConnectRequest;
+using lasp::v1::ConnectResponse;
+using lasp::v1::RankStatus;
+
+constexpr absl::Duration kDefaultHeartbeat = absl::Seconds(3);
+
+absl::Duration HeartbeatInterval(const lasp::v1::Welcome& welcome) {
+  const absl::Duration interval = absl::Seconds(welcome.heartbeat_interval().seconds()) +
+                                  absl::Nanoseconds(welcome.heartbeat_interval().nanos());
+  return interval > absl::ZeroDuration() ? interval : kDefaultHeartbeat;
+}
+
+ConnectRequest AddressMessage(const lasp::v1::Fence& fence, const std::string& address) {
+  ConnectRequest request;
+  *request.mutable_rank_address()->mutable_fence() = fence;
+  request.mutable_rank_address()->set_address(address);
+  return request;
+}
+
+ConnectRequest ReadyMessage(const lasp::v1::Fence& fence) {
+  ConnectRequest request;
+  *request.mutable_rank_ready()->mutable_fence() = fence;
+  return request;
+}
+
+}  // namespace
+
+Agent::Agent(AgentOptions options, const RankLedger* ledger, RankLogs* logs,
+             RankMetrics* rank_metrics, AgentMetrics* agent_metrics, const Clock* clock)
+    : options_(std::move(options)),
+      incarnation_(NewUuid()),
+      logs_(logs),
+      rank_metrics_(rank_metrics),
+      agent_metrics_(agent_metrics),
+      outbox_(
+          &logs->shipper(), clock,
+          [this] {
+            lasp::v1::Heartbeat heartbeat;
+            for (const LiveRank& rank : supervisor_->Ranks()) {
+              *heartbeat.add_ranks() = rank.status;
+            }
+            return heartbeat;
+          },
+          options_.reports),
+      supervisor_(std::make_unique<Supervisor>(options_.supervisor, ledger, logs, this)) {}
+
+Agent::~Agent() = default;
+
+void Agent::BeginStream() {
+  ConnectRequest request;
+  lasp::v1::Hello* const hello = request.mutable_hello();
+  hello->set_worker_id(options_.worker_id);
+  hello->set_incarnation(incarnation_);
+  hello->set_protocol_version(kWorkerProtocolVersion);
+  hello->set_version(Version());
+  hello->set_host_name(HostName());
+  for (int i = 0; i < options_.supervisor.slots; ++i) {
+    lasp::v1::Slot* const slot = hello->add_slots();
+    slot->set_index(i);
+    slot->set_kind(lasp::v1::Slot::KIND_CPU);
+  }
+  for (const LiveRank& rank : supervisor_->Ranks()) {
+    *hello->add_ranks() = rank.status;
+    lasp::v1::Slot* const slot = hello->mutable_slots(rank.status.slot());
+    slot->set_training_job(rank.status.fence().training_job());
+    slot->set_generation(rank.status.fence().generation());
+    slot->set_rank(rank.status.fence().rank());
+  }
+  {
+    MutexLock lock(&mutex_);
+    hello->set_draining(draining_);
+  }
+  outbox_.BeginSession(std::move(request));
+}
+
+std::optional<ConnectRequest> Agent::NextMessage(absl::Duration max_wait) {
+  agent_metrics_->SetBufferedSteps(outbox_.buffered_steps(), outbox_.thinned_steps());
+  agent_metrics_->SetLogBytes(logs_->shipper().sent_bytes(), logs_->shipper().dropped_bytes());
+  return outbox_.Next(max_wait);
+}
+
+void Agent::EndStream() {
+  outbox_.EndSession();
+  agent_metrics_->SetConnected(false);
+}
+
+void Agent::Handle(const ConnectResponse& response) {
+  if (response.acked_sequence() > 0) {
+    outbox_.Acknowledge(response.acked_sequence());
+  }
+  switch (response.body_case()) {
+    case ConnectResponse::kWelcome:
+      HandleWelcome(response.welcome());
+      break;
+    case ConnectResponse::kAssignment:
+      HandleAssignment(response.assignment());
+      break;
+    case ConnectResponse::kPeerAddresses:
+      supervisor_->SetPeers(response.peer_addresses());
+      break;
+    case ConnectResponse::kStart:
+      supervisor_->Train(response.start());
+      break;
+    case ConnectResponse::kStop:
+      supervisor_->Stop(response.stop());
+      break;
+    case ConnectResponse::kDrain:
+      LASP_LOG(kInfo, "the coordinator drains this worker");
+      supervisor_->DrainAll(options_.drain_timeout);
+      break;
+    case ConnectResponse::kLogPosition:
+      logs_->shipper().SetPosition(response.log_position().fence(),
+                                   response.log_position().offset());
+      break;
+    case ConnectResponse::kAck:
+    case ConnectResponse::BODY_NOT_SET:
+      break;
+  }
+}
+
+void Agent::HandleWelcome(const lasp::v1::Welcome& welcome) {
+  LASP_LOG(kInfo, "connected to the coordinator", {{"session", welcome.session_id()}});
+  // Welcomed first: what a rank says from here on goes out by itself, and twice is no harm.
+  outbox_.Welcome(HeartbeatInterval(welcome));
+  agent_metrics_->SetConnected(true);
+  for (const LiveRank& rank : supervisor_->Ranks()) {
+    const RankStatus::Phase phase = rank.status.phase();
+    const bool waits = phase == RankStatus::PHASE_STARTING || phase == RankStatus::PHASE_READY;
+    if (waits && !rank.address.empty()) {
+      outbox_.AddControl(AddressMessage(rank.status.fence(), rank.address));
+    }
+    if (phase == RankStatus::PHASE_READY) {
+      outbox_.AddControl(ReadyMessage(rank.status.fence()));
+    }
+  }
+}
+
+void Agent::HandleAssignment(const lasp::v1::Assignment& assignment) {
+  {
+    MutexLock lock(&mutex_);
+    if (draining_) {
+      outbox_.AddExit(DescribeRefusal(assignment.fence(), assignment.slot(), kRankRetry,
+                                      absl::UnavailableError("the worker drains")));
+      return;
+    }
+  }
+  supervisor_->Launch(assignment);
+}
+
+void Agent::Drain() {
+  {
+    MutexLock lock(&mutex_);
+    draining_ = true;
+  }
+  ConnectRequest request;
+  request.mutable_draining();
+  outbox_.AddControl(std::move(request));
+  supervisor_->DrainAll(options_.drain_timeout);
+}
+
+bool Agent::AllReported() const { return outbox_.AllAcknowledged() && logs_->shipper().AllSent(); }
+
+std::shared_ptr<const lasp::v1::Fence> Agent::SharedFence(const lasp::v1::Fence& fence) {
+  if (last_fence_ == nullptr || !SameFence(*last_fence_, fence)) {
+    last_fence_ = std::make_shared<const lasp::v1::Fence>(fence);
+  }
+  return last_fence_;
+}
+
+void Agent::OnStarted(const lasp::v1::RankStatus& status) {
+  rank_metrics_->Started(status.fence(), status.slot());
+  agent_metrics_->RankStarted();
+}
+
+void Agent::OnAddress(const lasp::v1::RankAddress& address) {
+  outbox_.AddControl(AddressMessage(address.fence(), address.address()));
+}
+
+void Agent::OnReady(const lasp::v1::RankReady& ready) {
+  outbox_.AddControl(ReadyMessage(ready.fence()));
+}
+
+void Agent::OnStep(const lasp::v1::Fence& fence, const lasp::internal::v1::RankStep& step) {
+  rank_metrics_->Stepped(fence, step);
+  if (step.has_metrics()) {
+    outbox_.AddStep(SharedFence(fence), step.metrics());
+  }
+}
+
+void Agent::OnEnded(const lasp::v1::RankExited& exited) {
+  if (rank_metrics_->Ended(exited.fence())) {
+    agent_metrics_->RankEnded(exited.exit_code());
+  }
+  outbox_.AddExit(exited);
+}
+
+}  // namespace lasp::worker

@@ -1,0 +1,88 @@
+// The agent between its coordinator and its ranks: hands the one's orders to the supervisor and the
+// others' news to the outbox. It knows no transport, and works on while there is no coordinator.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "lasp/v1/worker_service.pb.h"
+#include "proto/rpc/clock.h"
+#include "proto/rpc/mutex.h"
+#include "worker/agent/outbox.h"
+#include "worker/agent/rank_logs.h"
+#include "worker/agent/rank_observer.h"
+#include "worker/agent/supervisor.h"
+#include "worker/telemetry/agent_metrics.h"
+#include "worker/telemetry/rank_metrics.h"
+
+namespace lasp::worker {
+
+struct AgentOptions {
+  std::string worker_id;
+  // After it, ranks that were told to drain are killed.
+  absl::Duration drain_timeout = absl::Minutes(2);
+  SupervisorOptions supervisor;
+  ReportLimits reports;
+};
+
+// Thread-safe.
+class Agent : public RankObserver {
+ public:
+  // All pointers outlive it.
+  Agent(AgentOptions options, const RankLedger* ledger, RankLogs* logs, RankMetrics* rank_metrics,
+        AgentMetrics* agent_metrics, const Clock* clock);
+  ~Agent() override;
+
+  // The transport's side: a stream begins, messages go and come, a stream ends.
+  void BeginStream();
+  std::optional<lasp::v1::ConnectRequest> NextMessage(absl::Duration max_wait);
+  void Handle(const lasp::v1::ConnectResponse& response);
+  void EndStream();
+
+  void Wake() { outbox_.Wake(); }
+
+  // Whether the coordinator has welcomed the present stream.
+  bool connected() const { return outbox_.welcomed(); }
+
+  // Takes no more ranks and has those it has leave at a step boundary.
+  void Drain();
+
+  // Kills them.
+  void Kill(const std::string& reason) { supervisor_->KillAll(reason); }
+
+  bool WaitUntilNoRanks(absl::Duration timeout) const {
+    return supervisor_->WaitUntilEmpty(timeout);
+  }
+
+  // Whether the coordinator has every report and every line of the logs.
+  bool AllReported() const;
+
+  void OnStarted(const lasp::v1::RankStatus& status) override;
+  void OnAddress(const lasp::v1::RankAddress& address) override;
+  void OnReady(const lasp::v1::RankReady& ready) override;
+  void OnStep(const lasp::v1::Fence& fence, const lasp::internal::v1::RankStep& step) override;
+  void OnEnded(const lasp::v1::RankExited& exited) override;
+
+ private:
+  void HandleWelcome(const lasp::v1::Welcome& welcome);
+  void HandleAssignment(const lasp::v1::Assignment& assignment);
+  std::shared_ptr<const lasp::v1::Fence> SharedFence(const lasp::v1::Fence& fence);
+
+  const AgentOptions options_;
+  const std::string incarnation_;
+  RankLogs* const logs_;
+  RankMetrics* const rank_metrics_;
+  AgentMetrics* const agent_metrics_;
+  Outbox outbox_;
+  mutable Mutex mutex_;
+  bool draining_ GUARDED_BY(mutex_) = false;
+  // The fence of the latest step, shared by the steps in the buffer. The supervisor's thread only.
+  std::shared_ptr<const lasp::v1::Fence> last_fence_;
+  // Last, so that it is gone before what it tells of.
+  std::unique_ptr<Supervisor> supervisor_;
+};
+
+}  // namespace lasp::worker

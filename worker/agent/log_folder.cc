@@ -1,0 +1,83 @@
+#include "worker/agent/log_folder.h"
+
+#include <cctype>
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "absl/strings/str_cat.h"
+#include "proto/rpc/log.h"
+#include "proto/rpc/status_macros.h"
+
+namespace lasp::worker {
+namespace {
+
+constexpr char kFenceFile[] = "/fence";
+constexpr char kShippedFile[] = "/shipped";
+
+// The uid comes over the network and must stay one name in this folder.
+std::string FolderName(const lasp::v1::Fence& fence) {
+  std::string name;
+  for (const char c : fence.uid()) {
+    name += std::isalnum(static_cast<unsigned char>(c)) != 0 ? c : '-';
+  }
+  return absl::StrCat("job-", name, ".gen-", fence.generation(), ".rank-", fence.rank());
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<RankLog>> LogFolder::Create(const lasp::v1::Fence& fence) const {
+  const std::string folder = absl::StrCat(path_, "/", FolderName(fence));
+  LASP_ASSIGN_OR_RETURN(auto log, RankLog::Open(folder, limits_));
+  std::ofstream file(folder + kFenceFile, std::ios::binary);
+  file << fence.SerializeAsString();
+  file.close();
+  if (!file) {
+    return absl::UnavailableError(absl::StrCat("cannot write ", folder, kFenceFile));
+  }
+  return log;
+}
+
+std::vector<FencedLog> LogFolder::Unshipped() const {
+  std::vector<FencedLog> found;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(path_, error)) {
+    const std::string folder = entry.path().string();
+    std::ifstream file(folder + kFenceFile, std::ios::binary);
+    FencedLog fenced;
+    if (std::filesystem::exists(folder + kShippedFile, error) || !file ||
+        !fenced.fence.ParseFromIstream(&file)) {
+      continue;
+    }
+    absl::StatusOr<std::shared_ptr<RankLog>> log = RankLog::Open(folder, limits_);
+    if (!log.ok()) {
+      LASP_LOG(kWarning, "a rank's log cannot be read", {{"error", log.status().message()}});
+      continue;
+    }
+    fenced.log = *std::move(log);
+    fenced.log->Close();
+    found.push_back(std::move(fenced));
+  }
+  return found;
+}
+
+void LogFolder::MarkShipped(const RankLog& log) { std::ofstream(log.folder() + kShippedFile); }
+
+void LogFolder::RemoveOlderThan(absl::Duration age) const {
+  const auto oldest =
+      std::filesystem::file_time_type::clock::now() - absl::ToChronoNanoseconds(age);
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(path_, error)) {
+    // The folder's own time changes as files come and go, the newest file's with every line.
+    auto newest = std::filesystem::last_write_time(entry.path(), error);
+    for (const auto& file : std::filesystem::directory_iterator(entry.path(), error)) {
+      newest = std::max(newest, std::filesystem::last_write_time(file.path(), error));
+    }
+    if (!error && newest < oldest) {
+      std::filesystem::remove_all(entry.path(), error);
+    }
+  }
+}
+
+}  // namespace lasp::worker

@@ -1,0 +1,148 @@
+#include "worker/agent/log_shipper.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "proto/rpc/log.h"
+
+namespace lasp::worker {
+namespace {
+
+// What lies in a stream that still works this long after has arrived.
+constexpr absl::Duration kArrivalTime = absl::Seconds(30);
+
+}  // namespace
+
+LogShipper::LogShipper(int64_t bytes_per_second, const Clock* clock)
+    : bytes_per_second_(bytes_per_second),
+      clock_(clock),
+      budget_bytes_(static_cast<double>(bytes_per_second)),
+      refilled_at_(clock->Monotonic()) {}
+
+bool LogShipper::SameRank(const lasp::v1::Fence& a, const lasp::v1::Fence& b) {
+  return a.rank() == b.rank() && a.generation() == b.generation() && a.uid() == b.uid();
+}
+
+void LogShipper::Add(FencedLog log) {
+  auto shipped = std::make_shared<Shipped>();
+  shipped->fenced = std::move(log);
+  shipped->marked_at = clock_->Monotonic();
+  MutexLock lock(&mutex_);
+  logs_.push_back(std::move(shipped));
+}
+
+void LogShipper::BeginSession() {
+  const absl::Duration now = clock_->Monotonic();
+  MutexLock lock(&mutex_);
+  for (const auto& log : logs_) {
+    log->position = log->arrived;
+    log->marked = log->arrived;
+    log->marked_at = now;
+  }
+}
+
+void LogShipper::SetPosition(const lasp::v1::Fence& fence, int64_t offset) {
+  const absl::Duration now = clock_->Monotonic();
+  MutexLock lock(&mutex_);
+  for (const auto& log : logs_) {
+    if (SameRank(log->fenced.fence, fence)) {
+      log->position = offset;
+      log->arrived = offset;
+      log->marked = offset;
+      log->marked_at = now;
+    }
+  }
+}
+
+void LogShipper::Refill(absl::Duration now) {
+  const double limit = static_cast<double>(bytes_per_second_);
+  budget_bytes_ =
+      std::min(limit, budget_bytes_ + absl::ToDoubleSeconds(now - refilled_at_) * limit);
+  refilled_at_ = now;
+}
+
+void LogShipper::NoteArrivals(absl::Duration now) {
+  const auto complete = [now](const std::shared_ptr<Shipped>& log) {
+    if (now - log->marked_at < kArrivalTime) {
+      return false;
+    }
+    log->arrived = log->marked;
+    log->marked = log->position;
+    log->marked_at = now;
+    // Asked before the end is read, since nothing is appended afterwards.
+    if (!log->fenced.log->closed() || log->arrived < log->fenced.log->end()) {
+      return false;
+    }
+    LogFolder::MarkShipped(*log->fenced.log);
+    return true;
+  };
+  logs_.erase(std::remove_if(logs_.begin(), logs_.end(), complete), logs_.end());
+}
+
+std::optional<lasp::v1::LogChunk> LogShipper::Next() {
+  const absl::Duration now = clock_->Monotonic();
+  std::vector<std::pair<std::shared_ptr<Shipped>, int64_t>> candidates;
+  {
+    MutexLock lock(&mutex_);
+    Refill(now);
+    NoteArrivals(now);
+    if (budget_bytes_ <= 0) {
+      return std::nullopt;
+    }
+    for (size_t i = 0; i < logs_.size(); ++i) {
+      const auto& log = logs_[(turn_ + i) % logs_.size()];
+      if (log->position < log->fenced.log->end()) {
+        candidates.emplace_back(log, log->position);
+      }
+    }
+  }
+  // The disk is read without the lock.
+  for (const auto& [log, position] : candidates) {
+    absl::StatusOr<RankLog::Piece> piece = log->fenced.log->Read(position, kMaxLogChunkBytes);
+    MutexLock lock(&mutex_);
+    if (log->position != position) {
+      continue;  // moved by SetPosition or BeginSession meanwhile
+    }
+    if (!piece.ok()) {
+      if (!absl::IsAborted(piece.status())) {
+        LASP_LOG(kError, "a rank's log cannot be read", {{"error", piece.status().message()}});
+        log->position = log->fenced.log->end();
+      }
+      continue;
+    }
+    dropped_bytes_ += piece->offset - position;
+    log->position = piece->offset + static_cast<int64_t>(piece->data.size());
+    if (piece->data.empty()) {
+      continue;
+    }
+    const auto place = std::find(logs_.begin(), logs_.end(), log);
+    turn_ = static_cast<size_t>(place - logs_.begin()) + 1;
+    budget_bytes_ -= static_cast<double>(piece->data.size());
+    sent_bytes_ += static_cast<int64_t>(piece->data.size());
+    lasp::v1::LogChunk chunk;
+    *chunk.mutable_fence() = log->fenced.fence;
+    chunk.set_offset(piece->offset);
+    chunk.set_data(std::move(piece->data));
+    return chunk;
+  }
+  return std::nullopt;
+}
+
+bool LogShipper::AllSent() const {
+  MutexLock lock(&mutex_);
+  return std::all_of(logs_.begin(), logs_.end(), [](const std::shared_ptr<Shipped>& log) {
+    return log->position >= log->fenced.log->end();
+  });
+}
+
+int64_t LogShipper::sent_bytes() const {
+  MutexLock lock(&mutex_);
+  return sent_bytes_;
+}
+
+int64_t LogShipper::dropped_bytes() const {
+  MutexLock lock(&mutex_);
+  return dropped_bytes_;
+}
+
+}  // namespace lasp::worker

@@ -1,0 +1,137 @@
+// lasp-worker: the agent of one host.
+#include <signal.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <memory>
+
+#include "proto/rpc/channel.h"
+#include "proto/rpc/clock.h"
+#include "proto/rpc/flag_arguments.h"
+#include "proto/rpc/log.h"
+#include "proto/rpc/metrics_exposer.h"
+#include "proto/rpc/process_metrics.h"
+#include "proto/rpc/status_macros.h"
+#include "worker/agent/agent.h"
+#include "worker/agent/coordinator_client.h"
+#include "worker/agent/flags.h"
+#include "worker/agent/health_server.h"
+#include "worker/agent/rank_environment.h"
+#include "worker/agent/work_folder.h"
+
+namespace lasp::worker {
+namespace {
+
+constexpr absl::Duration kLeftoverTime = absl::Seconds(10);
+// After the last rank has left: for its exit and the end of its log to reach the coordinator.
+constexpr absl::Duration kFarewellTime = absl::Seconds(5);
+
+sigset_t EndSignals() {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGTERM);
+  sigaddset(&set, SIGINT);
+  return set;
+}
+
+// Whether a signal to end came within `timeout`.
+bool WaitForSignal(absl::Duration timeout) {
+  const sigset_t set = EndSignals();
+  const timespec wait = absl::ToTimespec(timeout);
+  return sigtimedwait(&set, nullptr, &wait) > 0;
+}
+
+// Until the ranks have left, and the coordinator knows. A further signal cuts short.
+void DrainAndLeave(Agent* agent, CoordinatorClient* client, absl::Duration drain_timeout) {
+  constexpr absl::Duration kPoll = absl::Milliseconds(50);
+  // Ranks that overstay are killed by the supervisor; this bound only covers ones that cannot be.
+  absl::Duration deadline = SystemClock().Monotonic() + drain_timeout + kFarewellTime;
+  agent->Drain();
+  while (!agent->WaitUntilNoRanks(absl::ZeroDuration()) && SystemClock().Monotonic() < deadline) {
+    if (WaitForSignal(kPoll)) {
+      LASP_LOG(kWarning, "a second signal: killing the ranks");
+      agent->Kill("the worker was told to end at once");
+      deadline = SystemClock().Monotonic() + kFarewellTime;
+    }
+  }
+  deadline = SystemClock().Monotonic() + kFarewellTime;
+  while (agent->connected() && !agent->AllReported() && SystemClock().Monotonic() < deadline &&
+         !WaitForSignal(kPoll)) {
+  }
+  client->Finish(kFarewellTime);
+}
+
+absl::Status Serve(const CommandLine& line) {
+  LASP_ASSIGN_OR_RETURN(const auto folder, WorkFolder::Open(line.work_dir));
+  LASP_ASSIGN_OR_RETURN(const std::string worker_id, folder->WorkerId(line.worker_id));
+  const RankLedger ledger(folder->ranks());
+  LASP_RETURN_IF_ERROR(ledger.KillLeftovers(kLeftoverTime).status());
+
+  LASP_ASSIGN_OR_RETURN(const auto exposer, MetricsExposer::Create(line.metrics_address));
+  LASP_ASSIGN_OR_RETURN(const auto health, HealthServer::Start(line.health_address));
+  const auto process_metrics = std::make_shared<ProcessMetrics>("lasp-worker");
+  const auto rank_metrics = std::make_shared<RankMetrics>(worker_id, &SystemClock());
+  const auto agent_metrics = std::make_shared<AgentMetrics>(line.cpu_slots, rank_metrics.get());
+  exposer->Add(process_metrics);
+  exposer->Add(rank_metrics);
+  exposer->Add(agent_metrics);
+
+  RankLogs logs({.folder = folder->logs(),
+                 .limits = line.log_limits,
+                 .ship_bytes_per_second = line.log_ship_bytes_per_second,
+                 .retention = line.retain_logs},
+                &SystemClock());
+  AgentOptions options;
+  options.worker_id = worker_id;
+  options.drain_timeout = line.drain_timeout;
+  options.supervisor = {.rank_binary = line.rank_binary,
+                        .slots = line.cpu_slots,
+                        .threads_a_rank = std::max(1, AvailableCores() / line.cpu_slots),
+                        .path_roots = line.path_roots,
+                        .rank_address = line.rank_address,
+                        .dump_directory = line.dump_directory,
+                        .environment = OwnEnvironment()};
+  Agent agent(options, &ledger, &logs, rank_metrics.get(), agent_metrics.get(), &SystemClock());
+  CoordinatorClient client(line.server, &agent,
+                           [&health](bool connected) { health->SetReady(connected); });
+
+  std::printf("%s\n", ServingLine({{"worker_id", worker_id},
+                                   {"server", line.server},
+                                   {"health_address", health->address()},
+                                   {"metrics_address", exposer->address()},
+                                   {"rank_address", line.rank_address},
+                                   {"work_dir", line.work_dir}})
+                          .c_str());
+  std::fflush(stdout);
+  LASP_LOG(kInfo, "serving", {{"worker", worker_id}, {"slots", line.cpu_slots}});
+  while (!WaitForSignal(absl::Hours(1))) {
+  }
+  LASP_LOG(kInfo, "draining");
+  DrainAndLeave(&agent, &client, line.drain_timeout);
+  return absl::OkStatus();
+}
+
+int Main(int argc, char** argv) {
+  const absl::StatusOr<CommandLine> line = ReadCommandLine(argc, argv);
+  if (!line.ok()) {
+    std::fprintf(stderr, "lasp-worker: %s\n", std::string(line.status().message()).c_str());
+    return 2;
+  }
+  // Before the first thread: all inherit it, and the main thread alone takes the signals.
+  const sigset_t set = EndSignals();
+  pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+  InitializeLog({.level = line->log_level, .component = "lasp-worker", .fields = {}});
+  RouteGrpcLog();
+  const absl::Status served = Serve(*line);
+  if (!served.ok()) {
+    LASP_LOG(kError, served.message());
+    return absl::IsInvalidArgument(served) ? 2 : 1;
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace lasp::worker
+
+int main(int argc, char** argv) { return lasp::worker::Main(argc, argv); }

@@ -1,0 +1,71 @@
+#include "worker/agent/rank_environment.h"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+
+namespace lasp::worker {
+namespace {
+
+constexpr absl::string_view kNames[] = {
+    "PATH", "LD_LIBRARY_PATH", "HOME",          "TMPDIR",       "LANG",
+    "TZ",   "ASAN_OPTIONS",    "UBSAN_OPTIONS", "LSAN_OPTIONS", "TSAN_OPTIONS",
+};
+constexpr absl::string_view kPrefixes[] = {"NCCL_", "CUDA_", "OMP_", "OPENBLAS_", "LASP_", "LC_"};
+// Set below, or not for ranks to see.
+constexpr absl::string_view kLeftOut[] = {"OMP_WAIT_POLICY", "OMP_NUM_THREADS",
+                                          "OPENBLAS_NUM_THREADS", "LASP_TOKEN"};
+
+bool Contains(const absl::string_view* begin, const absl::string_view* end,
+              absl::string_view name) {
+  return std::find(begin, end, name) != end;
+}
+
+bool Passes(absl::string_view name) {
+  if (Contains(std::begin(kLeftOut), std::end(kLeftOut), name)) {
+    return false;
+  }
+  return Contains(std::begin(kNames), std::end(kNames), name) ||
+         std::any_of(std::begin(kPrefixes), std::end(kPrefixes),
+                     [name](absl::string_view prefix) { return absl::StartsWith(name, prefix); });
+}
+
+}  // namespace
+
+int AvailableCores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof(set), &set) != 0) {
+    return 1;
+  }
+  return std::max(1, CPU_COUNT(&set));
+}
+
+std::vector<std::string> RankEnvironment(const std::vector<std::string>& inherited, int threads) {
+  std::vector<std::string> environment;
+  for (const std::string& entry : inherited) {
+    const absl::string_view name = absl::string_view(entry).substr(0, entry.find('='));
+    if (Passes(name)) {
+      environment.push_back(entry);
+    }
+  }
+  environment.push_back("OMP_WAIT_POLICY=passive");
+  environment.push_back(absl::StrCat("OMP_NUM_THREADS=", threads));
+  environment.push_back(absl::StrCat("OPENBLAS_NUM_THREADS=", threads));
+  return environment;
+}
+
+std::vector<std::string> OwnEnvironment() {
+  std::vector<std::string> copy;
+  for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
+    copy.emplace_back(*entry);
+  }
+  return copy;
+}
+
+}  // namespace lasp::worker

@@ -1,0 +1,21 @@
+// The environment of a rank: an allow-list, so that what an operator exports for the agent (tokens
+// among it) does not reach the processes that run jobs.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace lasp::worker {
+
+// CPU cores this process may use.
+int AvailableCores();
+
+// `inherited` is environ's form, entries NAME=VALUE. Keeps what a rank needs and sets its BLAS and
+// OpenMP threads to `threads`, waiting passively: ranks that share cores and spin while they wait
+// run at half the speed.
+std::vector<std::string> RankEnvironment(const std::vector<std::string>& inherited, int threads);
+
+// environ, copied.
+std::vector<std::string> OwnEnvironment();
+
+}  // namespace lasp::worker

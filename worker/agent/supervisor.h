@@ -1,0 +1,133 @@
+// Starts, watches and ends the ranks of one agent. One thread does it all: it forks (and lives as
+// long as the agent, since the kernel kills a rank when the thread that forked it ends), speaks
+// with the ranks, and learns of a death at once from the process's descriptor.
+#pragma once
+
+#include <atomic>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "lasp/internal/v1/rank_channel.pb.h"
+#include "lasp/v1/worker_service.pb.h"
+#include "proto/rpc/mutex.h"
+#include "proto/spec/unique_fd.h"
+#include "worker/agent/rank_ledger.h"
+#include "worker/agent/rank_link.h"
+#include "worker/agent/rank_logs.h"
+#include "worker/agent/rank_observer.h"
+#include "worker/agent/rank_process.h"
+
+namespace lasp::worker {
+
+struct SupervisorOptions {
+  std::string rank_binary;
+  int slots = 1;
+  // BLAS and OpenMP threads of one rank.
+  int threads_a_rank = 1;
+  // Passed on to ranks, see Setup.
+  std::vector<std::string> path_roots;
+  std::string rank_address = "127.0.0.1";
+  std::string dump_directory;
+  // Entries NAME=VALUE the ranks' own environment is chosen from.
+  std::vector<std::string> environment;
+};
+
+// A rank that is alive, and what the coordinator must hear again after a reconnect.
+struct LiveRank {
+  lasp::v1::RankStatus status;
+  // Empty until the rank has said it.
+  std::string address;
+};
+
+// Thread-safe. Calls return at once; what comes of them is told to the observer.
+class Supervisor {
+ public:
+  // `ledger`, `logs` and `observer` outlive it.
+  Supervisor(SupervisorOptions options, const RankLedger* ledger, RankLogs* logs,
+             RankObserver* observer);
+  // Kills what still runs.
+  ~Supervisor();
+  Supervisor(const Supervisor&) = delete;
+  Supervisor& operator=(const Supervisor&) = delete;
+
+  // Starts a rank. Of a fence that runs already: nothing; of one that has ended: its end is told
+  // again. An older rank in the slot, or of an older generation of the job, is killed first.
+  void Launch(const lasp::v1::Assignment& assignment);
+  void SetPeers(const lasp::v1::PeerAddresses& peers);
+  void Train(const lasp::v1::Start& start);
+  // A rank that is not here is told as ended.
+  void Stop(const lasp::v1::Stop& stop);
+  // Every rank: at a step boundary, or killed after `grace`.
+  void DrainAll(absl::Duration grace);
+  void KillAll(const std::string& reason);
+
+  std::vector<LiveRank> Ranks() const;
+  // False when the time ran out before the last rank was gone.
+  bool WaitUntilEmpty(absl::Duration timeout) const;
+
+ private:
+  friend class SupervisorTestPeer;
+
+  struct Rank {
+    lasp::v1::Assignment assignment;
+    RankProcess process;
+    std::unique_ptr<RankLink> link;
+    std::optional<lasp::internal::v1::RankFinished> finished;
+    int64_t last_step = 0;
+    // When it is killed, and why.
+    absl::Duration kill_at = absl::InfiniteDuration();
+    std::string kill_reason;
+    bool killed = false;
+  };
+
+  void Post(std::function<void()> command);
+  void Run();
+  void RunCommands();
+  void HandleEvent(uint64_t key, uint32_t events);
+  absl::Duration NextDeadline() const;
+  void KillOverdue();
+
+  // All below run on the thread.
+  void DoLaunch(const lasp::v1::Assignment& assignment);
+  absl::Status StartRank(const lasp::v1::Assignment& assignment);
+  void DrainRank(Rank* rank, absl::Duration grace, const std::string& reason);
+  void KillRank(Rank* rank, const std::string& reason);
+  void SendTo(Rank* rank, const lasp::internal::v1::ToRank& message);
+  void Receive(Rank* rank);
+  void HandleMessage(Rank* rank, const lasp::internal::v1::FromRank& message);
+  void Reap(int slot);
+  void Tell(lasp::v1::RankExited exited);
+  const lasp::v1::RankExited* FindEnded(const lasp::v1::Fence& fence) const;
+  Rank* Find(const lasp::v1::Fence& fence);
+  void Watch(int descriptor, int slot, int kind, uint32_t events, bool modify = false);
+  void UpdateView(int slot, const std::function<void(LiveRank*)>& change);
+
+  const SupervisorOptions options_;
+  const RankLedger* const ledger_;
+  RankLogs* const logs_;
+  RankObserver* const observer_;
+  UniqueFd epoll_;
+  UniqueFd wake_;
+  std::atomic<bool> stopping_{false};
+
+  // The thread's own: ranks by slot, assignments that wait for their slot, the latest ends.
+  std::map<int, std::unique_ptr<Rank>> ranks_;
+  std::map<int, lasp::v1::Assignment> waiting_;
+  std::deque<lasp::v1::RankExited> ended_;
+
+  mutable Mutex mutex_;
+  mutable CondVar changed_;
+  std::deque<std::function<void()>> commands_ GUARDED_BY(mutex_);
+  std::map<int, LiveRank> views_ GUARDED_BY(mutex_);
+  std::thread thread_;
+};
+
+}  // namespace lasp::worker
