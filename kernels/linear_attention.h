@@ -119,7 +119,8 @@ struct LocalStateGradientArgs {
   HeadsView<const T> q;
   HeadsView<const T> output_gradient;  // do
   T* state_gradient = nullptr;         // dKV_loc: [batch, heads, StateRows, value_size]
-  // BlockStateElements: the gradient of the local state after each block; null: not kept.
+  // BlockStateElements: the gradient of the local state after each block, as IntraGradients wants
+  // it (with LRPE, its origin at the block's first token); null: not kept.
   T* block_state_gradients = nullptr;
 };
 

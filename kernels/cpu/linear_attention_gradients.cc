@@ -124,14 +124,14 @@ class BlockGradients {
     }
   }
 
-  // With R the gradient of the state after the block, moved back to the block's start:
+  // With R the gradient of the state after the block, its origin at the block's start:
   // dK = diag(lambda^{L-1-j}) V R^T + score_gradient^T Q
   // dV = diag(lambda^{L-1-j}) K R + scores^T dO
   void KeyAndValueGradients() {
     if (has_state_gradient_) {
       const T* const scale = head_.KeyScale(block_.length);
-      head_.MoveBack(block_.length, 1.0, StateAt(args_.block_state_gradients), shape_.value_size,
-                     state_gradient_, sizes_.value_stride);
+      LoadTile(sizes_.state_rows, shape_.value_size, StateAt(args_.block_state_gradients),
+               shape_.value_size, state_gradient_);
       KeyFromValue(values_, scale, state_gradient_);
       if (theta_sum_ != nullptr) {  // keys against the outgoing gradient: distance L - j
         head_.AddTheta(block_.length, k_, block_.start, key_gradient_,
@@ -219,13 +219,11 @@ class BlockGradients {
   }
 
   // Theta's gradient of the pairs whose query lies after the block and whose key before it, each of
-  // which counts the block's length: both states with their origin at the block's end.
+  // which counts the block's length: R_a . p_b - R_b . p_a for p = lambda^L S, R as above.
   void CrossingStates() {
-    head_.MoveAhead(block_.length, head_.Decay(block_.length), state_, sizes_.value_stride, state_,
-                    sizes_.value_stride);
-    AddThetaStates(shape_.key_size, shape_.value_size, static_cast<double>(block_.length),
-                   StateAt(args_.block_state_gradients), shape_.value_size, state_,
-                   sizes_.value_stride, theta_sum_);
+    const double weight = static_cast<double>(block_.length) * head_.Decay(block_.length);
+    AddThetaStates(shape_.key_size, shape_.value_size, weight, state_gradient_, sizes_.value_stride,
+                   state_, sizes_.value_stride, theta_sum_);
   }
 
   const IntraGradientsArgs<T>& args_;

@@ -62,25 +62,12 @@ void AttentionHead<T>::StoreKeys(int64_t length, const T* tile, bool accumulate,
 }
 
 template <typename T>
-void AttentionHead<T>::MoveAhead(int64_t length, double decay, const T* in, int64_t in_stride,
-                                 T* out, int64_t out_stride) const {
-  Move(BlockTurn(length), decay, in, in_stride, out, out_stride);
-}
-
-template <typename T>
-void AttentionHead<T>::MoveBack(int64_t length, double decay, const T* in, int64_t in_stride,
-                                T* out, int64_t out_stride) const {
-  Move(length == kLinearAttentionBlock ? full_turn_back_ : last_turn_back_, decay, in, in_stride,
-       out, out_stride);
-}
-
-template <typename T>
-void AttentionHead<T>::Move(const Turn& turn, double decay, const T* in, int64_t in_stride, T* out,
-                            int64_t out_stride) const {
+void AttentionHead<T>::Move(const Turn& turn, double decay, const T* in, int64_t in_stride,
+                            const T* addend, T* out, int64_t out_stride) const {
   if (rotary()) {
-    TurnState(key_size_, value_size_, turn, decay, in, in_stride, out, out_stride);
+    TurnState(key_size_, value_size_, turn, decay, in, in_stride, addend, out, out_stride);
   } else {
-    DecayState(key_size_, value_size_, decay, in, in_stride, out, out_stride);
+    DecayState(key_size_, value_size_, decay, in, in_stride, addend, out, out_stride);
   }
 }
 

@@ -50,20 +50,18 @@ class AttentionHead {
   void StoreKeys(int64_t length, const T* tile, bool accumulate, Rows<T> target,
                  int64_t start) const;
 
-  // out = lambda^tokens * in, its origin moved `length` tokens ahead or back; strides in elements.
-  // `length` is that of a block of this slice.
-  void MoveAhead(int64_t length, double decay, const T* in, int64_t in_stride, T* out,
-                 int64_t out_stride) const;
-  void MoveBack(int64_t length, double decay, const T* in, int64_t in_stride, T* out,
-                int64_t out_stride) const;
-
-  // As above by any turn (ignored without LRPE).
-  void Move(const Turn& turn, double decay, const T* in, int64_t in_stride, T* out,
+  // out = decay * in + addend, its origin moved by `turn` where the layer has LRPE. `addend` has
+  // out's stride, and may be null; `out` may be either of the inputs. Strides are in elements.
+  void Move(const Turn& turn, double decay, const T* in, int64_t in_stride, const T* addend, T* out,
             int64_t out_stride) const;
 
-  // The turn of a block of this slice.
+  // The turn over a block of this slice (empty without LRPE), ahead and back.
   const Turn& BlockTurn(int64_t length) const {
     return length == kLinearAttentionBlock ? full_turn_ : last_turn_;
+  }
+
+  const Turn& BlockTurnBack(int64_t length) const {
+    return length == kLinearAttentionBlock ? full_turn_back_ : last_turn_back_;
   }
 
   // AddThetaRows of rotary.h on a block's rows.

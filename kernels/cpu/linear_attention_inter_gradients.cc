@@ -16,53 +16,53 @@ void AddInterQueryGradients(const AddInterQueryGradientsArgs<T>& args) {
       learned ? static_cast<size_t>(shape.batch * shape.heads * shape.key_size) : 0);
   const int64_t scratch_elements =
       sizes.tables + sizes.keys + sizes.values + sizes.state + sizes.state_transposed;
-  ForEachHead<T>(shape, scratch_elements,
-                 [&](int64_t pair, int64_t batch, int64_t head_index, Scratch<T>& scratch) {
-                   const AttentionHead<T> head(shape, head_index, scratch.Take(sizes.tables));
-                   T* const query_gradient = scratch.Take(sizes.keys);
-                   T* const output_gradient = scratch.Take(sizes.values);
-                   T* const state = scratch.Take(sizes.state);
-                   T* const state_transposed = scratch.Take(sizes.state_transposed);
-                   const T* const state_in =
-                       args.state_in + pair * sizes.state_rows * shape.value_size;
-                   const Rows<const T> q = RowsOf(args.q, batch, head_index);
-                   const Rows<const T> d_o = RowsOf(args.output_gradient, batch, head_index);
-                   const Rows<T> d_q = RowsOf(args.q_gradient, batch, head_index);
-                   // From the slice's start to the block's.
-                   Turn turn = head.rotary() ? Turn::None(shape.key_size) : Turn{};
-                   T scale[kLinearAttentionBlock];
-                   for (int64_t index = 0; index < blocks; ++index) {
-                     const Block block = BlockAt(shape, index);
-                     if (!FarScale(head, block.start + 1, block.length, scale)) {
-                       break;
-                     }
-                     if (head.rotary() || index == 0) {
-                       if (index > 0) {
-                         turn.Advance(head.BlockTurn(kLinearAttentionBlock));
-                       }
-                       head.Move(turn, 1.0, state_in, shape.value_size, state, sizes.value_stride);
-                       TransposeTile(sizes.state_rows, shape.value_size, state, state_transposed);
-                     }
-                     LoadTile(block.length, shape.value_size, d_o.At(block.start), d_o.stride,
-                              output_gradient);
-                     TileGemm<T>({.m = block.length,
-                                  .n = sizes.state_rows,
-                                  .k = shape.value_size,
-                                  .a = output_gradient,
-                                  .a_stride = sizes.value_stride,
-                                  .b = state_transposed,
-                                  .b_stride = sizes.key_stride,
-                                  .c = query_gradient,
-                                  .c_stride = sizes.key_stride,
-                                  .row_scale = scale});
-                     head.StoreKeys(block.length, query_gradient, true, d_q, block.start);
-                     if (learned) {  // the distance from the slice's start
-                       head.AddTheta(block.length, q, block.start, query_gradient,
-                                     static_cast<double>(block.start), 1,
-                                     theta_sums.data() + pair * shape.key_size);
-                     }
-                   }
-                 });
+  ForEachHead<T>(
+      shape, scratch_elements,
+      [&](int64_t pair, int64_t batch, int64_t head_index, Scratch<T>& scratch) {
+        const AttentionHead<T> head(shape, head_index, scratch.Take(sizes.tables));
+        T* const query_gradient = scratch.Take(sizes.keys);
+        T* const output_gradient = scratch.Take(sizes.values);
+        T* const state = scratch.Take(sizes.state);
+        T* const state_transposed = scratch.Take(sizes.state_transposed);
+        const T* const state_in = args.state_in + pair * sizes.state_rows * shape.value_size;
+        const Rows<const T> q = RowsOf(args.q, batch, head_index);
+        const Rows<const T> d_o = RowsOf(args.output_gradient, batch, head_index);
+        const Rows<T> d_q = RowsOf(args.q_gradient, batch, head_index);
+        // From the slice's start to the block's.
+        Turn turn = head.rotary() ? Turn::None(shape.key_size) : Turn{};
+        T scale[kLinearAttentionBlock];
+        for (int64_t index = 0; index < blocks; ++index) {
+          const Block block = BlockAt(shape, index);
+          if (!FarScale(head, block.start + 1, block.length, scale)) {
+            break;
+          }
+          if (head.rotary() || index == 0) {
+            if (index > 0) {
+              turn.Advance(head.BlockTurn(kLinearAttentionBlock));
+            }
+            head.Move(turn, 1.0, state_in, shape.value_size, nullptr, state, sizes.value_stride);
+            TransposeTile(sizes.state_rows, shape.value_size, state, state_transposed);
+          }
+          LoadTile(block.length, shape.value_size, d_o.At(block.start), d_o.stride,
+                   output_gradient);
+          TileGemm<T>({.m = block.length,
+                       .n = sizes.state_rows,
+                       .k = shape.value_size,
+                       .a = output_gradient,
+                       .a_stride = sizes.value_stride,
+                       .b = state_transposed,
+                       .b_stride = sizes.key_stride,
+                       .c = query_gradient,
+                       .c_stride = sizes.key_stride,
+                       .row_scale = scale});
+          head.StoreKeys(block.length, query_gradient, true, d_q, block.start);
+          if (learned) {  // the distance from the slice's start
+            head.AddTheta(block.length, q, block.start, query_gradient,
+                          static_cast<double>(block.start), 1,
+                          theta_sums.data() + pair * shape.key_size);
+          }
+        }
+      });
   if (learned) {
     AddThetaSums(shape, theta_sums.data(), args.theta_gradient);
   }
@@ -111,8 +111,8 @@ void AddInterKeyValueGradients(const AddInterKeyValueGradientsArgs<T>& args) {
             if (head.rotary()) {
               turn.Advance(head.BlockTurn(block.length));
             }
-            head.Move(turn.Reversed(), 1.0, state_gradient_in, shape.value_size, state_gradient,
-                      sizes.value_stride);
+            head.Move(turn.Reversed(), 1.0, state_gradient_in, shape.value_size, nullptr,
+                      state_gradient, sizes.value_stride);
             TransposeTile(sizes.state_rows, shape.value_size, state_gradient,
                           state_gradient_transposed);
           }
@@ -151,7 +151,7 @@ void AddInterKeyValueGradients(const AddInterKeyValueGradientsArgs<T>& args) {
           const Turn whole =
               Turn::Of(shape.theta + head_index * shape.key_size, shape.key_size, shape.tokens);
           head.Move(whole, head.Decay(shape.tokens), args.state_in + state_offset, shape.value_size,
-                    state, sizes.value_stride);
+                    nullptr, state, sizes.value_stride);
           AddThetaStates(shape.key_size, shape.value_size, static_cast<double>(shape.tokens),
                          state_gradient_in, shape.value_size, state, sizes.value_stride, theta_sum);
         }

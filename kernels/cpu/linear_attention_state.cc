@@ -3,56 +3,89 @@
 
 namespace lasp::kernels::cpu {
 
+namespace {
+
+// The recurrence of one head over its blocks.
+template <typename T>
+class Recurrence {
+ public:
+  Recurrence(const LinearAttentionShape& shape, const TileSizes<T>& sizes, int64_t head_index,
+             Scratch<T>& scratch)
+      : shape_(shape),
+        sizes_(sizes),
+        head_(shape, head_index, scratch.Take(sizes.tables)),
+        keys_(scratch.Take(sizes.keys)),
+        values_(scratch.Take(sizes.values)),
+        increment_(scratch.Take(sizes.state)),
+        state_(scratch.Take(sizes.state)) {
+    std::fill_n(state_, sizes.state, T{0});
+  }
+
+  static int64_t ScratchElements(const TileSizes<T>& sizes) {
+    return sizes.tables + sizes.keys + sizes.values + 2 * sizes.state;
+  }
+
+  const AttentionHead<T>& head() const { return head_; }
+
+  // state = lambda^L state + K^T diag(scale) V over a block's rows of the keys (or queries) and
+  // values, then its origin moves by `turn`.
+  void Advance(const Block& block, Rows<const T> k, Rows<const T> v, const T* scale,
+               const Turn& turn) {
+    head_.LoadKeys(block.length, k, block.start, keys_);
+    ScaleRows(block.length, sizes_.state_rows, scale, keys_, keys_);
+    LoadTile(block.length, shape_.value_size, v.At(block.start), v.stride, values_);
+    TileGemm<T>({.m = sizes_.state_rows,
+                 .n = shape_.value_size,
+                 .k = block.length,
+                 .a = keys_,
+                 .a_stride = sizes_.key_stride,
+                 .transpose_a = true,
+                 .b = values_,
+                 .b_stride = sizes_.value_stride,
+                 .c = increment_,
+                 .c_stride = sizes_.value_stride});
+    head_.Move(turn, head_.Decay(block.length), state_, sizes_.value_stride, increment_, state_,
+               sizes_.value_stride);
+  }
+
+  void Store(T* target) const {
+    StoreTile(sizes_.state_rows, shape_.value_size, state_, false, target, shape_.value_size);
+  }
+
+ private:
+  const LinearAttentionShape& shape_;
+  const TileSizes<T>& sizes_;
+  AttentionHead<T> head_;
+  T* keys_;
+  T* values_;
+  T* increment_;
+  T* state_;
+};
+
+}  // namespace
+
 template <typename T>
 void LocalState(const LocalStateArgs<T>& args) {
   const LinearAttentionShape& shape = args.shape;
   const TileSizes<T> sizes(shape);
   const int64_t blocks = BlockCount(shape);
   const int64_t state_elements = sizes.state_rows * shape.value_size;
-  const int64_t scratch_elements = sizes.tables + sizes.keys + sizes.values + sizes.state;
   ForEachHead<T>(
-      shape, scratch_elements,
+      shape, Recurrence<T>::ScratchElements(sizes),
       [&](int64_t pair, int64_t batch, int64_t head_index, Scratch<T>& scratch) {
-        const AttentionHead<T> head(shape, head_index, scratch.Take(sizes.tables));
-        T* const keys = scratch.Take(sizes.keys);
-        T* const values = scratch.Take(sizes.values);
-        T* const state = scratch.Take(sizes.state);
+        Recurrence<T> recurrence(shape, sizes, head_index, scratch);
+        const AttentionHead<T>& head = recurrence.head();
         const Rows<const T> k = RowsOf(args.k, batch, head_index);
         const Rows<const T> v = RowsOf(args.v, batch, head_index);
-        std::fill_n(state, sizes.state, T{0});
         for (int64_t index = 0; index < blocks; ++index) {
           const Block block = BlockAt(shape, index);
           if (args.block_states != nullptr) {
-            StoreTile(sizes.state_rows, shape.value_size, state, false,
-                      args.block_states + (pair * blocks + index) * state_elements,
-                      shape.value_size);
+            recurrence.Store(args.block_states + (pair * blocks + index) * state_elements);
           }
-          // state = lambda^L state + K^T diag(lambda^{L-1-j}) V, then its origin moves to the next
-          // block.
-          head.LoadKeys(block.length, k, block.start, keys);
-          ScaleRows(block.length, sizes.state_rows, head.KeyScale(block.length), keys, keys);
-          LoadTile(block.length, shape.value_size, v.At(block.start), v.stride, values);
-          if (index > 0) {
-            DecayState(sizes.state_rows, shape.value_size, head.Decay(block.length), state,
-                       sizes.value_stride, state, sizes.value_stride);
-          }
-          TileGemm<T>({.m = sizes.state_rows,
-                       .n = shape.value_size,
-                       .k = block.length,
-                       .a = keys,
-                       .a_stride = sizes.key_stride,
-                       .transpose_a = true,
-                       .b = values,
-                       .b_stride = sizes.value_stride,
-                       .c = state,
-                       .c_stride = sizes.value_stride,
-                       .accumulate = true});
-          if (head.rotary()) {
-            head.MoveAhead(block.length, 1.0, state, sizes.value_stride, state, sizes.value_stride);
-          }
+          recurrence.Advance(block, k, v, head.KeyScale(block.length),
+                             head.BlockTurn(block.length));
         }
-        StoreTile(sizes.state_rows, shape.value_size, state, false,
-                  args.state + pair * state_elements, shape.value_size);
+        recurrence.Store(args.state + pair * state_elements);
       });
 }
 
@@ -62,49 +95,25 @@ void LocalStateGradient(const LocalStateGradientArgs<T>& args) {
   const TileSizes<T> sizes(shape);
   const int64_t blocks = BlockCount(shape);
   const int64_t state_elements = sizes.state_rows * shape.value_size;
-  const int64_t scratch_elements = sizes.tables + sizes.keys + sizes.values + sizes.state;
-  ForEachHead<T>(shape, scratch_elements,
-                 [&](int64_t pair, int64_t batch, int64_t head_index, Scratch<T>& scratch) {
-                   const AttentionHead<T> head(shape, head_index, scratch.Take(sizes.tables));
-                   T* const queries = scratch.Take(sizes.keys);
-                   T* const output_gradient = scratch.Take(sizes.values);
-                   T* const gradient = scratch.Take(sizes.state);
-                   const Rows<const T> q = RowsOf(args.q, batch, head_index);
-                   const Rows<const T> d_o = RowsOf(args.output_gradient, batch, head_index);
-                   std::fill_n(gradient, sizes.state, T{0});
-                   for (int64_t index = blocks - 1; index >= 0; --index) {
-                     const Block block = BlockAt(shape, index);
-                     if (args.block_state_gradients != nullptr) {
-                       StoreTile(
-                           sizes.state_rows, shape.value_size, gradient, false,
-                           args.block_state_gradients + (pair * blocks + index) * state_elements,
-                           shape.value_size);
-                     }
-                     // gradient = lambda^L (gradient, moved back over the block) + Q^T
-                     // diag(lambda^{i+1}) dO
-                     head.LoadKeys(block.length, q, block.start, queries);
-                     ScaleRows(block.length, sizes.state_rows, head.QueryScale(), queries, queries);
-                     LoadTile(block.length, shape.value_size, d_o.At(block.start), d_o.stride,
-                              output_gradient);
-                     if (index < blocks - 1) {
-                       head.MoveBack(block.length, head.Decay(block.length), gradient,
-                                     sizes.value_stride, gradient, sizes.value_stride);
-                     }
-                     TileGemm<T>({.m = sizes.state_rows,
-                                  .n = shape.value_size,
-                                  .k = block.length,
-                                  .a = queries,
-                                  .a_stride = sizes.key_stride,
-                                  .transpose_a = true,
-                                  .b = output_gradient,
-                                  .b_stride = sizes.value_stride,
-                                  .c = gradient,
-                                  .c_stride = sizes.value_stride,
-                                  .accumulate = true});
-                   }
-                   StoreTile(sizes.state_rows, shape.value_size, gradient, false,
-                             args.state_gradient + pair * state_elements, shape.value_size);
-                 });
+  const Turn none = shape.theta == nullptr ? Turn{} : Turn::None(shape.key_size);
+  ForEachHead<T>(
+      shape, Recurrence<T>::ScratchElements(sizes),
+      [&](int64_t pair, int64_t batch, int64_t head_index, Scratch<T>& scratch) {
+        Recurrence<T> recurrence(shape, sizes, head_index, scratch);
+        const AttentionHead<T>& head = recurrence.head();
+        const Rows<const T> q = RowsOf(args.q, batch, head_index);
+        const Rows<const T> d_o = RowsOf(args.output_gradient, batch, head_index);
+        for (int64_t index = blocks - 1; index >= 0; --index) {
+          const Block block = BlockAt(shape, index);
+          if (args.block_state_gradients != nullptr) {
+            recurrence.Store(args.block_state_gradients + (pair * blocks + index) * state_elements);
+          }
+          // The origin moves from this block's start to that of the block before, a full one.
+          recurrence.Advance(block, q, d_o, head.QueryScale(),
+                             index > 0 ? head.BlockTurnBack(kLinearAttentionBlock) : none);
+        }
+        recurrence.Store(args.state_gradient + pair * state_elements);
+      });
 }
 
 namespace {
@@ -113,38 +122,34 @@ namespace {
 template <typename T>
 void Hop(const StateHopArgs<T>& args, bool back) {
   const LinearAttentionShape& shape = args.shape;
-  const int64_t rows = StateRows(shape);
-  const int64_t state_elements = rows * shape.value_size;
+  const int64_t state_elements = StateRows(shape) * shape.value_size;
   if (args.state_in == nullptr) {
     if (args.state_out != args.local) {
       std::copy_n(args.local, StateElements(shape), args.state_out);
     }
     return;
   }
-  // The local state is added from a copy, because state_out may be either of the inputs.
   const TileSizes<T> sizes(shape);
-  const int64_t scratch_elements = sizes.tables + sizes.state;
-  ForEachHead<T>(shape, scratch_elements,
+  ForEachHead<T>(shape, sizes.tables + sizes.state,
                  [&](int64_t pair, int64_t /*batch*/, int64_t head_index, Scratch<T>& scratch) {
                    const AttentionHead<T> head(shape, head_index, scratch.Take(sizes.tables));
+                   const double decay = head.Decay(shape.tokens);
+                   const T* const in = args.state_in + pair * state_elements;
+                   const T* const local = args.local + pair * state_elements;
+                   T* const out = args.state_out + pair * state_elements;
+                   if (!head.rotary()) {
+                     DecayState(shape.key_size, shape.value_size, decay, in, shape.value_size,
+                                local, out, shape.value_size);
+                     return;
+                   }
                    T* const moved = scratch.Take(sizes.state);
-                   Turn turn;
-                   if (head.rotary()) {
-                     turn = Turn::Of(shape.theta + head_index * shape.key_size, shape.key_size,
-                                     shape.tokens);
-                     if (back) {
-                       turn = turn.Reversed();
-                     }
-                   }
-                   const int64_t offset = pair * state_elements;
-                   head.Move(turn, head.Decay(shape.tokens), args.state_in + offset,
-                             shape.value_size, moved, sizes.value_stride);
-                   const T* const local = args.local + offset;
-                   T* const out = args.state_out + offset;
-                   if (out != local) {
-                     std::copy_n(local, state_elements, out);
-                   }
-                   StoreTile(rows, shape.value_size, moved, true, out, shape.value_size);
+                   const Turn turn = Turn::Of(shape.theta + head_index * shape.key_size,
+                                              shape.key_size, shape.tokens);
+                   const T* const no_addend = nullptr;
+                   head.Move(back ? turn.Reversed() : turn, decay, in, shape.value_size, no_addend,
+                             moved, sizes.value_stride);
+                   DecayState(2 * shape.key_size, shape.value_size, 1.0, moved, sizes.value_stride,
+                              local, out, shape.value_size);
                  });
 }
 

@@ -96,15 +96,18 @@ void UnrotateRows(int64_t rows, int64_t key_size, const T* cosine, const T* sine
 }
 
 template <typename T>
-void DecayState(int64_t rows, int64_t width, double decay, const T* in, int64_t in_stride, T* out,
-                int64_t out_stride) {
+void DecayState(int64_t rows, int64_t width, double decay, const T* in, int64_t in_stride,
+                const T* addend, T* out, int64_t out_stride) {
   RunVectorised([&]() LASP_ALWAYS_INLINE {
     for (int64_t r = 0; r < rows; ++r) {
       const T* const from = in + r * in_stride;
+      const T* const more = addend == nullptr ? from : addend + r * out_stride;
+      const double share = addend == nullptr ? 0.0 : 1.0;
       T* const to = out + r * out_stride;
 #pragma omp simd
       for (int64_t c = 0; c < width; ++c) {
-        to[c] = static_cast<T>(decay * static_cast<double>(from[c]));
+        to[c] = static_cast<T>(decay * static_cast<double>(from[c]) +
+                               share * static_cast<double>(more[c]));
       }
     }
   });
@@ -112,19 +115,24 @@ void DecayState(int64_t rows, int64_t width, double decay, const T* in, int64_t 
 
 template <typename T>
 void TurnState(int64_t key_size, int64_t width, const Turn& turn, double decay, const T* in,
-               int64_t in_stride, T* out, int64_t out_stride) {
+               int64_t in_stride, const T* addend, T* out, int64_t out_stride) {
   RunVectorised([&]() LASP_ALWAYS_INLINE {
     for (int64_t r = 0; r < key_size; ++r) {
-      const double cosine = decay * turn.cosine[static_cast<size_t>(r)];
-      const double sine = decay * turn.sine[static_cast<size_t>(r)];
+      const double cosine = turn.cosine[static_cast<size_t>(r)];
+      const double sine = turn.sine[static_cast<size_t>(r)];
       const T* const in_a = in + r * in_stride;
       const T* const in_b = in + (key_size + r) * in_stride;
+      const T* const more_a = addend == nullptr ? in_a : addend + r * out_stride;
+      const T* const more_b = addend == nullptr ? in_b : addend + (key_size + r) * out_stride;
+      const double share = addend == nullptr ? 0.0 : 1.0;
       T* const out_a = out + r * out_stride;
       T* const out_b = out + (key_size + r) * out_stride;
 #pragma omp simd
       for (int64_t c = 0; c < width; ++c) {
-        const auto a = static_cast<double>(in_a[c]);
-        const auto b = static_cast<double>(in_b[c]);
+        const double a =
+            decay * static_cast<double>(in_a[c]) + share * static_cast<double>(more_a[c]);
+        const double b =
+            decay * static_cast<double>(in_b[c]) + share * static_cast<double>(more_b[c]);
         out_a[c] = static_cast<T>(a * cosine + b * sine);
         out_b[c] = static_cast<T>(b * cosine - a * sine);
       }
@@ -178,9 +186,9 @@ void AddThetaStates(int64_t key_size, int64_t width, double weight, const T* a, 
   template void RotateRows<T>(int64_t, int64_t, const T*, const T*, const T*, int64_t, T*);        \
   template void UnrotateRows<T>(int64_t, int64_t, const T*, const T*, const T*, bool, T*,          \
                                 int64_t);                                                          \
-  template void DecayState<T>(int64_t, int64_t, double, const T*, int64_t, T*, int64_t);           \
-  template void TurnState<T>(int64_t, int64_t, const Turn&, double, const T*, int64_t, T*,         \
-                             int64_t);                                                             \
+  template void DecayState<T>(int64_t, int64_t, double, const T*, int64_t, const T*, T*, int64_t); \
+  template void TurnState<T>(int64_t, int64_t, const Turn&, double, const T*, int64_t, const T*,   \
+                             T*, int64_t);                                                         \
   template void AddThetaRows<T>(int64_t, int64_t, const T*, const T*, const T*, int64_t, const T*, \
                                 double, double, double*);                                          \
   template void AddThetaStates<T>(int64_t, int64_t, double, const T*, int64_t, const T*, int64_t,  \

@@ -37,16 +37,17 @@ template <typename T>
 void UnrotateRows(int64_t rows, int64_t key_size, const T* cosine, const T* sine, const T* tile,
                   bool accumulate, T* dx, int64_t dx_stride);
 
-// out = decay * in, in fp64; the two may be the same.
+// out = decay * in + addend, in fp64 and rounded once: factors or terms that were rounded on their
+// own, block after block, would drift with the length. `addend` has out's stride, and may be null;
+// `out` may be either of the inputs.
 template <typename T>
-void DecayState(int64_t rows, int64_t width, double decay, const T* in, int64_t in_stride, T* out,
-                int64_t out_stride);
+void DecayState(int64_t rows, int64_t width, double decay, const T* in, int64_t in_stride,
+                const T* addend, T* out, int64_t out_stride);
 
-// out = decay * (in turned), for a state of 2 * key_size rows; the two may be the same. In fp64:
-// rounded factors, applied once a block, would drift with the length.
+// out = (decay * in + addend) turned, for a state of 2 * key_size rows; otherwise as DecayState.
 template <typename T>
 void TurnState(int64_t key_size, int64_t width, const Turn& turn, double decay, const T* in,
-               int64_t in_stride, T* out, int64_t out_stride);
+               int64_t in_stride, const T* addend, T* out, int64_t out_stride);
 
 // sum[c] += sum_p (weight_first + weight_step * p) x_pc (cos(theta_c p) g_p,key_size+c -
 // sin(theta_c p) g_pc)
