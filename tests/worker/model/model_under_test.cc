@@ -1,0 +1,89 @@
+#include "tests/worker/model/model_under_test.h"
+
+#include <random>
+
+#include "proto/rpc/status_macros.h"
+#include "worker/parallel/data_parallel.h"
+
+namespace lasp::worker {
+
+absl::StatusOr<std::unique_ptr<ModelUnderTest>> ModelUnderTest::Create(const ModelConfig& config,
+                                                                       const MicroBatchShape& shape,
+                                                                       LocalRank& rank) {
+  auto model = std::unique_ptr<ModelUnderTest>(new ModelUnderTest(config, shape, rank));
+  Arena plan;
+  model->TakeMemory(plan);
+  LASP_ASSIGN_OR_RETURN(model->arena_, Arena::Create(*rank.backend, plan.used_bytes()));
+  model->TakeMemory(model->arena_);
+  return model;
+}
+
+void ModelUnderTest::TakeMemory(Arena& arena) {
+  const DType type = rank_.backend->compute_type();
+  parameters_ = arena.Take(type, 1, layout_.count());
+  gradients_ = arena.Take(type, 1, layout_.count());
+  loss_ = arena.Take(DType::kFloat64, 1, 1);
+  tokens_ = {.ids = arena.Take(DType::kInt32, shape_.rows(), 1),
+             .labels = arena.Take(DType::kInt32, shape_.rows(), 1)};
+  attention_ = CreateLasp(rank_.backend, rank_.sp);
+  model_ = std::make_unique<TransNormer>(config_, shape_, &layout_, parameters_, gradients_,
+                                         rank_.backend, attention_.get(), arena);
+}
+
+void ModelUnderTest::SetParameters(const std::vector<double>& parameters) {
+  const Tensor host{const_cast<double*>(parameters.data()), DType::kFloat64, 1, layout_.count(),
+                    layout_.count()};
+  rank_.backend->Convert(host, parameters_);
+}
+
+std::vector<double> ModelUnderTest::Read(Tensor tensor) const {
+  std::vector<double> values(static_cast<size_t>(tensor.count()));
+  rank_.backend->Convert(tensor,
+                         Tensor{values.data(), DType::kFloat64, 1, tensor.count(), tensor.count()});
+  return values;
+}
+
+void ModelUnderTest::Upload(const std::vector<int32_t>& whole, Tensor slice) {
+  const int64_t length = shape_.tokens * rank_.grid.sp_size();
+  const int64_t first = rank_.grid.sp_rank() * shape_.tokens;
+  for (int64_t sequence = 0; sequence < shape_.sequences; ++sequence) {
+    rank_.backend->CopyFromHost(whole.data() + sequence * length + first,
+                                slice.Rows(sequence * shape_.tokens, shape_.tokens));
+  }
+}
+
+absl::StatusOr<double> ModelUnderTest::Run(const std::vector<int32_t>& ids,
+                                           const std::vector<int32_t>& labels) {
+  Upload(ids, tokens_.ids);
+  Upload(labels, tokens_.labels);
+  rank_.backend->Fill(0, gradients_);
+  rank_.backend->Fill(0, loss_);
+  double count = 0;
+  for (const int32_t label : labels) {
+    count += label >= 0 ? 1 : 0;
+  }
+  // Small buckets, so that reduction and backward interleave.
+  const auto reducer = CreateDdp(rank_.world, gradients_, 100);
+  LASP_RETURN_IF_ERROR(model_->ForwardForTraining(tokens_, 1 / count, loss_));
+  LASP_RETURN_IF_ERROR(model_->Backward(tokens_, reducer.get()));
+  LASP_RETURN_IF_ERROR(rank_.world->AllReduceSum(loss_).Wait());
+  LASP_RETURN_IF_ERROR(reducer->Finish());
+  return Read(loss_)[0] / count;
+}
+
+RandomSequences MakeSequences(int64_t sequences, int64_t length, int64_t vocab_size,
+                              uint32_t seed) {
+  std::mt19937 random(seed);
+  RandomSequences made;
+  for (int64_t sequence = 0; sequence < sequences; ++sequence) {
+    auto next = static_cast<int32_t>(random() % static_cast<uint32_t>(vocab_size));
+    for (int64_t i = 0; i < length; ++i) {
+      made.ids.push_back(next);
+      next = static_cast<int32_t>(random() % static_cast<uint32_t>(vocab_size));
+      made.labels.push_back(next);
+    }
+  }
+  return made;
+}
+
+}  // namespace lasp::worker

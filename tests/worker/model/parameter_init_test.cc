@@ -1,0 +1,84 @@
+#include "worker/model/parameter_init.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <vector>
+
+namespace lasp::worker {
+namespace {
+
+std::vector<float> Make(const ModelConfig& config, int64_t seed) {
+  const ParameterLayout layout(config);
+  const auto backend = CreateCpuBackend(DType::kFloat32, 1).value();
+  std::vector<float> parameters(static_cast<size_t>(layout.count()));
+  InitializeParameters(config, layout, seed, *backend,
+                       {parameters.data(), DType::kFloat32, 1, layout.count(), layout.count()});
+  return parameters;
+}
+
+const ModelConfig kConfig{.layers = 1,
+                          .hidden_size = 32,
+                          .heads = 2,
+                          .glu_size = 48,
+                          .vocab_size = 64,
+                          .tie_embeddings = true,
+                          .init_std = 0.02};
+
+TEST(ParameterInitTest, IsNormalWithTheDeviationAsked) {
+  double sum = 0;
+  double squares = 0;
+  double fourths = 0;
+  constexpr int kCount = 200000;
+  for (int i = 0; i < kCount; ++i) {
+    const double x = NormalDeviate(1, 2, static_cast<uint64_t>(i));
+    sum += x;
+    squares += x * x;
+    fourths += x * x * x * x;
+  }
+  EXPECT_NEAR(sum / kCount, 0, 0.01);
+  EXPECT_NEAR(squares / kCount, 1, 0.015);
+  EXPECT_NEAR(fourths / kCount, 3, 0.1);
+
+  const std::vector<float> parameters = Make(kConfig, 1);
+  double variance = 0;
+  for (const float parameter : parameters) {
+    variance += parameter * parameter;
+  }
+  EXPECT_NEAR(std::sqrt(variance / static_cast<double>(parameters.size())), 0.02, 0.0005);
+}
+
+TEST(ParameterInitTest, DependsOnSeedAndNameAlone) {
+  EXPECT_EQ(Make(kConfig, 1), Make(kConfig, 1));
+  EXPECT_NE(Make(kConfig, 1), Make(kConfig, 2));
+  // The same names in a larger model are the same tensors, wherever they lie.
+  ModelConfig learned = kConfig;
+  learned.learned_theta = true;
+  const std::vector<float> fixed_theta = Make(kConfig, 1);
+  const std::vector<float> learned_theta = Make(learned, 1);
+  const Parameter l3_fixed = ParameterLayout(kConfig).parameters().back();
+  const Parameter l3_learned = ParameterLayout(learned).parameters().back();
+  ASSERT_EQ(l3_fixed.name, l3_learned.name);
+  EXPECT_NE(l3_fixed.offset, l3_learned.offset);
+  for (int64_t i = 0; i < l3_fixed.count(); ++i) {
+    ASSERT_EQ(fixed_theta[l3_fixed.offset + i], learned_theta[l3_learned.offset + i]);
+  }
+}
+
+TEST(ParameterInitTest, LearnedFrequenciesStartAtTheFixedOnes) {
+  ModelConfig config = kConfig;
+  config.learned_theta = true;
+  const std::vector<float> parameters = Make(config, 1);
+  const ParameterLayout layout(config);
+  for (const Parameter& parameter : layout.parameters()) {
+    if (parameter.decays) {
+      continue;
+    }
+    EXPECT_FLOAT_EQ(parameters[parameter.offset], 1);
+    EXPECT_FLOAT_EQ(parameters[parameter.offset + 31],
+                    static_cast<float>(std::pow(10000, -2.0 * 31 / 32)));
+  }
+}
+
+}  // namespace
+}  // namespace lasp::worker

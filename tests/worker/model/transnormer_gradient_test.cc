@@ -1,0 +1,149 @@
+// The whole model in fp64 against an independent forward: its loss, and its gradients by finite
+// differences.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+
+#include "kernels/reference/transnormer.h"
+#include "proto/rpc/status_macros.h"
+#include "tests/worker/model/model_under_test.h"
+
+namespace lasp::worker {
+namespace {
+
+struct Case {
+  bool tie_embeddings;
+  bool learned_theta;
+  int sp_size;
+};
+
+std::vector<double> Slice(const std::vector<double>& values, int64_t begin, int64_t count) {
+  return {values.begin() + begin, values.begin() + begin + count};
+}
+
+// The reference's view of the same parameters.
+kernels::reference::TransNormer ReferenceModel(const ModelConfig& config,
+                                               const ParameterLayout& layout,
+                                               const std::vector<double>& parameters) {
+  kernels::reference::TransNormer model{.hidden_size = config.hidden_size,
+                                        .heads = config.heads,
+                                        .glu_size = config.glu_size,
+                                        .vocabulary = config.vocab_size,
+                                        .embedding = {},
+                                        .head = {},
+                                        .blocks = {}};
+  model.blocks.resize(static_cast<size_t>(config.layers));
+  for (const Parameter& parameter : layout.parameters()) {
+    const std::vector<double> values = Slice(parameters, parameter.offset, parameter.count());
+    const std::string& name = parameter.name;
+    const auto is = [&](const char* part) { return name.find(part) != std::string::npos; };
+    if (is("embed_tokens")) {
+      model.embedding = values;
+    } else if (is("lm_head")) {
+      model.head = values;
+    } else {
+      auto& block =
+          model.blocks[static_cast<size_t>(name[std::string("model.layers.").size()] - '0')];
+      if (is("qkvu_proj")) {
+        block.qkvu = values;
+      } else if (is("out_proj")) {
+        block.output = values;
+      } else if (is("theta")) {
+        block.theta = values;
+      } else if (is("l3")) {
+        block.glu_output = values;
+      } else {
+        block.glu_input.insert(block.glu_input.end(), values.begin(), values.end());
+      }
+    }
+  }
+  if (!config.learned_theta) {
+    for (int64_t i = 0; i < config.hidden_size; ++i) {
+      model.blocks[0].theta.push_back(std::pow(
+          10000.0, -2.0 * static_cast<double>(i) / static_cast<double>(config.hidden_size)));
+    }
+  }
+  return model;
+}
+
+class TransNormerGradientTest : public ::testing::TestWithParam<Case> {};
+
+TEST_P(TransNormerGradientTest, AgreesWithFiniteDifferencesOfAnIndependentForward) {
+  const ModelConfig config{.layers = 2,
+                           .hidden_size = 8,
+                           .heads = 2,
+                           .glu_size = 10,
+                           .vocab_size = 11,
+                           .tie_embeddings = GetParam().tie_embeddings,
+                           .learned_theta = GetParam().learned_theta};
+  // Two sequences; a slice ends inside a block of 64.
+  constexpr int64_t kSequences = 2;
+  constexpr int64_t kLength = 138;
+  const RandomSequences data = MakeSequences(kSequences, kLength, config.vocab_size, 3);
+  const ParameterLayout layout(config);
+  std::vector<double> parameters(static_cast<size_t>(layout.count()));
+  std::mt19937 random(7);
+  std::normal_distribution<double> normal(0, 0.4);
+  std::generate(parameters.begin(), parameters.end(), [&] { return normal(random); });
+
+  std::vector<double> gradients;
+  double loss = 0;
+  ExpectLocalRanks(
+      {.sp_size = GetParam().sp_size, .compute_type = DType::kFloat64},
+      [&](LocalRank& rank) -> absl::Status {
+        LASP_ASSIGN_OR_RETURN(
+            auto model,
+            ModelUnderTest::Create(config, {kSequences, kLength / GetParam().sp_size}, rank));
+        model->SetParameters(parameters);
+        LASP_ASSIGN_OR_RETURN(const double rank_loss, model->Run(data.ids, data.labels));
+        if (rank.grid.rank() == 0) {
+          gradients = model->Gradients();
+          loss = rank_loss;
+        }
+        return absl::OkStatus();
+      });
+  ASSERT_EQ(static_cast<int64_t>(gradients.size()), layout.count());
+
+  const auto reference_loss = [&](const std::vector<double>& at) {
+    return kernels::reference::TransNormerLoss(ReferenceModel(config, layout, at), kSequences,
+                                               kLength, data.ids, data.labels);
+  };
+  EXPECT_NEAR(loss / reference_loss(parameters), 1, 1e-12);
+
+  for (const Parameter& parameter : layout.parameters()) {
+    double difference = 0;
+    double scale = 0;
+    const int64_t stride = std::max<int64_t>(1, parameter.count() / 6);
+    for (int64_t i = parameter.offset + 1; i < parameter.offset + parameter.count(); i += stride) {
+      // Five points: the error is of the fourth order in the step. A frequency is multiplied by
+      // distances of up to the length, and what it turns is normalised afterwards.
+      const double step = parameter.decays ? 2e-4 : 1e-6;
+      const auto at = [&](double offset) {
+        std::vector<double> moved = parameters;
+        moved[static_cast<size_t>(i)] += offset;
+        return reference_loss(moved);
+      };
+      const double expected =
+          (8 * (at(step) - at(-step)) - (at(2 * step) - at(-2 * step))) / (12 * step);
+      difference += std::pow(gradients[static_cast<size_t>(i)] - expected, 2);
+      scale += expected * expected;
+    }
+    EXPECT_LE(std::sqrt(difference / scale), 1e-6) << parameter.name;
+  }
+}
+
+std::string NameOf(const ::testing::TestParamInfo<Case>& tested) {
+  return std::string(tested.param.tie_embeddings ? "Tied" : "Untied") +
+         (tested.param.learned_theta ? "Learned" : "Fixed") + "Sp" +
+         std::to_string(tested.param.sp_size);
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, TransNormerGradientTest,
+                         ::testing::Values(Case{true, false, 1}, Case{false, true, 1},
+                                           Case{true, true, 3}, Case{false, false, 2}),
+                         NameOf);
+
+}  // namespace
+}  // namespace lasp::worker
