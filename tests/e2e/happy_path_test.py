@@ -27,10 +27,10 @@ class HappyPathTest(cluster.ClusterTest):
         self.assertAlmostEqual(steps[0]["loss"], 5.545, delta=0.5)  # ln 256: the model knows nothing yet
         description = self.lasp("describe", "job", "first").stdout
         self.assertIn("SUCCEEDED", description)
-        self.assertIn("first", self.lasp("get", "jobs").stdout)
+        self.assertIn("first", self.lasp("list").stdout)
         self.assertEqual([j["name"] for j in self.lasp_json("list")], [job["name"]])
         self.assertTrue(self.lasp("logs", "first", "--rank=0").stdout.strip())
-        self.lasp("delete", "first", "--yes")
+        self.lasp("delete", "first")
         self.assertEqual(self.lasp("get", "job", "first", check=False).returncode, 3)
 
     def test_held_out_loss(self):
