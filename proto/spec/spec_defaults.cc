@@ -21,7 +21,7 @@ void FillOptimizer(int64_t max_steps, v1::OptimizerSpec* optimizer) {
   if (optimizer->schedule() == v1::OptimizerSpec::SCHEDULE_WSD && optimizer->decay_steps() == 0) {
     // A tenth, but never into the warm-up.
     const int64_t room = max_steps - std::clamp<int64_t>(optimizer->warmup_steps(), 0, max_steps);
-    optimizer->set_decay_steps(std::min(room, (max_steps + 9) / 10));
+    optimizer->set_decay_steps(std::min(room, max_steps / 10 + (max_steps % 10 == 0 ? 0 : 1)));
   }
   if (!optimizer->has_beta1()) {
     optimizer->set_beta1(0.9);

@@ -1,28 +1,16 @@
 """Another client: Python stubs made from the protos submit, watch and cancel a job."""
-import glob
-import os
-import subprocess
-import sys
 import threading
 import unittest
 import uuid
 
-from cluster import LONG, ROOT, ClusterTest
+from api_stubs import import_stubs
+from cluster import LONG, ClusterTest
 
 
 class PythonClientTest(ClusterTest):
     def setUp(self):
         super().setUp()
-        stubs = os.path.join(self.folder, "stubs")
-        os.mkdir(stubs)
-        proto = os.path.join(ROOT, "proto")
-        files = [os.path.relpath(path, proto) for folder in ("lasp/v1", "google/rpc")
-                 for path in glob.glob(os.path.join(proto, folder, "*.proto"))]
-        subprocess.run(["protoc", f"-I{proto}", f"--python_out={stubs}", f"--grpc_python_out={stubs}",
-                        "--plugin=protoc-gen-grpc_python=/usr/bin/grpc_python_plugin", *files], check=True)
-        sys.path.insert(0, stubs)
-        import google
-        google.__path__.append(os.path.join(stubs, "google"))  # beside google.protobuf
+        import_stubs(self.folder)
 
     def test_submit_watch_cancel(self):
         import grpc

@@ -3,7 +3,7 @@
 // AddressSanitizer.
 #include <gtest/gtest.h>
 
-#include <limits>
+#include <filesystem>
 #include <random>
 
 #include "proto/spec/corpus_file.h"
@@ -65,6 +65,12 @@ std::string Mutate(std::string bytes, std::mt19937_64* random) {
   return bytes;
 }
 
+// A new file each time: some file systems flush a file that was cut to nothing and written again.
+void Rewrite(const TempDirectory& temp, const std::string& name, const std::string& bytes) {
+  std::filesystem::remove(temp.Join(name));
+  temp.Write(name, bytes);
+}
+
 // Opens `name`, and when it passes reads its first and last token where the file says they are.
 // Returns whether it passed.
 bool OpenAndTouch(const TempDirectory& temp, const std::string& name, v1::DataSpec::Format format) {
@@ -87,7 +93,7 @@ TEST(CorpusMutationTest, LlmcHeaders) {
                                testing::LlmcShard32(testing::CountingTokens(40, 256))};
   int passed = 0;
   for (int i = 0; i < kMutations; ++i) {
-    temp.Write("corpus.bin", Mutate(seeds[i % 2], &random));
+    Rewrite(temp, "corpus.bin", Mutate(seeds[i % 2], &random));
     passed += OpenAndTouch(temp, "corpus.bin", v1::DataSpec::FORMAT_LLMC) ? 1 : 0;
   }
   // Mutations of tokens and of the header's unused words are harmless; the rest must be caught.
@@ -102,7 +108,7 @@ TEST(CorpusMutationTest, MegatronIndices) {
   temp.Write("corpus.bin", testing::RawTokens<uint16_t>(testing::CountingTokens(18, 256)));
   int passed = 0;
   for (int i = 0; i < kMutations; ++i) {
-    temp.Write("corpus.idx", Mutate(index, &random));
+    Rewrite(temp, "corpus.idx", Mutate(index, &random));
     passed += OpenAndTouch(temp, "corpus", v1::DataSpec::FORMAT_MEGATRON) ? 1 : 0;
   }
   EXPECT_LT(passed, kMutations / 4);
@@ -116,8 +122,8 @@ TEST(CorpusMutationTest, AnyBytesInAnyFormat) {
     for (char& byte : bytes) {
       byte = static_cast<char>(random());
     }
-    temp.Write("corpus.bin", bytes);
-    temp.Write("corpus.idx", bytes);
+    Rewrite(temp, "corpus.bin", bytes);
+    Rewrite(temp, "corpus.idx", bytes);
     for (const auto format : {v1::DataSpec::FORMAT_BYTES, v1::DataSpec::FORMAT_UINT16,
                               v1::DataSpec::FORMAT_LLMC, v1::DataSpec::FORMAT_MEGATRON}) {
       OpenAndTouch(temp, "corpus.bin", format);
