@@ -1,8 +1,6 @@
 // The one writer of jobs, workers, leases and generations: an actor with a bounded queue.
 #pragma once
 
-#include <atomic>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <string>
@@ -15,8 +13,8 @@
 #include "lasp/v1/worker_admin_service.pb.h"
 #include "lasp/v1/worker_service.pb.h"
 #include "proto/rpc/clock.h"
-#include "proto/rpc/mutex.h"
 #include "server/agent_link.h"
+#include "server/core_callbacks.h"
 #include "server/core_options.h"
 #include "server/job_view.h"
 #include "server/worker_catalog.h"
@@ -26,10 +24,6 @@ namespace lasp::server {
 class AgentSession;
 class JobEngine;
 struct CoreParts;
-
-using JobCallback = std::function<void(absl::StatusOr<JobViewPtr>)>;
-using WorkerCallback = std::function<void(absl::StatusOr<WorkerViewPtr>)>;
-using DoneCallback = std::function<void(absl::Status)>;
 
 // Thread-safe. Commands return at once; each callback is called exactly once, from the controller's
 // thread, after what it tells has been committed (or at destruction, with UNAVAILABLE), and must
@@ -76,28 +70,31 @@ class JobController {
   // --- for metrics and tests ---
   size_t queued_command_count() const;
   size_t queued_agent_message_count() const;
-  // Blocks until everything queued before this call has been handled and committed.
-  void Flush();
+  // Blocks until everything queued before this call has been handled and committed: false when that
+  // takes longer than `timeout`.
+  bool Flush(absl::Duration timeout = absl::Seconds(30));
 
  private:
-  struct Input;
+  enum class Kind { kCommand, kAgentMessage, kInternal };
+  struct Inbox;
 
   JobController(const CoreOptions& options, const CoreParts& parts);
 
   void Run();
-  bool Enqueue(Input input, bool force);
-  absl::Status Admit() const;
+  void CommitDecisions();
+  // After the last decision: waits for what is on its way to the disk, within reason.
+  void DrainStore();
+  absl::Status Enqueue(Kind kind, std::function<void(JobEngine&)> work);
+  template <typename Request, typename Answer, typename Method>
+  void Submit(Request request, std::function<void(Answer)> done, Method method);
+  absl::Status TakeLogChunk(const std::shared_ptr<AgentSession>& session,
+                            const lasp::v1::LogChunk& chunk);
 
   const CoreOptions options_;
   const std::unique_ptr<const CoreParts> parts_;
   const std::unique_ptr<JobEngine> engine_;
-  mutable Mutex mutex_;
-  CondVar wake_;
-  std::deque<Input> inputs_ GUARDED_BY(mutex_);
-  std::deque<std::function<void()>> committed_ GUARDED_BY(mutex_);
-  size_t queued_commands_ GUARDED_BY(mutex_) = 0;
-  size_t queued_agent_messages_ GUARDED_BY(mutex_) = 0;
-  bool stopping_ GUARDED_BY(mutex_) = false;
+  // Shared with the store's callbacks, which may outlive the controller.
+  const std::shared_ptr<Inbox> inbox_;
   std::thread thread_;
 };
 

@@ -33,6 +33,8 @@ struct DeleteJob {
 
 struct AddTransition {
   int64_t job_id = 0;
+  // The job's revision with it: orders a job's transitions.
+  int64_t revision = 0;
   lasp::v1::Transition transition;
 };
 

@@ -44,7 +44,7 @@ struct LogPage {
 // Thread-safe: a rank's log is under a lock of its own. Calls block on the file system's cache.
 class LogStore {
  public:
-  // Tells about new lines while it lives. Destroy it from any thread but its own callback's.
+  // Tells about new lines while it lives. Its destruction waits for a callback in progress.
   class Subscription {
    public:
     ~Subscription();

@@ -26,7 +26,7 @@ class MetricsHub {
     int64_t after_step = 0;
   };
 
-  // Tells about new rows while it lives. Destroy it from any thread but its own callback's.
+  // Tells about new rows while it lives. Its destruction waits for a callback in progress.
   class Subscription {
    public:
     ~Subscription();

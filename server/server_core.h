@@ -10,6 +10,7 @@
 #include "server/job_catalog.h"
 #include "server/job_controller.h"
 #include "server/job_store.h"
+#include "server/lease_table.h"
 #include "server/log_store.h"
 #include "server/metrics_hub.h"
 #include "server/watch_hub.h"
@@ -53,6 +54,7 @@ class ServerCore {
   std::unique_ptr<WatchHub> watches_;
   std::unique_ptr<MetricsHub> metrics_;
   std::unique_ptr<LogStore> logs_;
+  std::unique_ptr<LeaseTable> leases_;
   std::unique_ptr<JobController> controller_;
 };
 

@@ -62,7 +62,8 @@ class WatchHub {
 
   // Starts a watch: with an empty token the present jobs first, then snapshot_end, then changes;
   // otherwise the changes since the token. `on_ready` is called from the core's threads, without
-  // locks held, once after each Next that found nothing; it must not block. Call Next first.
+  // locks held, when there is something after a Next that found nothing (seldom also when there is
+  // not); it must not block. Call Next first.
   // INVALID_ARGUMENT for what is no token, OUT_OF_RANGE (RESUME_TOKEN_EXPIRED) for one of another
   // store or older than the deletions kept.
   absl::StatusOr<std::unique_ptr<Watch>> Subscribe(const std::string& resume_token,

@@ -36,6 +36,7 @@ class WorkerCatalog {
   std::vector<WorkerViewPtr> All() const;
 
   // --- the controller's side ---
+  // A null view forgets the worker.
   void Publish(const std::string& worker_id, WorkerViewPtr view);
 
  private:

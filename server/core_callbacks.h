@@ -1,0 +1,17 @@
+// How the core answers.
+#pragma once
+
+#include <functional>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "server/job_view.h"
+#include "server/worker_catalog.h"
+
+namespace lasp::server {
+
+using JobCallback = std::function<void(absl::StatusOr<JobViewPtr>)>;
+using WorkerCallback = std::function<void(absl::StatusOr<WorkerViewPtr>)>;
+using DoneCallback = std::function<void(absl::Status)>;
+
+}  // namespace lasp::server

@@ -1,0 +1,28 @@
+// What the controller works on.
+#pragma once
+
+#include "proto/rpc/clock.h"
+#include "server/core_observer.h"
+#include "server/job_catalog.h"
+#include "server/job_store.h"
+#include "server/lease_table.h"
+#include "server/log_store.h"
+#include "server/metrics_hub.h"
+#include "server/watch_hub.h"
+#include "server/worker_catalog.h"
+
+namespace lasp::server {
+
+struct CoreParts {
+  const Clock* clock = nullptr;
+  JobStore* store = nullptr;
+  JobCatalog* jobs = nullptr;
+  WorkerCatalog* workers = nullptr;
+  WatchHub* watches = nullptr;
+  MetricsHub* metrics = nullptr;
+  LogStore* logs = nullptr;
+  LeaseTable* leases = nullptr;
+  CoreObserver* observer = nullptr;
+};
+
+}  // namespace lasp::server

@@ -1,0 +1,214 @@
+#include "server/job_engine.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "proto/rpc/log.h"
+#include "server/proto_time.h"
+
+namespace lasp::server {
+
+using Job = lasp::v1::TrainingJob;
+
+JobEngine::JobEngine(const CoreOptions& options, const CoreParts& parts)
+    : options_(options),
+      parts_(parts),
+      grace_(std::max(options.reconnect_grace, 3 * options.lease_duration)),
+      last_retention_(parts.clock->Monotonic()) {}
+
+JobEngine::~JobEngine() = default;
+
+JobRecord* JobEngine::FindJob(const std::string& name) {
+  const auto found = jobs_by_name_.find(name);
+  return found == jobs_by_name_.end() ? nullptr : found->second;
+}
+
+JobRecord* JobEngine::AddRecord(JobViewPtr view) {
+  auto record = std::make_unique<JobRecord>();
+  JobRecord* job = record.get();
+  job->view = std::move(view);
+  job->queued_at = parts_.clock->Monotonic();
+  lasp::v1::TrainingSpec spec;
+  spec.ParseFromString(*job->view->spec);
+  job->group_size = std::max(1, spec.parallelism().sequence_parallel().size());
+  job->world_size = job->group_size * std::max(1, spec.parallelism().data_parallel().size());
+  job->max_restarts = spec.recovery().has_max_restarts() ? spec.recovery().max_restarts() : 5;
+  jobs_by_name_[job->name()] = job;
+  jobs_by_uid_[job->uid()] = std::move(record);
+  return job;
+}
+
+void JobEngine::Edit(JobRecord* job, bool stored, const std::function<void(Job*)>& edit) {
+  auto view = std::make_shared<JobView>(*job->view);
+  view->revision = NextRevision();
+  if (job->progress != nullptr) {
+    *view->job.mutable_progress() = *job->progress;
+  }
+  edit(&view->job);
+  *view->job.mutable_update_time() = ToProtoTime(parts_.clock->Now());
+  job->view = std::move(view);
+  job->last_publication = parts_.clock->Monotonic();
+  unpublished_.erase(job);
+  unit_.published_jobs.push_back(job->view);
+  if (stored) {
+    unit_.mutations.emplace_back(PutJob{.view = job->view, .created = false});
+  }
+}
+
+bool JobEngine::Transition(JobRecord* job, JobEvent event, absl::string_view reason,
+                           absl::string_view message, absl::string_view actor,
+                           const std::function<void(Job*)>& edit) {
+  const JobState from = job->state();
+  const std::optional<JobState> to = NextState(from, event);
+  if (!to.has_value()) {
+    return false;
+  }
+  const auto now = ToProtoTime(parts_.clock->Now());
+  Edit(job, /*stored=*/true, [&](Job* changed) {
+    changed->set_state(*to);
+    changed->set_reason(std::string(reason));
+    changed->set_message(std::string(message));
+    if (IsFinished(*to)) {
+      *changed->mutable_end_time() = now;
+      changed->mutable_progress()->clear_remaining_duration();
+    }
+    if (edit != nullptr) {
+      edit(changed);
+    }
+  });
+  AddTransition row{.job_id = job->id(), .revision = job->view->revision, .transition = {}};
+  row.transition.set_from_state(from);
+  row.transition.set_to_state(*to);
+  row.transition.set_reason(std::string(reason));
+  row.transition.set_message(std::string(message));
+  row.transition.set_actor(std::string(actor));
+  row.transition.set_generation(job->generation());
+  *row.transition.mutable_time() = now;
+  unit_.mutations.emplace_back(std::move(row));
+  EnterState(job, from, reason);
+  return true;
+}
+
+void JobEngine::EnterState(JobRecord* job, JobState from, absl::string_view reason) {
+  const JobState to = job->state();
+  parts_.observer->OnTransition(from, to, reason);
+  if (from == Job::STATE_QUEUED) {
+    queue_.erase(job->id());
+    schedule_due_ = true;
+    explain_due_ = true;
+  }
+  if (from == Job::STATE_RECOVERING) {
+    recovering_.erase(job->id());
+    schedule_due_ = true;
+  }
+  if (to == Job::STATE_QUEUED) {
+    Enqueue(job);
+  } else if (to == Job::STATE_RECOVERING) {
+    recovering_[job->id()] = job;
+    job->queued_at = parts_.clock->Monotonic();
+    schedule_due_ = true;
+  }
+  if (IsFinished(to)) {
+    finished_.emplace(absl::ToUnixMicros(FromProtoTime(job->view->job.end_time())), job->uid());
+    unit_.ended_uids.insert(job->uid());
+    unit_.jobs_with_steps.insert(job->id());
+    job->progress = nullptr;
+    LASP_LOG(kInfo, "job ended",
+             {{"training_job", job->name()},
+              {"state", JobStateName(to)},
+              {"generation", job->generation()},
+              {"reason", reason}});
+  }
+}
+
+void JobEngine::RemoveJob(JobRecord* job) {
+  const DeleteJob deletion{.job_id = job->id(), .name = job->name(), .revision = NextRevision()};
+  unit_.mutations.emplace_back(deletion);
+  unit_.deleted_jobs.push_back(deletion);
+  unit_.deleted_uids.push_back(job->uid());
+  parts_.observer->OnTransition(job->state(), Job::STATE_UNSPECIFIED, "DELETED");
+  finished_.erase({absl::ToUnixMicros(FromProtoTime(job->view->job.end_time())), job->uid()});
+  unpublished_.erase(job);
+  const std::string uid = job->uid();
+  jobs_by_name_.erase(job->name());
+  jobs_by_uid_.erase(uid);
+}
+
+void JobEngine::AfterCommit(std::function<void()> callback) {
+  unit_.callbacks.push_back(std::move(callback));
+}
+
+CommitUnit JobEngine::TakeUnit() {
+  for (WorkerRecord* worker : changed_workers_) {
+    unit_.published_workers.emplace_back(worker->id(), worker->MakeView());
+  }
+  changed_workers_.clear();
+  return std::exchange(unit_, {});
+}
+
+void JobEngine::Publish(const CommitUnit& unit) {
+  for (const JobViewPtr& view : unit.published_jobs) {
+    parts_.jobs->Publish(view);
+  }
+  for (size_t i = 0; i < unit.deleted_jobs.size(); ++i) {
+    parts_.jobs->Delete(unit.deleted_uids[i], unit.deleted_jobs[i].revision);
+    parts_.logs->DeleteJob(unit.deleted_uids[i]);
+  }
+  for (const auto& [worker_id, view] : unit.published_workers) {
+    parts_.workers->Publish(worker_id, view);
+  }
+  for (const auto& [session, message] : unit.messages) {
+    session->Send(message);
+  }
+  for (const auto& [session, sequence] : unit.acknowledged) {
+    lasp::v1::ConnectResponse response;
+    response.set_acked_sequence(sequence);
+    response.mutable_ack();
+    session->Send(std::move(response));
+  }
+  for (const auto& callback : unit.callbacks) {
+    callback();
+  }
+  if (!unit.published_jobs.empty() || !unit.deleted_jobs.empty()) {
+    parts_.watches->Notify();
+  }
+  for (const int64_t job_id : unit.jobs_with_steps) {
+    parts_.metrics->Notify(job_id);
+  }
+  for (const std::string& uid : unit.ended_uids) {
+    parts_.logs->Notify(uid);
+  }
+}
+
+void JobEngine::Send(const AgentSessionPtr& session, lasp::v1::ConnectResponse message) {
+  if (session != nullptr) {
+    unit_.messages.emplace_back(session, std::move(message));
+  }
+}
+
+lasp::v1::Fence JobEngine::FenceOf(const JobRecord& job, int rank) const {
+  lasp::v1::Fence fence;
+  fence.set_training_job(job.name());
+  fence.set_uid(job.uid());
+  fence.set_generation(job.run != nullptr ? job.run->generation : job.generation());
+  fence.set_rank(rank);
+  return fence;
+}
+
+AgentSessionPtr JobEngine::SessionOf(const std::string& worker_id) {
+  const WorkerRecord* worker = workers_.Find(worker_id);
+  return worker == nullptr ? nullptr : worker->session;
+}
+
+void JobEngine::PublishWorker(WorkerRecord* worker) { changed_workers_.insert(worker); }
+
+void JobEngine::StoreWorker(const WorkerRecord& worker) {
+  unit_.mutations.emplace_back(
+      PutWorker{.worker_id = worker.id(),
+                .incarnation = worker.incarnation,
+                .slot_count = std::max(worker.slot_count(), worker.expected_slots),
+                .drain_requested = worker.drain_requested});
+}
+
+}  // namespace lasp::server

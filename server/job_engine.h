@@ -1,0 +1,196 @@
+// The decisions of the coordinator: what happens to jobs, ranks and workers when users ask, agents
+// report and time passes. Knows no thread and no queue; the controller calls it from its own.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "lasp/v1/training_job_service.pb.h"
+#include "lasp/v1/worker_admin_service.pb.h"
+#include "lasp/v1/worker_service.pb.h"
+#include "server/commit_unit.h"
+#include "server/core_callbacks.h"
+#include "server/core_options.h"
+#include "server/core_parts.h"
+#include "server/job_record.h"
+#include "server/job_state_machine.h"
+#include "server/request_ledger.h"
+#include "server/worker_registry.h"
+
+namespace lasp::server {
+
+// One thread at a time. Every call may add to the present commit unit; TakeUnit ends it, and
+// Publish carries out what it says once its mutations are durable.
+class JobEngine {
+ public:
+  JobEngine(const CoreOptions& options, const CoreParts& parts);
+  ~JobEngine();
+
+  // Takes over what an earlier run has stored and publishes it. Once, first.
+  absl::Status Restore();
+
+  // --- users ---
+  void Create(lasp::v1::CreateTrainingJobRequest request, JobCallback done);
+  void Update(const lasp::v1::UpdateTrainingJobRequest& request, const JobCallback& done);
+  void Delete(const lasp::v1::DeleteTrainingJobRequest& request, const DoneCallback& done);
+  void Cancel(const lasp::v1::CancelTrainingJobRequest& request, const JobCallback& done);
+  void Suspend(const lasp::v1::SuspendTrainingJobRequest& request, const JobCallback& done);
+  void Resume(const lasp::v1::ResumeTrainingJobRequest& request, const JobCallback& done);
+  void DrainWorker(const lasp::v1::DrainWorkerRequest& request, const WorkerCallback& done);
+
+  // --- agents ---
+  void Connected(const AgentSessionPtr& session, const lasp::v1::Hello& hello);
+  void Received(const AgentSessionPtr& session, lasp::v1::ConnectRequest message);
+  void Disconnected(const AgentSessionPtr& session);
+
+  // --- time ---
+  // Leases, deadlines, backoff, progress, retention: whatever is due.
+  void Sweep();
+  // Starts what can start. Cheap when nothing has changed.
+  void RunScheduler();
+  // Calls `callback` when everything decided so far is durable.
+  void AfterCommit(std::function<void()> callback);
+
+  // --- the results ---
+  // Everything decided since the last call.
+  CommitUnit TakeUnit();
+  // Carries out a unit whose mutations are durable.
+  void Publish(const CommitUnit& unit);
+
+ private:
+  // --- job_engine.cc: records and transitions ---
+  JobRecord* FindJob(const std::string& name);
+  JobRecord* AddRecord(JobViewPtr view);
+
+  int64_t NextRevision() { return ++revision_; }
+
+  // Sets a changed copy of the job's view and queues it for readers; `edit` changes the copy.
+  // Stored too unless it is only what agents will report again.
+  void Edit(JobRecord* job, bool stored, const std::function<void(lasp::v1::TrainingJob*)>& edit);
+  // Applies an event of the state machine; false where the table has none.
+  bool Transition(JobRecord* job, JobEvent event, absl::string_view reason,
+                  absl::string_view message, absl::string_view actor,
+                  const std::function<void(lasp::v1::TrainingJob*)>& edit = nullptr);
+  void EnterState(JobRecord* job, JobState from, absl::string_view reason);
+  void RemoveJob(JobRecord* job);
+
+  // --- job_engine_restore.cc ---
+  absl::Status RestoreJob(const StoredJob& stored);
+  absl::Status RestoreProgress(JobRecord* job);
+  void RestoreRun(const StoredJob& stored, JobRecord* job);
+
+  // --- job_engine_commands.cc ---
+  // The answer of an earlier request with this key; false where there is none. Sets `key`.
+  bool Repeated(absl::string_view method, absl::string_view scope, const std::string& request_id,
+                uint64_t fingerprint, const JobCallback& done, std::string* key);
+  void Remember(const std::string& key, uint64_t fingerprint, const JobRecord& job);
+  void Answer(const JobCallback& done, absl::StatusOr<JobViewPtr> answer);
+  void AnswerState(const JobRecord& job, absl::string_view wish, const JobCallback& done);
+  std::string NewJobId(const std::string& project, const std::string& display_name);
+
+  // --- job_engine_agents.cc ---
+  void AdoptRanks(const AgentSessionPtr& session, const lasp::v1::Hello& hello,
+                  WorkerRecord* worker, bool same_incarnation);
+  void RefreshRank(const AgentSessionPtr& session, JobRecord* job, RankRecord* rank,
+                   const lasp::v1::RankStatus& status);
+  void OnHeartbeat(const AgentSessionPtr& session, const lasp::v1::Heartbeat& heartbeat);
+  void OnRankAddress(const AgentSessionPtr& session, const lasp::v1::RankAddress& message);
+  void OnRankReady(const AgentSessionPtr& session, const lasp::v1::RankReady& message);
+  void OnStepReports(const AgentSessionPtr& session, lasp::v1::StepReports* message);
+  // Moves a job's progress on by one reported step.
+  void TakeStep(JobRecord* job, const lasp::v1::StepMetrics& step);
+  void OnRankExited(const AgentSessionPtr& session, const lasp::v1::RankExited& message);
+  // Moves the jobs with ranks on a worker that drains elsewhere.
+  void StopForDrain(WorkerRecord* worker);
+  // The job whose current generation has this rank on this session's worker; null where it is
+  // stale.
+  JobRecord* FencedJob(const AgentSession& session, const lasp::v1::Fence& fence);
+  // Tells an agent to kill a rank that should not be there.
+  void StopStale(const AgentSessionPtr& session, const lasp::v1::Fence& fence);
+  void LoseWorker(WorkerRecord* worker, absl::string_view reason, absl::string_view message);
+
+  // --- job_engine_generations.cc ---
+  void StartGeneration(JobRecord* job, const std::vector<WorkerRecord*>& workers);
+  void SendAssignments(JobRecord* job);
+  void SendPeerAddresses(JobRecord* job, int rank);
+  void SendStart(JobRecord* job, int rank);
+  // Tells the ranks that are left to stop.
+  void StopRanks(JobRecord* job, bool gently, absl::string_view reason);
+  void SendStop(JobRecord* job, int rank);
+  // A generation has failed: another one, or the end of the job.
+  void FailGeneration(JobRecord* job, const GenerationFailure& failure);
+  void FailForGood(JobRecord* job, const GenerationFailure& failure);
+  // Its ranks stop because a worker of it drains.
+  void DrainGeneration(JobRecord* job, const std::string& worker_id);
+  // A rank is gone: by its exit, or with its agent (`failure.reason` then says so).
+  void RankGone(JobRecord* job, int rank, int exit_code, const GenerationFailure& failure);
+  void OnAllRanksGone(JobRecord* job);
+  void AdvanceStart(JobRecord* job);
+  void SweepRun(JobRecord* job, absl::Duration now);
+  absl::Duration RestartBackoff(int restarts) const;
+
+  // --- job_engine_queue.cc ---
+  void Enqueue(JobRecord* job);
+  void ExplainQueue();
+  std::pair<std::string, std::string> Explain(const JobRecord& job, size_t before, int free,
+                                              int capacity) const;
+
+  // --- job_engine_sweep.cc ---
+  void SweepLeases();
+  void PublishProgress(absl::Duration now);
+  void RetireFinished();
+  void CompactDeletions();
+  void ForgetLostWorkers();
+
+  void Send(const AgentSessionPtr& session, lasp::v1::ConnectResponse message);
+  lasp::v1::Fence FenceOf(const JobRecord& job, int rank) const;
+  AgentSessionPtr SessionOf(const std::string& worker_id);
+  void PublishWorker(WorkerRecord* worker);
+  void StoreWorker(const WorkerRecord& worker);
+
+  const CoreOptions options_;
+  const CoreParts parts_;
+  const absl::Duration grace_;
+
+  CommitUnit unit_;
+  int64_t revision_ = 0;
+  int64_t last_job_id_ = 0;
+  RequestLedger requests_;
+  WorkerRegistry workers_;
+  std::unordered_map<std::string, std::unique_ptr<JobRecord>> jobs_by_uid_;
+  std::unordered_map<std::string, JobRecord*> jobs_by_name_;
+  // By id: first in, first out.
+  std::map<int64_t, JobRecord*> queue_;
+  std::map<int64_t, JobRecord*> recovering_;
+  // Jobs with ranks.
+  std::map<int64_t, JobRecord*> running_;
+  // Jobs with progress that readers have not seen.
+  std::set<JobRecord*> unpublished_;
+  // Finished jobs by their end, for retention.
+  std::set<std::pair<int64_t, std::string>> finished_;
+  // Workers whose views have to be published.
+  std::set<WorkerRecord*> changed_workers_;
+
+  bool schedule_due_ = true;
+  // Of the last look at all workers.
+  int free_slots_ = 0;
+  int capacity_ = 0;
+  // Whether the first job of the queue waits for slots: then a job behind it changes nothing.
+  bool queue_blocked_ = false;
+  bool explain_due_ = true;
+  absl::Duration last_explanation_ = -absl::InfiniteDuration();
+  absl::Duration last_tick_ = -absl::InfiniteDuration();
+  absl::Duration last_retention_;
+  // Until then workers and ranks of an earlier run may come back.
+  absl::Duration restored_until_ = -absl::InfiniteDuration();
+};
+
+}  // namespace lasp::server

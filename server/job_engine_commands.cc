@@ -1,0 +1,348 @@
+// What users ask for.
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "proto/rpc/error_details.h"
+#include "proto/rpc/random_id.h"
+#include "proto/rpc/resource_name.h"
+#include "proto/rpc/status_macros.h"
+#include "server/job_engine.h"
+#include "server/proto_time.h"
+
+namespace lasp::server {
+namespace {
+
+using Job = lasp::v1::TrainingJob;
+
+absl::Status NotFound(absl::string_view what) {
+  return ErrorWithReason(absl::StatusCode::kNotFound, absl::StrCat(what, " does not exist"),
+                         "NOT_FOUND", {{"resource", std::string(what)}});
+}
+
+absl::Status EtagMismatch(const JobRecord& job) {
+  return ErrorWithReason(
+      absl::StatusCode::kAborted,
+      absl::StrCat(job.name(), " has changed: its etag is ", job.view->Etag(), "; read it again"),
+      "ETAG_MISMATCH");
+}
+
+// "My Run #2" → "my-run-2".
+std::string Slug(const std::string& display_name) {
+  constexpr size_t kMaxLength = 48;
+  std::string slug;
+  for (const char c : display_name) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (absl::ascii_isalnum(byte)) {
+      slug += absl::ascii_tolower(byte);
+    } else if (!slug.empty() && slug.back() != '-') {
+      slug += '-';
+    }
+  }
+  while (!slug.empty() && !absl::ascii_isalpha(static_cast<unsigned char>(slug.front()))) {
+    slug.erase(slug.begin());
+  }
+  if (slug.size() > kMaxLength) {
+    slug.resize(kMaxLength);
+  }
+  while (!slug.empty() && slug.back() == '-') {
+    slug.pop_back();
+  }
+  return slug;
+}
+
+}  // namespace
+
+void JobEngine::Answer(const JobCallback& done, absl::StatusOr<JobViewPtr> answer) {
+  unit_.callbacks.emplace_back([done, answer = std::move(answer)] { done(answer); });
+}
+
+bool JobEngine::Repeated(absl::string_view method, absl::string_view scope,
+                         const std::string& request_id, uint64_t fingerprint,
+                         const JobCallback& done, std::string* key) {
+  if (request_id.empty()) {
+    return false;
+  }
+  *key = absl::StrCat(method, " ", scope, " ", request_id);
+  const PutRequest* earlier = requests_.Find(*key);
+  if (earlier == nullptr) {
+    return false;
+  }
+  if (earlier->fingerprint != fingerprint) {
+    Answer(done, ErrorWithReason(absl::StatusCode::kInvalidArgument,
+                                 absl::StrCat("request_id: ", request_id,
+                                              " was used for another request; make a new one"),
+                                 "REQUEST_ID_REUSED"));
+    return true;
+  }
+  const auto job = jobs_by_uid_.find(earlier->job_uid);
+  if (job == jobs_by_uid_.end()) {
+    Answer(done, NotFound(absl::StrCat(earlier->job_name, ", which this request was about,")));
+  } else {
+    Answer(done, job->second->view);
+  }
+  return true;
+}
+
+void JobEngine::Remember(const std::string& key, uint64_t fingerprint, const JobRecord& job) {
+  if (key.empty()) {
+    return;
+  }
+  PutRequest request{.key = key,
+                     .fingerprint = fingerprint,
+                     .job_name = job.name(),
+                     .job_uid = job.uid(),
+                     .expire_time = parts_.clock->Now() + options_.request_id_lifetime};
+  unit_.mutations.emplace_back(request);
+  requests_.Add(std::move(request));
+}
+
+std::string JobEngine::NewJobId(const std::string& project, const std::string& display_name) {
+  constexpr int kSuffixLength = 6;
+  std::string slug = Slug(display_name);
+  if (slug.empty()) {
+    slug = "job";
+  }
+  while (true) {
+    std::string id = absl::StrCat(slug, "-", NewIdSuffix(kSuffixLength));
+    if (FindJob(JobName{project, id}.ToString()) == nullptr) {
+      return id;
+    }
+  }
+}
+
+void JobEngine::Create(lasp::v1::CreateTrainingJobRequest request, JobCallback done) {
+  const absl::StatusOr<std::string> project = ParseProjectName(request.parent());
+  if (!project.ok()) {
+    Answer(done, project.status());
+    return;
+  }
+  const std::string request_id = std::exchange(*request.mutable_request_id(), "");
+  const bool validate_only = request.validate_only();
+  request.clear_validate_only();
+  const uint64_t fingerprint = request_id.empty() ? 0 : Fingerprint(request);
+  std::string key;
+  if (!validate_only && Repeated("create", *project, request_id, fingerprint, done, &key)) {
+    return;
+  }
+  Job& job = *request.mutable_training_job();
+  const std::string id = request.training_job_id().empty() ? NewJobId(*project, job.display_name())
+                                                           : request.training_job_id();
+  const std::string name = JobName{*project, id}.ToString();
+  if (FindJob(name) != nullptr) {
+    Answer(done, ErrorWithReason(absl::StatusCode::kAlreadyExists,
+                                 absl::StrCat(name,
+                                              " exists already; choose another id, or none "
+                                              "to have one made"),
+                                 "ALREADY_EXISTS", {{"resource", name}}));
+    return;
+  }
+
+  auto view = std::make_shared<JobView>();
+  view->spec = std::make_shared<const std::string>(job.spec().SerializeAsString());
+  Job& stored = view->job;
+  stored.set_name(name);
+  stored.mutable_display_name()->swap(*job.mutable_display_name());
+  stored.mutable_labels()->swap(*job.mutable_labels());
+  stored.mutable_progress()->set_max_steps(job.spec().max_steps());
+  stored.set_state(Job::STATE_QUEUED);
+  *stored.mutable_create_time() = ToProtoTime(parts_.clock->Now());
+  *stored.mutable_update_time() = stored.create_time();
+  if (validate_only) {
+    Answer(done, std::move(view));
+    return;
+  }
+  stored.set_uid(NewUuid());
+  view->id = ++last_job_id_;
+  view->revision = NextRevision();
+  JobRecord* record = AddRecord(view);
+  const auto [why, message] =
+      Explain(*record, queue_.size() + recovering_.size(), free_slots_, capacity_);
+  stored.set_reason(why);
+  stored.set_message(message);
+
+  unit_.mutations.emplace_back(PutJob{.view = view, .created = true});
+  AddTransition row{.job_id = view->id, .revision = view->revision, .transition = {}};
+  row.transition.set_to_state(Job::STATE_QUEUED);
+  row.transition.set_reason(reason::kSubmitted);
+  row.transition.set_message("submitted");
+  row.transition.set_actor("user");
+  *row.transition.mutable_time() = stored.create_time();
+  unit_.mutations.emplace_back(std::move(row));
+  unit_.published_jobs.push_back(view);
+  Remember(key, fingerprint, *record);
+  EnterState(record, Job::STATE_UNSPECIFIED, reason::kSubmitted);
+  Answer(done, std::move(view));
+}
+
+void JobEngine::Update(const lasp::v1::UpdateTrainingJobRequest& request, const JobCallback& done) {
+  JobRecord* job = FindJob(request.training_job().name());
+  if (job == nullptr) {
+    Answer(done, NotFound(request.training_job().name()));
+    return;
+  }
+  if (!request.training_job().etag().empty() &&
+      request.training_job().etag() != job->view->Etag()) {
+    Answer(done, EtagMismatch(*job));
+    return;
+  }
+  bool display_name = request.update_mask().paths().empty();
+  bool labels = display_name;
+  for (const std::string& path : request.update_mask().paths()) {
+    if (path != "display_name" && path != "labels") {
+      Answer(done, InvalidFields({{"update_mask", absl::StrCat("'", path,
+                                                               "' cannot be updated; display_name "
+                                                               "and labels can")}},
+                                 "INVALID_UPDATE_MASK"));
+      return;
+    }
+    display_name = display_name || path == "display_name";
+    labels = labels || path == "labels";
+  }
+  Edit(job, /*stored=*/true, [&](Job* changed) {
+    if (display_name) {
+      changed->set_display_name(request.training_job().display_name());
+    }
+    if (labels) {
+      *changed->mutable_labels() = request.training_job().labels();
+    }
+  });
+  Answer(done, job->view);
+}
+
+void JobEngine::Delete(const lasp::v1::DeleteTrainingJobRequest& request,
+                       const DoneCallback& done) {
+  const auto answer = [this, &done](absl::Status status) {
+    unit_.callbacks.emplace_back([done, status = std::move(status)] { done(status); });
+  };
+  JobRecord* job = FindJob(request.name());
+  if (job == nullptr) {
+    answer(NotFound(request.name()));
+    return;
+  }
+  if (!request.etag().empty() && request.etag() != job->view->Etag()) {
+    answer(EtagMismatch(*job));
+    return;
+  }
+  if (!IsFinished(job->state())) {
+    answer(ErrorWithReason(absl::StatusCode::kFailedPrecondition,
+                           absl::StrCat(job->name(), " is ", JobStateName(job->state()),
+                                        "; cancel it and wait until it has ended"),
+                           "JOB_NOT_FINISHED"));
+    return;
+  }
+  RemoveJob(job);
+  answer(absl::OkStatus());
+}
+
+void JobEngine::AnswerState(const JobRecord& job, absl::string_view wish, const JobCallback& done) {
+  Answer(done, ErrorWithReason(absl::StatusCode::kFailedPrecondition,
+                               absl::StrCat(job.name(), " is ", JobStateName(job.state()),
+                                            " and cannot be ", wish),
+                               "WRONG_STATE", {{"state", std::string(JobStateName(job.state()))}}));
+}
+
+void JobEngine::Cancel(const lasp::v1::CancelTrainingJobRequest& request, const JobCallback& done) {
+  std::string key;
+  if (Repeated("cancel", request.name(), request.request_id(), 0, done, &key)) {
+    return;
+  }
+  JobRecord* job = FindJob(request.name());
+  if (job == nullptr) {
+    Answer(done, NotFound(request.name()));
+    return;
+  }
+  const JobState state = job->state();
+  if (state == Job::STATE_CANCELLED || state == Job::STATE_CANCELLING) {
+    Answer(done, job->view);
+    return;
+  }
+  const bool at_once = NextState(state, JobEvent::kCancelRequested) == Job::STATE_CANCELLED;
+  if (!Transition(
+          job, JobEvent::kCancelRequested, at_once ? reason::kCancelled : reason::kCancelRequested,
+          at_once ? "cancelled before it had ranks" : "its ranks are being stopped", "user")) {
+    AnswerState(*job, "cancelled", done);
+    return;
+  }
+  if (job->run != nullptr) {
+    StopRanks(job, /*gently=*/false, reason::kCancelled);
+  } else if (!at_once) {
+    Transition(job, JobEvent::kRanksGone, reason::kCancelled, "cancelled as asked", "coordinator");
+  }
+  Remember(key, 0, *job);
+  Answer(done, job->view);
+}
+
+void JobEngine::Suspend(const lasp::v1::SuspendTrainingJobRequest& request,
+                        const JobCallback& done) {
+  std::string key;
+  if (Repeated("suspend", request.name(), request.request_id(), 0, done, &key)) {
+    return;
+  }
+  JobRecord* job = FindJob(request.name());
+  if (job == nullptr) {
+    Answer(done, NotFound(request.name()));
+    return;
+  }
+  const JobState state = job->state();
+  if (state == Job::STATE_SUSPENDED || state == Job::STATE_SUSPENDING) {
+    Answer(done, job->view);
+    return;
+  }
+  const bool at_once = NextState(state, JobEvent::kSuspendRequested) == Job::STATE_SUSPENDED;
+  if (!Transition(job, JobEvent::kSuspendRequested,
+                  at_once ? reason::kSuspended : reason::kSuspendRequested,
+                  at_once ? "suspended before it had ranks" : "its ranks end their step and stop",
+                  "user")) {
+    AnswerState(*job, "suspended", done);
+    return;
+  }
+  if (job->run != nullptr) {
+    // Ranks that do not train have no step to end.
+    StopRanks(job, /*gently=*/state == Job::STATE_RUNNING, reason::kSuspended);
+  } else if (!at_once) {
+    Transition(job, JobEvent::kRanksGone, reason::kSuspended,
+               "stopped as asked; resume starts it again", "coordinator");
+  }
+  Remember(key, 0, *job);
+  Answer(done, job->view);
+}
+
+void JobEngine::Resume(const lasp::v1::ResumeTrainingJobRequest& request, const JobCallback& done) {
+  std::string key;
+  if (Repeated("resume", request.name(), request.request_id(), 0, done, &key)) {
+    return;
+  }
+  JobRecord* job = FindJob(request.name());
+  if (job == nullptr) {
+    Answer(done, NotFound(request.name()));
+    return;
+  }
+  if (!Transition(job, JobEvent::kResumeRequested, reason::kResumed, "queued again", "user")) {
+    AnswerState(*job, "resumed; only a SUSPENDED job can", done);
+    return;
+  }
+  Remember(key, 0, *job);
+  Answer(done, job->view);
+}
+
+void JobEngine::DrainWorker(const lasp::v1::DrainWorkerRequest& request,
+                            const WorkerCallback& done) {
+  const absl::StatusOr<std::string> id = ParseWorkerName(request.name());
+  WorkerRecord* worker = id.ok() ? workers_.Find(*id) : nullptr;
+  if (worker == nullptr) {
+    const absl::Status status = id.ok() ? NotFound(request.name()) : id.status();
+    unit_.callbacks.emplace_back([done, status] { done(status); });
+    return;
+  }
+  worker->drain_requested = !request.undo();
+  StoreWorker(*worker);
+  if (worker->drain_requested) {
+    StopForDrain(worker);
+  }
+  PublishWorker(worker);
+  schedule_due_ = true;
+  unit_.callbacks.emplace_back([done, view = worker->MakeView()] { done(view); });
+}
+
+}  // namespace lasp::server

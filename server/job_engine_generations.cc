@@ -1,0 +1,348 @@
+// The life of a generation: its ranks are placed, started, stopped, and gone.
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "proto/rpc/error_details.h"
+#include "proto/rpc/log.h"
+#include "proto/rpc/rank_exit_code.h"
+#include "server/job_engine.h"
+#include "server/proto_time.h"
+
+namespace lasp::server {
+namespace {
+
+using Job = lasp::v1::TrainingJob;
+using Phase = RankRecord::Phase;
+
+// Whether another generation would end the same way.
+bool EndsTheJob(int exit_code) {
+  return exit_code == kRankWrongConfiguration || exit_code == kRankDoNotRequeue;
+}
+
+}  // namespace
+
+void JobEngine::StartGeneration(JobRecord* job, const std::vector<WorkerRecord*>& workers) {
+  const absl::Duration now = parts_.clock->Monotonic();
+  const int64_t generation = job->generation() + 1;
+  job->run = std::make_unique<GenerationRun>();
+  job->run->generation = generation;
+  job->run->deadline = now + options_.presence_deadline;
+  job->progress = nullptr;
+  running_[job->id()] = job;
+  std::set<std::string> hosts;
+  for (size_t rank = 0; rank < workers.size(); ++rank) {
+    RankRecord& record = job->run->ranks.emplace_back();
+    record.worker_id = workers[rank]->id();
+    record.slot = workers[rank]->Claim({.job_name = job->name(),
+                                        .uid = job->uid(),
+                                        .generation = generation,
+                                        .rank = static_cast<int>(rank)});
+    record.attached = true;
+    hosts.insert(record.worker_id);
+    PublishWorker(workers[rank]);
+  }
+  const std::string message =
+      absl::StrCat(generation == 1 ? "starts" : "starts again from the first step", ", ",
+                   workers.size(), workers.size() == 1 ? " rank" : " ranks", " on ", hosts.size(),
+                   hosts.size() == 1 ? " worker" : " workers");
+  const absl::Duration queued = now - job->queued_at;
+  Transition(job, JobEvent::kGranted,
+             generation == 1 ? reason::kScheduled : reason::kRestartedFromStart, message,
+             "scheduler", [&](Job* changed) {
+               changed->set_generation(generation);
+               changed->clear_placements();
+               for (size_t rank = 0; rank < job->run->ranks.size(); ++rank) {
+                 auto* placement = changed->add_placements();
+                 placement->set_rank(static_cast<int>(rank));
+                 placement->set_worker(absl::StrCat("workers/", job->run->ranks[rank].worker_id));
+                 placement->set_slot(job->run->ranks[rank].slot);
+               }
+               const int64_t max_steps = changed->progress().max_steps();
+               changed->mutable_progress()->Clear();
+               changed->mutable_progress()->set_max_steps(max_steps);
+               if (!changed->has_start_time()) {
+                 *changed->mutable_start_time() = ToProtoTime(parts_.clock->Now());
+               }
+             });
+  unit_.mutations.emplace_back(AddGeneration{
+      .job_id = job->id(), .generation = generation, .start_time = parts_.clock->Now()});
+  parts_.observer->OnGenerationStarted(queued);
+  SendAssignments(job);
+}
+
+void JobEngine::SendAssignments(JobRecord* job) {
+  lasp::v1::TrainingSpec spec;
+  spec.ParseFromString(*job->view->spec);
+  for (size_t rank = 0; rank < job->run->ranks.size(); ++rank) {
+    lasp::v1::ConnectResponse response;
+    auto* assignment = response.mutable_assignment();
+    *assignment->mutable_fence() = FenceOf(*job, static_cast<int>(rank));
+    assignment->set_slot(job->run->ranks[rank].slot);
+    assignment->set_world_size(job->world_size);
+    *assignment->mutable_spec() = spec;
+    Send(SessionOf(job->run->ranks[rank].worker_id), std::move(response));
+  }
+}
+
+void JobEngine::AdvanceStart(JobRecord* job) {
+  GenerationRun& run = *job->run;
+  if (job->state() != Job::STATE_STARTING || run.stopping()) {
+    return;
+  }
+  if (run.CountAtLeast(Phase::kReady) == job->world_size) {
+    run.deadline = absl::InfiniteDuration();
+    Transition(job, JobEvent::kAllReady, reason::kTraining,
+               absl::StrCat("generation ", run.generation, " trains"), "coordinator");
+    for (int rank = 0; rank < job->world_size; ++rank) {
+      SendStart(job, rank);
+    }
+    return;
+  }
+  const bool all_known = std::none_of(run.ranks.begin(), run.ranks.end(),
+                                      [](const RankRecord& rank) { return rank.address.empty(); });
+  if (!run.peers_sent && all_known) {
+    run.peers_sent = true;
+    run.deadline = parts_.clock->Monotonic() + options_.readiness_deadline;
+    for (int rank = 0; rank < job->world_size; ++rank) {
+      SendPeerAddresses(job, rank);
+    }
+  }
+}
+
+void JobEngine::SendPeerAddresses(JobRecord* job, int rank) {
+  lasp::v1::ConnectResponse response;
+  auto* peers = response.mutable_peer_addresses();
+  *peers->mutable_fence() = FenceOf(*job, rank);
+  for (const RankRecord& record : job->run->ranks) {
+    peers->add_addresses(record.address);
+  }
+  Send(SessionOf(job->run->ranks[static_cast<size_t>(rank)].worker_id), std::move(response));
+}
+
+void JobEngine::SendStart(JobRecord* job, int rank) {
+  lasp::v1::ConnectResponse response;
+  *response.mutable_start()->mutable_fence() = FenceOf(*job, rank);
+  Send(SessionOf(job->run->ranks[static_cast<size_t>(rank)].worker_id), std::move(response));
+}
+
+void JobEngine::StopRanks(JobRecord* job, bool gently, absl::string_view why) {
+  GenerationRun& run = *job->run;
+  // A killing is not taken back.
+  if (run.stopping() && !run.stop_gently) {
+    gently = false;
+  }
+  const absl::Duration now = parts_.clock->Monotonic();
+  run.stop_reason = std::string(why);
+  run.stop_gently = gently;
+  run.last_stop = now;
+  run.deadline = gently ? now + options_.drain_grace + options_.stop_repeat_interval
+                        : absl::InfiniteDuration();
+  for (int rank = 0; rank < static_cast<int>(run.ranks.size()); ++rank) {
+    if (run.ranks[static_cast<size_t>(rank)].phase != Phase::kExited) {
+      SendStop(job, rank);
+    }
+  }
+}
+
+void JobEngine::SendStop(JobRecord* job, int rank) {
+  lasp::v1::ConnectResponse response;
+  auto* stop = response.mutable_stop();
+  *stop->mutable_fence() = FenceOf(*job, rank);
+  stop->set_mode(job->run->stop_gently ? lasp::v1::Stop::MODE_DRAIN : lasp::v1::Stop::MODE_KILL);
+  if (job->run->stop_gently) {
+    *stop->mutable_grace_period() = ToProtoDuration(options_.drain_grace);
+  }
+  stop->set_reason(job->run->stop_reason);
+  Send(SessionOf(job->run->ranks[static_cast<size_t>(rank)].worker_id), std::move(response));
+}
+
+absl::Duration JobEngine::RestartBackoff(int restarts) const {
+  if (restarts <= 1) {
+    return absl::ZeroDuration();
+  }
+  absl::Duration backoff = options_.restart_backoff;
+  for (int i = 2; i < restarts && backoff < options_.max_restart_backoff; ++i) {
+    backoff *= 2;
+  }
+  return std::min(backoff, options_.max_restart_backoff);
+}
+
+void JobEngine::FailGeneration(JobRecord* job, const GenerationFailure& failure) {
+  const int restarts = job->view->job.restart_count();
+  if (restarts >= job->max_restarts) {
+    GenerationFailure last = failure;
+    last.reason = reason::kRestartsExhausted;
+    last.message =
+        absl::StrCat("restarted ", restarts, restarts == 1 ? " time" : " times",
+                     ", which is all that recovery.max_restarts allows; ", failure.message);
+    FailForGood(job, last);
+    return;
+  }
+  parts_.observer->OnGenerationFailed(failure.reason);
+  job->last_failure = failure.message;
+  job->retry_at = parts_.clock->Monotonic() + RestartBackoff(restarts + 1);
+  LASP_LOG(kWarning, "generation failed",
+           {{"training_job", job->name()},
+            {"generation", job->generation()},
+            {"reason", failure.reason},
+            {"message", failure.message}});
+  Transition(job, JobEvent::kGenerationFailed, failure.reason, failure.message, failure.actor,
+             [](Job* changed) { changed->set_restart_count(changed->restart_count() + 1); });
+  StopRanks(job, /*gently=*/false, reason::kPeerFailed);
+}
+
+void JobEngine::FailForGood(JobRecord* job, const GenerationFailure& failure) {
+  parts_.observer->OnGenerationFailed(failure.reason);
+  google::rpc::Status error = failure.status;
+  if (error.code() == 0) {
+    error = StatusToProto(
+        ErrorWithReason(absl::StatusCode::kUnavailable, failure.message, failure.reason));
+  }
+  Transition(job, JobEvent::kFailedForGood, failure.reason, failure.message, failure.actor,
+             [&error](Job* changed) { *changed->mutable_error() = error; });
+  // Its slots stay held until the agents have told of each exit; the job itself waits for nothing.
+  StopRanks(job, /*gently=*/false, reason::kPeerFailed);
+  running_.erase(job->id());
+  job->run = nullptr;
+}
+
+void JobEngine::DrainGeneration(JobRecord* job, const std::string& worker_id) {
+  const bool trains = job->state() == Job::STATE_RUNNING;
+  job->retry_at = parts_.clock->Monotonic();
+  job->last_failure = absl::StrCat("workers/", worker_id, " drains");
+  if (Transition(job, JobEvent::kGenerationDrained, reason::kWorkerDrained,
+                 absl::StrCat("workers/", worker_id, " drains; the job starts again elsewhere"),
+                 absl::StrCat("agent/", worker_id))) {
+    StopRanks(job, /*gently=*/trains, reason::kWorkerDrained);
+  }
+}
+
+void JobEngine::RankGone(JobRecord* job, int rank, int exit_code,
+                         const GenerationFailure& failure) {
+  GenerationRun& run = *job->run;
+  RankRecord& record = run.ranks[static_cast<size_t>(rank)];
+  if (record.phase == Phase::kExited) {
+    return;
+  }
+  record.phase = Phase::kExited;
+  record.exit_code = exit_code;
+  if (WorkerRecord* worker = workers_.Find(record.worker_id);
+      worker != nullptr && worker->Release(FenceOf(*job, rank))) {
+    PublishWorker(worker);
+    schedule_due_ = true;
+  }
+  const std::string worker_id = record.worker_id;
+  if (exit_code == kRankSuspectHost) {
+    job->avoided_workers.insert(worker_id);
+  }
+  switch (job->state()) {
+    case Job::STATE_STARTING:
+    case Job::STATE_RUNNING: {
+      const WorkerRecord* worker = workers_.Find(worker_id);
+      if (exit_code == kRankDone && job->state() == Job::STATE_RUNNING) {
+        run.deadline = std::min(run.deadline, parts_.clock->Monotonic() + options_.finish_deadline);
+      } else if (EndsTheJob(exit_code)) {
+        FailForGood(job, failure);
+      } else if (exit_code == kRankDrained && worker != nullptr && worker->draining()) {
+        DrainGeneration(job, worker_id);
+      } else {
+        FailGeneration(job, failure);
+      }
+      break;
+    }
+    case Job::STATE_RECOVERING:
+      if (EndsTheJob(exit_code)) {
+        FailForGood(job, failure);
+      }
+      break;
+    case Job::STATE_SUSPENDING:
+      if (EndsTheJob(exit_code)) {
+        FailForGood(job, failure);
+      } else if (exit_code != kRankDone && exit_code != kRankDrained && run.stop_gently) {
+        // The others would wait for it in their next collective.
+        StopRanks(job, /*gently=*/false, reason::kPeerFailed);
+      }
+      break;
+    default:
+      break;
+  }
+  if (job->run != nullptr && job->run->AllGone()) {
+    OnAllRanksGone(job);
+  }
+}
+
+void JobEngine::OnAllRanksGone(JobRecord* job) {
+  const bool all_done =
+      std::all_of(job->run->ranks.begin(), job->run->ranks.end(),
+                  [](const RankRecord& rank) { return rank.exit_code == kRankDone; });
+  const int64_t generation = job->run->generation;
+  running_.erase(job->id());
+  job->run = nullptr;
+  schedule_due_ = true;
+  switch (job->state()) {
+    case Job::STATE_RUNNING:
+    case Job::STATE_SUSPENDING:
+      if (all_done) {
+        Transition(job, JobEvent::kAllDone, reason::kAllStepsDone,
+                   absl::StrCat("generation ", generation, " has done all steps"), "coordinator");
+      } else {
+        Transition(job, JobEvent::kRanksGone, reason::kSuspended,
+                   "stopped as asked; resume starts it again", "coordinator");
+      }
+      break;
+    case Job::STATE_CANCELLING:
+      Transition(job, JobEvent::kRanksGone, reason::kCancelled, "cancelled as asked",
+                 "coordinator");
+      break;
+    default:
+      break;
+  }
+}
+
+void JobEngine::SweepRun(JobRecord* job, absl::Duration now) {
+  for (int rank = 0; job->run != nullptr && rank < static_cast<int>(job->run->ranks.size());
+       ++rank) {
+    const RankRecord& record = job->run->ranks[static_cast<size_t>(rank)];
+    if (record.phase != Phase::kExited && record.missing_deadline <= now) {
+      RankGone(job, rank, /*exit_code=*/-1,
+               {.reason = record.attached ? reason::kRankLost : reason::kAgentLost,
+                .message = absl::StrCat("rank ", rank, " on workers/", record.worker_id,
+                                        record.attached
+                                            ? " is gone, and how it ended is not known"
+                                            : " has not come back since the coordinator's restart"),
+                .status = {},
+                .actor = "coordinator"});
+    }
+  }
+  if (job->run == nullptr || job->run->deadline > now) {
+    return;
+  }
+  GenerationRun& run = *job->run;
+  if (run.stopping()) {
+    StopRanks(job, /*gently=*/false, run.stop_reason);
+    return;
+  }
+  run.deadline = absl::InfiniteDuration();
+  const Phase wanted = job->state() == Job::STATE_RUNNING ? Phase::kExited
+                       : run.peers_sent                   ? Phase::kReady
+                                                          : Phase::kAddressed;
+  std::string late;
+  for (size_t rank = 0; rank < run.ranks.size(); ++rank) {
+    if (run.ranks[rank].phase < wanted) {
+      absl::StrAppend(&late, late.empty() ? "" : ", ", rank, " on ", run.ranks[rank].worker_id);
+    }
+  }
+  FailGeneration(
+      job, {.reason = wanted == Phase::kExited ? reason::kFinishTimeout : reason::kStartTimeout,
+            .message =
+                absl::StrCat(wanted == Phase::kExited  ? "ranks that did not end with the others: "
+                             : wanted == Phase::kReady ? "ranks that did not become ready in time: "
+                                                       : "ranks that did not start in time: ",
+                             late),
+            .status = {},
+            .actor = "coordinator"});
+}
+
+}  // namespace lasp::server

@@ -1,0 +1,126 @@
+// A start on a store that an earlier run has left: jobs, and ranks that may still train.
+#include <utility>
+
+#include "absl/strings/strip.h"
+#include "proto/rpc/log.h"
+#include "proto/rpc/status_macros.h"
+#include "server/job_engine.h"
+#include "server/proto_time.h"
+
+namespace lasp::server {
+namespace {
+
+using Job = lasp::v1::TrainingJob;
+using Phase = RankRecord::Phase;
+
+}  // namespace
+
+absl::Status JobEngine::Restore() {
+  LASP_ASSIGN_OR_RETURN(StoreContents contents, parts_.store->Load());
+  revision_ = contents.base_revision;
+  last_job_id_ = contents.last_job_id;
+  restored_until_ = parts_.clock->Monotonic() + grace_;
+  parts_.jobs->Restore(revision_, contents.compacted_revision);
+  for (const Tombstone& tombstone : contents.tombstones) {
+    parts_.jobs->RestoreTombstone(tombstone.name, tombstone.revision);
+  }
+  for (PutRequest& request : contents.requests) {
+    requests_.Add(std::move(request));
+  }
+  for (const PutWorker& stored : contents.workers) {
+    WorkerRecord* worker = workers_.FindOrAdd(stored.worker_id);
+    worker->incarnation = stored.incarnation;
+    worker->drain_requested = stored.drain_requested;
+    worker->expected_slots = stored.slot_count;
+    worker->lost_time = parts_.clock->Now();
+    PublishWorker(worker);
+  }
+  for (const StoredJob& stored : contents.jobs) {
+    LASP_RETURN_IF_ERROR(RestoreJob(stored));
+  }
+  capacity_ = workers_.Capacity();
+  LASP_LOG(kInfo, "store restored",
+           {{"jobs", contents.jobs.size()},
+            {"queued", queue_.size()},
+            {"with_ranks", running_.size()},
+            {"workers", contents.workers.size()}});
+  return absl::OkStatus();
+}
+
+absl::Status JobEngine::RestoreJob(const StoredJob& stored) {
+  const JobState state = stored.view->job.state();
+  JobRecord* job = AddRecord(stored.view);
+  parts_.observer->OnTransition(Job::STATE_UNSPECIFIED, state, "RESTORED");
+  if (state == Job::STATE_QUEUED) {
+    queue_[job->id()] = job;
+  } else if (state == Job::STATE_RECOVERING) {
+    recovering_[job->id()] = job;
+    job->last_failure = job->view->job.message();
+  } else if (IsFinished(state)) {
+    finished_.emplace(absl::ToUnixMicros(FromProtoTime(job->view->job.end_time())), job->uid());
+  }
+  if (!MayHaveRanks(state)) {
+    parts_.jobs->Publish(job->view);
+    return absl::OkStatus();
+  }
+  LASP_RETURN_IF_ERROR(RestoreProgress(job));
+  // Readers may have seen progress that was never stored: a fresh revision shows them this view.
+  auto view = std::make_shared<JobView>(*stored.view);
+  view->revision = NextRevision();
+  if (job->progress != nullptr) {
+    *view->job.mutable_progress() = *job->progress;
+  }
+  job->view = std::move(view);
+  parts_.jobs->Publish(job->view);
+  RestoreRun(stored, job);
+  return absl::OkStatus();
+}
+
+absl::Status JobEngine::RestoreProgress(JobRecord* job) {
+  // The first row and the last one.
+  constexpr int64_t kEndsOnly = int64_t{1} << 62;
+  LASP_ASSIGN_OR_RETURN(const auto steps, parts_.store->ReadSteps(job->id(), 1, 0, kEndsOnly));
+  for (const lasp::v1::StepMetrics& step : steps) {
+    if (step.generation() == job->generation()) {
+      TakeStep(job, step);
+    }
+  }
+  return absl::OkStatus();
+}
+
+void JobEngine::RestoreRun(const StoredJob& stored, JobRecord* job) {
+  const Job& view = job->view->job;
+  auto run = std::make_unique<GenerationRun>();
+  run->generation = view.generation();
+  for (const auto& placement : view.placements()) {
+    RankRecord& rank = run->ranks.emplace_back();
+    rank.worker_id = std::string(absl::StripPrefix(placement.worker(), "workers/"));
+    rank.slot = placement.slot();
+    rank.missing_deadline = restored_until_;
+  }
+  for (const StoredRankExit& exit : stored.exits) {
+    if (exit.rank >= 0 && exit.rank < static_cast<int>(run->ranks.size())) {
+      RankRecord& rank = run->ranks[static_cast<size_t>(exit.rank)];
+      rank.phase = Phase::kExited;
+      rank.exit_code = exit.exit_code;
+    }
+  }
+  const bool was_stopped =
+      job->state() != Job::STATE_STARTING && job->state() != Job::STATE_RUNNING;
+  if (was_stopped) {
+    // Whether gently or not is forgotten with the process: an agent that is told twice obeys once.
+    run->stop_reason = view.reason();
+    run->stop_gently = job->state() == Job::STATE_SUSPENDING;
+    run->deadline =
+        run->stop_gently ? restored_until_ + options_.drain_grace : absl::InfiniteDuration();
+  } else if (job->state() == Job::STATE_STARTING) {
+    run->deadline = restored_until_ + options_.presence_deadline;
+  }
+  job->run = std::move(run);
+  running_[job->id()] = job;
+  if (job->run->AllGone()) {
+    OnAllRanksGone(job);
+  }
+}
+
+}  // namespace lasp::server

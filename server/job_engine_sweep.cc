@@ -1,0 +1,115 @@
+// What happens by itself as time passes.
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "server/job_engine.h"
+
+namespace lasp::server {
+namespace {
+
+constexpr absl::Duration kTickInterval = absl::Seconds(1);
+// Jobs removed by retention in one pass.
+constexpr int kMaxRetired = 100;
+// A worker that has been lost for this long is forgotten.
+constexpr absl::Duration kForgetLostWorker = absl::Hours(24);
+
+}  // namespace
+
+void JobEngine::Sweep() {
+  const absl::Duration now = parts_.clock->Monotonic();
+  SweepLeases();
+  std::vector<JobRecord*> runs;
+  for (const auto& [id, job] : running_) {
+    runs.push_back(job);
+  }
+  for (JobRecord* job : runs) {
+    if (job->run != nullptr) {
+      SweepRun(job, now);
+    }
+  }
+  // Backoff may have ended.
+  schedule_due_ = schedule_due_ || !recovering_.empty();
+  PublishProgress(now);
+  ExplainQueue();
+  if (now - last_tick_ >= kTickInterval) {
+    last_tick_ = now;
+    parts_.watches->Tick();
+  }
+  if (now - last_retention_ >= options_.retention_interval) {
+    last_retention_ = now;
+    RetireFinished();
+    CompactDeletions();
+    ForgetLostWorkers();
+    if (requests_.Expire(parts_.clock->Now())) {
+      unit_.mutations.emplace_back(ExpireRequests{.now = parts_.clock->Now()});
+    }
+  }
+}
+
+void JobEngine::SweepLeases() {
+  for (const std::string& worker_id : parts_.leases->Expired()) {
+    WorkerRecord* worker = workers_.Find(worker_id);
+    if (worker == nullptr || worker->lost()) {
+      parts_.leases->Revoke(worker_id);
+      continue;
+    }
+    LoseWorker(worker, reason::kAgentLost,
+               absl::StrCat("not heard of for ", absl::FormatDuration(options_.lease_duration)));
+  }
+  if (restored_until_ <= parts_.clock->Monotonic()) {
+    restored_until_ = absl::InfiniteDuration();
+    for (const auto& [id, worker] : workers_.workers()) {
+      if (worker->lost() && worker->expected_slots > 0) {
+        worker->expected_slots = 0;
+        schedule_due_ = true;
+        PublishWorker(worker.get());
+      }
+    }
+  }
+}
+
+void JobEngine::PublishProgress(absl::Duration now) {
+  std::vector<JobRecord*> due;
+  for (JobRecord* job : unpublished_) {
+    if (now - job->last_publication >= options_.progress_interval) {
+      due.push_back(job);
+    }
+  }
+  for (JobRecord* job : due) {
+    Edit(job, /*stored=*/false, [](lasp::v1::TrainingJob*) {});
+  }
+}
+
+void JobEngine::RetireFinished() {
+  const int64_t limit = absl::ToUnixMicros(parts_.clock->Now() - options_.retain_finished);
+  for (int i = 0; i < kMaxRetired && !finished_.empty() && finished_.begin()->first <= limit; ++i) {
+    RemoveJob(jobs_by_uid_.at(finished_.begin()->second).get());
+  }
+}
+
+void JobEngine::CompactDeletions() {
+  const int64_t revision =
+      parts_.jobs->CompactionPoint(static_cast<size_t>(options_.max_tombstones));
+  if (revision > 0) {
+    unit_.mutations.emplace_back(CompactTombstones{.revision = revision});
+    parts_.jobs->Compact(revision);
+  }
+}
+
+void JobEngine::ForgetLostWorkers() {
+  const absl::Time limit = parts_.clock->Now() - kForgetLostWorker;
+  std::vector<std::string> forgotten;
+  for (const auto& [id, worker] : workers_.workers()) {
+    if (worker->lost() && worker->lost_time < limit) {
+      forgotten.push_back(id);
+    }
+  }
+  for (const std::string& id : forgotten) {
+    changed_workers_.erase(workers_.Find(id));
+    workers_.Remove(id);
+    unit_.mutations.emplace_back(DeleteWorker{.worker_id = id});
+    unit_.published_workers.emplace_back(id, nullptr);
+  }
+}
+
+}  // namespace lasp::server

@@ -1,0 +1,104 @@
+// What the controller knows of one job, and of the ranks of its present generation.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "google/rpc/status.pb.h"
+#include "server/job_view.h"
+
+namespace lasp::server {
+
+// One rank of the generation.
+struct RankRecord {
+  enum class Phase { kAssigned, kAddressed, kReady, kExited };
+
+  std::string worker_id;
+  int slot = 0;
+  Phase phase = Phase::kAssigned;
+  // Where it listens; opaque.
+  std::string address;
+  int exit_code = 0;
+  // Whether its agent has confirmed it in this run of the coordinator.
+  bool attached = false;
+  // When it counts as gone unless its agent names it, of the monotonic clock.
+  absl::Duration missing_deadline = absl::InfiniteDuration();
+};
+
+// The ranks of one generation, from the decision to start them until the last one is gone.
+struct GenerationRun {
+  int64_t generation = 0;
+  std::vector<RankRecord> ranks;
+  // Why the ranks were told to stop; empty while they should run.
+  std::string stop_reason;
+  // Whether they may end their step first.
+  bool stop_gently = false;
+  absl::Duration last_stop = -absl::InfiniteDuration();
+  // Whether the ranks know each other's addresses.
+  bool peers_sent = false;
+  // When the present phase (presence, readiness, the end) must be over.
+  absl::Duration deadline = absl::InfiniteDuration();
+
+  bool stopping() const { return !stop_reason.empty(); }
+
+  int CountAtLeast(RankRecord::Phase phase) const {
+    int count = 0;
+    for (const RankRecord& rank : ranks) {
+      count += rank.phase >= phase ? 1 : 0;
+    }
+    return count;
+  }
+
+  bool AllGone() const {
+    return CountAtLeast(RankRecord::Phase::kExited) == static_cast<int>(ranks.size());
+  }
+};
+
+// Why a generation ended.
+struct GenerationFailure {
+  std::string reason;
+  std::string message;
+  // What the rank itself said; code 0 where it said nothing.
+  google::rpc::Status status;
+  // `agent/{worker}` or `coordinator`.
+  std::string actor;
+};
+
+// Small: there may be tens of thousands of queued jobs.
+struct JobRecord {
+  // The newest decided state; readers get it once it is committed.
+  JobViewPtr view;
+  int world_size = 1;
+  int group_size = 1;
+  int max_restarts = 0;
+  // The progress of the present generation; in the view from the next edit on. Null where no step
+  // has been reported.
+  std::unique_ptr<lasp::v1::TrainingProgress> progress;
+  absl::Duration last_publication = -absl::InfiniteDuration();
+  // When a recovering job may start again.
+  absl::Duration retry_at = -absl::InfiniteDuration();
+  // When it began to wait for slots.
+  absl::Duration queued_at;
+  // Why the last generation ended, for a recovering job that waits for slots.
+  std::string last_failure;
+  // Null where no rank can exist.
+  std::unique_ptr<GenerationRun> run;
+  // Hosts that a rank called suspect.
+  std::set<std::string> avoided_workers;
+
+  int64_t id() const { return view->id; }
+
+  lasp::v1::TrainingJob::State state() const { return view->job.state(); }
+
+  const std::string& uid() const { return view->job.uid(); }
+
+  const std::string& name() const { return view->job.name(); }
+
+  int64_t generation() const { return view->job.generation(); }
+};
+
+}  // namespace lasp::server

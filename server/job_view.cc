@@ -1,0 +1,18 @@
+#include "server/job_view.h"
+
+#include "absl/strings/str_cat.h"
+
+namespace lasp::server {
+
+lasp::v1::TrainingJob JobView::ToProto() const {
+  lasp::v1::TrainingJob proto = job;
+  if (spec != nullptr) {
+    proto.mutable_spec()->ParseFromString(*spec);
+  }
+  proto.set_etag(Etag());
+  return proto;
+}
+
+std::string JobView::Etag() const { return absl::StrCat(absl::Hex(revision)); }
+
+}  // namespace lasp::server

@@ -1,0 +1,48 @@
+#include "server/lease_table.h"
+
+namespace lasp::server {
+
+void Lease::Renew(const Clock& clock) {
+  renewed_nanos_.store(absl::ToInt64Nanoseconds(clock.Monotonic()), std::memory_order_relaxed);
+  renewed_unix_micros_.store(absl::ToUnixMicros(clock.Now()), std::memory_order_relaxed);
+}
+
+absl::Duration Lease::renewed() const {
+  return absl::Nanoseconds(renewed_nanos_.load(std::memory_order_relaxed));
+}
+
+std::shared_ptr<Lease> LeaseTable::Grant(const std::string& worker_id) {
+  MutexLock lock(&mutex_);
+  std::shared_ptr<Lease>& lease = leases_[worker_id];
+  if (lease == nullptr) {
+    lease = std::make_shared<Lease>();
+  }
+  lease->Renew(*clock_);
+  return lease;
+}
+
+void LeaseTable::Revoke(const std::string& worker_id) {
+  MutexLock lock(&mutex_);
+  leases_.erase(worker_id);
+}
+
+std::vector<std::string> LeaseTable::Expired() const {
+  const absl::Duration limit = clock_->Monotonic() - duration_;
+  std::vector<std::string> expired;
+  MutexLock lock(&mutex_);
+  for (const auto& [worker_id, lease] : leases_) {
+    if (lease->renewed() < limit) {
+      expired.push_back(worker_id);
+    }
+  }
+  return expired;
+}
+
+void LeaseTable::RenewAll() {
+  MutexLock lock(&mutex_);
+  for (const auto& [worker_id, lease] : leases_) {
+    lease->Renew(*clock_);
+  }
+}
+
+}  // namespace lasp::server

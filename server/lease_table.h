@@ -1,0 +1,52 @@
+// Who is alive: one lease a worker, renewed by any message of its agent.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "proto/rpc/clock.h"
+#include "proto/rpc/mutex.h"
+
+namespace lasp::server {
+
+// One worker's lease. Renewing it is two atomic stores, so that heartbeats need no lock and no
+// queue.
+class Lease {
+ public:
+  void Renew(const Clock& clock);
+  absl::Duration renewed() const;
+
+  // For people: the wall clock at the last renewal.
+  const std::atomic<int64_t>& renewed_unix_micros() const { return renewed_unix_micros_; }
+
+ private:
+  std::atomic<int64_t> renewed_nanos_{0};
+  std::atomic<int64_t> renewed_unix_micros_{0};
+};
+
+// Thread-safe.
+class LeaseTable {
+ public:
+  LeaseTable(const Clock* clock, absl::Duration duration) : clock_(clock), duration_(duration) {}
+
+  // The worker's lease, renewed; made where there is none.
+  std::shared_ptr<Lease> Grant(const std::string& worker_id);
+  void Revoke(const std::string& worker_id);
+  // The workers whose leases have run out; they stay until revoked.
+  std::vector<std::string> Expired() const;
+  // Renews all, after a time in which the coordinator itself could not listen.
+  void RenewAll();
+
+ private:
+  const Clock* const clock_;
+  const absl::Duration duration_;
+  mutable Mutex mutex_;
+  std::map<std::string, std::shared_ptr<Lease>> leases_ GUARDED_BY(mutex_);
+};
+
+}  // namespace lasp::server

@@ -1,0 +1,372 @@
+#include "server/log_store.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "proto/rpc/log.h"
+#include "proto/rpc/status_macros.h"
+#include "proto/spec/unique_fd.h"
+#include "server/log_line.h"
+
+namespace lasp::server {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Logs whose folders need not be read again.
+constexpr size_t kMaxCachedLogs = 4'096;
+// Covers a chunk of the worker plane, so that a page always holds a whole line.
+constexpr int64_t kMinReadBytes = 512 << 10;
+
+absl::Status FileError(absl::string_view what, const std::string& path, int error) {
+  return absl::ErrnoToStatus(error, absl::StrCat(what, " ", path));
+}
+
+absl::StatusOr<std::string> ReadFileRange(const std::string& path, int64_t offset, int64_t size) {
+  const UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (fd.get() < 0) {
+    return FileError("open", path, errno);
+  }
+  std::string data(static_cast<size_t>(size), '\0');
+  size_t filled = 0;
+  while (filled < data.size()) {
+    const ssize_t got = pread(fd.get(), data.data() + filled, data.size() - filled,
+                              offset + static_cast<int64_t>(filled));
+    if (got < 0 && errno == EINTR) {
+      continue;
+    }
+    if (got < 0) {
+      return FileError("read", path, errno);
+    }
+    if (got == 0) {
+      break;
+    }
+    filled += static_cast<size_t>(got);
+  }
+  data.resize(filled);
+  return data;
+}
+
+absl::Status WriteAll(int fd, const std::string& path, absl::string_view data, int64_t offset) {
+  while (!data.empty()) {
+    const ssize_t put = pwrite(fd, data.data(), data.size(), offset);
+    if (put < 0 && errno == EINTR) {
+      continue;
+    }
+    if (put < 0) {
+      return FileError("write", path, errno);
+    }
+    data.remove_prefix(static_cast<size_t>(put));
+    offset += put;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+// One rank's segments: where each begins, and where the last one ends.
+struct LogStore::RankLog {
+  Mutex mutex;
+  bool loaded GUARDED_BY(mutex) = false;
+  std::vector<int64_t> starts GUARDED_BY(mutex);
+  int64_t end GUARDED_BY(mutex) = 0;
+  std::string directory;
+
+  std::string SegmentPath(int64_t start) const {
+    return absl::StrFormat("%s/%016d.log", directory, start);
+  }
+
+  absl::Status Load() REQUIRES_LOCK(mutex);
+};
+
+absl::Status LogStore::RankLog::Load() {
+  if (loaded) {
+    return absl::OkStatus();
+  }
+  starts.clear();
+  end = 0;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(directory, error)) {
+    int64_t start = 0;
+    if (absl::SimpleAtoi(entry.path().stem().string(), &start)) {
+      starts.push_back(start);
+    }
+  }
+  std::sort(starts.begin(), starts.end());
+  if (!starts.empty()) {
+    const std::string path = SegmentPath(starts.back());
+    const auto size = static_cast<int64_t>(fs::file_size(path, error));
+    if (error) {
+      return FileError("size of", path, error.value());
+    }
+    // A crash of the machine may have cut the last line: its agent sends it again, whole.
+    LASP_ASSIGN_OR_RETURN(const std::string tail,
+                          ReadFileRange(path, std::max<int64_t>(0, size - kMinReadBytes),
+                                        std::min(size, kMinReadBytes)));
+    const size_t line_feed = tail.rfind('\n');
+    const auto cut = static_cast<int64_t>(
+        line_feed == std::string::npos ? tail.size() : tail.size() - line_feed - 1);
+    if (cut > 0 && truncate(path.c_str(), size - cut) != 0) {
+      return FileError("truncate", path, errno);
+    }
+    end = starts.back() + size - cut;
+  }
+  loaded = true;
+  return absl::OkStatus();
+}
+
+struct LogStore::Subscription::State {
+  // Held during the callback, so that its owner can wait for it.
+  Mutex callback_mutex;
+  std::function<void()> on_lines GUARDED_BY(callback_mutex);
+  std::string uid;
+};
+
+LogStore::Subscription::~Subscription() {
+  {
+    MutexLock lock(&store_->mutex_);
+    const auto [first, last] = store_->subscriptions_.equal_range(state_->uid);
+    for (auto position = first; position != last; ++position) {
+      if (position->second == state_) {
+        store_->subscriptions_.erase(position);
+        break;
+      }
+    }
+  }
+  MutexLock lock(&state_->callback_mutex);
+  state_->on_lines = nullptr;
+}
+
+LogStore::LogStore(std::string directory, int64_t max_bytes, int64_t segment_bytes)
+    : directory_(std::move(directory)), max_bytes_(max_bytes), segment_bytes_(segment_bytes) {}
+
+std::string LogStore::JobDirectory(const std::string& uid) const {
+  return absl::StrCat(directory_, "/", uid);
+}
+
+std::string LogStore::RankDirectory(const LogKey& key) const {
+  return absl::StrCat(JobDirectory(key.uid), "/gen-", key.generation, "/rank-", key.rank);
+}
+
+std::shared_ptr<LogStore::RankLog> LogStore::Open(const LogKey& key) {
+  MutexLock lock(&mutex_);
+  std::shared_ptr<RankLog>& log = logs_[key];
+  if (log == nullptr) {
+    log = std::make_shared<RankLog>();
+    log->directory = RankDirectory(key);
+    const std::shared_ptr<RankLog> kept = log;
+    if (logs_.size() > kMaxCachedLogs) {
+      std::erase_if(logs_, [](const auto& entry) { return entry.second.use_count() == 1; });
+    }
+    return kept;
+  }
+  return log;
+}
+
+absl::StatusOr<int64_t> LogStore::Append(const LogKey& key, int64_t offset,
+                                         absl::string_view data) {
+  const std::shared_ptr<RankLog> log = Open(key);
+  int64_t end = 0;
+  {
+    MutexLock lock(&log->mutex);
+    LASP_RETURN_IF_ERROR(log->Load());
+    if (offset > log->end || offset + static_cast<int64_t>(data.size()) <= log->end) {
+      return log->end;
+    }
+    data.remove_prefix(static_cast<size_t>(log->end - offset));
+    if (log->starts.empty() || log->end - log->starts.back() >= segment_bytes_) {
+      std::error_code error;
+      fs::create_directories(log->directory, error);
+      if (error) {
+        return FileError("create", log->directory, error.value());
+      }
+      log->starts.push_back(log->end);
+    }
+    const std::string path = log->SegmentPath(log->starts.back());
+    const UniqueFd fd(open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+    if (fd.get() < 0) {
+      const int error = errno;
+      log->loaded = false;
+      return FileError("open", path, error);
+    }
+    // After a failed write the same bytes go to the same place again.
+    LASP_RETURN_IF_ERROR(WriteAll(fd.get(), path, data, log->end - log->starts.back()));
+    log->end += static_cast<int64_t>(data.size());
+    end = log->end;
+    while (log->starts.size() > 1 && log->end - log->starts[1] >= max_bytes_) {
+      unlink(log->SegmentPath(log->starts.front()).c_str());
+      log->starts.erase(log->starts.begin());
+    }
+  }
+  Notify(key.uid);
+  return end;
+}
+
+absl::StatusOr<int64_t> LogStore::End(const LogKey& key) {
+  const std::shared_ptr<RankLog> log = Open(key);
+  MutexLock lock(&log->mutex);
+  LASP_RETURN_IF_ERROR(log->Load());
+  return log->end;
+}
+
+absl::StatusOr<LogPage> LogStore::Read(const LogKey& key, int64_t offset, int64_t max_bytes,
+                                       absl::Time since) {
+  const std::shared_ptr<RankLog> log = Open(key);
+  std::vector<int64_t> starts;
+  int64_t end = 0;
+  {
+    MutexLock lock(&log->mutex);
+    LASP_RETURN_IF_ERROR(log->Load());
+    starts = log->starts;
+    end = log->end;
+  }
+  LogPage page;
+  page.next_offset = end;
+  page.at_end = true;
+  if (starts.empty() || offset >= end) {
+    return page;
+  }
+  offset = std::max(offset, starts.front());
+  size_t segment =
+      static_cast<size_t>(std::upper_bound(starts.begin(), starts.end(), offset) - starts.begin()) -
+      1;
+  // A whole segment is too old when the next one begins before `since`.
+  while (since > absl::InfinitePast() && segment + 1 < starts.size()) {
+    const auto head = ReadFileRange(log->SegmentPath(starts[segment + 1]), 0, 32);
+    if (!head.ok() || SplitLogLine(*head).time >= since) {
+      break;
+    }
+    ++segment;
+    offset = starts[segment];
+  }
+  const int64_t segment_end = segment + 1 < starts.size() ? starts[segment + 1] : end;
+  auto data = ReadFileRange(log->SegmentPath(starts[segment]), offset - starts[segment],
+                            std::min(std::max(max_bytes, kMinReadBytes), segment_end - offset));
+  if (absl::IsNotFound(data.status()) && segment + 1 < starts.size()) {
+    // Rotated away since the look: go on with what is left.
+    page.next_offset = segment_end;
+    page.at_end = false;
+    return page;
+  }
+  LASP_RETURN_IF_ERROR(data.status());
+  size_t position = 0;
+  while (position < data->size() && static_cast<int64_t>(position) < max_bytes) {
+    const size_t line_feed = data->find('\n', position);
+    if (line_feed == std::string::npos) {
+      break;
+    }
+    const LogLineParts parts =
+        SplitLogLine(absl::string_view(*data).substr(position, line_feed - position));
+    if (parts.time >= since) {
+      page.lines.push_back({.offset = offset + static_cast<int64_t>(position),
+                            .time = parts.time,
+                            .text = std::string(parts.text)});
+    }
+    position = line_feed + 1;
+  }
+  if (position == 0) {
+    // No line feed in half a megabyte: no agent writes this. Skip it.
+    position = data->size();
+  }
+  page.next_offset = offset + static_cast<int64_t>(position);
+  page.at_end = page.next_offset >= end;
+  return page;
+}
+
+absl::StatusOr<int64_t> LogStore::TailOffset(const LogKey& key, int lines) {
+  const std::shared_ptr<RankLog> log = Open(key);
+  std::vector<int64_t> starts;
+  int64_t end = 0;
+  {
+    MutexLock lock(&log->mutex);
+    LASP_RETURN_IF_ERROR(log->Load());
+    starts = log->starts;
+    end = log->end;
+  }
+  // Line feeds are counted backwards; the one that ends the log begins no line after it.
+  int64_t remaining = lines;
+  for (auto start = starts.rbegin(); start != starts.rend(); ++start) {
+    LASP_ASSIGN_OR_RETURN(const std::string data,
+                          ReadFileRange(log->SegmentPath(*start), 0, end - *start));
+    for (auto i = std::ssize(data) - 1; i >= 0; --i) {
+      if (data[static_cast<size_t>(i)] == '\n' && remaining-- == 0) {
+        return *start + i + 1;
+      }
+    }
+    end = *start;
+  }
+  return end;
+}
+
+std::vector<int> LogStore::Ranks(const std::string& uid, int64_t generation) {
+  constexpr absl::string_view kPrefix = "rank-";
+  std::vector<int> ranks;
+  std::error_code error;
+  const std::string directory = absl::StrCat(JobDirectory(uid), "/gen-", generation);
+  for (const auto& entry : fs::directory_iterator(directory, error)) {
+    const std::string name = entry.path().filename().string();
+    int rank = 0;
+    if (name.size() > kPrefix.size() && absl::SimpleAtoi(name.substr(kPrefix.size()), &rank)) {
+      ranks.push_back(rank);
+    }
+  }
+  std::sort(ranks.begin(), ranks.end());
+  return ranks;
+}
+
+std::unique_ptr<LogStore::Subscription> LogStore::Subscribe(const std::string& uid,
+                                                            std::function<void()> on_lines) {
+  auto state = std::make_shared<Subscription::State>();
+  {
+    MutexLock lock(&state->callback_mutex);
+    state->on_lines = std::move(on_lines);
+    state->uid = uid;
+  }
+  {
+    MutexLock lock(&mutex_);
+    subscriptions_.emplace(uid, state);
+  }
+  return std::unique_ptr<Subscription>(new Subscription(this, std::move(state)));
+}
+
+void LogStore::Notify(const std::string& uid) {
+  std::vector<std::shared_ptr<Subscription::State>> woken;
+  {
+    MutexLock lock(&mutex_);
+    const auto [first, last] = subscriptions_.equal_range(uid);
+    for (auto position = first; position != last; ++position) {
+      woken.push_back(position->second);
+    }
+  }
+  for (const auto& state : woken) {
+    MutexLock lock(&state->callback_mutex);
+    if (state->on_lines) {
+      state->on_lines();
+    }
+  }
+}
+
+void LogStore::DeleteJob(const std::string& uid) {
+  {
+    MutexLock lock(&mutex_);
+    std::erase_if(logs_, [&uid](const auto& entry) { return entry.first.uid == uid; });
+  }
+  std::error_code error;
+  fs::remove_all(JobDirectory(uid), error);
+  if (error) {
+    LASP_LOG(kWarning, "cannot remove the logs of a deleted job",
+             {{"directory", JobDirectory(uid)}, {"error", error.message()}});
+  }
+}
+
+}  // namespace lasp::server

@@ -1,0 +1,70 @@
+#include "server/server_core.h"
+
+#include <filesystem>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "proto/rpc/log.h"
+#include "proto/rpc/status_macros.h"
+#include "server/core_parts.h"
+#include "server/sqlite_job_store.h"
+
+namespace lasp::server {
+namespace {
+
+// Logs of jobs that no longer exist: a crash came between a job's deletion and that of its files.
+void RemoveOrphanLogs(const std::string& directory, const JobCatalog& jobs) {
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(directory, error)) {
+    if (jobs.FindByUid(entry.path().filename().string()) == nullptr) {
+      std::error_code remove_error;
+      std::filesystem::remove_all(entry.path(), remove_error);
+      LASP_LOG(kInfo, "removed the logs of a job that is gone",
+               {{"directory", entry.path().string()}});
+    }
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ServerCore>> ServerCore::Open(const CoreOptions& options,
+                                                             const Clock* clock,
+                                                             CoreObserver* observer) {
+  auto core = std::unique_ptr<ServerCore>(new ServerCore());
+  if (observer == nullptr) {
+    core->silent_observer_ = std::make_unique<CoreObserver>();
+    observer = core->silent_observer_.get();
+  }
+  SqliteJobStore::Options store_options;
+  store_options.path = absl::StrCat(options.data_dir, "/store.sqlite");
+  store_options.vfs = options.store_vfs;
+  store_options.max_steps_per_job = options.max_steps_per_job;
+  LASP_ASSIGN_OR_RETURN(core->store_, SqliteJobStore::Open(store_options, observer));
+  core->watches_ = std::make_unique<WatchHub>(&core->jobs_, core->store_->uuid(), clock,
+                                              options.bookmark_interval);
+  core->metrics_ = std::make_unique<MetricsHub>(core->store_.get());
+  const std::string log_directory = absl::StrCat(options.data_dir, "/logs");
+  core->logs_ = std::make_unique<LogStore>(log_directory, options.max_log_bytes_per_rank,
+                                           options.log_segment_bytes);
+  core->leases_ = std::make_unique<LeaseTable>(clock, options.lease_duration);
+  LASP_ASSIGN_OR_RETURN(core->controller_,
+                        JobController::Start(options, {.clock = clock,
+                                                       .store = core->store_.get(),
+                                                       .jobs = &core->jobs_,
+                                                       .workers = &core->workers_,
+                                                       .watches = core->watches_.get(),
+                                                       .metrics = core->metrics_.get(),
+                                                       .logs = core->logs_.get(),
+                                                       .leases = core->leases_.get(),
+                                                       .observer = observer}));
+  RemoveOrphanLogs(log_directory, core->jobs_);
+  return core;
+}
+
+ServerCore::~ServerCore() {
+  // The controller uses everything else; the store's thread uses nothing but itself.
+  controller_ = nullptr;
+  store_ = nullptr;
+}
+
+}  // namespace lasp::server

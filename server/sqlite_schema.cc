@@ -1,0 +1,114 @@
+#include "server/sqlite_schema.h"
+
+#include "absl/strings/str_cat.h"
+#include "proto/rpc/error_details.h"
+#include "proto/rpc/random_id.h"
+#include "proto/rpc/status_macros.h"
+
+namespace lasp::server {
+namespace {
+
+// Step i brings a store of version i to version i + 1. Never changed once released.
+constexpr const char* kMigrations[] = {
+    R"sql(
+CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) WITHOUT ROWID;
+
+CREATE TABLE jobs (
+  id         INTEGER PRIMARY KEY,
+  uid        TEXT NOT NULL,
+  name       TEXT NOT NULL,
+  state      INTEGER NOT NULL,
+  revision   INTEGER NOT NULL,
+  generation INTEGER NOT NULL,
+  spec       BLOB NOT NULL,
+  job        BLOB NOT NULL
+);
+CREATE UNIQUE INDEX jobs_by_name ON jobs (name);
+
+CREATE TABLE transitions (
+  job_id     INTEGER NOT NULL,
+  revision   INTEGER NOT NULL,
+  transition BLOB NOT NULL,
+  PRIMARY KEY (job_id, revision)
+) WITHOUT ROWID;
+
+CREATE TABLE generations (
+  job_id            INTEGER NOT NULL,
+  generation        INTEGER NOT NULL,
+  start_unix_micros INTEGER NOT NULL,
+  PRIMARY KEY (job_id, generation)
+) WITHOUT ROWID;
+
+CREATE TABLE rank_exits (
+  job_id     INTEGER NOT NULL,
+  generation INTEGER NOT NULL,
+  rank       INTEGER NOT NULL,
+  exit_code  INTEGER NOT NULL,
+  PRIMARY KEY (job_id, generation, rank)
+) WITHOUT ROWID;
+
+CREATE TABLE steps (
+  job_id     INTEGER NOT NULL,
+  step       INTEGER NOT NULL,
+  generation INTEGER NOT NULL,
+  metrics    BLOB NOT NULL,
+  PRIMARY KEY (job_id, step)
+) WITHOUT ROWID;
+
+CREATE TABLE workers (
+  worker_id       TEXT PRIMARY KEY,
+  incarnation     TEXT NOT NULL,
+  slot_count      INTEGER NOT NULL,
+  drain_requested INTEGER NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE requests (
+  key                TEXT PRIMARY KEY,
+  fingerprint        INTEGER NOT NULL,
+  job_name           TEXT NOT NULL,
+  job_uid            TEXT NOT NULL,
+  expire_unix_micros INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX requests_by_expiry ON requests (expire_unix_micros);
+
+CREATE TABLE tombstones (revision INTEGER PRIMARY KEY, name TEXT NOT NULL);
+)sql",
+};
+static_assert(std::size(kMigrations) == kSchemaVersion);
+
+}  // namespace
+
+absl::Status MigrateSchema(SqliteDatabase* database, const std::string& path) {
+  LASP_ASSIGN_OR_RETURN(const int64_t version, database->QueryInteger("PRAGMA user_version"));
+  if (version > kSchemaVersion) {
+    return ErrorWithReason(absl::StatusCode::kFailedPrecondition,
+                           absl::StrCat(path, ": the store has schema version ", version,
+                                        ", this lasp-server knows versions up to ", kSchemaVersion,
+                                        "; start the newer release that wrote it"),
+                           "SCHEMA_TOO_NEW");
+  }
+  LASP_ASSIGN_OR_RETURN(SqliteStatement check,
+                        SqliteStatement::Prepare(*database, "PRAGMA quick_check(1)"));
+  LASP_ASSIGN_OR_RETURN(const bool row, check.Step());
+  const std::string verdict = row ? check.Text() : "no answer";
+  if (verdict != "ok") {
+    return absl::DataLossError(
+        absl::StrCat(path, ": the store is damaged (", verdict, "); restore it from a backup"));
+  }
+  check.Reset();
+  if (version == kSchemaVersion) {
+    return absl::OkStatus();
+  }
+  LASP_RETURN_IF_ERROR(database->Execute("BEGIN IMMEDIATE"));
+  for (int64_t step = version; step < kSchemaVersion; ++step) {
+    LASP_RETURN_IF_ERROR(database->Execute(kMigrations[step]));
+  }
+  if (version == 0) {
+    LASP_RETURN_IF_ERROR(database->Execute(
+        absl::StrCat("INSERT INTO meta (key, value) VALUES ('uuid', '", NewUuid(), "')")));
+  }
+  LASP_RETURN_IF_ERROR(database->Execute(absl::StrCat("PRAGMA user_version = ", kSchemaVersion)));
+  return database->Execute("COMMIT");
+}
+
+}  // namespace lasp::server

@@ -1,0 +1,168 @@
+#include "server/worker_registry.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/proto_time.h"
+
+namespace lasp::server {
+
+void WorkerRecord::Register(const lasp::v1::Hello& hello, AgentSessionPtr new_session,
+                            std::shared_ptr<Lease> lease, absl::Time now) {
+  session = std::move(new_session);
+  lease_ = std::move(lease);
+  incarnation = hello.incarnation();
+  host_name_ = hello.host_name();
+  version_ = hello.version();
+  agent_draining = hello.draining();
+  register_time_ = now;
+  lost_ = false;
+  lost_time = absl::InfiniteFuture();
+  expected_slots = 0;
+  std::vector<WorkerSlot> slots;
+  for (const auto& slot : hello.slots()) {
+    slots.push_back({.index = slot.index(), .kind = slot.kind(), .holder = std::nullopt});
+  }
+  free_slots_ = static_cast<int>(slots.size());
+  for (WorkerSlot& old : slots_) {
+    const auto same = std::find_if(slots.begin(), slots.end(), [&old](const WorkerSlot& slot) {
+      return slot.index == old.index;
+    });
+    if (same != slots.end() && old.holder.has_value()) {
+      same->holder = std::move(old.holder);
+      --free_slots_;
+    }
+  }
+  slots_ = std::move(slots);
+}
+
+void WorkerRecord::Lose() {
+  lost_ = true;
+  session = nullptr;
+  expected_slots = 0;
+  ReleaseAll();
+}
+
+int WorkerRecord::Claim(SlotHolder holder) {
+  const auto slot = std::find_if(slots_.begin(), slots_.end(),
+                                 [](const WorkerSlot& s) { return !s.holder.has_value(); });
+  slot->holder = std::move(holder);
+  --free_slots_;
+  return slot->index;
+}
+
+void WorkerRecord::Occupy(int slot_index, SlotHolder holder) {
+  auto slot = std::find_if(slots_.begin(), slots_.end(),
+                           [slot_index](const WorkerSlot& s) { return s.index == slot_index; });
+  if (slot == slots_.end()) {
+    slots_.push_back({.index = slot_index, .kind = lasp::v1::Slot::KIND_CPU, .holder = {}});
+    ++free_slots_;
+    slot = std::prev(slots_.end());
+  }
+  if (!slot->holder.has_value()) {
+    --free_slots_;
+  }
+  slot->holder = std::move(holder);
+}
+
+WorkerSlot* WorkerRecord::FindHolder(const lasp::v1::Fence& fence) {
+  for (WorkerSlot& slot : slots_) {
+    if (slot.holder.has_value() && slot.holder->Is(fence)) {
+      return &slot;
+    }
+  }
+  return nullptr;
+}
+
+bool WorkerRecord::Release(const lasp::v1::Fence& fence) {
+  WorkerSlot* slot = FindHolder(fence);
+  if (slot == nullptr) {
+    return false;
+  }
+  slot->holder.reset();
+  ++free_slots_;
+  return true;
+}
+
+void WorkerRecord::ReleaseAll() {
+  for (WorkerSlot& slot : slots_) {
+    slot.holder.reset();
+  }
+  free_slots_ = slot_count();
+}
+
+WorkerViewPtr WorkerRecord::MakeView() const {
+  auto view = std::make_shared<WorkerView>();
+  lasp::v1::Worker& worker = view->worker;
+  worker.set_name(absl::StrCat("workers/", id_));
+  if (lost_) {
+    worker.set_state(lasp::v1::Worker::STATE_LOST);
+  } else if (!draining()) {
+    worker.set_state(lasp::v1::Worker::STATE_READY);
+  } else {
+    worker.set_state(free_slots_ == slot_count() ? lasp::v1::Worker::STATE_DRAINED
+                                                 : lasp::v1::Worker::STATE_DRAINING);
+  }
+  worker.set_host_name(host_name_);
+  worker.set_version(version_);
+  worker.set_incarnation(incarnation);
+  worker.set_slot_count(std::max(slot_count(), expected_slots));
+  for (const WorkerSlot& slot : slots_) {
+    auto* proto = worker.add_slots();
+    proto->set_index(slot.index);
+    proto->set_kind(slot.kind);
+    if (slot.holder.has_value()) {
+      proto->set_training_job(slot.holder->job_name);
+      proto->set_generation(slot.holder->generation);
+      proto->set_rank(slot.holder->rank);
+    }
+  }
+  if (register_time_ != absl::InfinitePast()) {
+    *worker.mutable_register_time() = ToProtoTime(register_time_);
+  }
+  if (lease_ != nullptr) {
+    view->last_heartbeat_unix_micros =
+        std::shared_ptr<const std::atomic<int64_t>>(lease_, &lease_->renewed_unix_micros());
+  }
+  return view;
+}
+
+WorkerRecord* WorkerRegistry::Find(const std::string& worker_id) {
+  const auto found = workers_.find(worker_id);
+  return found == workers_.end() ? nullptr : found->second.get();
+}
+
+WorkerRecord* WorkerRegistry::FindOrAdd(const std::string& worker_id) {
+  std::unique_ptr<WorkerRecord>& worker = workers_[worker_id];
+  if (worker == nullptr) {
+    worker = std::make_unique<WorkerRecord>(worker_id);
+  }
+  return worker.get();
+}
+
+void WorkerRegistry::Remove(const std::string& worker_id) { workers_.erase(worker_id); }
+
+int WorkerRegistry::Capacity() const {
+  int slots = 0;
+  for (const auto& [id, worker] : workers_) {
+    if (worker->lost()) {
+      slots += worker->expected_slots;
+    } else if (!worker->draining()) {
+      slots += worker->slot_count();
+    }
+  }
+  return slots;
+}
+
+int WorkerRegistry::FreeSlots() const {
+  int slots = 0;
+  for (const auto& [id, worker] : workers_) {
+    if (worker->schedulable()) {
+      slots += worker->free_slots();
+    }
+  }
+  return slots;
+}
+
+}  // namespace lasp::server

@@ -1,0 +1,123 @@
+// The agents and who holds which of their slots.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "lasp/v1/worker.pb.h"
+#include "lasp/v1/worker_service.pb.h"
+#include "server/agent_session.h"
+#include "server/lease_table.h"
+#include "server/worker_catalog.h"
+
+namespace lasp::server {
+
+// The rank in a slot. A slot is held from the decision to start a rank until its agent has said
+// that the process is gone, or is itself lost.
+struct SlotHolder {
+  std::string job_name;
+  std::string uid;
+  int64_t generation = 0;
+  int rank = 0;
+  // When it was last told to stop, of the monotonic clock.
+  absl::Duration last_stop = -absl::InfiniteDuration();
+
+  bool Is(const lasp::v1::Fence& fence) const {
+    return uid == fence.uid() && generation == fence.generation() && rank == fence.rank();
+  }
+};
+
+struct WorkerSlot {
+  int index = 0;
+  lasp::v1::Slot::Kind kind = lasp::v1::Slot::KIND_CPU;
+  std::optional<SlotHolder> holder;
+};
+
+// One agent. The controller's thread only.
+class WorkerRecord {
+ public:
+  explicit WorkerRecord(std::string id) : id_(std::move(id)) {}
+
+  const std::string& id() const { return id_; }
+
+  // Takes over what a Hello says of the agent itself; holders of slots that still exist stay.
+  void Register(const lasp::v1::Hello& hello, AgentSessionPtr session, std::shared_ptr<Lease> lease,
+                absl::Time now);
+  // The lease has run out: nothing of it is left.
+  void Lose();
+
+  bool lost() const { return lost_; }
+
+  bool connected() const { return session != nullptr; }
+
+  // Whether ranks may be placed on it now.
+  bool schedulable() const { return !lost_ && !draining() && connected(); }
+
+  bool draining() const { return drain_requested || agent_draining; }
+
+  int free_slots() const { return free_slots_; }
+
+  int slot_count() const { return static_cast<int>(slots_.size()); }
+
+  const std::vector<WorkerSlot>& slots() const { return slots_; }
+
+  // Gives the lowest free slot to a rank: its index. There must be one.
+  int Claim(SlotHolder holder);
+  // What the agent says is in a slot; extends the slots where it names one that is new.
+  void Occupy(int slot_index, SlotHolder holder);
+  // The slot that the rank holds, null where none.
+  WorkerSlot* FindHolder(const lasp::v1::Fence& fence);
+  // True where the rank held a slot.
+  bool Release(const lasp::v1::Fence& fence);
+  // Empties all slots.
+  void ReleaseAll();
+
+  WorkerViewPtr MakeView() const;
+
+  // --- set by the engine ---
+  // Null while no stream is open.
+  AgentSessionPtr session;
+  std::string incarnation;
+  // The operator's wish, and the agent's own (SIGTERM).
+  bool drain_requested = false;
+  bool agent_draining = false;
+  // After a restart of the coordinator: slots that count as capacity until the agent is back.
+  int expected_slots = 0;
+  absl::Time lost_time = absl::InfiniteFuture();
+
+ private:
+  const std::string id_;
+  bool lost_ = true;
+  std::string host_name_;
+  std::string version_;
+  std::vector<WorkerSlot> slots_;
+  int free_slots_ = 0;
+  absl::Time register_time_ = absl::InfinitePast();
+  std::shared_ptr<Lease> lease_;
+};
+
+// All agents, by id. The controller's thread only.
+class WorkerRegistry {
+ public:
+  // Null where there is none.
+  WorkerRecord* Find(const std::string& worker_id);
+  WorkerRecord* FindOrAdd(const std::string& worker_id);
+  void Remove(const std::string& worker_id);
+
+  // Slots that would be there if nothing ran: of agents that take ranks or are expected back.
+  int Capacity() const;
+  // Slots that a rank could be started in now.
+  int FreeSlots() const;
+
+  const std::map<std::string, std::unique_ptr<WorkerRecord>>& workers() const { return workers_; }
+
+ private:
+  std::map<std::string, std::unique_ptr<WorkerRecord>> workers_;
+};
+
+}  // namespace lasp::server
