@@ -1,0 +1,71 @@
+#include "worker/optim/adamw.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <vector>
+
+namespace lasp::worker {
+namespace {
+
+lasp::v1::OptimizerSpec Spec() {
+  lasp::v1::OptimizerSpec spec;
+  spec.set_weight_decay(0.1);
+  spec.set_beta1(0.9);
+  spec.set_beta2(0.95);
+  spec.set_epsilon(1e-8);
+  return spec;
+}
+
+// Loshchilov and Hutter, algorithm 2, one element at a time in fp64.
+struct NaiveAdamW {
+  double m = 0;
+  double v = 0;
+  int updates = 0;
+
+  double Update(double parameter, double gradient, double learning_rate, double decay) {
+    ++updates;
+    m = 0.9 * m + 0.1 * gradient;
+    v = 0.95 * v + 0.05 * gradient * gradient;
+    const double m_hat = m / (1 - std::pow(0.9, updates));
+    const double v_hat = v / (1 - std::pow(0.95, updates));
+    return parameter - learning_rate * (m_hat / (std::sqrt(v_hat) + 1e-8) + decay * parameter);
+  }
+};
+
+TEST(AdamWTest, FollowsANaiveOracleAndDecaysMatricesOnly) {
+  constexpr int64_t kCount = 37;
+  const auto backend = CreateCpuBackend(DType::kFloat64, 1).value();
+  std::vector<double> parameters(kCount);
+  std::vector<double> gradients(kCount);
+  const Tensor parameter_view{parameters.data(), DType::kFloat64, 1, kCount, kCount};
+  const Tensor gradient_view{gradients.data(), DType::kFloat64, 1, kCount, kCount};
+  const std::vector<ParameterRange> ranges = {{0, 20, true}, {20, 10, false}, {30, 7, true}};
+  Arena plan;
+  AdamW measured(Spec(), backend.get(), parameter_view, gradient_view, ranges, plan);
+  Arena arena = Arena::Create(*backend, plan.used_bytes()).value();
+  AdamW optimizer(Spec(), backend.get(), parameter_view, gradient_view, ranges, arena);
+
+  std::vector<double> expected(kCount);
+  std::vector<NaiveAdamW> oracle(kCount);
+  for (int64_t i = 0; i < kCount; ++i) {
+    parameters[i] = expected[i] = std::sin(static_cast<double>(i));
+  }
+  for (int step = 1; step <= 5; ++step) {
+    const double rate = 0.01 * step;
+    const double scale = 1.0 / step;
+    for (int64_t i = 0; i < kCount; ++i) {
+      gradients[i] = std::cos(static_cast<double>(i * step));
+      const bool decays = i < 20 || i >= 30;
+      expected[i] = oracle[i].Update(expected[i], scale * gradients[i], rate, decays ? 0.1 : 0.0);
+    }
+    optimizer.Update(rate, scale);
+    for (int64_t i = 0; i < kCount; ++i) {
+      ASSERT_NEAR(parameters[i], expected[i], 1e-14) << "element " << i << " step " << step;
+    }
+  }
+  EXPECT_EQ(optimizer.updates(), 5);
+}
+
+}  // namespace
+}  // namespace lasp::worker

@@ -1,0 +1,91 @@
+// One attention layer on a local rank, with random inputs, for the tests of the exchange.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "proto/rpc/status_macros.h"
+#include "tests/worker/parallel/local_ranks.h"
+#include "worker/device/arena.h"
+#include "worker/parallel/sequence_parallel.h"
+
+namespace lasp::worker {
+
+class AttentionLayer {
+ public:
+  static absl::StatusOr<std::unique_ptr<AttentionLayer>> Create(const AttentionShape& shape,
+                                                                SequenceParallel* attention,
+                                                                Backend* backend) {
+    auto layer = std::unique_ptr<AttentionLayer>(new AttentionLayer(shape, attention, backend));
+    Arena plan;
+    layer->TakeMemory(plan);
+    LASP_ASSIGN_OR_RETURN(layer->arena_, Arena::Create(*backend, plan.used_bytes()));
+    layer->TakeMemory(layer->arena_);
+    layer->FillInputs();
+    return layer;
+  }
+
+  absl::Status Forward() { return attention_.Forward(shape_, inputs_, memory_, output_); }
+
+  absl::Status Backward() {
+    return attention_.Backward(shape_, inputs_, memory_, output_, gradients_);
+  }
+
+  const AttentionShape& shape() const { return shape_; }
+
+  const AttentionInputs& inputs() const { return inputs_; }
+
+  const AttentionMemory& memory() const { return memory_; }
+
+  Tensor output() const { return output_; }
+
+ private:
+  AttentionLayer(const AttentionShape& shape, SequenceParallel* attention, Backend* backend)
+      : shape_(shape), attention_(*attention), backend_(*backend) {}
+
+  void TakeMemory(Arena& arena) {
+    const auto take = [&] {
+      return arena.Take(backend_.compute_type(), shape_.batch * shape_.tokens,
+                        shape_.heads * shape_.head_size);
+    };
+    shape_.slopes = arena.Take(DType::kFloat64, 1, shape_.heads);
+    shape_.theta = arena.Take(DType::kFloat64, shape_.heads, shape_.head_size);
+    inputs_ = {.q = take(), .k = take(), .v = take()};
+    gradients_ = {.q = take(), .k = take(), .v = take(), .theta = {}};
+    output_ = take();
+    memory_ = attention_.TakeMemory(shape_, arena);
+    attention_.TakeScratch(shape_, arena);
+  }
+
+  void FillInputs() {
+    std::mt19937 random(11);
+    std::normal_distribution<double> normal(0, 0.3);
+    std::vector<double> slopes(static_cast<size_t>(shape_.heads));
+    for (size_t head = 0; head < slopes.size(); ++head) {
+      slopes[head] = std::pow(2.0, -static_cast<double>(head + 1));
+    }
+    backend_.CopyFromHost(slopes.data(), shape_.slopes);
+    for (const Tensor& tensor : {inputs_.q, inputs_.k, inputs_.v}) {
+      std::vector<double> values(static_cast<size_t>(tensor.count()));
+      for (double& value : values) {
+        value = normal(random);
+      }
+      backend_.Convert({values.data(), DType::kFloat64, 1, tensor.count(), tensor.count()},
+                       tensor.Reshape(1, tensor.count()));
+    }
+  }
+
+  AttentionShape shape_;
+  SequenceParallel& attention_;
+  Backend& backend_;
+  Arena arena_;
+  AttentionInputs inputs_;
+  AttentionGradients gradients_;
+  AttentionMemory memory_;
+  Tensor output_;
+};
+
+}  // namespace lasp::worker

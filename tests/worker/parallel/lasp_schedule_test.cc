@@ -1,0 +1,123 @@
+// The order in which LASP issues its work: what does not need the neighbour's state must not wait
+// for it.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "tests/support/status_matchers.h"
+#include "tests/worker/parallel/recording_backend.h"
+#include "worker/parallel/communicator.h"
+#include "worker/parallel/sequence_parallel.h"
+
+namespace lasp::worker {
+namespace {
+
+using ::testing::ElementsAre;
+
+// Records what is issued. A receive is complete only when `Deliver` is called, and waiting for one
+// that is not is an error at once, as all waits have no time.
+class RecordingCommunicator : public Communicator {
+ public:
+  RecordingCommunicator(int rank, int size, std::vector<std::string>* log)
+      : rank_(rank), size_(size), log_(*log) {}
+
+  int rank() const override { return rank_; }
+
+  int size() const override { return size_; }
+
+  Operation Send(Tensor, int peer) override {
+    log_.push_back("send to " + std::to_string(peer));
+    return {};
+  }
+
+  Operation Receive(Tensor, int peer) override {
+    log_.push_back("receive from " + std::to_string(peer));
+    received_ = std::make_shared<Completion>();
+    return Operation(received_, std::make_shared<std::atomic<int64_t>>(0), absl::ZeroDuration());
+  }
+
+  Operation Run(std::function<absl::Status()> work) override {
+    log_.push_back("run");
+    EXPECT_TRUE(work().ok());
+    return {};
+  }
+
+  Operation AllReduceSum(Tensor) override { return {}; }
+
+  Operation Broadcast(Tensor, int) override { return {}; }
+
+  Operation AllGather(Tensor, Tensor) override { return {}; }
+
+  Operation Barrier() override { return {}; }
+
+  CommunicatorCounters counters() const override { return {}; }
+
+  void Deliver() {
+    if (received_ != nullptr) {
+      received_->Set(absl::OkStatus());
+    }
+  }
+
+ private:
+  const int rank_;
+  const int size_;
+  std::vector<std::string>& log_;
+  std::shared_ptr<Completion> received_;
+};
+
+class LaspScheduleTest : public ::testing::Test {
+ protected:
+  // What rank `rank` of 3 issues. The neighbour's state arrives just after `arrives_with`.
+  std::vector<std::string> Issue(int rank, const std::string& arrives_with, bool backward) {
+    std::vector<std::string> log;
+    RecordingCommunicator communicator(rank, 3, &log);
+    RecordingBackend backend([&](const std::string& operation) {
+      log.push_back(operation);
+      if (operation == arrives_with) {
+        communicator.Deliver();
+      }
+    });
+    const auto lasp = CreateLasp(&backend, &communicator);
+    const AttentionShape shape{.batch = 1,
+                               .tokens = 4,
+                               .heads = 1,
+                               .head_size = 2,
+                               .lrpe = false,
+                               .slopes = {},
+                               .theta = {}};
+    Arena arena;
+    const AttentionMemory memory = lasp->TakeMemory(shape, arena);
+    lasp->TakeScratch(shape, arena);
+    LASP_EXPECT_OK(backward ? lasp->Backward(shape, {}, memory, {}, {})
+                            : lasp->Forward(shape, {}, memory, {}));
+    return log;
+  }
+};
+
+TEST_F(LaspScheduleTest, TheForwardExchangeRunsUnderTheIntraChunkProduct) {
+  EXPECT_THAT(Issue(0, "IntraOutput", false),
+              ElementsAre("LocalState", "run", "StateHop", "send to 1", "IntraOutput"));
+  EXPECT_THAT(Issue(1, "IntraOutput", false),
+              ElementsAre("LocalState", "receive from 0", "run", "StateHop", "send to 2",
+                          "IntraOutput", "AddInterOutput"));
+  EXPECT_THAT(Issue(2, "IntraOutput", false),
+              ElementsAre("LocalState", "receive from 1", "IntraOutput", "AddInterOutput"));
+}
+
+TEST_F(LaspScheduleTest, TheBackwardExchangeMirrorsIt) {
+  EXPECT_THAT(Issue(2, "AddInterQueryGradients", true),
+              ElementsAre("LocalStateGradient", "run", "StateGradientHop", "send to 1",
+                          "IntraGradients", "AddInterQueryGradients"));
+  EXPECT_THAT(
+      Issue(1, "AddInterQueryGradients", true),
+      ElementsAre("LocalStateGradient", "receive from 2", "run", "StateGradientHop", "send to 0",
+                  "IntraGradients", "AddInterQueryGradients", "AddInterKeyValueGradients"));
+  EXPECT_THAT(Issue(0, "IntraGradients", true),
+              ElementsAre("LocalStateGradient", "receive from 1", "IntraGradients",
+                          "AddInterKeyValueGradients"));
+}
+
+}  // namespace
+}  // namespace lasp::worker

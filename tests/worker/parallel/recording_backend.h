@@ -1,0 +1,112 @@
+// A backend that computes nothing and says what it was asked for, in order.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "proto/rpc/mutex.h"
+#include "worker/device/backend.h"
+
+namespace lasp::worker {
+
+class RecordingBackend : public Backend {
+ public:
+  // Called with each operation's name as it is issued.
+  using Listener = std::function<void(const std::string& operation)>;
+
+  explicit RecordingBackend(Listener listener) : listener_(std::move(listener)) {}
+
+  DType compute_type() const override { return DType::kFloat32; }
+
+  absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(int64_t) override {
+    return absl::UnimplementedError("nothing to allocate");
+  }
+
+  absl::Status Synchronize() override { return absl::OkStatus(); }
+
+  void EnterHelperThread() override {}
+
+  void CopyFromHost(const void*, Tensor) override {}
+
+  void CopyToHost(Tensor, void*) override {}
+
+  void Convert(Tensor, Tensor) override {}
+
+  void Fill(double, Tensor) override {}
+
+  void Axpy(double, Tensor, Tensor) override {}
+
+  void Gemm(bool, Tensor, bool, Tensor, double, Tensor) override {}
+
+  void EmbeddingForward(double, Tensor, Tensor, Tensor) override {}
+
+  void EmbeddingBackward(double, Tensor, Tensor, Tensor) override {}
+
+  void RmsNormForward(Tensor, Tensor, Tensor, Tensor, Tensor) override {}
+
+  void RmsNormBackward(Tensor, Tensor, Tensor, Tensor, Tensor) override {}
+
+  void GatedRmsNormForward(Tensor, Tensor, Tensor, Tensor) override {}
+
+  void GatedRmsNormBackward(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor) override {}
+
+  void SiluForward(Tensor, Tensor) override {}
+
+  void SiluBackward(Tensor, Tensor, Tensor) override {}
+
+  void GluForward(Tensor, Tensor, Tensor) override {}
+
+  void GluBackward(Tensor, Tensor, Tensor, Tensor, Tensor) override {}
+
+  void CrossEntropy(Tensor, Tensor, double, Tensor, Tensor) override {}
+
+  int64_t BlockCount(const AttentionShape&) const override { return 1; }
+
+  void LocalState(const AttentionShape&, Tensor, Tensor, Tensor, Tensor) override {
+    listener_("LocalState");
+  }
+
+  void IntraOutput(const AttentionShape&, Tensor, Tensor, Tensor, Tensor, Tensor) override {
+    listener_("IntraOutput");
+  }
+
+  void AddInterOutput(const AttentionShape&, Tensor, Tensor, Tensor) override {
+    listener_("AddInterOutput");
+  }
+
+  void LocalStateGradient(const AttentionShape&, Tensor, Tensor, Tensor, Tensor) override {
+    listener_("LocalStateGradient");
+  }
+
+  void IntraGradients(const AttentionShape&, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
+                      Tensor, Tensor, Tensor) override {
+    listener_("IntraGradients");
+  }
+
+  void AddInterQueryGradients(const AttentionShape&, Tensor, Tensor, Tensor, Tensor,
+                              Tensor) override {
+    listener_("AddInterQueryGradients");
+  }
+
+  void AddInterKeyValueGradients(const AttentionShape&, Tensor, Tensor, Tensor, Tensor, Tensor,
+                                 Tensor, Tensor) override {
+    listener_("AddInterKeyValueGradients");
+  }
+
+  void StateHop(const AttentionShape&, Tensor, Tensor, Tensor) override { listener_("StateHop"); }
+
+  void StateGradientHop(const AttentionShape&, Tensor, Tensor, Tensor) override {
+    listener_("StateGradientHop");
+  }
+
+  void SumOfSquares(Tensor, Tensor) override {}
+
+  void AdamW(const AdamWStep&, Tensor, Tensor, Tensor, Tensor) override {}
+
+ private:
+  const Listener listener_;
+};
+
+}  // namespace lasp::worker
