@@ -1,0 +1,127 @@
+#include "tests/worker/engine/local_training.h"
+
+#include "proto/rpc/status_macros.h"
+#include "proto/spec/spec_defaults.h"
+#include "worker/data/batch_source.h"
+
+namespace lasp::worker {
+namespace {
+
+class Recorder : public TrainObserver {
+ public:
+  Recorder(int rank, const LocalTrainingOptions& options, DrainRequest* drain,
+           LocalTrainingRecord* record)
+      : rank_(rank), options_(options), drain_(*drain), record_(*record) {}
+
+  absl::Status OnPhase(lasp::v1::RankStatus::Phase) override { return absl::OkStatus(); }
+
+  absl::Status OnStep(const lasp::internal::v1::RankStep& step) override {
+    record_.steps.push_back(step);
+    if (options_.on_step) {
+      options_.on_step(rank_, step, drain_);
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  const int rank_;
+  const LocalTrainingOptions& options_;
+  DrainRequest& drain_;
+  LocalTrainingRecord& record_;
+};
+
+absl::Status TrainOne(const LocalTrainingOptions& options, LocalRank& rank,
+                      LocalTrainingRecord* record) {
+  const DataCoordinates coordinates{.sp_rank = rank.grid.sp_rank(),
+                                    .sp_size = rank.grid.sp_size(),
+                                    .dp_rank = rank.grid.dp_rank(),
+                                    .dp_size = rank.grid.dp_size()};
+  LASP_ASSIGN_OR_RETURN(const auto train, BatchSource::Open(options.spec, options.path_roots,
+                                                            coordinates, DataSplit::kTrain));
+  std::unique_ptr<BatchSource> eval;
+  if (options.spec.data().eval_paths_size() > 0) {
+    LASP_ASSIGN_OR_RETURN(
+        eval, BatchSource::Open(options.spec, options.path_roots, coordinates, DataSplit::kEval));
+  }
+  std::unique_ptr<SequenceParallel> attention;
+  if (options.wrap_attention) {
+    attention = options.wrap_attention(CreateLasp(rank.backend, rank.sp), rank.backend);
+  }
+  DrainRequest drain;
+  const Trainer::Options trainer_options{.spec = options.spec,
+                                         .grid = rank.grid,
+                                         .backend = rank.backend,
+                                         .sp = rank.sp,
+                                         .world = rank.world,
+                                         .train_data = train.get(),
+                                         .eval_data = eval.get(),
+                                         .drain = &drain,
+                                         .dump_directory = options.dump_directory,
+                                         .attention = attention.get()};
+  LASP_ASSIGN_OR_RETURN(const auto trainer, Trainer::Create(trainer_options));
+  Recorder recorder(rank.grid.rank(), options, &drain, record);
+  TrainLoop loop(trainer_options, 1, trainer.get(), &recorder);
+  LASP_ASSIGN_OR_RETURN(record->end, loop.Run());
+  record->parameters.resize(static_cast<size_t>(trainer->layout().count()));
+  rank.backend->CopyToHost(trainer->parameters(), record->parameters.data());
+  // The peers may still want what this rank has sent.
+  return rank.world->Barrier().Wait();
+}
+
+}  // namespace
+
+lasp::v1::TrainingSpec SmallSpec(const std::string& corpus) {
+  lasp::v1::TrainingSpec spec;
+  lasp::v1::ModelSpec& model = *spec.mutable_model();
+  model.set_architecture(lasp::v1::ModelSpec::ARCHITECTURE_TRANSNORMER);
+  model.set_layers(2);
+  model.set_hidden_size(32);
+  model.set_heads(2);
+  model.set_glu_size(48);
+  model.set_vocab_size(256);
+  model.set_tie_embeddings(true);
+  spec.mutable_data()->add_train_paths(corpus);
+  spec.mutable_data()->set_format(lasp::v1::DataSpec::FORMAT_BYTES);
+  spec.mutable_data()->set_sequence_length(384);
+  lasp::v1::OptimizerSpec& optimizer = *spec.mutable_optimizer();
+  optimizer.set_learning_rate(2e-3);
+  optimizer.set_warmup_steps(5);
+  optimizer.set_schedule(lasp::v1::OptimizerSpec::SCHEDULE_COSINE);
+  optimizer.set_weight_decay(0.1);
+  spec.set_global_batch_size(4);
+  spec.set_max_steps(20);
+  spec.set_seed(1);
+  return spec;
+}
+
+std::vector<LocalTrainingRecord> TrainLocally(LocalTrainingOptions options) {
+  FillDefaults(&options.spec);
+  const int sp_size = options.spec.parallelism().sequence_parallel().size();
+  const int dp_size = options.spec.parallelism().data_parallel().size();
+  std::vector<LocalTrainingRecord> records(static_cast<size_t>(sp_size * dp_size));
+  const std::vector<absl::Status> statuses = RunLocalRanks(
+      {.sp_size = sp_size, .dp_size = dp_size},
+      [&](LocalRank& rank) { return TrainOne(options, rank, &records[rank.grid.rank()]); });
+  for (size_t rank = 0; rank < records.size(); ++rank) {
+    records[rank].status = statuses[rank];
+  }
+  return records;
+}
+
+std::vector<double> Losses(const std::vector<LocalTrainingRecord>& records) {
+  std::vector<double> losses;
+  for (const auto& step : records[0].steps) {
+    losses.push_back(step.metrics().loss());
+  }
+  return losses;
+}
+
+std::vector<double> GradientNorms(const std::vector<LocalTrainingRecord>& records) {
+  std::vector<double> norms;
+  for (const auto& step : records[0].steps) {
+    norms.push_back(step.metrics().gradient_norm());
+  }
+  return norms;
+}
+
+}  // namespace lasp::worker

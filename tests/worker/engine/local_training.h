@@ -1,0 +1,49 @@
+// A whole training run of a small world in one process.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "lasp/internal/v1/rank_channel.pb.h"
+#include "lasp/v1/training_spec.pb.h"
+#include "tests/worker/parallel/local_ranks.h"
+#include "worker/engine/drain_request.h"
+#include "worker/engine/train_loop.h"
+#include "worker/parallel/sequence_parallel.h"
+
+namespace lasp::worker {
+
+// A small TransNormer on bytes. `corpus` is looked up under the path roots.
+lasp::v1::TrainingSpec SmallSpec(const std::string& corpus);
+
+struct LocalTrainingOptions {
+  lasp::v1::TrainingSpec spec;  // its SP and DP sizes make the world
+  std::vector<std::string> path_roots;
+  std::string dump_directory;
+  // Called by each rank's training thread after a step.
+  std::function<void(int rank, const lasp::internal::v1::RankStep& step, DrainRequest& drain)>
+      on_step;
+  // Wraps the strategy each rank uses.
+  std::function<std::unique_ptr<SequenceParallel>(std::unique_ptr<SequenceParallel>, Backend*)>
+      wrap_attention;
+};
+
+// What one rank went through.
+struct LocalTrainingRecord {
+  absl::Status status;
+  TrainEnd end;
+  std::vector<lasp::internal::v1::RankStep> steps;
+  std::vector<float> parameters;  // after the last step
+};
+
+// One record a rank.
+std::vector<LocalTrainingRecord> TrainLocally(LocalTrainingOptions options);
+
+// Rank 0's losses and gradient norms.
+std::vector<double> Losses(const std::vector<LocalTrainingRecord>& records);
+std::vector<double> GradientNorms(const std::vector<LocalTrainingRecord>& records);
+
+}  // namespace lasp::worker

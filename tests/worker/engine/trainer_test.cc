@@ -1,0 +1,217 @@
+// Training as a whole: the same run for every shape of ranks, bit for bit the same twice, and what
+// happens to it on the way.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "tests/support/status_matchers.h"
+#include "tests/support/temp_directory.h"
+#include "tests/worker/engine/corpus_text.h"
+#include "tests/worker/engine/local_training.h"
+
+namespace lasp::worker {
+namespace {
+
+using ::lasp::testing::StatusIs;
+using ::lasp::testing::TempDirectory;
+using ::testing::HasSubstr;
+
+class TrainerTest : public ::testing::Test {
+ protected:
+  TrainerTest() { folder_.Write("corpus.txt", MakeText(200'000, 5)); }
+
+  lasp::v1::TrainingSpec Spec(int sp_size, int dp_size) {
+    lasp::v1::TrainingSpec spec = SmallSpec("corpus.txt");
+    spec.mutable_parallelism()->mutable_sequence_parallel()->set_size(sp_size);
+    spec.mutable_parallelism()->mutable_data_parallel()->set_size(dp_size);
+    return spec;
+  }
+
+  LocalTrainingOptions Options(const lasp::v1::TrainingSpec& spec) {
+    LocalTrainingOptions options;
+    options.spec = spec;
+    options.path_roots = {folder_.path()};
+    return options;
+  }
+
+  std::vector<LocalTrainingRecord> Train(const LocalTrainingOptions& options) {
+    std::vector<LocalTrainingRecord> records = TrainLocally(options);
+    for (const LocalTrainingRecord& record : records) {
+      LASP_EXPECT_OK(record.status);
+    }
+    return records;
+  }
+
+  TempDirectory folder_;
+};
+
+// The arrays of one rank's dump, by name, as double.
+std::map<std::string, std::vector<double>> ReadDump(const std::string& stem) {
+  const nlohmann::json index = nlohmann::json::parse(std::ifstream(stem + ".json"));
+  std::ifstream file(stem + ".bin", std::ios::binary);
+  const std::string bytes{std::istreambuf_iterator<char>(file), {}};
+  std::map<std::string, std::vector<double>> arrays;
+  for (const auto& array : index["arrays"]) {
+    size_t count = 1;
+    for (const auto& size : array["shape"]) {
+      count *= size.get<size_t>();
+    }
+    std::vector<double>& values = arrays[array["name"]];
+    for (size_t i = 0; i < count; ++i) {
+      const char* const at = bytes.data() + array["offset"].get<size_t>() + 4 * i;
+      float real = 0;
+      int32_t integer = 0;
+      std::memcpy(&real, at, 4);
+      std::memcpy(&integer, at, 4);
+      values.push_back(array["dtype"] == "int32" ? integer : static_cast<double>(real));
+    }
+  }
+  return arrays;
+}
+
+double RelativeRms(const std::vector<double>& got, const std::vector<double>& want) {
+  EXPECT_EQ(got.size(), want.size());
+  double difference = 0;
+  double scale = 0;
+  for (size_t i = 0; i < want.size(); ++i) {
+    difference += (got[i] - want[i]) * (got[i] - want[i]);
+    scale += want[i] * want[i];
+  }
+  return std::sqrt(difference / scale);
+}
+
+TEST_F(TrainerTest, TheShapeOfTheRanksChangesNothing) {
+  LocalTrainingOptions options = Options(Spec(1, 1));
+  options.spec.mutable_model()->set_lrpe_theta(lasp::v1::ModelSpec::LRPE_THETA_LEARNED);
+  options.dump_directory = folder_.Join("dump-1-1");
+  const auto expected = Train(options);
+  const auto expected_arrays = ReadDump(options.dump_directory + "/rank-0");
+  ASSERT_EQ(Losses(expected).size(), 20u);
+  EXPECT_LT(Losses(expected).back(), Losses(expected).front() - 0.5);
+
+  const std::vector<std::pair<int, int>> shapes = {{2, 1}, {3, 1}, {4, 1}, {2, 2}, {1, 4}};
+  for (const auto& [sp_size, dp_size] : shapes) {
+    SCOPED_TRACE(absl::StrCat("SP ", sp_size, " DP ", dp_size));
+    options.spec.mutable_parallelism()->mutable_sequence_parallel()->set_size(sp_size);
+    options.spec.mutable_parallelism()->mutable_data_parallel()->set_size(dp_size);
+    options.dump_directory = folder_.Join(absl::StrCat("dump-", sp_size, "-", dp_size));
+    const auto records = Train(options);
+    for (size_t step = 0; step < 20; ++step) {
+      EXPECT_NEAR(Losses(records)[step] / Losses(expected)[step], 1, 1e-5) << step + 1;
+      EXPECT_NEAR(GradientNorms(records)[step] / GradientNorms(expected)[step], 1, 1e-4);
+    }
+    for (size_t rank = 0; rank < records.size(); ++rank) {
+      const auto arrays = ReadDump(absl::StrCat(options.dump_directory, "/rank-", rank));
+      for (const auto& [name, want] : expected_arrays) {
+        if (name.rfind("gradient/", 0) == 0) {
+          EXPECT_LE(RelativeRms(arrays.at(name), want), 1e-5) << name << " on rank " << rank;
+        } else if (name.rfind("parameter/", 0) == 0) {
+          EXPECT_EQ(arrays.at(name), want) << name << " on rank " << rank;
+        }
+      }
+      EXPECT_EQ(records[rank].parameters, records[0].parameters) << "rank " << rank;
+    }
+  }
+}
+
+TEST_F(TrainerTest, TwoRunsOfOneShapeAreBitEqual) {
+  const auto first = Train(Options(Spec(2, 2)));
+  const auto second = Train(Options(Spec(2, 2)));
+  EXPECT_EQ(Losses(first), Losses(second));
+  EXPECT_EQ(GradientNorms(first), GradientNorms(second));
+  EXPECT_EQ(first[3].parameters, second[3].parameters);
+}
+
+TEST_F(TrainerTest, AccumulatingMicroBatchesIsTheWholeBatch) {
+  lasp::v1::TrainingSpec spec = Spec(2, 1);
+  spec.set_max_steps(5);
+  spec.set_micro_batch_size(4);
+  const auto whole = Train(Options(spec));
+  spec.set_micro_batch_size(1);
+  const auto accumulated = Train(Options(spec));
+  for (size_t step = 0; step < 5; ++step) {
+    EXPECT_NEAR(Losses(accumulated)[step] / Losses(whole)[step], 1, 1e-5);
+    EXPECT_NEAR(GradientNorms(accumulated)[step] / GradientNorms(whole)[step], 1, 1e-4);
+  }
+}
+
+TEST_F(TrainerTest, ReportsWhatEachRankSends) {
+  lasp::v1::TrainingSpec spec = Spec(3, 1);
+  spec.set_max_steps(2);
+  const auto records = Train(Options(spec));
+  // Two layers of B H d_k d_v floats, the first with twice the keys; four micro-batches a step.
+  constexpr int64_t kStateBytes = 2 * 16 * 16 * 4;
+  constexpr int64_t kDirection = 4 * 3 * kStateBytes;
+  EXPECT_EQ(records[0].steps[1].sp_sent_bytes_total(), 2 * kDirection);
+  EXPECT_EQ(records[1].steps[1].sp_sent_bytes_total(), 2 * 2 * kDirection);
+  EXPECT_EQ(records[2].steps[1].sp_sent_bytes_total(), 2 * kDirection);
+  EXPECT_EQ(records[1].steps[1].tokens_total(), 2 * 4 * 128);
+  EXPECT_FALSE(records[1].steps[1].has_metrics());
+  EXPECT_EQ(records[0].steps[1].metrics().token_count(), 2 * 4 * 384);
+  EXPECT_GT(records[0].steps[1].dp_sent_bytes_total(), 0);
+}
+
+TEST_F(TrainerTest, AStepWithoutAFiniteGradientIsSkippedEverywhereAndTooManyFailTheJob) {
+  lasp::v1::TrainingSpec spec = Spec(2, 1);
+  spec.mutable_model()->set_init_std(1e30);  // overflows in the first product
+  spec.mutable_optimizer()->set_max_skipped_steps(2);
+  const auto records = TrainLocally(Options(spec));
+  for (const LocalTrainingRecord& record : records) {
+    EXPECT_THAT(record.status, StatusIs(absl::StatusCode::kFailedPrecondition,
+                                        HasSubstr("optimizer.max_skipped_steps")));
+    ASSERT_EQ(record.steps.size(), 3u);
+    EXPECT_EQ(record.steps.back().skipped_steps_total(), 3);
+  }
+  EXPECT_TRUE(records[0].steps[0].metrics().skipped());
+}
+
+TEST_F(TrainerTest, ADrainOfOneRankTakesAllAfterTheSameStep) {
+  LocalTrainingOptions options = Options(Spec(2, 2));
+  options.on_step = [](int rank, const lasp::internal::v1::RankStep& step, DrainRequest& drain) {
+    if (rank == 2 && step.step() == 3) {
+      drain.Request();
+    }
+  };
+  const auto records = Train(options);
+  for (const LocalTrainingRecord& record : records) {
+    EXPECT_TRUE(record.end.drained);
+    EXPECT_EQ(record.end.step, 4);
+    EXPECT_EQ(record.steps.size(), 4u);
+  }
+}
+
+TEST_F(TrainerTest, EvaluatesOnHeldOutDataAlikeForEveryShape) {
+  folder_.Write("held_out.txt", MakeText(5'000, 6));
+  std::vector<double> losses;
+  for (const int sp_size : {1, 3}) {
+    lasp::v1::TrainingSpec spec = Spec(sp_size, 1);
+    spec.mutable_data()->add_eval_paths("held_out.txt");
+    spec.set_eval_interval_steps(5);
+    spec.set_max_steps(10);
+    const auto records = Train(Options(spec));
+    for (const auto& step : records[0].steps) {
+      EXPECT_EQ(step.metrics().has_eval_loss(), step.step() % 5 == 0);
+    }
+    losses.push_back(records[0].steps[9].metrics().eval_loss());
+    EXPECT_LT(losses.back(), records[0].steps[4].metrics().eval_loss());
+  }
+  EXPECT_NEAR(losses[1] / losses[0], 1, 1e-5);
+}
+
+TEST_F(TrainerTest, ACorpusThatShrinksUnderARunIsNamed) {
+  LocalTrainingOptions options = Options(Spec(1, 1));
+  options.spec.set_max_steps(200);
+  options.on_step = [this](int, const lasp::internal::v1::RankStep& step, DrainRequest&) {
+    if (step.step() == 2) {
+      folder_.Write("corpus.txt", "gone");
+    }
+  };
+  const auto records = TrainLocally(options);
+  EXPECT_THAT(records[0].status, StatusIs(absl::StatusCode::kDataLoss, HasSubstr("corpus.txt")));
+  EXPECT_LT(records[0].steps.size(), 20u);
+}
+
+}  // namespace
+}  // namespace lasp::worker
