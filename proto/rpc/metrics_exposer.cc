@@ -8,10 +8,14 @@
 #include <cerrno>
 #include <cstring>
 #include <exception>
+#include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "proto/rpc/mutex.h"
 #include "proto/rpc/status_macros.h"
 
 namespace lasp {
@@ -19,6 +23,7 @@ namespace {
 
 // Two scrapers may come at once; a slow one must not keep the other out.
 constexpr std::size_t kServingThreads = 2;
+constexpr absl::Duration kKnockInterval = absl::Milliseconds(5);
 
 struct HostPort {
   std::string host;
@@ -36,8 +41,13 @@ absl::StatusOr<HostPort> SplitAddress(const std::string& address) {
   return HostPort{address.substr(0, colon), address.substr(colon + 1)};
 }
 
-// Binds for a moment, because the HTTP library does not say why it could not.
-absl::Status ProbeAddress(const std::string& address, const HostPort& parts) {
+struct AddressListDeleter {
+  void operator()(addrinfo* list) const { freeaddrinfo(list); }
+};
+
+using AddressList = std::unique_ptr<addrinfo, AddressListDeleter>;
+
+absl::StatusOr<AddressList> Resolve(const std::string& address, const HostPort& parts) {
   std::string host = parts.host;
   if (host.size() > 2 && host.front() == '[' && host.back() == ']') {
     host = host.substr(1, host.size() - 2);
@@ -51,6 +61,12 @@ absl::Status ProbeAddress(const std::string& address, const HostPort& parts) {
     return absl::InvalidArgumentError(
         absl::StrCat("cannot serve metrics on ", address, ": ", gai_strerror(lookup)));
   }
+  return AddressList(found);
+}
+
+// Binds for a moment, because the HTTP library does not say why it could not.
+absl::Status ProbeAddress(const std::string& address, const HostPort& parts) {
+  LASP_ASSIGN_OR_RETURN(const AddressList found, Resolve(address, parts));
   const int descriptor = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
   const int reuse = 1;
   setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof(reuse));
@@ -59,7 +75,6 @@ absl::Status ProbeAddress(const std::string& address, const HostPort& parts) {
     error = errno;
   }
   close(descriptor);
-  freeaddrinfo(found);
   if (error == 0) {
     return absl::OkStatus();
   }
@@ -67,6 +82,19 @@ absl::Status ProbeAddress(const std::string& address, const HostPort& parts) {
       absl::StrCat("cannot serve metrics on ", address, ": ", std::strerror(error));
   return error == EADDRINUSE ? absl::UnavailableError(message)
                              : absl::InvalidArgumentError(message);
+}
+
+// The library's listening thread looks every two seconds whether it should end, or when somebody
+// connects.
+void Knock(const std::string& address) {
+  const absl::StatusOr<HostPort> parts = SplitAddress(address);
+  const absl::StatusOr<AddressList> found = parts.ok() ? Resolve(address, *parts) : parts.status();
+  if (found.ok()) {
+    const int descriptor =
+        socket((*found)->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    connect(descriptor, (*found)->ai_addr, (*found)->ai_addrlen);
+    close(descriptor);
+  }
 }
 
 }  // namespace
@@ -91,7 +119,25 @@ absl::StatusOr<std::unique_ptr<MetricsExposer>> MetricsExposer::Create(const std
 MetricsExposer::MetricsExposer(std::unique_ptr<prometheus::Exposer> exposer, std::string address)
     : exposer_(std::move(exposer)), address_(std::move(address)) {}
 
-MetricsExposer::~MetricsExposer() = default;
+MetricsExposer::~MetricsExposer() {
+  Mutex mutex;
+  CondVar changed;
+  bool ended = false;
+  std::thread knocker([this, &mutex, &changed, &ended] {
+    MutexLock lock(&mutex);
+    while (!ended) {
+      Knock(address_);
+      changed.WaitWithTimeout(&mutex, kKnockInterval);
+    }
+  });
+  exposer_.reset();
+  {
+    MutexLock lock(&mutex);
+    ended = true;
+    changed.NotifyAll();
+  }
+  knocker.join();
+}
 
 void MetricsExposer::Add(const std::shared_ptr<prometheus::Collectable>& collectable) {
   exposer_->RegisterCollectable(collectable);

@@ -21,6 +21,7 @@ class MetricsExposer {
   // Serves on `address` (host:port; port 0 picks a free one). UNAVAILABLE naming the address where
   // it is taken, INVALID_ARGUMENT where it is not an address of this host.
   static absl::StatusOr<std::unique_ptr<MetricsExposer>> Create(const std::string& address);
+  // Ends at once; the library by itself would take up to two seconds.
   ~MetricsExposer();
   MetricsExposer(const MetricsExposer&) = delete;
   MetricsExposer& operator=(const MetricsExposer&) = delete;
@@ -34,7 +35,7 @@ class MetricsExposer {
  private:
   MetricsExposer(std::unique_ptr<prometheus::Exposer> exposer, std::string address);
 
-  const std::unique_ptr<prometheus::Exposer> exposer_;
+  std::unique_ptr<prometheus::Exposer> exposer_;
   const std::string address_;
 };
 

@@ -404,7 +404,7 @@ void Supervisor::Receive(Rank* rank) {
   if (rank->link->closed()) {
     // Nothing more comes; the process's end is watched apart.
     epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, rank->link->descriptor(), nullptr);
-    if (rank->kill_at == absl::InfiniteDuration()) {
+    if (!rank->killed && rank->kill_at == absl::InfiniteDuration()) {
       rank->kill_at = Now() + kLeaveTime;
       rank->kill_reason = "closed its channel and did not end";
     }
@@ -440,8 +440,10 @@ void Supervisor::HandleMessage(Rank* rank, const lasp::internal::v1::FromRank& m
   } else if (message.has_finished()) {
     rank->finished = message.finished();
     UpdateView(slot, [](LiveRank* view) { view->status.set_phase(RankStatus::PHASE_STOPPING); });
-    rank->kill_at = std::min(rank->kill_at, Now() + kLeaveTime);
-    rank->kill_reason = "said its last word and did not end";
+    if (!rank->killed && Now() + kLeaveTime < rank->kill_at) {
+      rank->kill_at = Now() + kLeaveTime;
+      rank->kill_reason = "said its last word and did not end";
+    }
   }
 }
 

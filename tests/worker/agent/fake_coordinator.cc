@@ -59,7 +59,7 @@ bool FakeCoordinator::WaitFor(const std::function<bool()>& condition) {
 }
 
 void FakeCoordinator::Write(ConnectResponse response) {
-  response.set_acked_sequence(acknowledging ? acked_sequence_ : 0);
+  response.set_acked_sequence(acked_sequence_);
   if (stream_ != nullptr) {
     stream_->Write(response);
   }
@@ -157,7 +157,7 @@ void FakeCoordinator::Handle(const ConnectRequest& request) {
     case ConnectRequest::BODY_NOT_SET:
       break;
   }
-  if (request.has_step_reports() || request.has_rank_exited()) {
+  if (acknowledging && (request.has_step_reports() || request.has_rank_exited())) {
     acked_sequence_ = std::max(acked_sequence_, request.sequence());
     ConnectResponse response;
     response.mutable_ack();

@@ -1,0 +1,252 @@
+// What must reach the coordinator: steps and exits, their order, their numbers, their limits.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/support/temp_directory.h"
+#include "tests/worker/agent/manual_clock.h"
+#include "worker/agent/outbox.h"
+#include "worker/agent/report_buffer.h"
+
+namespace lasp::worker {
+namespace {
+
+using lasp::v1::ConnectRequest;
+using testing::ManualClock;
+
+std::shared_ptr<const lasp::v1::Fence> NewFence(const std::string& job) {
+  auto fence = std::make_shared<lasp::v1::Fence>();
+  fence->set_training_job(job);
+  return fence;
+}
+
+lasp::v1::StepMetrics Step(int64_t number) {
+  lasp::v1::StepMetrics step;
+  step.set_step(number);
+  return step;
+}
+
+class ReportBufferTest : public ::testing::Test {
+ protected:
+  // Sends all that is due, a second apart, acknowledging each where asked.
+  std::vector<ConnectRequest> SendAll(bool acknowledge) {
+    std::vector<ConnectRequest> messages;
+    for (int idle = 0; idle < 2;) {
+      now_ += absl::Seconds(1);
+      const auto message = buffer_.Next(now_, &next_sequence_);
+      idle = message.has_value() ? 0 : idle + 1;
+      if (message.has_value()) {
+        messages.push_back(*message);
+        if (acknowledge) {
+          buffer_.Acknowledge(message->sequence());
+        }
+      }
+    }
+    return messages;
+  }
+
+  static std::vector<int64_t> Steps(const std::vector<ConnectRequest>& messages) {
+    std::vector<int64_t> steps;
+    for (const ConnectRequest& message : messages) {
+      for (const auto& step : message.step_reports().steps()) {
+        steps.push_back(step.step());
+      }
+    }
+    return steps;
+  }
+
+  ReportBuffer buffer_{ReportLimits{.max_steps = 1000,
+                                    .max_steps_a_message = 100,
+                                    .max_unacknowledged_messages = 4,
+                                    .interval = absl::Seconds(1)}};
+  std::shared_ptr<const lasp::v1::Fence> fence_ = NewFence("a");
+  absl::Duration now_ = absl::Hours(1);
+  int64_t next_sequence_ = 1;
+};
+
+TEST_F(ReportBufferTest, BatchesOnceASecond) {
+  buffer_.AddStep(fence_, Step(1));
+  EXPECT_EQ(Steps({*buffer_.Next(now_, &next_sequence_)}), std::vector<int64_t>({1}));
+  buffer_.AddStep(fence_, Step(2));
+  buffer_.AddStep(fence_, Step(3));
+  EXPECT_FALSE(buffer_.Next(now_ + absl::Milliseconds(999), &next_sequence_).has_value());
+  EXPECT_EQ(buffer_.NextDue(), now_ + absl::Seconds(1));
+  EXPECT_EQ(Steps({*buffer_.Next(now_ + absl::Seconds(1), &next_sequence_)}),
+            std::vector<int64_t>({2, 3}));
+}
+
+TEST_F(ReportBufferTest, ExitComesAfterItsStepsAndAtOnce) {
+  buffer_.AddStep(fence_, Step(1));
+  ASSERT_TRUE(buffer_.Next(now_, &next_sequence_).has_value());
+  buffer_.AddStep(fence_, Step(2));
+  lasp::v1::RankExited exited;
+  exited.set_step(2);
+  buffer_.AddExit(exited);
+  EXPECT_EQ(Steps({*buffer_.Next(now_, &next_sequence_)}), std::vector<int64_t>({2}));
+  EXPECT_TRUE(buffer_.Next(now_, &next_sequence_)->has_rank_exited());
+}
+
+TEST_F(ReportBufferTest, OneMessageCarriesOneRank) {
+  const auto other = NewFence("b");
+  buffer_.AddStep(fence_, Step(1));
+  buffer_.AddStep(other, Step(7));
+  buffer_.AddStep(fence_, Step(2));
+  const auto messages = SendAll(true);
+  ASSERT_EQ(messages.size(), 3U);
+  EXPECT_EQ(messages[1].step_reports().fence().training_job(), "b");
+  EXPECT_EQ(Steps(messages), std::vector<int64_t>({1, 7, 2}));
+}
+
+TEST_F(ReportBufferTest, SendsAgainUnderTheSameNumbersUntilAcknowledged) {
+  for (int i = 1; i <= 250; ++i) {
+    buffer_.AddStep(fence_, Step(i));
+  }
+  const auto first = SendAll(false);
+  ASSERT_EQ(first.size(), 3U);
+  buffer_.BeginSession();
+  buffer_.Acknowledge(first[0].sequence());
+  buffer_.AddStep(fence_, Step(251));
+  const auto again = SendAll(true);
+  ASSERT_EQ(again.size(), 3U);
+  EXPECT_EQ(again[0].SerializeAsString(), first[1].SerializeAsString());
+  EXPECT_EQ(again[1].SerializeAsString(), first[2].SerializeAsString());
+  EXPECT_EQ(Steps({again[2]}), std::vector<int64_t>({251}));
+  EXPECT_TRUE(buffer_.empty());
+  EXPECT_EQ(buffer_.step_count(), 0U);
+}
+
+TEST_F(ReportBufferTest, BoundsWhatIsUnderWay) {
+  for (int i = 1; i <= 900; ++i) {
+    buffer_.AddStep(fence_, Step(i));
+  }
+  const auto messages = SendAll(false);
+  EXPECT_EQ(messages.size(), 4U);
+  EXPECT_EQ(buffer_.NextDue(), absl::InfiniteDuration());
+  buffer_.Acknowledge(messages[1].sequence());
+  EXPECT_EQ(SendAll(false).size(), 2U);
+}
+
+TEST_F(ReportBufferTest, ThinsTheOldestAndNeverAnExit) {
+  lasp::v1::RankExited exited;
+  constexpr int kSteps = 10'000;
+  for (int i = 1; i <= kSteps; ++i) {
+    buffer_.AddStep(fence_, Step(i));
+    if (i % 1000 == 0) {
+      buffer_.AddExit(exited);
+    }
+    ASSERT_LE(buffer_.step_count(), 1000U);
+  }
+  const auto messages = SendAll(true);
+  const std::vector<int64_t> steps = Steps(messages);
+  EXPECT_EQ(static_cast<int64_t>(steps.size()), kSteps - buffer_.thinned_steps());
+  EXPECT_TRUE(std::is_sorted(steps.begin(), steps.end()));
+  EXPECT_EQ(steps.front(), 1);
+  EXPECT_EQ(steps.back(), kSteps);
+  // The newest are all there.
+  EXPECT_EQ(steps[steps.size() - 400], kSteps - 399);
+  EXPECT_EQ(std::count_if(messages.begin(), messages.end(),
+                          [](const ConnectRequest& m) { return m.has_rank_exited(); }),
+            10);
+}
+
+TEST_F(ReportBufferTest, ThinningAmongSentOnesKeepsTheirNumbers) {
+  for (int i = 1; i <= 1000; ++i) {
+    buffer_.AddStep(fence_, Step(i));
+  }
+  ASSERT_EQ(SendAll(false).size(), 4U);
+  for (int i = 1001; i <= 1200; ++i) {
+    buffer_.AddStep(fence_, Step(i));
+  }
+  buffer_.BeginSession();
+  const auto messages = SendAll(true);
+  const std::vector<int64_t> steps = Steps(messages);
+  EXPECT_TRUE(std::is_sorted(steps.begin(), steps.end()));
+  EXPECT_EQ(std::set<int64_t>(steps.begin(), steps.end()).size(), steps.size());
+  EXPECT_EQ(steps.back(), 1200);
+}
+
+class OutboxTest : public ::testing::Test {
+ protected:
+  std::optional<ConnectRequest> Next() { return outbox_.Next(absl::ZeroDuration()); }
+
+  void Begin() {
+    ConnectRequest hello;
+    hello.mutable_hello();
+    outbox_.BeginSession(hello);
+    EXPECT_TRUE(Next()->has_hello());
+  }
+
+  ManualClock clock_;
+  LogShipper logs_{1 << 20, &clock_};
+  Outbox outbox_{&logs_, &clock_, [] {
+                   lasp::v1::Heartbeat heartbeat;
+                   heartbeat.add_ranks();
+                   return heartbeat;
+                 }};
+};
+
+TEST_F(OutboxTest, NothingGoesBeforeTheWelcome) {
+  outbox_.AddStep(NewFence("a"), Step(1));
+  ConnectRequest control;
+  control.mutable_draining();
+  Begin();
+  outbox_.AddControl(control);
+  clock_.Advance(absl::Seconds(10));
+  EXPECT_FALSE(Next().has_value());
+  outbox_.Welcome(absl::Seconds(3));
+  outbox_.AddControl(control);
+  EXPECT_TRUE(Next()->has_draining());
+  EXPECT_TRUE(Next()->has_step_reports());
+  EXPECT_FALSE(Next().has_value());
+}
+
+TEST_F(OutboxTest, HeartbeatsGoOnTimeBeforeReports) {
+  Begin();
+  outbox_.Welcome(absl::Seconds(3));
+  EXPECT_FALSE(Next().has_value());
+  outbox_.AddExit({});
+  clock_.Advance(absl::Seconds(3));
+  const auto heartbeat = Next();
+  ASSERT_TRUE(heartbeat->has_heartbeat());
+  EXPECT_EQ(heartbeat->heartbeat().ranks_size(), 1);
+  EXPECT_TRUE(Next()->has_rank_exited());
+  EXPECT_FALSE(Next().has_value());
+  clock_.Advance(absl::Seconds(3));
+  EXPECT_TRUE(Next()->has_heartbeat());
+}
+
+TEST_F(OutboxTest, NumbersRiseOverStreams) {
+  Begin();
+  outbox_.Welcome(absl::Seconds(3));
+  outbox_.AddExit({});
+  const int64_t first = Next()->sequence();
+  EXPECT_FALSE(outbox_.AllAcknowledged());
+  outbox_.EndSession();
+  ConnectRequest hello;
+  hello.mutable_hello();
+  outbox_.BeginSession(hello);
+  EXPECT_GT(Next()->sequence(), first);
+  outbox_.Welcome(absl::Seconds(3));
+  // The report goes again under its number.
+  EXPECT_EQ(Next()->sequence(), first);
+  outbox_.Acknowledge(first);
+  EXPECT_TRUE(outbox_.AllAcknowledged());
+}
+
+TEST(OutboxWaitTest, WakesForWhatComes) {
+  LogShipper logs(1 << 20, &SystemClock());
+  Outbox outbox(&logs, &SystemClock(), [] { return lasp::v1::Heartbeat(); });
+  ConnectRequest hello;
+  hello.mutable_hello();
+  outbox.BeginSession(hello);
+  ASSERT_TRUE(outbox.Next(absl::Seconds(1)).has_value());
+  outbox.Welcome(absl::Seconds(60));
+  std::thread adder([&outbox] { outbox.AddExit({}); });
+  EXPECT_TRUE(outbox.Next(absl::Seconds(30)).has_value());
+  adder.join();
+  std::thread waker([&outbox] { outbox.Wake(); });
+  EXPECT_FALSE(outbox.Next(absl::Seconds(30)).has_value());
+  waker.join();
+}
+
+}  // namespace
+}  // namespace lasp::worker
