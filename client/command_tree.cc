@@ -85,103 +85,103 @@ std::vector<FlagSpec> MakeGlobalFlags() {
 }
 
 CommandSpec SubmitCommand() {
-  return {
-      "submit",
-      "Jobs",
-      "",
-      "Submit a training job",
-      "Reads a job in YAML or JSON (display_name, labels, spec) and queues it. Prints the job's\n"
-      "name. With --wait it shows the progress and exits with 0 when the job SUCCEEDED, with 1\n"
-      "when it FAILED or was CANCELLED; Ctrl-C leaves the job running.",
-      {"lasp submit -f job.yaml --wait", "lasp submit -f job.yaml --set spec.max_steps=500",
-       "lasp submit -f job.yaml --set 'spec.data.train_paths=[a.txt, b.txt]' --id long-run",
-       "lasp submit -f job.yaml --dry-run=server -o yaml   # with all defaults, nothing stored"},
-      {{"--file",
-        'f',
-        "FILE",
-        "The job; - for the standard input",
-        [](const std::string& value, Line* line) {
-          line->submit.file = value;
-          return Ok();
-        },
-        {},
-        true},
-       {"--set", '\0', "PATH=VALUE", "Replace a field; VALUE is YAML; may be repeated",
-        [](const std::string& value, Line* line) {
-          line->submit.settings.push_back(value);
-          return Ok();
-        }},
-       {"--id", '\0', "ID", "The job's id (default: one is made)",
-        [](const std::string& value, Line* line) {
-          line->submit.id = value;
-          return Ok();
-        }},
-       {"--wait", 'w', "", "Show the progress until the job ends",
-        [](const std::string&, Line* line) {
-          line->submit.wait = true;
-          return Ok();
-        }},
-       {"--dry-run",
-        '\0',
-        "WHERE",
-        "server: check it there, store nothing; client: only read it",
-        [](const std::string& value, Line* line) {
-          LASP_ASSIGN_OR_RETURN(const size_t index,
-                                ReadChoice("--dry-run", value, {"server", "client"}));
-          line->submit.dry_run = index == 0 ? DryRun::kServer : DryRun::kClient;
-          return Ok();
-        },
-        {"server", "client"},
-        false,
-        true}}};
+  return {"submit",
+          "Jobs",
+          "",
+          "Submit a training job",
+          "Reads a job in YAML or JSON (display_name, labels, spec), queues it and prints\n"
+          "its name. With --wait it shows the progress and exits with 0 when the job\n"
+          "SUCCEEDED, with 1 when it FAILED or was CANCELLED; Ctrl-C leaves it running.",
+          {"lasp submit -f job.yaml --wait", "lasp submit -f job.yaml --set spec.max_steps=500",
+           "lasp submit -f job.yaml --id long --set 'spec.data.train_paths=[a.txt, b.txt]'",
+           "lasp submit -f job.yaml --dry-run=server -o yaml   # checked, not stored"},
+          {{"--file",
+            'f',
+            "FILE",
+            "The job; - for the standard input",
+            [](const std::string& value, Line* line) {
+              line->submit.file = value;
+              return Ok();
+            },
+            {},
+            true},
+           {"--set", '\0', "PATH=VALUE", "Replace a field; VALUE is YAML; may be repeated",
+            [](const std::string& value, Line* line) {
+              line->submit.settings.push_back(value);
+              return Ok();
+            }},
+           {"--id", '\0', "ID", "The job's id (default: one is made)",
+            [](const std::string& value, Line* line) {
+              line->submit.id = value;
+              return Ok();
+            }},
+           {"--wait", 'w', "", "Show the progress until the job ends",
+            [](const std::string&, Line* line) {
+              line->submit.wait = true;
+              return Ok();
+            }},
+           {"--dry-run",
+            '\0',
+            "WHERE",
+            "server: check it, store nothing; client: only read it",
+            [](const std::string& value, Line* line) {
+              LASP_ASSIGN_OR_RETURN(const size_t index,
+                                    ReadChoice("--dry-run", value, {"server", "client"}));
+              line->submit.dry_run = index == 0 ? DryRun::kServer : DryRun::kClient;
+              return Ok();
+            },
+            {"server", "client"},
+            false,
+            true}}};
 }
 
 CommandSpec ListCommand() {
-  return {"list",
-          "Jobs",
-          "[jobs|workers]",
-          "List jobs, the newest first",
-          "",
-          {"lasp list", "lasp list --state RUNNING --label team=nlp",
-           "lasp list --filter 'create_time>\"2026-11-01T00:00:00Z\"' --order name",
-           "lasp list --all -o json"},
-          {{"--state", '\0', "STATE", "Only jobs in this state",
-            [](const std::string& value, Line* line) {
-              line->list.state = value;
-              return Ok();
-            },
-            ShortEnumNames(*lasp::v1::TrainingJob::State_descriptor())},
-           {"--label", 'l', "KEY=VALUE", "Only jobs with this label; may be repeated",
-            [](const std::string& value, Line* line) {
-              line->list.labels.push_back(value);
-              return Ok();
-            }},
-           {"--filter", '\0', "EXPRESSION",
-            "Terms joined by AND over state, display_name, name, create_time, labels.KEY",
-            [](const std::string& value, Line* line) {
-              line->list.filter = value;
-              return Ok();
-            }},
-           {"--order", '\0', "FIELD", "create_time, update_time, name or display_name; 'name desc'",
-            [](const std::string& value, Line* line) {
-              line->list.order_by = value;
-              return Ok();
-            }},
-           {"--limit", 'n', "N", "At most so many (default 50)",
-            [](const std::string& value, Line* line) {
-              return SetNumber<int>("--limit", value, 1, kMaxLines, &line->list.limit);
-            }},
-           {"--all", 'a', "", "Every job, not only the first 50",
-            [](const std::string&, Line* line) {
-              line->list.all_pages = true;
-              return Ok();
-            }},
-           {"--all-projects", 'A', "", "Of every project",
-            [](const std::string&, Line* line) {
-              line->list.all_projects = true;
-              return Ok();
-            }}},
-          {"jobs", "workers"}};
+  return {
+      "list",
+      "Jobs",
+      "[jobs|workers]",
+      "List jobs, the newest first",
+      "A filter joins terms with AND: state, display_name, name and labels.KEY with =\n"
+      "or !=, create_time with < <= > >= too.",
+      {"lasp list", "lasp list --state RUNNING --label team=nlp",
+       "lasp list --filter 'create_time>\"2026-11-01T00:00:00Z\"' --order name",
+       "lasp list --all -o json"},
+      {{"--state", '\0', "STATE", "Only jobs in this state",
+        [](const std::string& value, Line* line) {
+          line->list.state = value;
+          return Ok();
+        },
+        ShortEnumNames(*lasp::v1::TrainingJob::State_descriptor())},
+       {"--label", 'l', "KEY=VALUE", "Only jobs with this label; may be repeated",
+        [](const std::string& value, Line* line) {
+          line->list.labels.push_back(value);
+          return Ok();
+        }},
+       {"--filter", '\0', "EXPRESSION", "Terms joined by AND, as in the example",
+        [](const std::string& value, Line* line) {
+          line->list.filter = value;
+          return Ok();
+        }},
+       {"--order", '\0', "FIELD", "create_time, update_time, name, display_name; or 'name desc'",
+        [](const std::string& value, Line* line) {
+          line->list.order_by = value;
+          return Ok();
+        }},
+       {"--limit", 'n', "N", "At most so many (default 50)",
+        [](const std::string& value, Line* line) {
+          return SetNumber<int>("--limit", value, 1, kMaxLines, &line->list.limit);
+        }},
+       {"--all", 'a', "", "Every job, not only the first 50",
+        [](const std::string&, Line* line) {
+          line->list.all_pages = true;
+          return Ok();
+        }},
+       {"--all-projects", 'A', "", "Of every project",
+        [](const std::string&, Line* line) {
+          line->list.all_projects = true;
+          return Ok();
+        }}},
+      {"jobs", "workers"}};
 }
 
 CommandSpec MetricsCommand() {
@@ -262,8 +262,8 @@ std::vector<CommandSpec> MakeCommands() {
        "Jobs",
        "NAME | jobs | worker NAME | workers",
        "Show a job or a worker in one line",
-       "`get job NAME`, `get job/NAME` and `get NAME` are the same; the beginning of an id is\n"
-       "enough where only one job has it.",
+       "`get job NAME`, `get job/NAME` and `get NAME` are the same; the beginning of an id\n"
+       "is enough where only one job has it.",
        {"lasp get quickstart", "lasp get job/quickstart -o json", "lasp get jobs"}},
       ListCommand(),
       {"describe",
@@ -276,8 +276,8 @@ std::vector<CommandSpec> MakeCommands() {
        "Jobs",
        "[NAME]",
        "Watch a job until it ends, or all jobs",
-       "With a name: exits with 0 when the job SUCCEEDED, with 1 when it FAILED or was CANCELLED.\n"
-       "Ctrl-C ends the watching; the job goes on. With -o json one object a line.",
+       "With a name: exits with 0 when the job SUCCEEDED, with 1 when it FAILED or was\n"
+       "CANCELLED. Ctrl-C ends the watching; the job goes on. With -o json one object a line.",
        {"lasp watch quickstart", "lasp watch -o json"}},
       MetricsCommand(),
       LogsCommand(),
@@ -286,8 +286,8 @@ std::vector<CommandSpec> MakeCommands() {
        "Jobs",
        "NAME",
        "Stop a job and give its slots to others",
-       "There are no checkpoints yet: a suspended job loses its progress and starts again from\n"
-       "step 1 when it is resumed. Asks first; --yes where there is no terminal.",
+       "There are no checkpoints yet: a suspended job loses its progress and starts again\n"
+       "from step 1 when it is resumed. Asks first; --yes where there is no terminal.",
        {"lasp suspend quickstart"},
        {YesFlag()}},
       {"resume", "Jobs", "NAME", "Queue a suspended job again", "", {"lasp resume quickstart"}},

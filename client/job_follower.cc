@@ -13,7 +13,6 @@
 #include "client/interrupt.h"
 #include "client/job_reference.h"
 #include "client/job_view.h"
-#include "client/time_text.h"
 #include "proto/rpc/error_details.h"
 #include "proto/rpc/resource_name.h"
 #include "proto/rpc/status_macros.h"
@@ -146,8 +145,7 @@ class Follower {
     // Transitions come with Get only.
     job.clear_transitions();
     job_.clear_transitions();
-    if (job.uid() != job_.uid() || FromProto(job.update_time()) < FromProto(job_.update_time()) ||
-        google::protobuf::util::MessageDifferencer::Equals(job, job_)) {
+    if (job.uid() != job_.uid() || google::protobuf::util::MessageDifferencer::Equals(job, job_)) {
       return;
     }
     const bool new_state = job.state() != job_.state() || job.reason() != job_.reason() ||

@@ -52,7 +52,11 @@ std::vector<int> Table::Widths(const Terminal& terminal, bool with_header) const
   }
   const int gaps = kGap * (static_cast<int>(widths.size()) - 1);
   while (std::accumulate(widths.begin(), widths.end(), gaps) > terminal.width) {
-    const auto widest = std::max_element(widths.begin(), widths.end());
+    // The first column names the row: it is cut last.
+    auto widest = std::max_element(widths.begin() + 1, widths.end());
+    if (widest == widths.end() || *widest <= kMinCut) {
+      widest = widths.begin();
+    }
     if (*widest <= kMinCut) {
       break;
     }

@@ -32,7 +32,8 @@ class Table {
 
   bool empty() const { return rows_.empty(); }
 
-  // Cut to the terminal's width, the widest columns first; whole where it has none.
+  // Cut to the terminal's width, the widest columns first and the first column last; whole where
+  // the terminal has no width.
   std::string Render(const Terminal& terminal, bool with_header = true) const;
 
  private:

@@ -96,7 +96,9 @@ absl::Status PutScalar(const YamlNode& node, const Target& target) {
     }
     case FieldDescriptor::CPPTYPE_FLOAT: {
       LASP_ASSIGN_OR_RETURN(const double value, ReadDouble(node));
-      if (std::isfinite(value) && std::fabs(value) > std::numeric_limits<float>::max()) {
+      // The first double that no longer rounds to a finite float.
+      constexpr double kFloatOverflow = 0x1.ffffffp127;
+      if (std::isfinite(value) && std::fabs(value) >= kFloatOverflow) {
         return absl::InvalidArgumentError(
             absl::StrCat("expected a number below 3.4e38, got ", DescribeNode(node)));
       }

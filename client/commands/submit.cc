@@ -44,8 +44,12 @@ absl::Status PointIntoFile(const absl::Status& status, const JobFile& file) {
 }
 
 absl::StatusOr<JobFile> ReadJob(const SubmitOptions& options) {
-  LASP_ASSIGN_OR_RETURN(const std::string text, ReadJobText(options.file));
-  auto file = ParseJobFile(text);
+  const auto text = ReadJobText(options.file);
+  if (!text.ok()) {
+    // A file that is not there is a wrong command line, not a job that is not there.
+    return absl::InvalidArgumentError(text.status().message());
+  }
+  auto file = ParseJobFile(*text);
   if (!file.ok()) {
     // Violations name their lines themselves.
     return FieldViolations(file.status()).empty()

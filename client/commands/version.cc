@@ -40,8 +40,10 @@ absl::StatusOr<int> Version(bool client_only, Session* session) {
     return kExitOk;
   }
   const auto connection = session->Connect();
-  absl::StatusOr<lasp::v1::ServerInfo> info = connection.status();
-  if (connection.ok()) {
+  absl::StatusOr<lasp::v1::ServerInfo> info = absl::UnknownError("");
+  if (!connection.ok()) {
+    info = connection.status();
+  } else {
     info = (*connection)
                ->Call(&(*connection)->server(), &lasp::v1::ServerService::Stub::GetServerInfo,
                       lasp::v1::GetServerInfoRequest(), kReadDeadline);

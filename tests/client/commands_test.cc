@@ -1,0 +1,447 @@
+// The real program against a coordinator of the test's own: what it asks, prints, and exits with.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <regex>
+#include <string>
+
+#include "proto/rpc/error_details.h"
+#include "tests/client/fake_server.h"
+#include "tests/client/lasp_process.h"
+#include "tests/support/temp_directory.h"
+
+namespace lasp::client {
+namespace {
+
+using lasp::v1::TrainingJob;
+using nlohmann::json;
+using ::testing::AllOf;
+using ::testing::EndsWith;
+using ::testing::HasSubstr;
+using ::testing::MatchesRegex;
+using ::testing::Not;
+using ::testing::StartsWith;
+
+constexpr char kJob[] =
+    "display_name: quickstart\nspec:\n  max_steps: 100\n  data: {sequence_length: 2047}\n";
+
+class CommandsTest : public ::testing::Test {
+ protected:
+  ProcessResult Run(const std::vector<std::string>& arguments, const std::string& input = "",
+                    Environment environment = {}) {
+    environment["LASP_SERVER"] = server_.address();
+    return RunLasp(arguments, environment, input);
+  }
+
+  // A job that a watch brings to its end.
+  void EndOnWatch(const TrainingJob& last) {
+    server_.OnWatch([last](FakeServer* server) {
+      server->PutJob(RunningJob("job-abc123", 24));
+      server->PutJob(last);
+    });
+  }
+
+  FakeServer server_;
+};
+
+TEST_F(CommandsTest, SubmitCreatesAJob) {
+  const ProcessResult result = Run({"submit", "-f", "-", "--set", "spec.max_steps=5", "--set",
+                                    "labels.team=nlp", "--project", "lab"},
+                                   kJob);
+  EXPECT_EQ(result.exit_code, 0) << result.error;
+  EXPECT_EQ(result.out, "job/job-abc123 created\n");
+  EXPECT_EQ(result.error, "follow it with: lasp watch job-abc123\n");
+  const auto request = server_.last_create();
+  EXPECT_EQ(request.parent(), "projects/lab");
+  EXPECT_EQ(request.training_job().display_name(), "quickstart");
+  EXPECT_EQ(request.training_job().labels().at("team"), "nlp");
+  EXPECT_EQ(request.training_job().spec().max_steps(), 5);
+  EXPECT_EQ(request.training_job().spec().data().sequence_length(), 2047);
+  EXPECT_THAT(request.request_id(), MatchesRegex("[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-.*"));
+  EXPECT_FALSE(request.validate_only());
+}
+
+TEST_F(CommandsTest, SubmitPrintsTheJobInEachForm) {
+  const auto document = json::parse(Run({"submit", "-f", "-", "-o", "json"}, kJob).out);
+  EXPECT_EQ(document["state"], "QUEUED");
+  EXPECT_EQ(document["spec"]["max_steps"], 100);
+  EXPECT_EQ(document["generation"], 0);
+  EXPECT_EQ(Run({"submit", "-f", "-", "-o", "name", "--id", "b"}, kJob).out,
+            "projects/default/trainingJobs/b\n");
+  EXPECT_THAT(Run({"submit", "-f", "-", "-o", "yaml", "--id", "c"}, kJob).out,
+              HasSubstr("state: QUEUED\n"));
+  EXPECT_EQ(Run({"submit", "-f", "-", "-q", "--id", "d"}, kJob).error, "");
+}
+
+TEST_F(CommandsTest, DryRunStoresNothing) {
+  const ProcessResult result = Run({"submit", "-f", "-", "--dry-run=server", "-o", "name"}, kJob);
+  EXPECT_EQ(result.exit_code, 0);
+  EXPECT_TRUE(server_.last_create().validate_only());
+  EXPECT_EQ(Run({"submit", "-f", "-", "--dry-run=client"}, kJob).exit_code, 0);
+  EXPECT_EQ(server_.create_count(), 1);
+  EXPECT_EQ(Run({"get", "job-abc123"}).exit_code, 3);
+}
+
+TEST_F(CommandsTest, ViolationsPointIntoTheFile) {
+  server_.FailWith(InvalidFields({{"spec.data.sequence_length", "2047 is not a multiple of 2"},
+                                  {"spec.optimizer.learning_rate", "must be greater than 0"}}));
+  const ProcessResult result = Run({"submit", "-f", "-"}, kJob);
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_EQ(result.out, "");
+  EXPECT_EQ(result.error,
+            "error: submit: 2 things are wrong:\n"
+            "  spec.data.sequence_length: 2047 is not a multiple of 2 (line 4)\n"
+            "  spec.optimizer.learning_rate: must be greater than 0\n");
+}
+
+TEST_F(CommandsTest, WrongFilesNeverReachTheServer) {
+  lasp::testing::TempDirectory directory;
+  const ProcessResult missing = Run({"submit", "-f", directory.Join("no.yaml")});
+  EXPECT_EQ(missing.exit_code, 2);
+  EXPECT_THAT(missing.error, HasSubstr("no.yaml"));
+  EXPECT_EQ(Run({"submit"}).exit_code, 2);
+  EXPECT_EQ(Run({"submit", "-f", "-"}, "spec: {max_step: 5}").exit_code, 2);
+  EXPECT_EQ(Run({"submit", "-f", "-", "--set", "spec.max_step=5"}, kJob).exit_code, 2);
+  EXPECT_EQ(server_.create_count(), 0);
+}
+
+TEST_F(CommandsTest, WaitExitsWithTheJobsFate) {
+  EndOnWatch(SucceededJob("job-abc123"));
+  const ProcessResult done = Run({"submit", "-f", "-", "--wait"}, kJob);
+  EXPECT_EQ(done.exit_code, 0) << done.error;
+  EXPECT_EQ(done.out, "job/job-abc123 created\n");
+  EXPECT_THAT(done.error, HasSubstr("job/job-abc123 RUNNING: step 24/100 24% | loss 2.713"));
+  EXPECT_THAT(done.error, HasSubstr("job/job-abc123 SUCCEEDED"));
+  EXPECT_THAT(done.error, Not(HasSubstr("\x1b")));
+  EXPECT_EQ(server_.last_watch().filter(), "name=\"projects/default/trainingJobs/job-abc123\"");
+}
+
+TEST_F(CommandsTest, WaitTellsWhyAJobFailed) {
+  EndOnWatch(FailedJob("job-abc123"));
+  const ProcessResult failed = Run({"submit", "-f", "-", "--wait", "-o", "json"}, kJob);
+  EXPECT_EQ(failed.exit_code, 1);
+  EXPECT_EQ(json::parse(failed.out)["state"], "FAILED");
+  EXPECT_THAT(failed.error, HasSubstr("error: job/job-abc123: FAILED: 11 steps in a row"));
+  EXPECT_THAT(failed.error, HasSubstr("lasp describe job-abc123"));
+}
+
+TEST_F(CommandsTest, WaitExitsWithOneWhenTheJobIsCancelled) {
+  TrainingJob cancelled = QueuedJob("job-abc123");
+  cancelled.set_state(TrainingJob::STATE_CANCELLED);
+  EndOnWatch(cancelled);
+  EXPECT_EQ(Run({"submit", "-f", "-", "--wait"}, kJob).exit_code, 1);
+}
+
+TEST_F(CommandsTest, WaitOutlivesALostConnection) {
+  int watches = 0;
+  server_.OnWatch([&watches](FakeServer* server) {
+    if (++watches == 1) {
+      server->PutJob(RunningJob("job-abc123", 24));
+      server->BreakWatches();
+    } else {
+      server->PutJob(SucceededJob("job-abc123"));
+    }
+  });
+  const ProcessResult result = Run({"submit", "-f", "-", "--wait"}, kJob);
+  EXPECT_EQ(result.exit_code, 0) << result.error;
+  EXPECT_GE(server_.watch_count(), 2);
+}
+
+TEST_F(CommandsTest, GetTakesEveryWayToNameAJob) {
+  server_.PutJob(RunningJob("quickstart", 24));
+  server_.PutJob(QueuedJob("other-1"));
+  server_.PutJob(QueuedJob("other-2"));
+  for (const std::vector<std::string>& words :
+       std::vector<std::vector<std::string>>{{"quickstart"},
+                                             {"job", "quickstart"},
+                                             {"job/quickstart"},
+                                             {"jobs/quickstart"},
+                                             {"quick"},
+                                             {"job/quick"},
+                                             {"projects/default/trainingJobs/quickstart"}}) {
+    std::vector<std::string> arguments = {"get", "-o", "name"};
+    arguments.insert(arguments.end(), words.begin(), words.end());
+    const ProcessResult result = Run(arguments);
+    EXPECT_EQ(result.out, "projects/default/trainingJobs/quickstart\n") << result.error;
+  }
+  const ProcessResult table = Run({"get", "job", "quickstart"});
+  EXPECT_THAT(table.out, StartsWith("NAME        STATE      STEP   LOSS  TOKENS/S  GEN"));
+  EXPECT_THAT(table.out, HasSubstr("quickstart  RUNNING  24/100  2.713     14.2k    1  3m20s\n"));
+  const auto document = json::parse(Run({"get", "job/quickstart", "-o", "json"}).out);
+  EXPECT_EQ(document["state"], "RUNNING");
+  EXPECT_EQ(document["generation"], 1);
+  EXPECT_EQ(document["progress"]["remaining_duration"], "8000s");
+  EXPECT_THAT(Run({"get", "jobs"}).out, HasSubstr("other-2"));
+
+  const ProcessResult ambiguous = Run({"get", "other"});
+  EXPECT_EQ(ambiguous.exit_code, 2);
+  EXPECT_THAT(ambiguous.error, HasSubstr("'other' means 2 jobs: other-1, other-2"));
+  EXPECT_EQ(Run({"get", "other-"}).exit_code, 2);
+  const ProcessResult none = Run({"get", "quikstart"});
+  EXPECT_EQ(none.exit_code, 3);
+  EXPECT_THAT(none.error, HasSubstr("there is no job 'quikstart' in the project 'default'; did you "
+                                    "mean 'quickstart'?\nhint: "));
+  EXPECT_EQ(Run({"get", "Quick!"}).exit_code, 2);
+  EXPECT_EQ(Run({"get"}).exit_code, 2);
+  EXPECT_EQ(Run({"get", "a", "b"}).exit_code, 2);
+}
+
+TEST_F(CommandsTest, ListPagesAndFilters) {
+  for (int i = 0; i < 60; ++i) {
+    server_.PutJob(QueuedJob("job-" + std::to_string(i)));
+  }
+  const ProcessResult first = Run({"list", "-o", "name"});
+  EXPECT_EQ(std::count(first.out.begin(), first.out.end(), '\n'), 50);
+  EXPECT_THAT(first.error, HasSubstr("the first 50 jobs; --all shows every one"));
+  EXPECT_EQ(json::parse(Run({"list", "--all", "-o", "json"}).out).size(), 60U);
+  EXPECT_EQ(json::parse(Run({"list", "-n", "3", "-o", "json"}).out).size(), 3U);
+  EXPECT_EQ(Run({"list", "-o", "yaml", "-n", "1"}).out.substr(0, 7), "- name:");
+
+  Run({"list", "--state", "running", "--label", "team=n\"lp", "--filter", "display_name=x",
+       "--order", "name desc", "-A"});
+  EXPECT_EQ(server_.last_list().filter(),
+            "display_name=x AND state=RUNNING AND labels.team=\"n\\\"lp\"");
+  EXPECT_EQ(server_.last_list().order_by(), "name desc");
+  EXPECT_EQ(server_.last_list().parent(), "projects/-");
+  const ProcessResult wrong = Run({"list", "--state", "RUNING"});
+  EXPECT_EQ(wrong.exit_code, 2);
+  EXPECT_THAT(wrong.error, HasSubstr("did you mean 'RUNNING'?"));
+  EXPECT_EQ(Run({"list", "--label", "team"}).exit_code, 2);
+}
+
+TEST_F(CommandsTest, AnEmptyListIsAnEmptyArray) {
+  EXPECT_EQ(Run({"list", "-o", "json"}).out, "[]\n");
+  EXPECT_EQ(Run({"list"}).out, "");
+  EXPECT_EQ(Run({"list"}).error, "no jobs in the project 'default'\n");
+  EXPECT_EQ(Run({"workers", "-o", "json"}).out, "[]\n");
+}
+
+TEST_F(CommandsTest, DescribeTellsWhyAJobWaits) {
+  server_.PutJob(QueuedJob("quickstart"));
+  const ProcessResult result = Run({"describe", "quickstart"});
+  EXPECT_EQ(result.exit_code, 0);
+  EXPECT_THAT(result.out, HasSubstr("State:         QUEUED\n"));
+  EXPECT_THAT(result.out, HasSubstr("Waits because: waits for 4 slots; 2 are free\n"));
+}
+
+TEST_F(CommandsTest, WatchPrintsChangesAndEndsWithTheJob) {
+  server_.PutJob(QueuedJob("job-abc123"));
+  EndOnWatch(SucceededJob("job-abc123"));
+  const ProcessResult table = Run({"watch", "job-abc123"});
+  EXPECT_EQ(table.exit_code, 0) << table.error;
+  EXPECT_THAT(table.out, HasSubstr("TIME      NAME"));
+  EXPECT_THAT(table.out, AllOf(HasSubstr("QUEUED"), HasSubstr("RUNNING"), HasSubstr("SUCCEEDED")));
+}
+
+TEST_F(CommandsTest, WatchGivesOneObjectALine) {
+  server_.PutJob(QueuedJob("job-abc123"));
+  EndOnWatch(FailedJob("job-abc123"));
+  const ProcessResult result = Run({"watch", "job/job-abc123", "-o", "json"});
+  EXPECT_EQ(result.exit_code, 1);
+  std::vector<std::string> states;
+  std::istringstream lines(result.out);
+  for (std::string line; std::getline(lines, line);) {
+    states.push_back(json::parse(line)["state"]);
+  }
+  EXPECT_EQ(states, (std::vector<std::string>{"QUEUED", "RUNNING", "FAILED"}));
+}
+
+TEST_F(CommandsTest, MetricsAreAnArrayOfSteps) {
+  server_.PutJob(RunningJob("quickstart", 5));
+  std::vector<lasp::v1::StepMetrics> steps;
+  for (int i = 1; i <= 5; ++i) {
+    lasp::v1::StepMetrics& step = steps.emplace_back();
+    step.set_step(i);
+    step.set_loss(6.0 - i);
+    step.set_gradient_norm(1.25);
+    step.set_learning_rate(1e-3);
+    step.set_tokens_per_second(14230);
+  }
+  steps.back().set_eval_loss(3.5);
+  steps.back().set_skipped(true);
+  server_.SetSteps(steps);
+  const auto array = json::parse(Run({"metrics", "quickstart", "-o", "json"}).out);
+  ASSERT_EQ(array.size(), 5U);
+  EXPECT_EQ(array[0]["step"], 1);
+  EXPECT_EQ(array[4]["loss"], 1.0);
+  EXPECT_EQ(array[4]["gradient_norm"], 1.25);
+  EXPECT_EQ(array[4]["learning_rate"], 1e-3);
+  EXPECT_EQ(array[4]["tokens_per_second"], 14230.0);
+  EXPECT_EQ(array[4]["eval_loss"], 3.5);
+  EXPECT_FALSE(array[0].contains("eval_loss"));
+  EXPECT_EQ(server_.last_query().max_points(), 10000);
+
+  const ProcessResult table = Run({"metrics", "job/quickstart", "--from", "4", "--to", "5"});
+  EXPECT_EQ(table.out,
+            "   STEP       LOSS  GRAD NORM  LEARNING RATE  TOKENS/S  EVAL LOSS\n"
+            "      4    2.00000     1.2500      1.000e-03     14.2k          -\n"
+            "     5!    1.00000     1.2500      1.000e-03     14.2k    3.50000\n");
+  const ProcessResult followed = Run({"metrics", "quickstart", "--follow", "-o", "json"});
+  EXPECT_EQ(std::count(followed.out.begin(), followed.out.end(), '\n'), 5);
+  const ProcessResult rows = Run({"metrics", "quickstart", "-f", "--from", "2"});
+  EXPECT_EQ(std::count(rows.out.begin(), rows.out.end(), '\n'), 5);  // a header and four steps
+}
+
+TEST_F(CommandsTest, LogsComeByRankAndTime) {
+  server_.PutJob(RunningJob("quickstart", 5));
+  std::vector<lasp::v1::LogLine> lines(2);
+  lines[0].set_text("hello \x1b[31mred");
+  lines[1].set_rank(1);
+  lines[1].set_text("world");
+  lines[1].mutable_time()->set_seconds(1);
+  server_.SetLogLines(lines);
+  // A pipe gets the bytes as they are.
+  EXPECT_EQ(Run({"logs", "quickstart"}).out, "[rank 0] hello \x1b[31mred\n[rank 1] world\n");
+  EXPECT_EQ(Run({"logs", "quickstart", "--rank", "1", "--timestamps"}).out,
+            "1970-01-01T00:00:01Z world\n");
+  Run({"logs", "quickstart", "-f", "--tail", "20", "--generation", "3", "--since", "10m"});
+  const auto request = server_.last_logs();
+  EXPECT_TRUE(request.follow());
+  EXPECT_EQ(request.tail_lines(), 20);
+  EXPECT_EQ(request.generation(), 3);
+  EXPECT_NEAR(static_cast<double>(request.since().seconds()),
+              static_cast<double>(absl::ToUnixSeconds(absl::Now()) - 600), 5);
+  Run({"logs", "quickstart", "--since", "2026-11-21T20:20:25Z"});
+  EXPECT_EQ(server_.last_logs().since().seconds(), 1795292425);
+  EXPECT_EQ(Run({"logs", "quickstart", "--since", "yesterday"}).exit_code, 2);
+  EXPECT_EQ(json::parse(Run({"logs", "quickstart", "-r", "1", "-o", "json"}).out)["text"], "world");
+}
+
+TEST_F(CommandsTest, StatesAreChangedWithRequestIds) {
+  server_.PutJob(RunningJob("quickstart", 5));
+  EXPECT_EQ(Run({"resume", "quickstart"}).out, "job/quickstart QUEUED\n");
+  const std::string first = server_.last_request_id();
+  EXPECT_EQ(Run({"cancel", "quick"}).out, "job/quickstart CANCELLED\n");
+  EXPECT_EQ(first.size(), 36U);
+  EXPECT_NE(first, server_.last_request_id());
+  EXPECT_EQ(json::parse(Run({"cancel", "quickstart", "-o", "json"}).out)["state"], "CANCELLED");
+}
+
+TEST_F(CommandsTest, SuspendSaysThatProgressIsLost) {
+  server_.PutJob(RunningJob("quickstart", 5));
+  const ProcessResult refused = Run({"suspend", "quickstart"});
+  EXPECT_EQ(refused.exit_code, 2);
+  EXPECT_THAT(refused.error, HasSubstr("will start again from step 1"));
+  EXPECT_THAT(refused.error,
+              HasSubstr("hint: say that this is meant: lasp suspend quickstart --yes"));
+  EXPECT_EQ(server_.last_request_id(), "");
+  const ProcessResult done = Run({"suspend", "quickstart", "--yes"});
+  EXPECT_EQ(done.out, "job/quickstart SUSPENDED\n");
+  EXPECT_THAT(done.error, HasSubstr("will start again from step 1"));
+}
+
+TEST_F(CommandsTest, DeleteNeedsAnEndedJobAndItsWholeName) {
+  server_.PutJob(RunningJob("running", 5));
+  server_.PutJob(SucceededJob("done"));
+  const ProcessResult running = Run({"delete", "running"});
+  EXPECT_EQ(running.exit_code, 5);
+  EXPECT_THAT(running.error, HasSubstr("hint: end it first: lasp cancel running"));
+  EXPECT_EQ(Run({"delete", "don"}).exit_code, 3);
+  EXPECT_EQ(Run({"delete", "done"}).out, "job/done deleted\n");
+  EXPECT_EQ(Run({"get", "done"}).exit_code, 3);
+}
+
+TEST_F(CommandsTest, WorkersAreListedAndDrained) {
+  lasp::v1::Worker worker;
+  worker.set_name("workers/host-1");
+  worker.set_state(lasp::v1::Worker::STATE_READY);
+  worker.set_slot_count(2);
+  worker.add_slots();
+  worker.add_slots()->set_training_job("projects/default/trainingJobs/quickstart");
+  worker.mutable_register_time()->set_seconds(absl::ToUnixSeconds(absl::Now()) - 240);
+  server_.PutWorker(worker);
+  EXPECT_EQ(Run({"workers"}).out,
+            "NAME    STATE  FREE  SLOTS  JOBS        AGE\n"
+            "host-1  READY     1      2  quickstart   4m\n");
+  const auto array = json::parse(Run({"workers", "-o", "json"}).out);
+  EXPECT_EQ(array[0]["state"], "READY");
+  EXPECT_EQ(array[0]["slots"][1]["training_job"], "projects/default/trainingJobs/quickstart");
+  EXPECT_EQ(json::parse(Run({"get", "worker", "host-1", "-o", "json"}).out)["slot_count"], 2);
+  EXPECT_EQ(Run({"get", "workers", "-o", "name"}).out, "workers/host-1\n");
+  EXPECT_EQ(Run({"drain", "worker/host-1"}).out, "worker/host-1 DRAINING\n");
+  EXPECT_EQ(server_.last_drain().name(), "workers/host-1");
+  EXPECT_EQ(Run({"drain", "host-1", "--undo"}).out, "worker/host-1 READY\n");
+  EXPECT_EQ(Run({"drain", "host-2"}).exit_code, 3);
+  EXPECT_EQ(Run({"drain"}).exit_code, 2);
+}
+
+TEST_F(CommandsTest, VersionComparesBothEnds) {
+  const ProcessResult both = Run({"version"});
+  EXPECT_THAT(both.out, MatchesRegex("client [^\n]+\nserver 9.9.9 \\(feedface\\) at [^\n]+\n"));
+  EXPECT_THAT(both.error, HasSubstr("different versions"));
+  EXPECT_EQ(json::parse(Run({"version", "-o", "json"}).out)["server"]["version"], "9.9.9");
+  EXPECT_EQ(Run({"--version"}).exit_code, 0);
+}
+
+struct Failure {
+  absl::StatusCode code;
+  int exit_code;
+};
+
+TEST_F(CommandsTest, ExitCodesFollowTheError) {
+  for (const Failure& failure : {Failure{absl::StatusCode::kInternal, 1},
+                                 {absl::StatusCode::kInvalidArgument, 2},
+                                 {absl::StatusCode::kNotFound, 3},
+                                 {absl::StatusCode::kPermissionDenied, 4},
+                                 {absl::StatusCode::kUnauthenticated, 4},
+                                 {absl::StatusCode::kFailedPrecondition, 5},
+                                 {absl::StatusCode::kAlreadyExists, 5},
+                                 {absl::StatusCode::kDeadlineExceeded, 6}}) {
+    server_.FailWith(absl::Status(failure.code, "for a test"));
+    const ProcessResult result = Run({"submit", "-f", "-", "-v"}, kJob);
+    EXPECT_EQ(result.exit_code, failure.exit_code);
+    EXPECT_EQ(result.out, "");
+    EXPECT_THAT(result.error, HasSubstr("error: submit: for a test\n"));
+    EXPECT_THAT(result.error, HasSubstr("request id: " + server_.last_create().request_id()));
+  }
+}
+
+TEST_F(CommandsTest, HelpGoesToStdout) {
+  for (const std::vector<std::string>& arguments :
+       std::vector<std::vector<std::string>>{{},
+                                             {"--help"},
+                                             {"help"},
+                                             {"submit", "--help"},
+                                             {"help", "submit"},
+                                             {"help", "exit-codes"},
+                                             {"completion", "bash"},
+                                             {"completion", "zsh"},
+                                             {"completion", "fish"}}) {
+    const ProcessResult result = Run(arguments);
+    EXPECT_EQ(result.exit_code, 0);
+    EXPECT_EQ(result.error, "");
+    EXPECT_GT(result.out.size(), 100U);
+  }
+  EXPECT_EQ(Run({"help", "nothing"}).exit_code, 2);
+  const ProcessResult wrong = Run({"sumbit"});
+  EXPECT_EQ(wrong.exit_code, 2);
+  EXPECT_EQ(wrong.out, "");
+  EXPECT_EQ(wrong.error,
+            "error: unknown command 'sumbit'; did you mean 'submit'?\n"
+            "hint: 'lasp --help' lists the commands\n");
+}
+
+TEST(WithoutServer, ExitsSoonWithAddressAndHint) {
+  std::string address;
+  {
+    FakeServer gone;
+    address = gone.address();
+  }
+  const absl::Time begin = absl::Now();
+  const ProcessResult result = RunLasp({"list"}, {{"LASP_SERVER", address}});
+  EXPECT_EQ(result.exit_code, 6);
+  EXPECT_EQ(
+      result.error,
+      "error: cannot reach a coordinator at " + address +
+          ": connection refused\nhint: start a coordinator with 'lasp-server --data_dir DIR', "
+          "or name another with --server or LASP_SERVER\n");
+  EXPECT_LT(absl::Now() - begin, absl::Seconds(8));
+  const ProcessResult version = RunLasp({"version", "-s", address});
+  EXPECT_EQ(version.exit_code, 6);
+  EXPECT_THAT(version.out, StartsWith("client "));
+  EXPECT_EQ(RunLasp({"list"}, {{"LASP_SERVER", "http://x"}}).exit_code, 2);
+}
+
+}  // namespace
+}  // namespace lasp::client
