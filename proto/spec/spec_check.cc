@@ -17,6 +17,7 @@ bool IsDataField(const FieldViolation& violation) {
 
 absl::Status DataError(const std::vector<DataViolation>& data) {
   std::vector<FieldViolation> violations;
+  violations.reserve(data.size());
   for (const DataViolation& entry : data) {
     violations.push_back(entry.violation);
   }

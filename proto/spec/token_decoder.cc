@@ -12,6 +12,7 @@ StrayToken Decode(const char* bytes, int64_t count, int64_t vocab_size, int32_t*
   for (int64_t i = 0; i < count; ++i) {
     Stored stored;
     std::memcpy(&stored, bytes + i * static_cast<int64_t>(sizeof(Stored)), sizeof(Stored));
+    // NOLINTNEXTLINE(bugprone-signed-char-misuse): a negative token must stay one, to be refused
     const auto token = static_cast<int64_t>(stored);
     if (token < 0 || token >= vocab_size) {
       return {i, token};
