@@ -31,6 +31,7 @@ constexpr absl::Duration kSetupTimeout = absl::Minutes(1);
 // Until the last rank of the generation has come as far; hosts may be slow to start theirs.
 constexpr absl::Duration kGangTimeout = absl::Minutes(10);
 constexpr absl::Duration kConnectTimeout = absl::Minutes(1);
+constexpr absl::Duration kFarewellTimeout = absl::Seconds(10);
 
 // Sends progress to the agent.
 class ChannelObserver : public TrainObserver {
@@ -98,7 +99,12 @@ class Rank {
     LASP_RETURN_IF_ERROR(listener_.WaitForStart(kGangTimeout).status());
     loop_ = std::make_unique<TrainLoop>(options, setup_.fence().generation(), trainer_.get(),
                                         &observer_);
-    return loop_->Run();
+    LASP_ASSIGN_OR_RETURN(const TrainEnd end, loop_->Run());
+    // A connection that closes while something unread lies in it is reset, and the reset may eat
+    // what the peer has not read yet: close only when every rank has got what it needs. That this
+    // last exchange itself may fail for the same reason does not matter.
+    world_->Barrier().Wait(kFarewellTimeout).IgnoreError();
+    return end;
   }
 
   int64_t last_step() const { return loop_ == nullptr ? 0 : loop_->last_step(); }

@@ -28,12 +28,12 @@ absl::Status Completion::Wait(absl::Duration timeout) {
   return status_;
 }
 
-absl::Status Operation::Wait() {
+absl::Status Operation::Wait(absl::Duration timeout) {
   if (completion_ == nullptr) {
     return absl::OkStatus();
   }
   const absl::Duration begin = SystemClock().Monotonic();
-  absl::Status status = completion_->Wait(timeout_);
+  absl::Status status = completion_->Wait(timeout);
   wait_nanoseconds_->fetch_add(absl::ToInt64Nanoseconds(SystemClock().Monotonic() - begin),
                                std::memory_order_relaxed);
   return status;

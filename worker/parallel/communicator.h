@@ -50,7 +50,9 @@ class Operation {
 
   // Waits for the end of the operation, at most for the communicator's timeout. UNAVAILABLE names
   // the peer that is gone; DEADLINE_EXCEEDED says that nothing came in time.
-  absl::Status Wait();
+  absl::Status Wait() { return Wait(timeout_); }
+
+  absl::Status Wait(absl::Duration timeout);
 
  private:
   std::shared_ptr<Completion> completion_;

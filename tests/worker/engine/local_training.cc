@@ -64,35 +64,10 @@ absl::Status TrainOne(const LocalTrainingOptions& options, LocalRank& rank,
   LASP_ASSIGN_OR_RETURN(record->end, loop.Run());
   record->parameters.resize(static_cast<size_t>(trainer->layout().count()));
   rank.backend->CopyToHost(trainer->parameters(), record->parameters.data());
-  // The peers may still want what this rank has sent.
-  return rank.world->Barrier().Wait();
+  return absl::OkStatus();
 }
 
 }  // namespace
-
-lasp::v1::TrainingSpec SmallSpec(const std::string& corpus) {
-  lasp::v1::TrainingSpec spec;
-  lasp::v1::ModelSpec& model = *spec.mutable_model();
-  model.set_architecture(lasp::v1::ModelSpec::ARCHITECTURE_TRANSNORMER);
-  model.set_layers(2);
-  model.set_hidden_size(32);
-  model.set_heads(2);
-  model.set_glu_size(48);
-  model.set_vocab_size(256);
-  model.set_tie_embeddings(true);
-  spec.mutable_data()->add_train_paths(corpus);
-  spec.mutable_data()->set_format(lasp::v1::DataSpec::FORMAT_BYTES);
-  spec.mutable_data()->set_sequence_length(384);
-  lasp::v1::OptimizerSpec& optimizer = *spec.mutable_optimizer();
-  optimizer.set_learning_rate(2e-3);
-  optimizer.set_warmup_steps(5);
-  optimizer.set_schedule(lasp::v1::OptimizerSpec::SCHEDULE_COSINE);
-  optimizer.set_weight_decay(0.1);
-  spec.set_global_batch_size(4);
-  spec.set_max_steps(20);
-  spec.set_seed(1);
-  return spec;
-}
 
 std::vector<LocalTrainingRecord> TrainLocally(LocalTrainingOptions options) {
   FillDefaults(&options.spec);

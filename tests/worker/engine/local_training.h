@@ -9,15 +9,13 @@
 
 #include "lasp/internal/v1/rank_channel.pb.h"
 #include "lasp/v1/training_spec.pb.h"
+#include "tests/worker/engine/small_spec.h"
 #include "tests/worker/parallel/local_ranks.h"
 #include "worker/engine/drain_request.h"
 #include "worker/engine/train_loop.h"
 #include "worker/parallel/sequence_parallel.h"
 
 namespace lasp::worker {
-
-// A small TransNormer on bytes. `corpus` is looked up under the path roots.
-lasp::v1::TrainingSpec SmallSpec(const std::string& corpus);
 
 struct LocalTrainingOptions {
   lasp::v1::TrainingSpec spec;  // its SP and DP sizes make the world

@@ -46,8 +46,7 @@ TEST(LaspTrafficTest, ARankSendsExactlyOneStateALayerWhateverTheLength) {
         LASP_RETURN_IF_ERROR(layer->Backward());
         LASP_RETURN_IF_ERROR(lasp->Finish());
         EXPECT_EQ(rank.sp->counters().sent_bytes - forward, place == 0 ? 0 : StateBytes(shape));
-        // The peers may still want what this rank has sent.
-        return rank.world->Barrier().Wait();
+        return absl::OkStatus();
       });
     }
   }

@@ -10,8 +10,10 @@
 namespace lasp::worker {
 namespace {
 
+// `finish` is called with the body's status while the connections are still open.
 absl::Status RunOne(const LocalRanksOptions& options, int rank, std::vector<std::string>* addresses,
-                    std::latch* published, const std::function<absl::Status(LocalRank&)>& body) {
+                    std::latch* published, const std::function<absl::Status(LocalRank&)>& body,
+                    const std::function<void(const absl::Status&)>& finish) {
   LASP_ASSIGN_OR_RETURN(const ProcessGrid grid,
                         ProcessGrid::Create(rank, options.sp_size, options.dp_size));
   LASP_ASSIGN_OR_RETURN(auto backend, CreateCpuBackend(options.compute_type, 1));
@@ -38,7 +40,9 @@ absl::Status RunOne(const LocalRanksOptions& options, int rank, std::vector<std:
                   .sp = sp.get(),
                   .dp = dp.get(),
                   .world = world.get()};
-  return body(local);
+  absl::Status status = body(local);
+  finish(status);
+  return status;
 }
 
 }  // namespace
@@ -49,10 +53,23 @@ std::vector<absl::Status> RunLocalRanks(const LocalRanksOptions& options,
   std::vector<std::string> addresses(static_cast<size_t>(world));
   std::vector<absl::Status> statuses(static_cast<size_t>(world));
   std::latch published(world);
+  std::latch finished(world);
   std::vector<std::thread> threads;
   for (int rank = 0; rank < world; ++rank) {
-    threads.emplace_back(
-        [&, rank] { statuses[rank] = RunOne(options, rank, &addresses, &published, body); });
+    threads.emplace_back([&, rank] {
+      bool counted = false;
+      statuses[rank] =
+          RunOne(options, rank, &addresses, &published, body, [&](const absl::Status& status) {
+            counted = true;
+            finished.count_down();
+            if (status.ok() && !options.leave_early) {
+              finished.wait();
+            }
+          });
+      if (!counted) {
+        finished.count_down();
+      }
+    });
   }
   for (std::thread& thread : threads) {
     thread.join();

@@ -30,10 +30,12 @@ struct LocalRanksOptions {
   int dp_size = 1;
   DType compute_type = DType::kFloat32;
   absl::Duration timeout = absl::Seconds(30);
+  // A rank whose body succeeds closes its connections at once, instead of waiting for the others.
+  bool leave_early = false;
 };
 
 // Runs `body` for each rank on a thread of its own, with one BLAS and OpenMP thread, and returns
-// each rank's status in rank order. A rank's connections close when its body returns.
+// each rank's status in rank order. The connections of a rank whose body fails close at once.
 std::vector<absl::Status> RunLocalRanks(const LocalRanksOptions& options,
                                         const std::function<absl::Status(LocalRank&)>& body);
 

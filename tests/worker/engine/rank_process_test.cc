@@ -1,0 +1,134 @@
+// Real rank processes, driven as an agent drives them.
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include "proto/rpc/clock.h"
+#include "proto/rpc/rank_exit_code.h"
+#include "tests/support/temp_directory.h"
+#include "tests/worker/engine/corpus_text.h"
+#include "tests/worker/engine/fake_agent.h"
+#include "tests/worker/engine/small_spec.h"
+
+namespace lasp::worker {
+namespace {
+
+using ::lasp::testing::TempDirectory;
+
+class RankProcessTest : public ::testing::Test {
+ protected:
+  RankProcessTest() { folder_.Write("corpus.txt", MakeText(200'000, 5)); }
+
+  FakeAgent::Options Options(int sp_size, int dp_size, int64_t max_steps) {
+    FakeAgent::Options options;
+    options.spec = SmallSpec("corpus.txt");
+    options.spec.mutable_parallelism()->mutable_sequence_parallel()->set_size(sp_size);
+    options.spec.mutable_parallelism()->mutable_data_parallel()->set_size(dp_size);
+    options.spec.set_max_steps(max_steps);
+    options.path_roots = {folder_.path()};
+    return options;
+  }
+
+  // A job that outlasts any test.
+  static constexpr int64_t kEndless = 1'000'000;
+
+  TempDirectory folder_;
+};
+
+TEST_F(RankProcessTest, TrainsToTheEndAndReportsEveryStep) {
+  FakeAgent agent(Options(2, 2, 8));
+  ASSERT_TRUE(agent.Begin());
+  for (int rank = 0; rank < 4; ++rank) {
+    EXPECT_EQ(agent.WaitForExit(rank), kRankDone);
+    const RankRecord record = agent.record(rank);
+    ASSERT_EQ(record.steps.size(), 8u);
+    for (int64_t step = 1; step <= 8; ++step) {
+      EXPECT_EQ(record.steps[static_cast<size_t>(step - 1)].step(), step);
+    }
+    EXPECT_EQ(record.steps[0].has_metrics(), rank == 0);
+    ASSERT_TRUE(record.finished);
+    EXPECT_EQ(record.end.status().code(), 0);
+    EXPECT_EQ(record.end.step(), 8);
+  }
+  const lasp::v1::StepMetrics last = agent.record(0).steps.back().metrics();
+  EXPECT_LT(last.loss(), agent.record(0).steps.front().metrics().loss());
+  EXPECT_EQ(last.generation(), 1);
+  EXPECT_GT(last.tokens_per_second(), 0);
+  EXPECT_TRUE(last.has_time());
+}
+
+TEST_F(RankProcessTest, ARankWhoseAgentIsGoneEndsAtOnce) {
+  FakeAgent agent(Options(2, 1, kEndless));
+  ASSERT_TRUE(agent.Begin());
+  ASSERT_TRUE(agent.WaitForStep(0, 2));
+  const absl::Duration begin = SystemClock().Monotonic();
+  agent.CloseChannel(0);
+  EXPECT_EQ(agent.WaitForExit(0), kRankRetry);
+  EXPECT_LT(SystemClock().Monotonic() - begin, absl::Seconds(1));
+  // Its peer notices inside its collective operation.
+  EXPECT_EQ(agent.WaitForExit(1), kRankRetry);
+  EXPECT_NE(agent.record(1).end.status().message().find("rank 0"), std::string::npos);
+}
+
+TEST_F(RankProcessTest, ARankThatIsKilledMakesThePeersAskForAnotherAttempt) {
+  FakeAgent agent(Options(2, 2, kEndless));
+  ASSERT_TRUE(agent.Begin());
+  ASSERT_TRUE(agent.WaitForStep(0, 2));
+  ::kill(agent.pid(3), SIGKILL);
+  EXPECT_EQ(agent.WaitForExit(3), 128 + SIGKILL);
+  for (int rank = 0; rank < 3; ++rank) {
+    EXPECT_EQ(agent.WaitForExit(rank), kRankRetry);
+    EXPECT_TRUE(agent.record(rank).finished);
+    EXPECT_GE(agent.record(rank).end.step(), 2);
+  }
+}
+
+TEST_F(RankProcessTest, ADrainTakesAllRanksAfterOneStep) {
+  for (const bool by_signal : {false, true}) {
+    FakeAgent agent(Options(2, 2, kEndless));
+    ASSERT_TRUE(agent.Begin());
+    ASSERT_TRUE(agent.WaitForStep(0, 2));
+    if (by_signal) {
+      ::kill(agent.pid(1), SIGTERM);
+    } else {
+      agent.Drain(1);
+    }
+    EXPECT_EQ(agent.WaitForExit(0), kRankDrained);
+    const int64_t last = agent.record(0).end.step();
+    for (int rank = 0; rank < 4; ++rank) {
+      EXPECT_EQ(agent.WaitForExit(rank), kRankDrained);
+      EXPECT_EQ(agent.record(rank).end.step(), last);
+      EXPECT_EQ(agent.record(rank).steps.back().step(), last);
+    }
+  }
+}
+
+TEST_F(RankProcessTest, ADrainBeforeTheStartEndsTheWait) {
+  FakeAgent agent(Options(2, 1, kEndless));
+  ASSERT_TRUE(agent.WaitForAddresses());
+  agent.Drain(0);
+  agent.Drain(1);
+  EXPECT_EQ(agent.WaitForExit(0), kRankDrained);
+  EXPECT_EQ(agent.WaitForExit(1), kRankDrained);
+}
+
+TEST_F(RankProcessTest, AMissingCorpusIsAWrongConfigurationAndNamed) {
+  FakeAgent::Options options = Options(1, 1, 2);
+  options.spec.mutable_data()->set_train_paths(0, "missing.txt");
+  FakeAgent agent(options);
+  EXPECT_EQ(agent.WaitForExit(0), kRankWrongConfiguration);
+  EXPECT_NE(agent.record(0).end.status().message().find("missing.txt"), std::string::npos);
+}
+
+TEST_F(RankProcessTest, AMethodOfAnotherBuildIsAWrongConfiguration) {
+  FakeAgent::Options options = Options(1, 1, 2);
+  options.spec.mutable_parallelism()->mutable_sequence_parallel()->set_method(
+      lasp::v1::SequenceParallelSpec::METHOD_ULYSSES);
+  FakeAgent agent(options);
+  ASSERT_TRUE(agent.WaitForAddresses());
+  agent.SendAddresses();
+  EXPECT_EQ(agent.WaitForExit(0), kRankWrongConfiguration);
+  EXPECT_NE(agent.record(0).end.status().message().find("ULYSSES"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace lasp::worker
