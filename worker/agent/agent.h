@@ -24,8 +24,8 @@ struct AgentOptions {
   std::string worker_id;
   // After it, ranks that were told to drain are killed.
   absl::Duration drain_timeout = absl::Minutes(2);
-  SupervisorOptions supervisor;
-  ReportLimits reports;
+  SupervisorOptions supervisor = {};
+  ReportLimits reports = {};
 };
 
 // Thread-safe.

@@ -14,7 +14,7 @@ namespace lasp::worker {
 
 struct RankLogsOptions {
   std::string folder;
-  RankLogLimits limits;
+  RankLogLimits limits = {};
   int64_t ship_bytes_per_second = 4 << 20;
   // Logs nobody has written to for so long are removed.
   absl::Duration retention = absl::Hours(24 * 7);

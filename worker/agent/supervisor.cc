@@ -24,8 +24,6 @@ namespace {
 
 using lasp::v1::RankStatus;
 
-// After its last message, or after closing its channel, a rank has so long to end.
-constexpr absl::Duration kLeaveTime = absl::Seconds(10);
 constexpr absl::Duration kDefaultGrace = absl::Seconds(30);
 constexpr absl::Duration kDestructionTime = absl::Seconds(5);
 // Ends remembered, so that an assignment sent twice does not start a rank twice.
@@ -405,7 +403,7 @@ void Supervisor::Receive(Rank* rank) {
     // Nothing more comes; the process's end is watched apart.
     epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, rank->link->descriptor(), nullptr);
     if (!rank->killed && rank->kill_at == absl::InfiniteDuration()) {
-      rank->kill_at = Now() + kLeaveTime;
+      rank->kill_at = Now() + options_.leave_time;
       rank->kill_reason = "closed its channel and did not end";
     }
   }
@@ -440,8 +438,8 @@ void Supervisor::HandleMessage(Rank* rank, const lasp::internal::v1::FromRank& m
   } else if (message.has_finished()) {
     rank->finished = message.finished();
     UpdateView(slot, [](LiveRank* view) { view->status.set_phase(RankStatus::PHASE_STOPPING); });
-    if (!rank->killed && Now() + kLeaveTime < rank->kill_at) {
-      rank->kill_at = Now() + kLeaveTime;
+    if (!rank->killed && Now() + options_.leave_time < rank->kill_at) {
+      rank->kill_at = Now() + options_.leave_time;
       rank->kill_reason = "said its last word and did not end";
     }
   }

@@ -33,11 +33,13 @@ struct SupervisorOptions {
   // BLAS and OpenMP threads of one rank.
   int threads_a_rank = 1;
   // Passed on to ranks, see Setup.
-  std::vector<std::string> path_roots;
+  std::vector<std::string> path_roots = {};
   std::string rank_address = "127.0.0.1";
-  std::string dump_directory;
+  std::string dump_directory = {};
+  // After its last message, or after closing its channel, a rank has so long to end.
+  absl::Duration leave_time = absl::Seconds(10);
   // Entries NAME=VALUE the ranks' own environment is chosen from.
-  std::vector<std::string> environment;
+  std::vector<std::string> environment = {};
 };
 
 // A rank that is alive, and what the coordinator must hear again after a reconnect.

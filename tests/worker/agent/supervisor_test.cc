@@ -1,0 +1,447 @@
+// The supervisor with real processes as ranks, and the whole agent without its transport, driven by
+// many threads: the part that ThreadSanitizer looks at.
+#include "worker/agent/supervisor.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <cstdlib>
+#include <random>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "proto/rpc/clock.h"
+#include "proto/rpc/rank_exit_code.h"
+#include "tests/support/temp_directory.h"
+#include "worker/agent/agent.h"
+#include "worker/agent/rank_environment.h"
+
+namespace lasp::worker {
+
+// Reaches into the supervisor to do what its own code never does.
+class SupervisorTestPeer {
+ public:
+  // Reads what belongs to the supervisor's thread.
+  static size_t ReadRanksWithoutRight(const Supervisor& supervisor) {
+    return supervisor.ranks_.size();
+  }
+};
+
+namespace {
+
+using lasp::v1::Fence;
+using lasp::v1::RankExited;
+using lasp::v1::RankStatus;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+Fence FenceOf(const std::string& job, int64_t generation, int rank) {
+  Fence fence;
+  fence.set_training_job("projects/default/trainingJobs/" + job);
+  fence.set_uid("uid-" + job);
+  fence.set_generation(generation);
+  fence.set_rank(rank);
+  return fence;
+}
+
+// A job of one rank, alone in its world.
+lasp::v1::Assignment Alone(const std::string& job, int64_t generation, int slot, int64_t steps,
+                           const std::vector<std::string>& options = {}) {
+  lasp::v1::Assignment assignment;
+  *assignment.mutable_fence() = FenceOf(job, generation, 0);
+  assignment.set_slot(slot);
+  assignment.set_world_size(1);
+  assignment.mutable_spec()->set_max_steps(steps);
+  for (const std::string& option : options) {
+    assignment.mutable_spec()->mutable_data()->add_train_paths(option);
+  }
+  return assignment;
+}
+
+lasp::v1::Stop StopOf(const Fence& fence, lasp::v1::Stop::Mode mode, int grace_ms = 30'000) {
+  lasp::v1::Stop stop;
+  *stop.mutable_fence() = fence;
+  stop.set_mode(mode);
+  stop.mutable_grace_period()->set_seconds(grace_ms / 1000);
+  stop.mutable_grace_period()->set_nanos(grace_ms % 1000 * 1'000'000);
+  stop.set_reason("TESTED");
+  return stop;
+}
+
+// Keeps what it is told, and answers ranks as a coordinator would: each is alone and may begin.
+class Recorder : public RankObserver {
+ public:
+  void OnStarted(const RankStatus& status) override {
+    MutexLock lock(&mutex_);
+    started_.push_back(status);
+    changed_.NotifyAll();
+  }
+
+  void OnAddress(const lasp::v1::RankAddress& address) override {
+    lasp::v1::PeerAddresses peers;
+    *peers.mutable_fence() = address.fence();
+    peers.add_addresses(address.address());
+    supervisor_->SetPeers(peers);
+  }
+
+  void OnReady(const lasp::v1::RankReady& ready) override {
+    lasp::v1::Start start;
+    *start.mutable_fence() = ready.fence();
+    supervisor_->Train(start);
+  }
+
+  void OnStep(const Fence& /*fence*/, const lasp::internal::v1::RankStep& step) override {
+    MutexLock lock(&mutex_);
+    last_step_ = step.step();
+    changed_.NotifyAll();
+  }
+
+  void OnEnded(const RankExited& exited) override {
+    MutexLock lock(&mutex_);
+    ended_.push_back(exited);
+    changed_.NotifyAll();
+  }
+
+  void Attach(Supervisor* supervisor) { supervisor_ = supervisor; }
+
+  std::vector<RankExited> WaitForEnds(size_t count) {
+    MutexLock lock(&mutex_);
+    Wait([&]() REQUIRES_LOCK(mutex_) { return ended_.size() >= count; });
+    EXPECT_EQ(ended_.size(), count);
+    return ended_;
+  }
+
+  void WaitForStep(int64_t step) {
+    MutexLock lock(&mutex_);
+    Wait([&]() REQUIRES_LOCK(mutex_) { return last_step_ >= step; });
+    EXPECT_GE(last_step_, step);
+  }
+
+  std::vector<RankStatus> started() {
+    MutexLock lock(&mutex_);
+    return started_;
+  }
+
+ private:
+  template <typename Condition>
+  void Wait(Condition condition) REQUIRES_LOCK(mutex_) {
+    const absl::Duration deadline = SystemClock().Monotonic() + absl::Seconds(30);
+    while (!condition() && SystemClock().Monotonic() < deadline) {
+      changed_.WaitWithTimeout(&mutex_, absl::Seconds(1));
+    }
+  }
+
+  Supervisor* supervisor_ = nullptr;
+  Mutex mutex_;
+  CondVar changed_;
+  std::vector<RankStatus> started_ GUARDED_BY(mutex_);
+  std::vector<RankExited> ended_ GUARDED_BY(mutex_);
+  int64_t last_step_ GUARDED_BY(mutex_) = 0;
+};
+
+SupervisorOptions Options() {
+  return {.rank_binary = FAKE_RANK_BINARY,
+          .slots = 4,
+          .threads_a_rank = 3,
+          .leave_time = absl::Milliseconds(300),
+          .environment = OwnEnvironment()};
+}
+
+class SupervisorTest : public ::testing::Test {
+ protected:
+  explicit SupervisorTest(SupervisorOptions options = Options()) {
+    std::filesystem::create_directories(folder_.Join("ranks"));
+    supervisor_ = std::make_unique<Supervisor>(std::move(options), &ledger_, &logs_, &recorder_);
+    recorder_.Attach(supervisor_.get());
+  }
+
+  std::string LogOf(const Fence& fence) {
+    EXPECT_TRUE(logs_.collector().WaitUntilIdle(absl::Seconds(10)));
+    return (*logs_.Prepare(fence)).log->Read(0, 256 << 10)->data;
+  }
+
+  ::lasp::testing::TempDirectory folder_;
+  RankLedger ledger_{folder_.Join("ranks")};
+  RankLogs logs_{{.folder = folder_.Join("logs")}, &SystemClock()};
+  Recorder recorder_;
+  std::unique_ptr<Supervisor> supervisor_;
+};
+
+TEST_F(SupervisorTest, RunsARankToItsEnd) {
+  supervisor_->Launch(Alone("a", 1, 2, 20));
+  const RankExited exited = recorder_.WaitForEnds(1)[0];
+  EXPECT_EQ(exited.exit_code(), kRankDone);
+  EXPECT_EQ(exited.status().code(), 0);
+  EXPECT_EQ(exited.step(), 20);
+  EXPECT_EQ(exited.slot(), 2);
+  EXPECT_TRUE(supervisor_->WaitUntilEmpty(absl::Seconds(5)));
+  // Nothing is left to be killed by a later agent.
+  EXPECT_TRUE(std::filesystem::is_empty(folder_.Join("ranks")));
+}
+
+TEST_F(SupervisorTest, ChoosesWhatARankInherits) {
+  setenv("LASP_TOKEN", "secret", 1);
+  setenv("UNRELATED", "1", 1);
+  setenv("LASP_TEST_VALUE", "1", 1);
+  SupervisorOptions options = Options();
+  Supervisor supervisor(std::move(options), &ledger_, &logs_, &recorder_);
+  recorder_.Attach(&supervisor);
+  supervisor.Launch(Alone("env", 1, 0, 1, {"print=env"}));
+  recorder_.WaitForEnds(1);
+  const std::string environment = LogOf(FenceOf("env", 1, 0));
+  for (const char* entry :
+       {"env OMP_NUM_THREADS=3\n", "env OPENBLAS_NUM_THREADS=3\n", "env OMP_WAIT_POLICY=passive\n",
+        "env LASP_TEST_VALUE=1\n", "env PATH="}) {
+    EXPECT_THAT(environment, HasSubstr(entry));
+  }
+  EXPECT_THAT(environment, Not(HasSubstr("LASP_TOKEN")));
+  EXPECT_THAT(environment, Not(HasSubstr("UNRELATED")));
+
+  supervisor.Launch(Alone("fds", 1, 0, 1, {"print=fds"}));
+  recorder_.WaitForEnds(2);
+  const std::string descriptors = LogOf(FenceOf("fds", 1, 0));
+  for (const char* entry : {"fd 0 /dev/null", "fd 1 pipe:", "fd 2 pipe:", "fd 3 socket:"}) {
+    EXPECT_THAT(descriptors, HasSubstr(entry));
+  }
+  // 4 is the folder the rank reads; sanitizers open nothing.
+  EXPECT_THAT(descriptors, Not(HasSubstr("fd 5 ")));
+  recorder_.Attach(supervisor_.get());
+}
+
+TEST_F(SupervisorTest, SaysHowARankEnded) {
+  supervisor_->Launch(Alone("killed", 1, 0, 100, {"die_at=5"}));
+  supervisor_->Launch(Alone("mute", 1, 1, 100, {"exit_at=3"}));
+  supervisor_->Launch(Alone("lingers", 1, 2, 4, {"linger=1"}));
+  std::map<std::string, RankExited> ended;
+  for (const RankExited& exited : recorder_.WaitForEnds(3)) {
+    ended[exited.fence().uid()] = exited;
+  }
+  EXPECT_EQ(ended["uid-killed"].exit_code(), 128 + SIGKILL);
+  EXPECT_EQ(ended["uid-killed"].status().message(), "rank 0 was killed by signal 9 (Killed)");
+  EXPECT_EQ(ended["uid-killed"].step(), 5);
+  EXPECT_EQ(ended["uid-mute"].exit_code(), 1);
+  EXPECT_THAT(ended["uid-mute"].status().message(), HasSubstr("ended with exit code 1"));
+  // It had said OK before the agent lost patience.
+  EXPECT_EQ(ended["uid-lingers"].exit_code(), 128 + SIGKILL);
+  EXPECT_EQ(ended["uid-lingers"].status().code(), 0);
+}
+
+TEST_F(SupervisorTest, StartsNoRankTwice) {
+  const auto assignment = Alone("a", 1, 0, 50, {"step_ms=1"});
+  supervisor_->Launch(assignment);
+  supervisor_->Launch(assignment);
+  recorder_.WaitForEnds(1);
+  EXPECT_EQ(recorder_.started().size(), 1U);
+  // Its end is told again.
+  supervisor_->Launch(assignment);
+  const auto ended = recorder_.WaitForEnds(2);
+  EXPECT_EQ(ended[0].SerializeAsString(), ended[1].SerializeAsString());
+  EXPECT_EQ(recorder_.started().size(), 1U);
+}
+
+TEST_F(SupervisorTest, NewerGenerationTakesTheSlotAndEndsTheOlder) {
+  supervisor_->Launch(Alone("a", 1, 0, 1'000'000, {"step_ms=1", "ignore_drain=1"}));
+  recorder_.WaitForStep(3);
+  supervisor_->Launch(Alone("a", 2, 0, 10));
+  const auto ended = recorder_.WaitForEnds(2);
+  EXPECT_EQ(ended[0].fence().generation(), 1);
+  EXPECT_THAT(ended[0].status().message(), HasSubstr("superseded"));
+  EXPECT_EQ(ended[1].fence().generation(), 2);
+  EXPECT_EQ(ended[1].exit_code(), kRankDone);
+  // Also where it goes to another slot.
+  supervisor_->Launch(Alone("b", 4, 1, 1'000'000, {"step_ms=1"}));
+  supervisor_->Launch(Alone("b", 5, 2, 10));
+  std::set<int64_t> generations;
+  for (const RankExited& exited : recorder_.WaitForEnds(4)) {
+    generations.insert(exited.fence().generation());
+  }
+  EXPECT_EQ(generations, (std::set<int64_t>{1, 2, 4, 5}));
+}
+
+TEST_F(SupervisorTest, OlderGenerationIsRefused) {
+  supervisor_->Launch(Alone("a", 7, 0, 1'000'000, {"step_ms=1"}));
+  recorder_.WaitForStep(1);
+  supervisor_->Launch(Alone("a", 6, 1, 10));
+  const RankExited refused = recorder_.WaitForEnds(1)[0];
+  EXPECT_EQ(refused.fence().generation(), 6);
+  EXPECT_EQ(refused.exit_code(), kRankRetry);
+  EXPECT_EQ(supervisor_->Ranks().size(), 1U);
+}
+
+TEST_F(SupervisorTest, StopsAsAsked) {
+  supervisor_->Launch(Alone("drain", 1, 0, 1'000'000, {"step_ms=1"}));
+  supervisor_->Launch(Alone("deaf", 1, 1, 1'000'000, {"step_ms=1", "ignore_drain=1"}));
+  supervisor_->Launch(Alone("kill", 1, 2, 1'000'000, {"step_ms=1"}));
+  recorder_.WaitForStep(5);
+  supervisor_->Stop(StopOf(FenceOf("drain", 1, 0), lasp::v1::Stop::MODE_DRAIN));
+  supervisor_->Stop(StopOf(FenceOf("deaf", 1, 0), lasp::v1::Stop::MODE_DRAIN, 200));
+  supervisor_->Stop(StopOf(FenceOf("kill", 1, 0), lasp::v1::Stop::MODE_KILL));
+  std::map<std::string, RankExited> ended;
+  for (const RankExited& exited : recorder_.WaitForEnds(3)) {
+    ended[exited.fence().uid()] = exited;
+  }
+  EXPECT_EQ(ended["uid-drain"].exit_code(), kRankDrained);
+  EXPECT_EQ(ended["uid-deaf"].exit_code(), 128 + SIGKILL);
+  EXPECT_THAT(ended["uid-deaf"].status().message(), HasSubstr("did not drain within 200ms"));
+  EXPECT_EQ(ended["uid-kill"].exit_code(), 128 + SIGKILL);
+  EXPECT_THAT(ended["uid-kill"].status().message(), HasSubstr("TESTED"));
+}
+
+TEST_F(SupervisorTest, TellsOfRanksThatCannotBe) {
+  supervisor_->Stop(StopOf(FenceOf("unknown", 1, 0), lasp::v1::Stop::MODE_KILL));
+  EXPECT_THAT(recorder_.WaitForEnds(1)[0].status().message(), HasSubstr("no such rank"));
+  supervisor_->Launch(Alone("a", 1, 4, 1));
+  EXPECT_THAT(recorder_.WaitForEnds(2)[1].status().message(), HasSubstr("slot 4 of 4"));
+
+  SupervisorOptions options = Options();
+  options.rank_binary = folder_.Join("no-such-binary");
+  Supervisor supervisor(options, &ledger_, &logs_, &recorder_);
+  supervisor.Launch(Alone("b", 1, 0, 1));
+  const RankExited exited = recorder_.WaitForEnds(3)[2];
+  EXPECT_EQ(exited.exit_code(), kRankSuspectHost);
+  EXPECT_THAT(exited.status().message(), HasSubstr("no-such-binary"));
+}
+
+TEST_F(SupervisorTest, RankThatReadsNothingHoldsUpNoOther) {
+  supervisor_->Launch(Alone("hangs", 1, 0, 1'000'000, {"hang_at=1"}));
+  recorder_.WaitForStep(1);
+  // More than its socket takes.
+  lasp::v1::PeerAddresses peers;
+  *peers.mutable_fence() = FenceOf("hangs", 1, 0);
+  peers.add_addresses(std::string(1 << 20, 'x'));
+  supervisor_->SetPeers(peers);
+  supervisor_->Launch(Alone("works", 1, 1, 30));
+  EXPECT_EQ(recorder_.WaitForEnds(1)[0].fence().uid(), "uid-works");
+  supervisor_->Stop(StopOf(FenceOf("hangs", 1, 0), lasp::v1::Stop::MODE_DRAIN, 100));
+  EXPECT_EQ(recorder_.WaitForEnds(2)[1].exit_code(), 128 + SIGKILL);
+}
+
+TEST_F(SupervisorTest, LeavesNoProcessWhenItEnds) {
+  for (int slot = 0; slot < 4; ++slot) {
+    supervisor_->Launch(Alone(absl::StrCat("j", slot), 1, slot, 1'000'000, {"step_ms=1"}));
+  }
+  recorder_.WaitForStep(5);
+  supervisor_.reset();
+  EXPECT_EQ(recorder_.WaitForEnds(4).size(), 4U);
+  EXPECT_TRUE(std::filesystem::is_empty(folder_.Join("ranks")));
+}
+
+// A coordinator without a transport: threads that give orders, and one that carries messages.
+class AgentStressTest : public ::testing::Test {
+ protected:
+  static constexpr int kSlots = 4;
+
+  void Answer(const lasp::v1::ConnectRequest& request) {
+    lasp::v1::ConnectResponse response;
+    if (request.has_hello()) {
+      response.mutable_welcome()->mutable_heartbeat_interval()->set_nanos(20'000'000);
+    } else if (request.has_rank_address()) {
+      *response.mutable_peer_addresses()->mutable_fence() = request.rank_address().fence();
+      response.mutable_peer_addresses()->add_addresses(request.rank_address().address());
+    } else if (request.has_rank_ready()) {
+      *response.mutable_start()->mutable_fence() = request.rank_ready().fence();
+    } else if (request.has_step_reports() || request.has_rank_exited()) {
+      response.set_acked_sequence(request.sequence());
+      if (request.has_rank_exited() && request.rank_exited().exit_code() == kRankDone) {
+        ++done_;
+      }
+    }
+    agent_.Handle(response);
+  }
+
+  ::lasp::testing::TempDirectory folder_;
+  RankLedger ledger_{
+      (std::filesystem::create_directories(folder_.Join("ranks")), folder_.Join("ranks"))};
+  RankLogs logs_{{.folder = folder_.Join("logs")}, &SystemClock()};
+  RankMetrics rank_metrics_{"w1", &SystemClock()};
+  AgentMetrics agent_metrics_{kSlots, &rank_metrics_};
+  Agent agent_{{.worker_id = "w1", .supervisor = Options()},
+               &ledger_,
+               &logs_,
+               &rank_metrics_,
+               &agent_metrics_,
+               &SystemClock()};
+  std::atomic<int> done_{0};
+  std::atomic<bool> stopping_{false};
+};
+
+TEST_F(AgentStressTest, ManyThreadsGiveOrders) {
+  std::vector<std::thread> threads;
+  // One stream after the other.
+  threads.emplace_back([this] {
+    while (!stopping_) {
+      agent_.BeginStream();
+      for (int i = 0; i < 200 && !stopping_; ++i) {
+        if (const auto message = agent_.NextMessage(absl::Milliseconds(20))) {
+          Answer(*message);
+        }
+      }
+      agent_.EndStream();
+    }
+  });
+  constexpr int kOrders = 40;
+  for (int slot = 0; slot < kSlots; ++slot) {
+    threads.emplace_back([this, slot] {
+      std::minstd_rand random(static_cast<unsigned>(slot + 1));
+      for (int order = 1; order <= kOrders; ++order) {
+        lasp::v1::ConnectResponse response;
+        *response.mutable_assignment() =
+            Alone(absl::StrCat("slot", slot), order, slot, 10, {"lines=20"});
+        agent_.Handle(response);
+        if (random() % 3 == 0) {
+          *response.mutable_stop() =
+              StopOf(FenceOf(absl::StrCat("slot", slot), order, 0),
+                     random() % 2 == 0 ? lasp::v1::Stop::MODE_KILL : lasp::v1::Stop::MODE_DRAIN);
+          agent_.Handle(response);
+        }
+        const absl::Duration deadline = SystemClock().Monotonic() + absl::Milliseconds(40);
+        while (SystemClock().Monotonic() < deadline && !stopping_) {
+          agent_.WaitUntilNoRanks(absl::Milliseconds(5));
+        }
+      }
+    });
+  }
+  threads.emplace_back([this] {
+    while (!stopping_) {
+      rank_metrics_.Collect();
+      agent_metrics_.Collect();
+      absl::SleepFor(absl::Milliseconds(1));
+    }
+  });
+  for (size_t i = 1; i + 1 < threads.size(); ++i) {
+    threads[i].join();
+  }
+  agent_.Drain();
+  EXPECT_TRUE(agent_.WaitUntilNoRanks(absl::Seconds(20)));
+  const absl::Duration deadline = SystemClock().Monotonic() + absl::Seconds(20);
+  while (!agent_.AllReported() && SystemClock().Monotonic() < deadline) {
+    absl::SleepFor(absl::Milliseconds(5));
+  }
+  EXPECT_TRUE(agent_.AllReported());
+  stopping_ = true;
+  threads.front().join();
+  threads.back().join();
+  EXPECT_GT(done_, 0);
+  EXPECT_TRUE(std::filesystem::is_empty(folder_.Join("ranks")));
+}
+
+// Shows that the run above can fail: with LASP_PLANT_RACE set, ThreadSanitizer must end this test.
+TEST_F(SupervisorTest, PlantedRaceIsFound) {
+  const char* const plant = std::getenv("LASP_PLANT_RACE");
+  if (plant == nullptr) {
+    GTEST_SKIP() << "set LASP_PLANT_RACE under ThreadSanitizer";
+  }
+  size_t seen = 0;
+  for (int order = 1; order <= 10; ++order) {
+    supervisor_->Launch(Alone("a", order, 0, 5));
+    for (int i = 0; i < 1000; ++i) {
+      seen += SupervisorTestPeer::ReadRanksWithoutRight(*supervisor_);
+    }
+  }
+  EXPECT_GE(seen, 0U);
+}
+
+}  // namespace
+}  // namespace lasp::worker
