@@ -1,0 +1,249 @@
+// What a stranger finds: every method answers, health, reflection, server info, the metrics page.
+#include <arpa/inet.h>
+#include <google/protobuf/descriptor.h>
+#include <grpcpp/generic/generic_stub.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <set>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "tests/server/services/fake_agent.h"
+#include "tests/server/services/running_server.h"
+#include "tests/support/status_matchers.h"
+
+namespace lasp::server {
+namespace {
+
+using ::lasp::testing::StatusIs;
+using ::testing::_;
+using ::testing::HasSubstr;
+
+// One call with raw bytes, whatever its kind: the first message of the answer, or its error.
+absl::StatusOr<std::string> RawCall(const std::shared_ptr<grpc::Channel>& channel,
+                                    const std::string& method, const std::string& request) {
+  grpc::GenericStub stub(channel);
+  grpc::CompletionQueue queue;
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(5));
+  void* tag = nullptr;
+  bool ok = false;
+  const auto call = stub.PrepareCall(&context, method, &queue);
+  call->StartCall(nullptr);
+  queue.Next(&tag, &ok);
+  const grpc::Slice slice(request);
+  grpc::ByteBuffer message(&slice, 1);
+  call->WriteLast(message, grpc::WriteOptions(), nullptr);
+  queue.Next(&tag, &ok);
+  grpc::ByteBuffer answer;
+  call->Read(&answer, nullptr);
+  queue.Next(&tag, &ok);
+  const bool answered = ok;
+  if (answered) {
+    context.TryCancel();
+  }
+  grpc::Status status;
+  call->Finish(&status, nullptr);
+  queue.Next(&tag, &ok);
+  queue.Shutdown();
+  if (!answered) {
+    return status.ok() ? absl::UnknownError("no answer") : FromGrpcStatus(status);
+  }
+  std::vector<grpc::Slice> slices;
+  EXPECT_TRUE(answer.Dump(&slices).ok());
+  std::string bytes;
+  for (const grpc::Slice& part : slices) {
+    bytes.append(reinterpret_cast<const char*>(part.begin()), part.size());
+  }
+  return bytes;
+}
+
+class DiscoveryTest : public ::testing::Test {
+ protected:
+  std::shared_ptr<grpc::Channel> Channel(const std::string& address) { return NewChannel(address); }
+
+  // The serving status of a service: 1 is SERVING.
+  absl::StatusOr<int> Health(const std::string& address, const std::string& service) {
+    std::string request;
+    if (!service.empty()) {
+      request = absl::StrCat("\x0a", std::string(1, static_cast<char>(service.size())), service);
+    }
+    auto answer = RawCall(Channel(address), "/grpc.health.v1.Health/Check", request);
+    if (!answer.ok()) {
+      return answer.status();
+    }
+    return answer->size() == 2 ? (*answer)[1] : 0;
+  }
+
+  RunningServer server_;
+};
+
+TEST_F(DiscoveryTest, EveryMethodOfTheContractAnswers) {
+  const ServerAddresses& addresses = server_.server().addresses();
+  int methods = 0;
+  for (const char* file :
+       {"training_job_service", "checkpoint_service", "metrics_service", "log_service",
+        "worker_admin_service", "server_service", "worker_service"}) {
+    const auto* descriptor = google::protobuf::DescriptorPool::generated_pool()->FindFileByName(
+        absl::StrCat("lasp/v1/", file, ".proto"));
+    ASSERT_NE(descriptor, nullptr) << file;
+    const auto& service = *descriptor->service(0);
+    const bool worker_plane = service.name() == "WorkerService";
+    for (int i = 0; i < service.method_count(); ++i) {
+      const std::string method =
+          absl::StrCat("/", service.full_name(), "/", service.method(i)->name());
+      const auto answer = RawCall(
+          Channel(worker_plane ? addresses.worker_address : addresses.api_address), method, "");
+      if (!answer.ok()) {
+        EXPECT_NE(answer.status().code(), absl::StatusCode::kUnknown) << method;
+        EXPECT_NE(answer.status().code(), absl::StatusCode::kInternal) << method;
+        EXPECT_FALSE(ErrorReason(answer.status()).empty()) << method << ": " << answer.status();
+        const bool checkpoints = service.name() == "CheckpointService";
+        EXPECT_EQ(answer.status().code() == absl::StatusCode::kUnimplemented, checkpoints)
+            << method;
+      }
+      // The other port does not serve it.
+      EXPECT_EQ(RawCall(Channel(worker_plane ? addresses.api_address : addresses.worker_address),
+                        method, "")
+                    .status()
+                    .code(),
+                absl::StatusCode::kUnimplemented)
+          << method;
+      ++methods;
+    }
+  }
+  EXPECT_GE(methods, 19);
+}
+
+TEST_F(DiscoveryTest, CheckpointsSayThatTheyAreNotThere) {
+  v1::ListCheckpointsRequest request;
+  EXPECT_THAT(server_.Call(server_.checkpoints.get(), &v1::CheckpointService::Stub::ListCheckpoints,
+                           request),
+              StatusIs(absl::StatusCode::kUnimplemented, HasSubstr("keeps no checkpoints")));
+}
+
+TEST_F(DiscoveryTest, GarbageIsRefusedAndServingGoesOn) {
+  const auto answer = RawCall(server_.channel(), "/lasp.v1.TrainingJobService/GetTrainingJob",
+                              "\xff\xff\xff garbage");
+  EXPECT_FALSE(answer.ok());
+  EXPECT_EQ(RawCall(server_.channel(), "/lasp.v1.NoService/None", "").status().code(),
+            absl::StatusCode::kUnimplemented);
+  LASP_EXPECT_OK(server_.Create("still-serving"));
+}
+
+TEST_F(DiscoveryTest, HealthIsServedOnEveryPort) {
+  const ServerAddresses& addresses = server_.server().addresses();
+  for (const char* service : {"", "readiness", "liveness"}) {
+    const auto health = Health(addresses.health_address, service);
+    LASP_ASSERT_OK(health);
+    EXPECT_EQ(*health, 1) << service;
+  }
+  EXPECT_THAT(Health(addresses.health_address, "unheard-of"),
+              StatusIs(absl::StatusCode::kNotFound, _));
+  LASP_EXPECT_OK(Health(addresses.api_address, ""));
+  LASP_EXPECT_OK(Health(addresses.worker_address, ""));
+  // Health only.
+  EXPECT_EQ(RawCall(Channel(addresses.health_address), "/lasp.v1.ServerService/GetServerInfo", "")
+                .status()
+                .code(),
+            absl::StatusCode::kUnimplemented);
+}
+
+TEST_F(DiscoveryTest, ReflectionIsOnTheApiPortOnly) {
+  const ServerAddresses& addresses = server_.server().addresses();
+  const std::string method = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo";
+  const std::string list_services("\x3a\x01*", 3);
+  const auto answer = RawCall(Channel(addresses.api_address), method, list_services);
+  LASP_ASSERT_OK(answer);
+  EXPECT_THAT(*answer, HasSubstr("lasp.v1.TrainingJobService"));
+  EXPECT_THAT(*answer, ::testing::Not(HasSubstr("lasp.v1.WorkerService")));
+  for (const std::string& other : {addresses.worker_address, addresses.health_address}) {
+    EXPECT_EQ(RawCall(Channel(other), method, list_services).status().code(),
+              absl::StatusCode::kUnimplemented)
+        << other;
+  }
+}
+
+TEST_F(DiscoveryTest, ServerInfoNamesVersionsAndFeatures) {
+  const auto info = server_.Call(server_.info.get(), &v1::ServerService::Stub::GetServerInfo,
+                                 v1::GetServerInfoRequest());
+  LASP_ASSERT_OK(info);
+  EXPECT_EQ(info->version(), Version());
+  EXPECT_EQ(info->api_versions(0), "lasp.v1");
+  EXPECT_EQ(info->worker_protocol_version(), kWorkerProtocolVersion);
+  EXPECT_GT(info->start_time().seconds(), 0);
+}
+
+// GET /metrics, body only.
+std::string Scrape(const std::string& address) {
+  int port = 0;
+  EXPECT_TRUE(absl::SimpleAtoi(address.substr(address.rfind(':') + 1), &port));
+  const int fd = socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in to{};
+  to.sin_family = AF_INET;
+  to.sin_port = htons(static_cast<uint16_t>(port));
+  to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  EXPECT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&to), sizeof to), 0);
+  const std::string request = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+  EXPECT_EQ(send(fd, request.data(), request.size(), 0), static_cast<ssize_t>(request.size()));
+  std::string answer;
+  char buffer[4'096];
+  ssize_t size = 0;
+  while ((size = recv(fd, buffer, sizeof buffer, 0)) > 0) {
+    answer.append(buffer, static_cast<size_t>(size));
+  }
+  close(fd);
+  return answer.substr(answer.find("\r\n\r\n") + 4);
+}
+
+TEST_F(DiscoveryTest, TheMetricsPageHasEveryFamilyFromTheStart) {
+  FakeAgent agent(server_.server().addresses().worker_address, "host-a", 2);
+  ASSERT_TRUE(agent.Register());
+  LASP_ASSERT_OK(server_.Create("counted", 4));
+  const std::string page = Scrape(server_.server().addresses().metrics_address);
+  for (const char* expected :
+       {"lasp_build_info{",
+        "lasp_training_jobs{state=\"QUEUED\"} 1",
+        "lasp_training_jobs{state=\"RUNNING\"} 0",
+        "lasp_training_jobs_finished_total{outcome=\"FAILED\"} 0",
+        "lasp_training_job_queue_seconds_bucket",
+        "lasp_training_job_restarts_total{",
+        "lasp_workers{state=\"READY\"} 1",
+        "lasp_worker_slots{use=\"free\"} 2",
+        "lasp_worker_last_heartbeat_timestamp_seconds{worker=\"host-a\"}",
+        "lasp_lease_expirations_total 0",
+        "lasp_fenced_messages_total 0",
+        "lasp_watch_streams 0",
+        "lasp_watch_evictions_total 0",
+        "lasp_store_write_seconds_bucket",
+        "lasp_event_log_sequence ",
+        "lasp_store_writable 1",
+        "process_resident_memory_bytes ",
+        "process_open_fds ",
+        "process_cpu_seconds_total ",
+        "grpc_server_handled_total{grpc_code=\"OK\",grpc_method=\"CreateTrainingJob\",grpc_service="
+        "\"lasp.v1.TrainingJobService\",grpc_type=\"unary\"} 1",
+        "grpc_server_started_total{grpc_method=\"Connect\",grpc_service=\"lasp.v1.WorkerService\","
+        "grpc_type=\"bidi_stream\"} 1",
+        "grpc_server_handling_seconds_bucket{"}) {
+    EXPECT_THAT(page, HasSubstr(expected));
+  }
+  // promtool's rules that are easy to break: counters end in _total, every family has help.
+  std::set<std::string> with_help;
+  for (const auto& line : absl::StrSplit(page, '\n')) {
+    const std::vector<std::string> words = absl::StrSplit(line, ' ');
+    if (words.size() > 3 && words[1] == "HELP") {
+      with_help.insert(words[2]);
+    } else if (words.size() == 4 && words[1] == "TYPE") {
+      EXPECT_TRUE(with_help.count(words[2]) > 0) << line;
+      EXPECT_EQ(words[3] == "counter", absl::EndsWith(words[2], "_total")) << line;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace lasp::server

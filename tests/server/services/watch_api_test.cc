@@ -1,0 +1,219 @@
+// Watching jobs over the wire.
+#include "absl/strings/str_cat.h"
+#include "tests/server/services/running_server.h"
+#include "tests/server/services/stream_reader.h"
+#include "tests/support/status_matchers.h"
+
+namespace lasp::server {
+namespace {
+
+using ::lasp::testing::StatusIs;
+using ::testing::_;
+using ::testing::HasSubstr;
+using v1::TrainingJob;
+using v1::WatchTrainingJobsRequest;
+using v1::WatchTrainingJobsResponse;
+using Watcher = StreamReader<WatchTrainingJobsResponse>;
+
+ServerOptions FastBookmarks() {
+  ServerOptions options;
+  options.core.bookmark_interval = absl::Milliseconds(300);
+  return options;
+}
+
+class WatchApiTest : public ::testing::Test {
+ protected:
+  std::unique_ptr<Watcher> Watch(const std::string& resume_token = "",
+                                 const std::string& filter = "",
+                                 const std::string& parent = "projects/default") {
+    WatchTrainingJobsRequest request;
+    request.set_parent(parent);
+    request.set_filter(filter);
+    request.set_resume_token(resume_token);
+    return std::make_unique<Watcher>([this, request](grpc::ClientContext* context) {
+      return server_.jobs->WatchTrainingJobs(context, request);
+    });
+  }
+
+  // Passes over bookmarks.
+  static std::optional<WatchTrainingJobsResponse> NextChange(Watcher* watcher) {
+    while (auto event = watcher->Next()) {
+      if (!event->has_bookmark()) {
+        return event;
+      }
+    }
+    return std::nullopt;
+  }
+
+  // Passes over all until the snapshot has ended; the token of that bookmark.
+  static std::string AwaitSnapshotEnd(Watcher* watcher) {
+    while (auto event = watcher->Next()) {
+      if (event->has_bookmark() && event->bookmark().snapshot_end()) {
+        return event->resume_token();
+      }
+    }
+    ADD_FAILURE() << "the snapshot never ended";
+    return "";
+  }
+
+  RunningServer server_{FastBookmarks()};
+};
+
+TEST_F(WatchApiTest, GivesTheSnapshotThenChangesThenDeletions) {
+  LASP_ASSERT_OK(server_.Create("old"));
+  const auto watcher = Watch();
+  const auto snapshot = watcher->Next();
+  ASSERT_TRUE(snapshot.has_value());
+  EXPECT_EQ(snapshot->updated().name(), RunningServer::NameOf("old"));
+  EXPECT_EQ(snapshot->updated().spec().max_steps(), 10);
+  AwaitSnapshotEnd(watcher.get());
+
+  LASP_ASSERT_OK(server_.Create("new"));
+  auto event = NextChange(watcher.get());
+  ASSERT_TRUE(event.has_value());
+  EXPECT_EQ(event->updated().name(), RunningServer::NameOf("new"));
+
+  LASP_ASSERT_OK(server_.Cancel("new"));
+  do {
+    event = NextChange(watcher.get());
+    ASSERT_TRUE(event.has_value());
+  } while (event->updated().state() != TrainingJob::STATE_CANCELLED);
+
+  v1::DeleteTrainingJobRequest request;
+  request.set_name(RunningServer::NameOf("new"));
+  LASP_ASSERT_OK(
+      server_.Call(server_.jobs.get(), &v1::TrainingJobService::Stub::DeleteTrainingJob, request)
+          .status());
+  event = NextChange(watcher.get());
+  ASSERT_TRUE(event.has_value());
+  EXPECT_EQ(event->deleted_name(), RunningServer::NameOf("new"));
+}
+
+TEST_F(WatchApiTest, AnIdleWatchGetsBookmarks) {
+  const auto watcher = Watch();
+  AwaitSnapshotEnd(watcher.get());
+  const auto event = watcher->Next();
+  ASSERT_TRUE(event.has_value());
+  ASSERT_TRUE(event->has_bookmark());
+  EXPECT_FALSE(event->bookmark().snapshot_end());
+  EXPECT_FALSE(event->resume_token().empty());
+}
+
+TEST_F(WatchApiTest, ResumesWithoutGapAlsoAfterARestart) {
+  std::string token;
+  {
+    const auto watcher = Watch();
+    token = AwaitSnapshotEnd(watcher.get());
+  }
+  LASP_ASSERT_OK(server_.Create("while-away"));
+  server_.Restart();
+  const auto watcher = Watch(token);
+  const auto event = NextChange(watcher.get());
+  ASSERT_TRUE(event.has_value());
+  EXPECT_EQ(event->updated().name(), RunningServer::NameOf("while-away"));
+}
+
+TEST_F(WatchApiTest, AListTellsWhereToWatchFrom) {
+  LASP_ASSERT_OK(server_.Create("listed"));
+  v1::ListTrainingJobsRequest request;
+  request.set_parent("projects/default");
+  const auto page =
+      server_.Call(server_.jobs.get(), &v1::TrainingJobService::Stub::ListTrainingJobs, request);
+  LASP_ASSERT_OK(page);
+  LASP_ASSERT_OK(server_.Create("after"));
+  const auto watcher = Watch(page->resume_token());
+  std::vector<std::string> names;
+  while (names.empty() || names.back() != RunningServer::NameOf("after")) {
+    const auto event = NextChange(watcher.get());
+    ASSERT_TRUE(event.has_value());
+    names.push_back(event->updated().name());
+  }
+}
+
+TEST_F(WatchApiTest, FiltersAndProjectsSelect) {
+  const auto watcher = Watch("", "name=" + RunningServer::NameOf("wanted"));
+  const auto elsewhere = Watch("", "", "projects/elsewhere");
+  const auto everywhere = Watch("", "", "projects/-");
+  AwaitSnapshotEnd(watcher.get());
+  AwaitSnapshotEnd(elsewhere.get());
+  AwaitSnapshotEnd(everywhere.get());
+  LASP_ASSERT_OK(server_.Create("other"));
+  LASP_ASSERT_OK(server_.Create("wanted"));
+  EXPECT_EQ(NextChange(watcher.get())->updated().name(), RunningServer::NameOf("wanted"));
+  EXPECT_EQ(NextChange(everywhere.get())->updated().name(), RunningServer::NameOf("other"));
+  const auto bookmark = elsewhere->Next();
+  ASSERT_TRUE(bookmark.has_value());
+  EXPECT_TRUE(bookmark->has_bookmark());
+}
+
+TEST_F(WatchApiTest, RefusesBadRequests) {
+  EXPECT_THAT(Watch("", "", "default")->AwaitEnd(),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("projects/")));
+  EXPECT_THAT(Watch("", "color=red")->AwaitEnd(),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("column 1")));
+  EXPECT_THAT(Watch("garbage")->AwaitEnd(),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("resume_token")));
+  RunningServer other;
+  LASP_ASSERT_OK(other.Create("x"));
+  v1::ListTrainingJobsRequest request;
+  request.set_parent("projects/default");
+  const auto page =
+      other.Call(other.jobs.get(), &v1::TrainingJobService::Stub::ListTrainingJobs, request);
+  LASP_ASSERT_OK(page);
+  const absl::Status expired = Watch(page->resume_token())->AwaitEnd();
+  EXPECT_EQ(expired.code(), absl::StatusCode::kOutOfRange);
+  EXPECT_EQ(ErrorReason(expired), "RESUME_TOKEN_EXPIRED");
+}
+
+TEST_F(WatchApiTest, StoppingEndsWatchesWithUnavailable) {
+  const auto watcher = Watch();
+  AwaitSnapshotEnd(watcher.get());
+  const auto start = absl::Now();
+  server_.server().Stop(absl::Seconds(5));
+  EXPECT_LT(absl::Now() - start, absl::Seconds(4));
+  EXPECT_THAT(watcher->AwaitEnd(), StatusIs(absl::StatusCode::kUnavailable, _));
+}
+
+TEST(SlowReaderTest, IsEndedAndCostsNothingMeanwhile) {
+  ServerOptions options;
+  options.slow_reader_limit = absl::Seconds(1);
+  RunningServer server(options);
+  // Jobs large enough to fill the window of a stream that is never read.
+  auto request = server.CreateRequest("");
+  for (int i = 0; i < 60; ++i) {
+    (*request.mutable_training_job()->mutable_labels())[absl::StrCat("key-", i)] =
+        std::string(250, 'v');
+  }
+  for (int i = 0; i < 100; ++i) {
+    LASP_ASSERT_OK(server.Create(request));
+  }
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(30));
+  WatchTrainingJobsRequest watch;
+  watch.set_parent("projects/default");
+  const auto reader = server.jobs->WatchTrainingJobs(&context, watch);
+  WatchTrainingJobsResponse event;
+  ASSERT_TRUE(reader->Read(&event));
+  // Not reading: what is under way has a second.
+  Mutex mutex;
+  CondVar never;
+  {
+    MutexLock lock(&mutex);
+    const absl::Time end = absl::Now() + absl::Seconds(4);
+    while (absl::Now() < end) {
+      never.WaitWithTimeout(&mutex, end - absl::Now());
+    }
+  }
+  int received = 1;
+  while (reader->Read(&event)) {
+    ++received;
+  }
+  const absl::Status status = FromGrpcStatus(reader->Finish());
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
+  EXPECT_EQ(ErrorReason(status), "SLOW_READER");
+  EXPECT_LT(received, 100);
+  LASP_EXPECT_OK(server.Create("still-serving"));
+}
+
+}  // namespace
+}  // namespace lasp::server
