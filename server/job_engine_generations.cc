@@ -245,7 +245,8 @@ void JobEngine::RankGone(JobRecord* job, int rank, int exit_code,
         run.deadline = std::min(run.deadline, parts_.clock->Monotonic() + options_.finish_deadline);
       } else if (EndsTheJob(exit_code)) {
         FailForGood(job, failure);
-      } else if (exit_code == kRankDrained && worker != nullptr && worker->draining()) {
+      } else if ((exit_code == kRankDrained || exit_code == kRankRetry) && worker != nullptr &&
+                 worker->draining()) {
         DrainGeneration(job, worker_id);
       } else {
         FailGeneration(job, failure);

@@ -80,6 +80,8 @@ struct LogStore::RankLog {
   bool loaded GUARDED_BY(mutex) = false;
   std::vector<int64_t> starts GUARDED_BY(mutex);
   int64_t end GUARDED_BY(mutex) = 0;
+  // Where the last chunk began that was refused for leaving a gap.
+  int64_t refused_offset GUARDED_BY(mutex) = -1;
   std::string directory;
 
   std::string SegmentPath(int64_t start) const {
@@ -180,11 +182,21 @@ absl::StatusOr<int64_t> LogStore::Append(const LogKey& key, int64_t offset,
   {
     MutexLock lock(&log->mutex);
     LASP_RETURN_IF_ERROR(log->Load());
-    if (offset > log->end || offset + static_cast<int64_t>(data.size()) <= log->end) {
+    if (offset + static_cast<int64_t>(data.size()) <= log->end) {
       return log->end;
     }
+    bool new_segment = log->starts.empty() || log->end - log->starts.back() >= segment_bytes_;
+    if (offset > log->end) {
+      if (log->refused_offset != offset) {
+        log->refused_offset = offset;
+        return log->end;
+      }
+      // Asked for what lies between, the agent came back with this: it has rotated it away.
+      log->end = offset;
+      new_segment = true;
+    }
     data.remove_prefix(static_cast<size_t>(log->end - offset));
-    if (log->starts.empty() || log->end - log->starts.back() >= segment_bytes_) {
+    if (new_segment) {
       std::error_code error;
       fs::create_directories(log->directory, error);
       if (error) {
@@ -279,6 +291,10 @@ absl::StatusOr<LogPage> LogStore::Read(const LogKey& key, int64_t offset, int64_
     position = data->size();
   }
   page.next_offset = offset + static_cast<int64_t>(position);
+  if (data->empty()) {
+    // The segment ends before the next one begins: what lay between was never received.
+    page.next_offset = segment_end;
+  }
   page.at_end = page.next_offset >= end;
   return page;
 }

@@ -361,8 +361,8 @@ class EngineHarness {
     store = SqliteJobStore::Open(store_options, &observer_).value();
     jobs = std::make_unique<JobCatalog>();
     workers = std::make_unique<WorkerCatalog>();
-    watches = std::make_unique<WatchHub>(jobs.get(), store->uuid(), &clock,
-                                         options_.bookmark_interval);
+    watches =
+        std::make_unique<WatchHub>(jobs.get(), store->uuid(), &clock, options_.bookmark_interval);
     metrics = std::make_unique<MetricsHub>(store.get());
     logs = std::make_unique<LogStore>(directory_.Join("logs"), 1 << 20, 1 << 18);
     leases = std::make_unique<LeaseTable>(&clock, options_.lease_duration);
@@ -409,8 +409,8 @@ class EngineHarness {
     agent->received.push_back(message);
     lasp::v1::ConnectRequest answer;
     if (message.has_assignment() && agent->starts_ranks) {
-      agent->ranks.push_back({.fence = message.assignment().fence(),
-                              .slot = message.assignment().slot()});
+      agent->ranks.push_back(
+          {.fence = message.assignment().fence(), .slot = message.assignment().slot()});
       *answer.mutable_rank_address()->mutable_fence() = message.assignment().fence();
       answer.mutable_rank_address()->set_address(
           absl::StrCat(agent->id, ":", message.assignment().slot()));

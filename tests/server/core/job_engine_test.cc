@@ -650,7 +650,8 @@ TEST(JobEngineTest, UpdateAndDeleteRespectTheEtag) {
   (*update.mutable_training_job()->mutable_labels())["team"] = "nlp";
   update.mutable_training_job()->set_etag(harness.Get(job).etag());
   update.mutable_update_mask()->add_paths("display_name");
-  LASP_EXPECT_OK(harness.Call([&](const JobCallback& done) { harness.engine->Update(update, done); }));
+  LASP_EXPECT_OK(
+      harness.Call([&](const JobCallback& done) { harness.engine->Update(update, done); }));
   EXPECT_EQ(harness.Get(job).display_name(), "new");
   EXPECT_TRUE(harness.Get(job).labels().empty());
   EXPECT_THAT(harness.Call([&](const JobCallback& done) { harness.engine->Update(update, done); }),
@@ -692,8 +693,8 @@ TEST(JobEngineTest, HellosThatCannotBeServedAreRefused) {
   hello.set_incarnation("i");
   hello.set_protocol_version(kWorkerProtocolVersion + 1);
   auto link = std::make_shared<RecordingLink>();
-  harness.engine->Connected(
-      std::make_shared<AgentSession>("a", harness.leases->Grant("a"), link), hello);
+  harness.engine->Connected(std::make_shared<AgentSession>("a", harness.leases->Grant("a"), link),
+                            hello);
   ASSERT_TRUE(link->closed.has_value());
   EXPECT_THAT(*link->closed, StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("version")));
 
@@ -701,8 +702,8 @@ TEST(JobEngineTest, HellosThatCannotBeServedAreRefused) {
   hello.add_slots()->set_index(3);
   hello.add_slots()->set_index(3);
   link = std::make_shared<RecordingLink>();
-  harness.engine->Connected(
-      std::make_shared<AgentSession>("a", harness.leases->Grant("a"), link), hello);
+  harness.engine->Connected(std::make_shared<AgentSession>("a", harness.leases->Grant("a"), link),
+                            hello);
   ASSERT_TRUE(link->closed.has_value());
   EXPECT_THAT(*link->closed, StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("slots")));
 }
