@@ -12,7 +12,7 @@ import urllib.parse
 import urllib.request
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
-from cluster import ROOT, ClusterTest, _die_with_parent, small_spec, wait_until  # noqa: E402
+from cluster import ROOT, ClusterTest, die_with_parent, small_spec, wait_until  # noqa: E402
 
 DEPLOY = os.path.join(ROOT, "deploy")
 DASHBOARDS = sorted(glob.glob(os.path.join(DEPLOY, "grafana", "dashboards", "*.json")))
@@ -74,12 +74,12 @@ class LiveDashboardTest(ClusterTest):
             with open(os.path.join(folder, "targets", name + ".json"), "w") as file:
                 json.dump([{"targets": [address]}], file)
         log_path = os.path.join(folder, "log")
-        process = subprocess.Popen(
-            [os.path.join(prometheus_folder(), "prometheus"), f"--config.file={path}",
-             f"--storage.tsdb.path={folder}/data", "--web.listen-address=127.0.0.1:0"],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=open(log_path, "w"), preexec_fn=_die_with_parent)
-        self.addCleanup(process.wait)
-        self.addCleanup(process.kill)
+        with open(log_path, "w") as log:
+            process = subprocess.Popen(
+                [os.path.join(prometheus_folder(), "prometheus"), f"--config.file={path}",
+                 f"--storage.tsdb.path={folder}/data", "--web.listen-address=127.0.0.1:0"],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, preexec_fn=die_with_parent)
+        self.others.append(process)
 
         def address():
             with open(log_path) as file:
@@ -121,7 +121,8 @@ class LiveDashboardTest(ClusterTest):
             for panel in panels_of(dashboard):
                 for target in panel.get("targets", []):
                     expression = target["expr"]
-                    for name in set(re.findall(r"\b(?:lasp|grpc|process)_\w+", expression)) - exposed:
+                    without_labels = re.sub(r"\b(by|on|without) *\([^)]*\)|\{[^}]*\}", "", expression)
+                    for name in set(re.findall(r"\b(?:lasp|grpc|process)_\w+", without_labels)) - exposed:
                         failures.append(f"{panel['title']}: no metric {name}")
                     for variable, value in (("$training_job", JOB), ("$rank", ".*"),
                                             ("$__rate_interval", "5s"), ("$__range", "5m")):

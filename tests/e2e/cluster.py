@@ -33,7 +33,7 @@ def adopt_orphans():
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def _die_with_parent():
+def die_with_parent():
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
@@ -87,7 +87,7 @@ class Program:
         self._log = open(log_path, "ab")
         self.process = subprocess.Popen(
             list(prefix) + [os.path.join(BIN, name)] + arguments, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=self._log, preexec_fn=_die_with_parent)
+            stdout=subprocess.PIPE, stderr=self._log, preexec_fn=die_with_parent)
         self.addresses = {}
 
     @property
@@ -176,6 +176,7 @@ class ClusterTest(unittest.TestCase):
         os.mkdir(self.data)
         self.write_corpus("corpus.txt")
         self.programs = []
+        self.others = []  # other processes to end with the test
         self.server = None
 
     def tearDown(self):
@@ -183,6 +184,9 @@ class ClusterTest(unittest.TestCase):
         for program in reversed(self.programs):
             if program.process.poll() is None:
                 program.terminate() if program.name != "lasp-server" else program.kill()
+        for process in self.others:
+            process.kill()
+            process.wait()
         left = self.orphans(timeout=3)
         for pid in left:
             os.kill(pid, signal.SIGKILL)

@@ -10,8 +10,8 @@ class JobControlTest(ClusterTest):
         worker = self.start_worker(slots=2)
         self.submit(small_spec(sp=2, steps=LONG))
         self.wait_for_step("job", 3)
-        said = self.lasp("suspend", "job").stderr.lower()
-        self.assertIn("lost", said)  # there are no checkpoints yet
+        said = self.lasp("suspend", "job", "--yes").stderr
+        self.assertIn("start again from step 1", said)  # there are no checkpoints yet
         self.wait_for_state("job", "SUSPENDED")
         self.assertEqual(self.ranks_of(worker), [])
         # Its slots are free for another job.
