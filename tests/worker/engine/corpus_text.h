@@ -8,10 +8,10 @@
 
 namespace lasp::worker {
 
-inline std::string MakeText(size_t bytes, uint32_t seed) {
+inline std::string MakeText(size_t bytes, uint32_t seed, int word_count = 200) {
   std::mt19937 random(seed);
   std::vector<std::string> words;
-  for (int i = 0; i < 200; ++i) {
+  for (int i = 0; i < word_count; ++i) {
     std::string word;
     const int length = 2 + static_cast<int>(random() % 8);
     for (int c = 0; c < length; ++c) {
