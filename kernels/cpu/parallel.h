@@ -1,10 +1,10 @@
 // Splits a range over the OpenMP threads, in contiguous pieces fixed by the thread count.
 #pragma once
 
-#include <omp.h>
-
 #include <algorithm>
 #include <cstdint>
+
+#include "kernels/cpu/openmp.h"
 
 namespace lasp::kernels::cpu {
 

@@ -80,6 +80,7 @@ void UnrotateRows(int64_t rows, int64_t key_size, const T* cosine, const T* sine
       const T* const cosines = cosine + p * key_size;
       const T* const sines = sine + p * key_size;
       T* const out = dx + p * dx_stride;
+      // NOLINTNEXTLINE(bugprone-branch-clone): written in one, added in the other
       if (!accumulate) {
 #pragma omp simd
         for (int64_t c = 0; c < key_size; ++c) {

@@ -14,9 +14,8 @@ enum class SimdLevel { kBaseline, kAvx2, kAvx512 };
 SimdLevel HostSimdLevel();
 
 template <typename Body>
-__attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,prefer-vector-width=512"),
-               noinline)) void
-RunAvx512(const Body& body) {
+__attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma"), noinline)) void RunAvx512(
+    const Body& body) {
   body();
 }
 

@@ -1,9 +1,10 @@
 #include "kernels/threads.h"
 
 #include <cblas.h>
-#include <omp.h>
 
 #include <algorithm>
+
+#include "kernels/cpu/openmp.h"
 
 namespace lasp::kernels::cpu {
 

@@ -1,5 +1,7 @@
 #include "kernels/cpu/tile.h"
 
+#include <cstddef>
+
 #include "kernels/cpu/simd.h"
 
 namespace lasp::kernels::cpu {
@@ -66,7 +68,7 @@ LASP_ALWAYS_INLINE inline void GemmPiece(const TileGemmArgs<T>& x, int64_t row, 
 
 template <typename T, int kBytes, int kRows>
 LASP_ALWAYS_INLINE inline void GemmAll(const TileGemmArgs<T>& x) {
-  constexpr auto kColumns = static_cast<int64_t>(2 * kBytes / sizeof(T));
+  constexpr auto kColumns = 2 * static_cast<int64_t>(kBytes / sizeof(T));
   for (int64_t column = 0; column < x.n; column += kColumns) {
     // Whole pieces above the diagonal are skipped.
     const int64_t first = x.part == Part::kLowerC ? column / kRows * kRows : 0;
@@ -104,7 +106,7 @@ LASP_ALWAYS_INLINE inline void TransposePiece(const float* in, int64_t in_stride
     a[i] = *reinterpret_cast<const Vector*>(in + i * in_stride);
   }
 #pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
+  for (ptrdiff_t i = 0; i < 4; ++i) {
     b[2 * i] = __builtin_shufflevector(a[2 * i], a[2 * i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
     b[2 * i + 1] = __builtin_shufflevector(a[2 * i], a[2 * i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
   }

@@ -11,6 +11,9 @@ using Matrix = std::vector<double>;  // [rows, width]
 
 // x W^T for x [rows, inputs] and W [outputs, inputs].
 Matrix Linear(const Matrix& x, const Matrix& weight, size_t inputs) {
+  if (inputs == 0) {
+    return {};
+  }
   const size_t rows = x.size() / inputs;
   const size_t outputs = weight.size() / inputs;
   Matrix y(rows * outputs);
