@@ -136,52 +136,51 @@ CommandSpec SubmitCommand() {
 }
 
 CommandSpec ListCommand() {
-  return {
-      "list",
-      "Jobs",
-      "[jobs|workers]",
-      "List jobs, the newest first",
-      "A filter joins terms with AND: state, display_name, name and labels.KEY with =\n"
-      "or !=, create_time with < <= > >= too.",
-      {"lasp list", "lasp list --state RUNNING --label team=nlp",
-       "lasp list --filter 'create_time>\"2026-11-01T00:00:00Z\"' --order name",
-       "lasp list --all -o json"},
-      {{"--state", '\0', "STATE", "Only jobs in this state",
-        [](const std::string& value, Line* line) {
-          line->list.state = value;
-          return Ok();
-        },
-        ShortEnumNames(*lasp::v1::TrainingJob::State_descriptor())},
-       {"--label", 'l', "KEY=VALUE", "Only jobs with this label; may be repeated",
-        [](const std::string& value, Line* line) {
-          line->list.labels.push_back(value);
-          return Ok();
-        }},
-       {"--filter", '\0', "EXPRESSION", "Terms joined by AND, as in the example",
-        [](const std::string& value, Line* line) {
-          line->list.filter = value;
-          return Ok();
-        }},
-       {"--order", '\0', "FIELD", "create_time, update_time, name, display_name; or 'name desc'",
-        [](const std::string& value, Line* line) {
-          line->list.order_by = value;
-          return Ok();
-        }},
-       {"--limit", 'n', "N", "At most so many (default 50)",
-        [](const std::string& value, Line* line) {
-          return SetNumber<int>("--limit", value, 1, kMaxLines, &line->list.limit);
-        }},
-       {"--all", 'a', "", "Every job, not only the first 50",
-        [](const std::string&, Line* line) {
-          line->list.all_pages = true;
-          return Ok();
-        }},
-       {"--all-projects", 'A', "", "Of every project",
-        [](const std::string&, Line* line) {
-          line->list.all_projects = true;
-          return Ok();
-        }}},
-      {"jobs", "workers"}};
+  return {"list",
+          "Jobs",
+          "[jobs|workers]",
+          "List jobs, the newest first",
+          "A filter joins terms with AND: state, display_name, name and labels.KEY with =\n"
+          "or !=, create_time with < <= > >= too.",
+          {"lasp list", "lasp list --state RUNNING --label team=nlp",
+           "lasp list --filter 'create_time>\"2026-11-01T00:00:00Z\"' --order name",
+           "lasp list --all -o json"},
+          {{"--state", '\0', "STATE", "Only jobs in this state",
+            [](const std::string& value, Line* line) {
+              line->list.state = value;
+              return Ok();
+            },
+            ShortEnumNames(*lasp::v1::TrainingJob::State_descriptor())},
+           {"--label", 'l', "KEY=VALUE", "Only jobs with this label; may be repeated",
+            [](const std::string& value, Line* line) {
+              line->list.labels.push_back(value);
+              return Ok();
+            }},
+           {"--filter", '\0', "EXPRESSION", "Terms joined by AND, as in the example",
+            [](const std::string& value, Line* line) {
+              line->list.filter = value;
+              return Ok();
+            }},
+           {"--order", '\0', "FIELD", "create_time, update_time, name, display_name [desc]",
+            [](const std::string& value, Line* line) {
+              line->list.order_by = value;
+              return Ok();
+            }},
+           {"--limit", 'n', "N", "At most so many (default 50)",
+            [](const std::string& value, Line* line) {
+              return SetNumber<int>("--limit", value, 1, kMaxLines, &line->list.limit);
+            }},
+           {"--all", 'a', "", "Every job, not only the first 50",
+            [](const std::string&, Line* line) {
+              line->list.all_pages = true;
+              return Ok();
+            }},
+           {"--all-projects", 'A', "", "Of every project",
+            [](const std::string&, Line* line) {
+              line->list.all_projects = true;
+              return Ok();
+            }}},
+          {"jobs", "workers"}};
 }
 
 CommandSpec MetricsCommand() {
@@ -262,8 +261,8 @@ std::vector<CommandSpec> MakeCommands() {
        "Jobs",
        "NAME | jobs | worker NAME | workers",
        "Show a job or a worker in one line",
-       "`get job NAME`, `get job/NAME` and `get NAME` are the same; the beginning of an id\n"
-       "is enough where only one job has it.",
+       "`get job NAME`, `get job/NAME` and `get NAME` are the same; the beginning of an\n"
+       "id is enough where only one job has it.",
        {"lasp get quickstart", "lasp get job/quickstart -o json", "lasp get jobs"}},
       ListCommand(),
       {"describe",
@@ -277,7 +276,8 @@ std::vector<CommandSpec> MakeCommands() {
        "[NAME]",
        "Watch a job until it ends, or all jobs",
        "With a name: exits with 0 when the job SUCCEEDED, with 1 when it FAILED or was\n"
-       "CANCELLED. Ctrl-C ends the watching; the job goes on. With -o json one object a line.",
+       "CANCELLED. Ctrl-C ends the watching; the job goes on. With -o json one object\n"
+       "a line.",
        {"lasp watch quickstart", "lasp watch -o json"}},
       MetricsCommand(),
       LogsCommand(),
@@ -286,8 +286,9 @@ std::vector<CommandSpec> MakeCommands() {
        "Jobs",
        "NAME",
        "Stop a job and give its slots to others",
-       "There are no checkpoints yet: a suspended job loses its progress and starts again\n"
-       "from step 1 when it is resumed. Asks first; --yes where there is no terminal.",
+       "There are no checkpoints yet: a suspended job loses its progress and starts\n"
+       "again from step 1 when it is resumed. Asks first; --yes where there is no\n"
+       "terminal.",
        {"lasp suspend quickstart"},
        {YesFlag()}},
       {"resume", "Jobs", "NAME", "Queue a suspended job again", "", {"lasp resume quickstart"}},

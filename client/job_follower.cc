@@ -2,7 +2,6 @@
 
 #include <google/protobuf/util/message_differencer.h>
 
-#include <algorithm>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -13,6 +12,7 @@
 #include "client/interrupt.h"
 #include "client/job_reference.h"
 #include "client/job_view.h"
+#include "client/stream_retry.h"
 #include "proto/rpc/error_details.h"
 #include "proto/rpc/resource_name.h"
 #include "proto/rpc/status_macros.h"
@@ -28,50 +28,25 @@ constexpr absl::Duration kRedraw = absl::Seconds(1);
 constexpr absl::Duration kPlainLine = absl::Seconds(10);
 // A silent stream is checked against the job itself.
 constexpr absl::Duration kRefresh = absl::Seconds(3);
-constexpr absl::Duration kGiveUp = absl::Minutes(5);
-constexpr absl::Duration kMaxBackoff = absl::Seconds(5);
 
 class Follower {
  public:
   Follower(const TrainingJob& job, const std::function<void(const TrainingJob&, bool)>& on_update,
            Session* session, Connection* connection)
-      : job_(job), on_update_(on_update), session_(*session), connection_(*connection) {}
+      : job_(job),
+        on_update_(on_update),
+        session_(*session),
+        connection_(*connection),
+        retry_(session, connection) {}
 
   absl::StatusOr<TrainingJob> Run() {
     const InterruptScope scope([] {});
     on_update_(job_, true);
-    absl::Duration backoff = absl::Milliseconds(200);
-    absl::Time lost = absl::InfiniteFuture();
     while (!IsFinal(job_.state())) {
-      heard_ = false;
       const absl::Status status = FollowStream();
-      if (IsFinal(job_.state())) {
-        break;
+      if (!IsFinal(job_.state())) {
+        LASP_RETURN_IF_ERROR(retry_.BeforeNextTry(status));
       }
-      if (Interrupted()) {
-        return absl::CancelledError("interrupted");
-      }
-      if (!status.ok() && !absl::IsUnavailable(status)) {
-        return status;
-      }
-      if (heard_) {
-        backoff = absl::Milliseconds(200);
-        lost = absl::InfiniteFuture();
-      }
-      if (lost == absl::InfiniteFuture()) {
-        lost = absl::Now();
-        session_.console().Note(
-            absl::StrCat("the connection to the coordinator is lost; the job "
-                         "does not need it; trying again"));
-      }
-      if (absl::Now() - lost > kGiveUp) {
-        return status.ok() ? absl::UnavailableError("the coordinator ends every watch") : status;
-      }
-      if (WaitForInterrupt(backoff)) {
-        return absl::CancelledError("interrupted");
-      }
-      connection_.WaitUntilReachable(backoff);
-      backoff = std::min(backoff * 2, kMaxBackoff);
     }
     session_.console().ClearProgress();
     return job_;
@@ -93,7 +68,7 @@ class Follower {
       ShowProgress();
       const StreamEvent event = stream.Next(kRedraw);
       if (event == StreamEvent::kMessage) {
-        heard_ = true;
+        retry_.Heard();
         last_heard_ = absl::Now();
         LASP_RETURN_IF_ERROR(Take(stream.message()));
       } else if (event == StreamEvent::kTimeout) {
@@ -127,7 +102,7 @@ class Follower {
         const TrainingJob job,
         connection_.Call(&connection_.jobs(), &lasp::v1::TrainingJobService::Stub::GetTrainingJob,
                          request, kReadDeadline));
-    heard_ = true;
+    retry_.Heard();
     Update(job);
     return absl::OkStatus();
   }
@@ -172,9 +147,8 @@ class Follower {
   const std::function<void(const TrainingJob&, bool)>& on_update_;
   Session& session_;
   Connection& connection_;
+  StreamRetry retry_;
   std::string resume_token_;
-  // Whether the present stream has said anything.
-  bool heard_ = false;
   absl::Time last_heard_ = absl::Now();
   absl::Time last_line_ = absl::InfinitePast();
 };

@@ -9,6 +9,7 @@
 #include "client/number_text.h"
 #include "client/time_text.h"
 #include "client/utf8.h"
+#include "proto/rpc/resource_name.h"
 
 namespace lasp::client {
 namespace {
@@ -101,10 +102,13 @@ bool IsFinal(TrainingJob::State state) {
          state == TrainingJob::STATE_CANCELLED;
 }
 
-Table JobTable(const std::vector<TrainingJob>& jobs, bool wide, absl::Time now) {
+Table JobTable(const std::vector<TrainingJob>& jobs, const JobColumns& wanted, absl::Time now) {
   std::vector<Column> columns = {{"NAME"},           {"STATE"},     {"STEP", true}, {"LOSS", true},
                                  {"TOKENS/S", true}, {"GEN", true}, {"AGE", true}};
-  if (wide) {
+  if (wanted.project) {
+    columns.insert(columns.begin(), Column{"PROJECT"});
+  }
+  if (wanted.wide) {
     for (const char* header : {"SPxDP", "RESTARTS", "ETA", "DISPLAY NAME", "REASON"}) {
       columns.push_back({header});
     }
@@ -122,7 +126,11 @@ Table JobTable(const std::vector<TrainingJob>& jobs, bool wide, absl::Time now) 
                              trained ? FormatRate(progress.tokens_per_second()) : "-",
                              absl::StrCat(job.generation()),
                              Age(job.create_time(), now)};
-    if (wide) {
+    if (wanted.project) {
+      const auto name = ParseJobName(job.name());
+      row.insert(row.begin(), Cell(name.ok() ? name->project : "-"));
+    }
+    if (wanted.wide) {
       const bool running = progress.has_remaining_duration() && !IsFinal(job.state());
       row.push_back(Ranks(job));
       row.push_back(absl::StrCat(job.restart_count()));

@@ -17,8 +17,15 @@ Style StateStyle(lasp::v1::TrainingJob::State state);
 // SUCCEEDED, FAILED or CANCELLED: nothing follows.
 bool IsFinal(lasp::v1::TrainingJob::State state);
 
-// One row a job; `wide` adds ranks, restarts, the display name and the reason.
-Table JobTable(const std::vector<lasp::v1::TrainingJob>& jobs, bool wide, absl::Time now);
+struct JobColumns {
+  // Ranks, restarts, time left, the display name and the reason.
+  bool wide = false;
+  bool project = false;
+};
+
+// One row a job.
+Table JobTable(const std::vector<lasp::v1::TrainingJob>& jobs, const JobColumns& columns,
+               absl::Time now);
 
 // `step 1200/5000 24% | loss 2.713 | 1.42M tok/s | eta 2h13m`, or the state and why it waits. Parts
 // that do not fit into `width` columns are left out from the end; 0 leaves none out. With room, and

@@ -12,6 +12,7 @@
 #include "client/error_report.h"
 #include "client/exit_code.h"
 #include "client/help_text.h"
+#include "client/interrupt.h"
 #include "client/nearest_name.h"
 #include "client/session.h"
 
@@ -121,6 +122,9 @@ int RunCommandLine(const std::vector<std::string>& arguments) {
     if (const absl::Status flushed = console.Flush(); !flushed.ok()) {
       code = flushed;
     }
+  }
+  if (absl::IsCancelled(code.status()) && Interrupted()) {
+    return kExitInterrupted;
   }
   if (!code.ok()) {
     console.Complain(

@@ -24,7 +24,7 @@ absl::StatusOr<int> Get(const Words& words, Session* session) {
   PrintMessage(
       job, job.name(),
       [&] {
-        return JobTable({job}, session->options().output == OutputFormat::kWide, absl::Now())
+        return JobTable({job}, {session->options().output == OutputFormat::kWide}, absl::Now())
             .Render(session->console().Out());
       },
       session);

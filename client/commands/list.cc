@@ -28,7 +28,8 @@ absl::StatusOr<int> List(const ListOptions& options, const Words& words, Session
     console.Print(MessageArray(list.jobs, format));
   } else if (!list.jobs.empty()) {
     console.Print(
-        JobTable(list.jobs, format == OutputFormat::kWide, absl::Now()).Render(console.Out()));
+        JobTable(list.jobs, {format == OutputFormat::kWide, options.all_projects}, absl::Now())
+            .Render(console.Out()));
   } else {
     console.Note(absl::StrCat(
         "no jobs",

@@ -8,6 +8,7 @@
 #include "client/interrupt.h"
 #include "client/job_reference.h"
 #include "client/output.h"
+#include "client/stream_retry.h"
 #include "client/time_text.h"
 #include "client/utf8.h"
 #include "proto/rpc/status_macros.h"
@@ -15,8 +16,7 @@
 namespace lasp::client {
 namespace {
 
-// Lost connections in a row, without a line between them, after which following ends.
-constexpr int kMaxLosses = 8;
+constexpr absl::Duration kPatience = absl::Minutes(1);
 
 absl::StatusOr<google::protobuf::Timestamp> SinceTime(const std::string& since) {
   const auto span = ParseSpan(since);
@@ -71,37 +71,32 @@ absl::StatusOr<int> Logs(const LogOptions& options, const Words& words, Session*
   request.set_tail_lines(options.tail);
   LASP_ASSIGN_OR_RETURN(Connection* const connection, session->Connect());
   const InterruptScope scope([] {});
+  StreamRetry retry(session, connection);
   const bool tty = session->console().Out().is_tty;
   bool any = false;
-  absl::Status status;
-  for (int losses = 0; losses < kMaxLosses; ++losses) {
+  bool ended = false;
+  while (!ended) {
     EventStream<lasp::v1::StreamLogsResponse> stream(
         [&](grpc::ClientContext* context, grpc::CompletionQueue* queue) {
           return connection->logs().PrepareAsyncStreamLogs(context, request, queue);
         });
-    for (StreamEvent event = stream.Next(absl::Minutes(1)); event != StreamEvent::kEnd;
-         event = stream.Next(absl::Minutes(1))) {
+    for (StreamEvent event = stream.Next(kPatience); event != StreamEvent::kEnd;
+         event = stream.Next(kPatience)) {
       if (event == StreamEvent::kTimeout) {
         continue;
       }
+      retry.Heard();
       for (const auto& line : stream.message().lines()) {
         PrintLine(line, options, tty, session);
         any = true;
       }
       request.set_resume_token(stream.message().resume_token());
-      losses = 0;
     }
-    if (Interrupted()) {
-      return kExitInterrupted;
+    ended = stream.status().ok();
+    if (!ended) {
+      LASP_RETURN_IF_ERROR(retry.BeforeNextTry(stream.status()));
     }
-    status = stream.status();
-    if (!options.follow || !absl::IsUnavailable(status)) {
-      break;
-    }
-    session->console().Note("the connection to the coordinator is lost; trying again");
-    connection->WaitUntilReachable(kReadDeadline);
   }
-  LASP_RETURN_IF_ERROR(status);
   if (!any && IsTable(session->options().output)) {
     session->console().Note("no lines");
   }

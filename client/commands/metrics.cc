@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -13,6 +12,7 @@
 #include "client/number_text.h"
 #include "client/output.h"
 #include "client/output_table.h"
+#include "client/stream_retry.h"
 #include "proto/rpc/status_macros.h"
 
 namespace lasp::client {
@@ -55,48 +55,61 @@ Table StepTable(const std::vector<StepMetrics>& steps, bool wide) {
   return table;
 }
 
+// Prints the steps of one message, as far as they are asked for. Returns whether there may be more.
+bool PrintSteps(const lasp::v1::StreamMetricsResponse& response, const MetricsOptions& options,
+                bool first, Session* session) {
+  const OutputFormat format = session->options().output;
+  Console& console = session->console();
+  std::vector<StepMetrics> steps;
+  bool more = true;
+  for (const StepMetrics& step : response.steps()) {
+    more = options.to_step == 0 || step.step() < options.to_step;
+    if (options.to_step > 0 && step.step() > options.to_step) {
+      continue;
+    }
+    steps.push_back(step);
+    if (!IsTable(format)) {
+      console.Print(MessageLine(step));
+    }
+  }
+  if (IsTable(format) && !steps.empty()) {
+    console.Print(StepTable(steps, format == OutputFormat::kWide).Render(console.Out(), first));
+  }
+  return more;
+}
+
 absl::StatusOr<int> FollowMetrics(const MetricsOptions& options, const std::string& name,
                                   Session* session) {
+  constexpr absl::Duration kPatience = absl::Minutes(1);
   LASP_ASSIGN_OR_RETURN(Connection* const connection, session->Connect());
+  const InterruptScope scope([] {});
+  StreamRetry retry(session, connection);
   lasp::v1::StreamMetricsRequest request;
   request.set_name(name);
   request.set_from_step(options.from_step);
-  EventStream<lasp::v1::StreamMetricsResponse> stream(
-      [&](grpc::ClientContext* context, grpc::CompletionQueue* queue) {
-        return connection->metrics().PrepareAsyncStreamMetrics(context, request, queue);
-      });
-  const OutputFormat format = session->options().output;
-  Console& console = session->console();
   bool first = true;
-  for (StreamEvent event = stream.Next(absl::Minutes(1)); event != StreamEvent::kEnd;
-       event = stream.Next(absl::Minutes(1))) {
-    if (event == StreamEvent::kTimeout) {
-      continue;
-    }
-    std::vector<StepMetrics> steps;
-    for (const StepMetrics& step : stream.message().steps()) {
-      if (options.to_step > 0 && step.step() > options.to_step) {
+  while (true) {
+    EventStream<lasp::v1::StreamMetricsResponse> stream(
+        [&](grpc::ClientContext* context, grpc::CompletionQueue* queue) {
+          return connection->metrics().PrepareAsyncStreamMetrics(context, request, queue);
+        });
+    for (StreamEvent event = stream.Next(kPatience); event != StreamEvent::kEnd;
+         event = stream.Next(kPatience)) {
+      if (event == StreamEvent::kTimeout || stream.message().steps().empty()) {
         continue;
       }
-      steps.push_back(step);
-      if (!IsTable(format)) {
-        console.Print(MessageLine(step));
+      retry.Heard();
+      request.set_from_step(stream.message().steps().rbegin()->step() + 1);
+      if (!PrintSteps(stream.message(), options, first, session)) {
+        return kExitOk;
       }
-    }
-    if (IsTable(format) && !steps.empty()) {
-      console.Print(StepTable(steps, format == OutputFormat::kWide).Render(console.Out(), first));
       first = false;
     }
-    if (options.to_step > 0 && !stream.message().steps().empty() &&
-        stream.message().steps().rbegin()->step() >= options.to_step) {
-      return kExitOk;
+    if (stream.status().ok()) {
+      return kExitOk;  // the job has ended
     }
+    LASP_RETURN_IF_ERROR(retry.BeforeNextTry(stream.status()));
   }
-  if (Interrupted()) {
-    return kExitInterrupted;
-  }
-  LASP_RETURN_IF_ERROR(stream.status());
-  return kExitOk;
 }
 
 }  // namespace

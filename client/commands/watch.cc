@@ -4,14 +4,13 @@
 #include "absl/time/clock.h"
 #include "client/commands/commands.h"
 #include "client/event_stream.h"
-#include "client/exit_code.h"
 #include "client/interrupt.h"
 #include "client/job_follower.h"
 #include "client/job_reference.h"
 #include "client/job_view.h"
 #include "client/output.h"
 #include "client/output_table.h"
-#include "client/utf8.h"
+#include "client/stream_retry.h"
 #include "proto/rpc/status_macros.h"
 
 namespace lasp::client {
@@ -78,49 +77,58 @@ absl::StatusOr<int> WatchOne(const Words& words, Session* session) {
   return FollowResult(last, job, session);
 }
 
+void PrintEvent(const WatchTrainingJobsResponse& response, bool documents, ChangeTable* table,
+                Session* session) {
+  if (response.event_case() == WatchTrainingJobsResponse::kUpdated) {
+    if (documents) {
+      session->console().Print(MessageLine(response.updated()));
+    } else {
+      table->Add(response.updated(), absl::Now());
+    }
+  } else if (response.event_case() == WatchTrainingJobsResponse::kDeletedName) {
+    if (documents) {
+      session->console().Print(MessageLine(response));
+    } else {
+      table->AddDeleted(response.deleted_name(), absl::Now());
+    }
+  }
+}
+
 absl::StatusOr<int> WatchAll(Session* session) {
   constexpr absl::Duration kPatience = absl::Minutes(1);
   LASP_ASSIGN_OR_RETURN(Connection* const connection, session->Connect());
-  lasp::v1::WatchTrainingJobsRequest request;
-  request.set_parent(session->ProjectName());
-  EventStream<WatchTrainingJobsResponse> stream(
-      [&](grpc::ClientContext* context, grpc::CompletionQueue* queue) {
-        return connection->jobs().PrepareAsyncWatchTrainingJobs(context, request, queue);
-      });
+  const InterruptScope scope([] {});
+  StreamRetry retry(session, connection);
   ChangeTable table(session);
   const bool documents = !IsTable(session->options().output);
+  lasp::v1::WatchTrainingJobsRequest request;
+  request.set_parent(session->ProjectName());
   while (true) {
-    const StreamEvent event = stream.Next(kPatience);
-    if (event == StreamEvent::kEnd) {
-      break;
-    }
-    if (event == StreamEvent::kTimeout) {
-      continue;
-    }
-    const WatchTrainingJobsResponse& response = stream.message();
-    if (response.event_case() == WatchTrainingJobsResponse::kUpdated) {
-      if (documents) {
-        session->console().Print(MessageLine(response.updated()));
-      } else {
-        table.Add(response.updated(), absl::Now());
-      }
-    } else if (response.event_case() == WatchTrainingJobsResponse::kDeletedName) {
-      if (documents) {
-        session->console().Print(MessageLine(response));
-      } else {
-        table.AddDeleted(response.deleted_name(), absl::Now());
+    EventStream<WatchTrainingJobsResponse> stream(
+        [&](grpc::ClientContext* context, grpc::CompletionQueue* queue) {
+          return connection->jobs().PrepareAsyncWatchTrainingJobs(context, request, queue);
+        });
+    for (StreamEvent event = stream.Next(kPatience); event != StreamEvent::kEnd;
+         event = stream.Next(kPatience)) {
+      if (event == StreamEvent::kMessage) {
+        retry.Heard();
+        request.set_resume_token(stream.message().resume_token());
+        PrintEvent(stream.message(), documents, &table, session);
       }
     }
+    absl::Status status = stream.status();
+    if (absl::IsOutOfRange(status)) {
+      request.clear_resume_token();  // too old: the present state first
+      status = absl::OkStatus();
+    }
+    LASP_RETURN_IF_ERROR(retry.BeforeNextTry(status));
   }
-  return Interrupted() ? absl::StatusOr<int>(kExitInterrupted)
-                       : absl::UnavailableError(
-                             absl::StrCat("the watch has ended: ", stream.status().message()));
 }
 
 }  // namespace
 
 absl::StatusOr<int> Watch(const Words& words, Session* session) {
-  const bool all = words.empty() || (words.size() == 1 && words.front() == "jobs");
+  const bool all = words.empty() || words == Words{"jobs"};
   return all ? WatchAll(session) : WatchOne(words, session);
 }
 

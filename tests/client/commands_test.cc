@@ -148,6 +148,12 @@ TEST_F(CommandsTest, WaitOutlivesALostConnection) {
   EXPECT_GE(server_.watch_count(), 2);
 }
 
+TEST_F(CommandsTest, AProxyForTheWebIsNotForTheOwnMachine) {
+  const Environment proxy = {{"http_proxy", "http://127.0.0.1:1"},
+                             {"https_proxy", "http://127.0.0.1:1"}};
+  EXPECT_EQ(Run({"list", "-o", "json"}, "", proxy).out, "[]\n");
+}
+
 TEST_F(CommandsTest, GetTakesEveryWayToNameAJob) {
   server_.PutJob(RunningJob("quickstart", 24));
   server_.PutJob(QueuedJob("other-1"));
@@ -167,7 +173,7 @@ TEST_F(CommandsTest, GetTakesEveryWayToNameAJob) {
   }
   const ProcessResult table = Run({"get", "job", "quickstart"});
   EXPECT_THAT(table.out, StartsWith("NAME        STATE      STEP   LOSS  TOKENS/S  GEN"));
-  EXPECT_THAT(table.out, HasSubstr("quickstart  RUNNING  24/100  2.713     14.2k    1  3m20s\n"));
+  EXPECT_THAT(table.out, HasSubstr("quickstart  RUNNING  24/100  2.713     14.2k    1  20m\n"));
   const auto document = json::parse(Run({"get", "job/quickstart", "-o", "json"}).out);
   EXPECT_EQ(document["state"], "RUNNING");
   EXPECT_EQ(document["generation"], 1);
@@ -198,6 +204,7 @@ TEST_F(CommandsTest, ListPagesAndFilters) {
   EXPECT_EQ(json::parse(Run({"list", "-n", "3", "-o", "json"}).out).size(), 3U);
   EXPECT_EQ(Run({"list", "-o", "yaml", "-n", "1"}).out.substr(0, 7), "- name:");
 
+  EXPECT_THAT(Run({"list", "-A", "-n", "1"}).out, StartsWith("PROJECT  NAME   STATE"));
   Run({"list", "--state", "running", "--label", "team=n\"lp", "--filter", "display_name=x",
        "--order", "name desc", "-A"});
   EXPECT_EQ(server_.last_list().filter(),
@@ -349,11 +356,11 @@ TEST_F(CommandsTest, WorkersAreListedAndDrained) {
   worker.set_slot_count(2);
   worker.add_slots();
   worker.add_slots()->set_training_job("projects/default/trainingJobs/quickstart");
-  worker.mutable_register_time()->set_seconds(absl::ToUnixSeconds(absl::Now()) - 240);
+  worker.mutable_register_time()->set_seconds(absl::ToUnixSeconds(absl::Now()) - 1230);
   server_.PutWorker(worker);
   EXPECT_EQ(Run({"workers"}).out,
             "NAME    STATE  FREE  SLOTS  JOBS        AGE\n"
-            "host-1  READY     1      2  quickstart   4m\n");
+            "host-1  READY     1      2  quickstart  20m\n");
   const auto array = json::parse(Run({"workers", "-o", "json"}).out);
   EXPECT_EQ(array[0]["state"], "READY");
   EXPECT_EQ(array[0]["slots"][1]["training_job"], "projects/default/trainingJobs/quickstart");

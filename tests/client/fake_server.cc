@@ -440,7 +440,7 @@ TrainingJob QueuedJob(const std::string& id) {
   job.set_reason("WAITING_FOR_SLOTS");
   job.set_message("waits for 4 slots; 2 are free");
   job.mutable_spec()->set_max_steps(100);
-  job.mutable_create_time()->set_seconds(absl::ToUnixSeconds(absl::Now()) - 200);
+  job.mutable_create_time()->set_seconds(absl::ToUnixSeconds(absl::Now()) - 1230);
   job.mutable_update_time()->set_seconds(absl::ToUnixSeconds(absl::Now()) - 100);
   return job;
 }

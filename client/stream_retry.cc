@@ -1,0 +1,45 @@
+#include "client/stream_retry.h"
+
+#include <algorithm>
+
+#include "absl/time/clock.h"
+#include "client/interrupt.h"
+
+namespace lasp::client {
+namespace {
+
+constexpr absl::Duration kGiveUp = absl::Minutes(5);
+constexpr absl::Duration kMaxBackoff = absl::Seconds(5);
+
+}  // namespace
+
+void StreamRetry::Heard() {
+  backoff_ = kFirstBackoff;
+  lost_ = absl::InfiniteFuture();
+}
+
+absl::Status StreamRetry::BeforeNextTry(const absl::Status& status) {
+  const absl::Status interrupted = absl::CancelledError("interrupted");
+  if (Interrupted()) {
+    return interrupted;
+  }
+  if (!status.ok() && !absl::IsUnavailable(status)) {
+    return status;
+  }
+  if (lost_ == absl::InfiniteFuture()) {
+    lost_ = absl::Now();
+    session_.console().Note(
+        "the connection to the coordinator is lost; training does not need it; trying again");
+  }
+  if (absl::Now() - lost_ > kGiveUp) {
+    return status.ok() ? absl::UnavailableError("the coordinator ends every stream") : status;
+  }
+  if (WaitForInterrupt(backoff_)) {
+    return interrupted;
+  }
+  connection_.WaitUntilReachable(backoff_);
+  backoff_ = std::min(backoff_ * 2, kMaxBackoff);
+  return absl::OkStatus();
+}
+
+}  // namespace lasp::client
