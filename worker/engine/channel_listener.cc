@@ -64,11 +64,11 @@ void ChannelListener::Listen() {
 }
 
 template <typename Message>
-absl::StatusOr<Message> ChannelListener::WaitFor(const std::optional<Message>& slot,
+absl::StatusOr<Message> ChannelListener::WaitFor(std::optional<Message> ChannelListener::* slot,
                                                  absl::Duration timeout, const char* what) {
   const absl::Duration deadline = SystemClock().Monotonic() + timeout;
   MutexLock lock(&mutex_);
-  while (!slot.has_value()) {
+  while (!(this->*slot).has_value()) {
     if (drain_.requested()) {
       return absl::CancelledError(absl::StrCat("asked to drain before ", what, " came"));
     }
@@ -79,20 +79,20 @@ absl::StatusOr<Message> ChannelListener::WaitFor(const std::optional<Message>& s
     }
     changed_.WaitWithTimeout(&mutex_, std::min(left, kDrainPoll));
   }
-  return *slot;
+  return *(this->*slot);
 }
 
 absl::StatusOr<lasp::internal::v1::Setup> ChannelListener::WaitForSetup(absl::Duration timeout) {
-  return WaitFor(setup_, timeout, "the agent's setup");
+  return WaitFor(&ChannelListener::setup_, timeout, "the agent's setup");
 }
 
 absl::StatusOr<lasp::v1::PeerAddresses> ChannelListener::WaitForPeerAddresses(
     absl::Duration timeout) {
-  return WaitFor(peer_addresses_, timeout, "the addresses of the other ranks");
+  return WaitFor(&ChannelListener::peer_addresses_, timeout, "the addresses of the other ranks");
 }
 
 absl::StatusOr<lasp::v1::Start> ChannelListener::WaitForStart(absl::Duration timeout) {
-  return WaitFor(start_, timeout, "the start");
+  return WaitFor(&ChannelListener::start_, timeout, "the start");
 }
 
 }  // namespace lasp::worker

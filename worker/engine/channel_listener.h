@@ -34,9 +34,10 @@ class ChannelListener {
 
  private:
   void Listen();
+  // `slot` is one of the fields below.
   template <typename Message>
-  absl::StatusOr<Message> WaitFor(const std::optional<Message>& slot, absl::Duration timeout,
-                                  const char* what);
+  absl::StatusOr<Message> WaitFor(std::optional<Message> ChannelListener::* slot,
+                                  absl::Duration timeout, const char* what);
 
   RankChannel& channel_;
   DrainRequest& drain_;

@@ -29,13 +29,31 @@ absl::StatusOr<TrainEnd> TrainLoop::Run() {
       LASP_ASSIGN_OR_RETURN(evaluation, trainer_.Evaluate());
       LASP_RETURN_IF_ERROR(observer_.OnPhase(lasp::v1::RankStatus::PHASE_TRAINING));
     }
-    LASP_RETURN_IF_ERROR(observer_.OnStep(Report(step, result, evaluation)));
+    const lasp::internal::v1::RankStep report = Report(step, result, evaluation);
+    if (report.has_metrics()) {
+      Log(report.metrics());
+    }
+    LASP_RETURN_IF_ERROR(observer_.OnStep(report));
     LASP_RETURN_IF_ERROR(trainer_.status());
     if ((result.drain || evaluation.drain) && step < options_.spec.max_steps()) {
       return TrainEnd{.step = step, .drained = true};
     }
   }
   return TrainEnd{.step = last_step_, .drained = false};
+}
+
+void TrainLoop::Log(const lasp::v1::StepMetrics& metrics) {
+  const absl::Duration now = SystemClock().Monotonic();
+  if (now < next_log_ && metrics.step() < options_.spec.max_steps()) {
+    return;
+  }
+  next_log_ = now + absl::Seconds(1);
+  LASP_LOG(kInfo, "step",
+           {{"step", metrics.step()},
+            {"loss", metrics.loss()},
+            {"gradient_norm", metrics.gradient_norm()},
+            {"learning_rate", metrics.learning_rate()},
+            {"tokens_per_second", metrics.tokens_per_second()}});
 }
 
 lasp::internal::v1::RankStep TrainLoop::Report(int64_t step, const StepResult& result,

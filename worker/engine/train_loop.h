@@ -5,6 +5,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "lasp/internal/v1/rank_channel.pb.h"
 #include "lasp/v1/worker_service.pb.h"
 #include "worker/engine/trainer.h"
@@ -41,6 +42,9 @@ class TrainLoop {
   lasp::internal::v1::RankStep Report(int64_t step, const StepResult& result,
                                       const EvaluationResult& evaluation);
 
+  // A line of progress in rank 0's log, at most one a second.
+  void Log(const lasp::v1::StepMetrics& metrics);
+
   const Trainer::Options options_;
   const int64_t generation_;
   Trainer& trainer_;
@@ -48,6 +52,7 @@ class TrainLoop {
   int64_t last_step_ = 0;
   CommunicatorCounters sp_before_;
   CommunicatorCounters world_before_;
+  absl::Duration next_log_ = -absl::InfiniteDuration();
 };
 
 }  // namespace lasp::worker
