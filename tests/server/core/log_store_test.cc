@@ -1,0 +1,137 @@
+#include "server/log_store.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "server/log_line.h"
+#include "tests/support/status_matchers.h"
+#include "tests/support/temp_directory.h"
+
+namespace lasp::server {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+const LogKey kKey{.uid = "uid", .generation = 2, .rank = 1};
+
+// Line `i` of a log: a second after the line before.
+std::string Line(int i) {
+  return absl::FormatTime("%Y-%m-%dT%H:%M:%E6SZ", absl::FromUnixSeconds(1'000'000 + i),
+                          absl::UTCTimeZone()) +
+         " line " + std::to_string(i) + "\n";
+}
+
+class LogStoreTest : public ::testing::Test {
+ protected:
+  std::vector<std::string> ReadAll(int64_t offset = 0, absl::Time since = absl::InfinitePast()) {
+    std::vector<std::string> texts;
+    while (true) {
+      const LogPage page = store_->Read(kKey, offset, 100, since).value();
+      for (const StoredLine& line : page.lines) {
+        texts.push_back(line.text);
+      }
+      if (page.at_end) {
+        return texts;
+      }
+      EXPECT_GT(page.next_offset, offset);
+      if (page.next_offset <= offset) {
+        return texts;
+      }
+      offset = page.next_offset;
+    }
+  }
+
+  void Reopen() { store_ = std::make_unique<LogStore>(directory_.Join("logs"), 1'000, 300); }
+
+  testing::TempDirectory directory_;
+  std::unique_ptr<LogStore> store_ =
+      std::make_unique<LogStore>(directory_.Join("logs"), 1'000, 300);
+};
+
+TEST_F(LogStoreTest, AppendsByOffsetAndTakesNothingTwice) {
+  const std::string first = Line(1);
+  const auto size = static_cast<int64_t>(first.size());
+  EXPECT_EQ(store_->Append(kKey, 0, first).value(), size);
+  EXPECT_EQ(store_->Append(kKey, 0, first).value(), size);
+  EXPECT_EQ(store_->Append(kKey, 0, first + Line(2)).value(), 2 * size);
+  EXPECT_EQ(store_->End(kKey).value(), 2 * size);
+  EXPECT_THAT(ReadAll(), ElementsAre("line 1", "line 2"));
+  EXPECT_THAT(ReadAll(size), ElementsAre("line 2"));
+  const LogPage page = store_->Read(kKey, 0, 1'000).value();
+  EXPECT_EQ(page.lines[1].offset, size);
+  EXPECT_EQ(page.lines[1].time, absl::FromUnixSeconds(1'000'002));
+}
+
+TEST_F(LogStoreTest, AGapIsAskedForOnceThenTaken) {
+  const std::string line = Line(1);
+  const auto size = static_cast<int64_t>(line.size());
+  store_->Append(kKey, 0, line).value();
+  EXPECT_EQ(store_->Append(kKey, 500, Line(2)).value(), size) << "the end, to send again from";
+  EXPECT_EQ(store_->Append(kKey, 500, Line(2)).value(), 500 + size) << "the agent has no more";
+  EXPECT_THAT(ReadAll(), ElementsAre("line 1", "line 2"));
+  EXPECT_THAT(ReadAll(store_->TailOffset(kKey, 1).value()), ElementsAre("line 2"));
+}
+
+TEST_F(LogStoreTest, SurvivesARestartAndACutLine) {
+  store_->Append(kKey, 0, Line(1) + Line(2)).value();
+  const std::string path = directory_.Join("logs/uid/gen-2/rank-1/0000000000000000.log");
+  std::filesystem::resize_file(path, std::filesystem::file_size(path) - 3);
+  Reopen();
+  EXPECT_EQ(store_->End(kKey).value(), static_cast<int64_t>(Line(1).size()));
+  store_->Append(kKey, static_cast<int64_t>(Line(1).size()), Line(2)).value();
+  EXPECT_THAT(ReadAll(), ElementsAre("line 1", "line 2"));
+}
+
+TEST_F(LogStoreTest, TheOldestSegmentsGoFirst) {
+  int64_t offset = 0;
+  for (int i = 0; i < 100; ++i) {
+    offset = store_->Append(kKey, offset, Line(i)).value();
+  }
+  const std::vector<std::string> texts = ReadAll();
+  EXPECT_EQ(texts.back(), "line 99");
+  EXPECT_GT(texts.size(), 20);
+  EXPECT_LT(texts.size(), 45);
+  Reopen();
+  EXPECT_EQ(ReadAll(), texts);
+}
+
+TEST_F(LogStoreTest, TailAndSince) {
+  int64_t offset = 0;
+  for (int i = 0; i < 20; ++i) {
+    offset = store_->Append(kKey, offset, Line(i)).value();
+  }
+  EXPECT_THAT(ReadAll(store_->TailOffset(kKey, 2).value()), ElementsAre("line 18", "line 19"));
+  EXPECT_EQ(store_->TailOffset(kKey, 500).value(), 0);
+  EXPECT_EQ(store_->TailOffset(kKey, 0).value(), offset);
+  EXPECT_THAT(ReadAll(0, absl::FromUnixSeconds(1'000'018)), ElementsAre("line 18", "line 19"));
+  EXPECT_THAT(ReadAll(0, absl::FromUnixSeconds(2'000'000)), IsEmpty());
+}
+
+TEST_F(LogStoreTest, FollowersAreToldAndDeletionIsWhole) {
+  int told = 0;
+  auto subscription = store_->Subscribe("uid", [&told] { ++told; });
+  store_->Append(kKey, 0, Line(1)).value();
+  store_->Append({.uid = "other", .generation = 1, .rank = 0}, 0, Line(1)).value();
+  EXPECT_EQ(told, 1);
+  EXPECT_THAT(store_->Ranks("uid", 2), ElementsAre(1));
+  EXPECT_THAT(store_->Ranks("uid", 1), IsEmpty());
+  store_->DeleteJob("uid");
+  EXPECT_FALSE(std::filesystem::exists(directory_.Join("logs/uid")));
+  EXPECT_EQ(store_->End(kKey).value(), 0);
+  subscription = nullptr;
+  store_->Append(kKey, 0, Line(1)).value();
+  EXPECT_EQ(told, 1);
+}
+
+TEST_F(LogStoreTest, OddLines) {
+  const std::string odd = std::string("no time\n\n") + std::string(2'000, 'x') + "\n" + Line(7);
+  store_->Append(kKey, 0, odd).value();
+  EXPECT_THAT(ReadAll(), ElementsAre("no time", "", std::string(2'000, 'x'), "line 7"));
+  EXPECT_EQ(SplitLogLine("2026-13-99T00:00:00.000000Zx text").time, absl::UnixEpoch());
+}
+
+}  // namespace
+}  // namespace lasp::server

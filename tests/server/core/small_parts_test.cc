@@ -1,0 +1,101 @@
+// Leases, the ledger of requests, the registry of workers.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "lasp/v1/training_job_service.pb.h"
+#include "server/lease_table.h"
+#include "server/request_ledger.h"
+#include "server/worker_registry.h"
+#include "tests/server/core/fake_clock.h"
+
+namespace lasp::server {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+TEST(LeaseTableTest, LeasesRunOutUnlessRenewed) {
+  testing::FakeClock clock;
+  LeaseTable leases(&clock, absl::Seconds(9));
+  const auto a = leases.Grant("a");
+  leases.Grant("b");
+  clock.Advance(absl::Seconds(9));
+  EXPECT_THAT(leases.Expired(), IsEmpty());
+  a->Renew(clock);
+  clock.Advance(absl::Seconds(1));
+  EXPECT_THAT(leases.Expired(), ElementsAre("b"));
+  leases.RenewAll();
+  EXPECT_THAT(leases.Expired(), IsEmpty());
+  clock.Advance(absl::Seconds(10));
+  EXPECT_THAT(leases.Expired(), ElementsAre("a", "b"));
+  leases.Revoke("a");
+  leases.Revoke("b");
+  EXPECT_THAT(leases.Expired(), IsEmpty());
+}
+
+TEST(RequestLedgerTest, FingerprintsAreOfTheContent) {
+  lasp::v1::CreateTrainingJobRequest a;
+  lasp::v1::CreateTrainingJobRequest b;
+  for (int i = 0; i < 20; ++i) {
+    (*a.mutable_training_job()->mutable_labels())["k" + std::to_string(i)] = "v";
+    (*b.mutable_training_job()->mutable_labels())["k" + std::to_string(19 - i)] = "v";
+  }
+  EXPECT_EQ(Fingerprint(a), Fingerprint(b));
+  b.set_parent("projects/other");
+  EXPECT_NE(Fingerprint(a), Fingerprint(b));
+}
+
+TEST(RequestLedgerTest, RequestsExpire) {
+  RequestLedger ledger;
+  const absl::Time start = absl::FromUnixSeconds(1'000);
+  for (int i = 0; i < 10; ++i) {
+    PutRequest request;
+    request.key = std::to_string(i);
+    request.expire_time = start + absl::Seconds(i % 5);
+    ledger.Add(request);
+  }
+  EXPECT_FALSE(ledger.Expire(start - absl::Seconds(1)));
+  EXPECT_TRUE(ledger.Expire(start + absl::Seconds(1)));
+  EXPECT_EQ(ledger.size(), 6);
+  EXPECT_EQ(ledger.Find("0"), nullptr);
+  EXPECT_NE(ledger.Find("2"), nullptr);
+}
+
+TEST(WorkerRegistryTest, SlotsAreHeldByFence) {
+  testing::FakeClock clock;
+  LeaseTable leases(&clock, absl::Seconds(9));
+  WorkerRegistry registry;
+  WorkerRecord* worker = registry.FindOrAdd("a");
+  lasp::v1::Hello hello;
+  hello.set_incarnation("i");
+  hello.add_slots()->set_index(4);
+  hello.add_slots()->set_index(7);
+  auto session = std::make_shared<AgentSession>("a", leases.Grant("a"), nullptr);
+  worker->Register(hello, session, leases.Grant("a"), clock.Now());
+  EXPECT_EQ(registry.Capacity(), 2);
+  SlotHolder holder;
+  holder.uid = "u";
+  holder.generation = 3;
+  EXPECT_EQ(worker->Claim(holder), 4);
+  EXPECT_EQ(registry.FreeSlots(), 1);
+  lasp::v1::Fence fence;
+  fence.set_uid("u");
+  fence.set_generation(2);
+  EXPECT_FALSE(worker->Release(fence));
+  fence.set_generation(3);
+  // The same holder after a second Hello; a slot that the agent no longer has is forgotten.
+  worker->Register(hello, session, leases.Grant("a"), clock.Now());
+  EXPECT_EQ(worker->free_slots(), 1);
+  EXPECT_TRUE(worker->Release(fence));
+  EXPECT_FALSE(worker->Release(fence));
+  EXPECT_EQ(worker->free_slots(), 2);
+  worker->drain_requested = true;
+  EXPECT_EQ(registry.Capacity(), 0);
+  EXPECT_EQ(worker->MakeView()->worker.state(), lasp::v1::Worker::STATE_DRAINED);
+  worker->Lose();
+  EXPECT_EQ(worker->MakeView()->worker.state(), lasp::v1::Worker::STATE_LOST);
+  EXPECT_EQ(registry.FreeSlots(), 0);
+}
+
+}  // namespace
+}  // namespace lasp::server

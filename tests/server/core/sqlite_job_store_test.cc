@@ -1,0 +1,445 @@
+// The store: what goes in comes out, also after a crash, and a failing disk loses nothing.
+#include "server/sqlite_job_store.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <filesystem>
+#include <mutex>
+#include <set>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "proto/rpc/error_details.h"
+#include "server/metrics_hub.h"
+#include "tests/support/sqlite_fault_vfs.h"
+#include "tests/support/status_matchers.h"
+#include "tests/support/temp_directory.h"
+
+namespace lasp::server {
+namespace {
+
+using ::lasp::testing::DiskFaults;
+using ::lasp::testing::StatusIs;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+DiskFaults* Faults() {
+  static auto* const faults = [] {
+    auto* made = new DiskFaults();
+    testing::RegisterFaultVfs("faulty", made);
+    return made;
+  }();
+  return faults;
+}
+
+JobViewPtr MakeJob(int64_t id, lasp::v1::TrainingJob::State state) {
+  auto view = std::make_shared<JobView>();
+  view->id = id;
+  view->revision = id * 10;
+  view->spec = std::make_shared<const std::string>(absl::StrCat("spec ", id));
+  view->job.set_name(absl::StrCat("job-", id));
+  view->job.set_uid(absl::StrCat("uid-", id));
+  view->job.set_state(state);
+  view->job.set_generation(2);
+  return view;
+}
+
+class SqliteJobStoreTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    options_.path = directory_.Join("store.sqlite");
+    options_.retry_delay = absl::Milliseconds(5);
+    options_.max_retry_delay = absl::Milliseconds(20);
+    Faults()->full = false;
+    Faults()->drop_unsynced = false;
+    Faults()->sync_delay_micros = 0;
+  }
+
+  absl::Status Open() {
+    store_ = nullptr;
+    auto store = SqliteJobStore::Open(options_, &observer_);
+    if (store.ok()) {
+      store_ = *std::move(store);
+    }
+    return store.status();
+  }
+
+  // Returns once it is durable.
+  void Commit(std::vector<Mutation> mutations) {
+    std::mutex mutex;
+    std::condition_variable changed;
+    bool done = false;
+    store_->Commit(std::move(mutations), [&] {
+      const std::lock_guard<std::mutex> lock(mutex);
+      done = true;
+      changed.notify_all();
+    });
+    std::unique_lock<std::mutex> lock(mutex);
+    ASSERT_TRUE(changed.wait_for(lock, std::chrono::seconds(30), [&done] { return done; }));
+  }
+
+  void PutStepRange(int64_t generation, int64_t first, int64_t last) {
+    PutSteps steps{.job_id = 1, .steps = {}};
+    for (int64_t step = first; step <= last; ++step) {
+      auto& row = steps.steps.emplace_back();
+      row.set_step(step);
+      row.set_generation(generation);
+    }
+    Commit({std::move(steps)});
+  }
+
+  std::vector<int64_t> Steps(int64_t from, int64_t to, int64_t stride) {
+    std::vector<int64_t> numbers;
+    const auto steps = store_->ReadSteps(1, from, to, stride).value();
+    for (const auto& step : steps) {
+      numbers.push_back(step.step());
+    }
+    return numbers;
+  }
+
+  testing::TempDirectory directory_;
+  CoreObserver observer_;
+  SqliteJobStore::Options options_;
+  std::unique_ptr<SqliteJobStore> store_;
+};
+
+TEST_F(SqliteJobStoreTest, WhatGoesInComesOut) {
+  LASP_ASSERT_OK(Open());
+  const std::string uuid = store_->uuid();
+  const int64_t base = store_->Load().value().base_revision;
+  AddTransition transition{.job_id = 1, .revision = 11, .transition = {}};
+  transition.transition.set_reason("SUBMITTED");
+  Commit({PutJob{MakeJob(1, lasp::v1::TrainingJob::STATE_RUNNING), true}, transition,
+          PutRankExit{1, 2, 3, 137}, PutRankExit{1, 1, 0, 0},
+          PutWorker{"w", "incarnation", 4, true}, PutWorker{"gone", "i", 1, false},
+          DeleteWorker{"gone"},
+          PutRequest{"create p 1", 0xfedcba9876543210U, "job-1", "uid-1",
+                     absl::FromUnixSeconds(2'000'000'000)},
+          PutRequest{"create p 2", 1, "job-1", "uid-1", absl::FromUnixSeconds(1'000)},
+          ExpireRequests{absl::FromUnixSeconds(1'000)}});
+  Commit({PutJob{MakeJob(2, lasp::v1::TrainingJob::STATE_QUEUED), true},
+          PutJob{MakeJob(3, lasp::v1::TrainingJob::STATE_FAILED), true}});
+  Commit({DeleteJob{3, "job-3", 77}, DeleteJob{2, "job-2", 78}, CompactTombstones{77}});
+
+  LASP_ASSERT_OK(Open());
+  EXPECT_EQ(store_->uuid(), uuid);
+  const StoreContents contents = store_->Load().value();
+  EXPECT_GT(contents.base_revision, base + (int64_t{1} << 30));
+  EXPECT_EQ(contents.last_job_id, 3) << "ids of deleted jobs are not used again";
+  ASSERT_EQ(contents.jobs.size(), 1);
+  EXPECT_EQ(contents.jobs[0].view->job.name(), "job-1");
+  EXPECT_EQ(*contents.jobs[0].view->spec, "spec 1");
+  EXPECT_EQ(contents.jobs[0].view->revision, 10);
+  ASSERT_EQ(contents.jobs[0].exits.size(), 1) << "of the current generation only";
+  EXPECT_EQ(contents.jobs[0].exits[0].rank, 3);
+  EXPECT_EQ(contents.jobs[0].exits[0].exit_code, 137);
+  ASSERT_EQ(contents.workers.size(), 1);
+  EXPECT_TRUE(contents.workers[0].drain_requested);
+  EXPECT_EQ(contents.workers[0].slot_count, 4);
+  ASSERT_EQ(contents.requests.size(), 1);
+  EXPECT_EQ(contents.requests[0].fingerprint, 0xfedcba9876543210U);
+  ASSERT_EQ(contents.tombstones.size(), 1);
+  EXPECT_EQ(contents.tombstones[0].name, "job-2");
+  EXPECT_EQ(contents.compacted_revision, 77);
+  EXPECT_EQ(store_->Transitions(1, 10).value().at(0).reason(), "SUBMITTED");
+}
+
+TEST_F(SqliteJobStoreTest, TheLatestTransitionsComeInOrder) {
+  LASP_ASSERT_OK(Open());
+  for (int i = 1; i <= 5; ++i) {
+    AddTransition row{.job_id = 1, .revision = i, .transition = {}};
+    row.transition.set_reason(std::to_string(i));
+    Commit({row});
+  }
+  std::vector<std::string> reasons;
+  const auto transitions = store_->Transitions(1, 3).value();
+  for (const auto& transition : transitions) {
+    reasons.push_back(transition.reason());
+  }
+  EXPECT_THAT(reasons, ElementsAre("3", "4", "5"));
+}
+
+TEST_F(SqliteJobStoreTest, ANewerSchemaIsRefused) {
+  LASP_ASSERT_OK(Open());
+  store_ = nullptr;
+  auto database = SqliteDatabase::Open(options_.path, "", SqliteDatabase::Mode::kReadWrite).value();
+  LASP_ASSERT_OK(database.Execute("PRAGMA user_version = 7"));
+  const absl::Status status = Open();
+  EXPECT_THAT(status, StatusIs(absl::StatusCode::kFailedPrecondition,
+                               HasSubstr("schema version 7, this lasp-server knows versions up")));
+  EXPECT_EQ(ErrorReason(status), "SCHEMA_TOO_NEW");
+}
+
+TEST_F(SqliteJobStoreTest, ADamagedStoreIsRefused) {
+  LASP_ASSERT_OK(Open());
+  Commit({PutJob{MakeJob(1, lasp::v1::TrainingJob::STATE_QUEUED), true}});
+  store_ = nullptr;
+  FILE* file = std::fopen(options_.path.c_str(), "r+");
+  ASSERT_NE(file, nullptr);
+  std::fseek(file, 4096, SEEK_SET);
+  const std::string noise(20'000, '\x5a');
+  std::fwrite(noise.data(), 1, noise.size(), file);
+  std::fclose(file);
+  EXPECT_THAT(Open(), StatusIs(absl::StatusCode::kDataLoss, HasSubstr("")));
+}
+
+TEST_F(SqliteJobStoreTest, NewerGenerationsReplaceOlderSteps) {
+  LASP_ASSERT_OK(Open());
+  PutStepRange(1, 1, 10);
+  PutStepRange(2, 1, 4);
+  PutStepRange(1, 3, 6);  // late
+  EXPECT_EQ(store_->CountSteps(1, 1, 0).value(), 10);
+  EXPECT_EQ(store_->CountSteps(1, 3, 5).value(), 3);
+  EXPECT_EQ(store_->ReadGenerationSteps(1, 2, 0, 100).value().size(), 4);
+  EXPECT_EQ(store_->NextGeneration(1, 0).value(), 1);
+  EXPECT_EQ(store_->NextGeneration(1, 1).value(), 2);
+  EXPECT_EQ(store_->NextGeneration(1, 2).value(), 0);
+  EXPECT_THAT(Steps(2, 9, 3), ElementsAre(2, 5, 8, 9));
+  EXPECT_THAT(Steps(1, 0, 9), ElementsAre(1, 10));
+}
+
+TEST_F(SqliteJobStoreTest, LongJobsKeepAThinnedSeries) {
+  options_.max_steps_per_job = 100;
+  LASP_ASSERT_OK(Open());
+  int64_t most = 0;
+  for (int64_t step = 1; step <= 2'000; step += 10) {
+    PutStepRange(1, step, step + 9);
+    most = std::max(most, store_->CountSteps(1, 1, 0).value());
+  }
+  EXPECT_LE(most, 100);
+  const std::vector<int64_t> steps = Steps(1, 0, 1);
+  EXPECT_GT(steps.size(), 40);
+  EXPECT_EQ(steps.front(), 1);
+  // The newest are all there; the older ones are at even distances.
+  for (int64_t step = 1'981; step <= 2'000; ++step) {
+    EXPECT_THAT(steps, ::testing::Contains(step));
+  }
+  for (size_t i = 2; i < 20; ++i) {
+    EXPECT_EQ(steps[i + 1] - steps[i], steps[2] - steps[1]) << i;
+  }
+}
+
+TEST_F(SqliteJobStoreTest, RangesAreThinnedEvenlyWithTheirEnds) {
+  LASP_ASSERT_OK(Open());
+  PutStepRange(1, 1, 1'000);
+  const MetricsHub hub(store_.get());
+  for (const int points : {1, 2, 3, 7, 99, 100, 500, 999, 1'000, 5'000}) {
+    const auto steps = hub.Query(1, 101, 900, points).value();
+    EXPECT_LE(std::ssize(steps), points);
+    EXPECT_GE(std::ssize(steps), std::min(points, 800) / 2);
+    EXPECT_EQ(steps.back().step(), 900);
+    if (points > 1) {
+      EXPECT_EQ(steps.front().step(), 101);
+    }
+  }
+  EXPECT_TRUE(hub.Query(1, 2'000, 0, 10).value().empty());
+}
+
+TEST_F(SqliteJobStoreTest, AFollowerGetsEveryRowAndThenTheNextGeneration) {
+  LASP_ASSERT_OK(Open());
+  MetricsHub hub(store_.get());
+  MetricsHub::Cursor cursor;
+  cursor.after_step = 4;
+  const auto next = [&](int limit) {
+    std::vector<int64_t> steps;
+    const auto rows = hub.Next(1, &cursor, limit).value();
+    for (const auto& step : rows) {
+      steps.push_back(step.step());
+    }
+    return steps;
+  };
+  EXPECT_TRUE(next(10).empty());
+  PutStepRange(1, 1, 8);
+  EXPECT_THAT(next(3), ElementsAre(5, 6, 7));
+  EXPECT_THAT(next(3), ElementsAre(8));
+  EXPECT_TRUE(next(3).empty());
+  PutStepRange(2, 1, 2);
+  EXPECT_THAT(next(3), ElementsAre(1, 2));
+  int told = 0;
+  auto subscription = hub.Subscribe(1, [&told] { ++told; });
+  hub.Notify(1);
+  hub.Notify(2);
+  EXPECT_EQ(told, 1);
+  subscription = nullptr;
+  hub.Notify(1);
+  EXPECT_EQ(told, 1);
+}
+
+TEST_F(SqliteJobStoreTest, AFailingDiskDelaysAndLosesNothing) {
+  options_.vfs = "faulty";
+  Faults();
+  LASP_ASSERT_OK(Open());
+  Faults()->full = true;
+  std::mutex mutex;
+  std::condition_variable changed;
+  int committed = 0;
+  for (int i = 1; i <= 20; ++i) {
+    store_->Commit({PutJob{MakeJob(i, lasp::v1::TrainingJob::STATE_QUEUED), true}}, [&] {
+      const std::lock_guard<std::mutex> lock(mutex);
+      ++committed;
+      changed.notify_all();
+    });
+  }
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  while (store_->health().ok() && std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::yield();
+  }
+  EXPECT_THAT(store_->health(), StatusIs(absl::StatusCode::kUnavailable, HasSubstr("full")));
+  EXPECT_EQ(store_->pending(), 20);
+  {
+    const std::lock_guard<std::mutex> lock(mutex);
+    EXPECT_EQ(committed, 0);
+  }
+  Faults()->full = false;
+  {
+    std::unique_lock<std::mutex> lock(mutex);
+    ASSERT_TRUE(changed.wait_for(lock, std::chrono::seconds(30), [&] { return committed == 20; }));
+  }
+  LASP_EXPECT_OK(store_->health());
+  LASP_ASSERT_OK(Open());
+  EXPECT_EQ(store_->Load().value().jobs.size(), 20);
+}
+
+TEST_F(SqliteJobStoreTest, GroupCommitSharesItsSyncs) {
+  options_.vfs = "faulty";
+  Faults()->sync_delay_micros = 5'000;
+  LASP_ASSERT_OK(Open());
+  const int64_t before = Faults()->sync_count;
+  std::mutex mutex;
+  std::condition_variable changed;
+  int committed = 0;
+  constexpr int kCount = 500;
+  for (int i = 1; i <= kCount; ++i) {
+    store_->Commit({PutJob{MakeJob(i, lasp::v1::TrainingJob::STATE_QUEUED), true}}, [&] {
+      const std::lock_guard<std::mutex> lock(mutex);
+      ++committed;
+      changed.notify_all();
+    });
+  }
+  std::unique_lock<std::mutex> lock(mutex);
+  ASSERT_TRUE(
+      changed.wait_for(lock, std::chrono::seconds(30), [&] { return committed == kCount; }));
+  EXPECT_LT(Faults()->sync_count - before, kCount / 10);
+}
+
+// --- crashes: a child writes and tells which writes were acknowledged, until it is killed ---
+
+class CrashTest : public SqliteJobStoreTest {
+ protected:
+  // The ids that a child acknowledged before it was killed, which is after `count` of them.
+  std::set<int64_t> RunAndKill(size_t count) {
+    int ends[2];
+    EXPECT_EQ(pipe(ends), 0);
+    const pid_t child = fork();
+    if (child == 0) {
+      close(ends[0]);
+      Write(ends[1]);
+    }
+    close(ends[1]);
+    std::set<int64_t> acknowledged;
+    int64_t id = 0;
+    while (acknowledged.size() < count &&
+           read(ends[0], &id, sizeof(id)) == static_cast<ssize_t>(sizeof(id))) {
+      acknowledged.insert(id);
+    }
+    kill(child, SIGKILL);
+    while (read(ends[0], &id, sizeof(id)) == static_cast<ssize_t>(sizeof(id))) {
+      acknowledged.insert(id);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    EXPECT_TRUE(WIFSIGNALED(status));
+    close(ends[0]);
+    return acknowledged;
+  }
+
+  [[noreturn]] void Write(int acknowledge) {
+    auto store = SqliteJobStore::Open(options_, &observer_);
+    if (!store.ok()) {
+      _exit(1);
+    }
+    int64_t id = (*store)->Load().value().last_job_id;
+    while (true) {
+      if ((*store)->pending() > 200) {
+        std::this_thread::yield();
+        continue;
+      }
+      ++id;
+      (*store)->Commit({PutJob{MakeJob(id, lasp::v1::TrainingJob::STATE_QUEUED), true}},
+                       [id, acknowledge] {
+                         if (write(acknowledge, &id, sizeof(id)) != sizeof(id)) {
+                           _exit(1);
+                         }
+                       });
+    }
+  }
+
+  void ExpectAllThere(const std::set<int64_t>& acknowledged) {
+    std::set<int64_t> stored;
+    LASP_ASSERT_OK(Open());
+    const StoreContents contents = store_->Load().value();
+    for (const StoredJob& job : contents.jobs) {
+      stored.insert(job.view->id);
+    }
+    for (const int64_t id : acknowledged) {
+      EXPECT_TRUE(stored.contains(id)) << id;
+    }
+    // Whole transactions in order: no holes.
+    EXPECT_EQ(static_cast<int64_t>(stored.size()), contents.last_job_id);
+    store_ = nullptr;
+  }
+};
+
+TEST_F(CrashTest, AKilledProcessHasKeptWhatItAcknowledged) {
+  for (const size_t count : {1, 150, 700}) {
+    const std::set<int64_t> acknowledged = RunAndKill(count);
+    EXPECT_GE(acknowledged.size(), count);
+    ExpectAllThere(acknowledged);
+  }
+}
+
+TEST_F(CrashTest, ALostMachineHasToo) {
+  options_.vfs = "faulty";
+  Faults()->drop_unsynced = true;
+  const std::set<int64_t> acknowledged = RunAndKill(500);
+  EXPECT_GE(acknowledged.size(), 500);
+  options_.vfs = "";
+  Faults()->drop_unsynced = false;
+  ExpectAllThere(acknowledged);
+}
+
+// The shim itself: without syncs a kill loses what was written, so the test above can fail.
+TEST_F(CrashTest, TheShimDropsWhatIsNotSynced) {
+  Faults()->drop_unsynced = true;
+  const auto write_and_die = [this](const std::string& synchronous) {
+    const pid_t child = fork();
+    if (child == 0) {
+      auto database =
+          SqliteDatabase::Open(options_.path, "faulty", SqliteDatabase::Mode::kReadWrite);
+      const bool ok =
+          database.ok() && database
+                               ->Execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = " +
+                                         synchronous + "; CREATE TABLE t_" + synchronous + " (x)")
+                               .ok();
+      _exit(ok ? 0 : 1);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    EXPECT_EQ(WEXITSTATUS(status), 0);
+    auto database = SqliteDatabase::Open(options_.path, "", SqliteDatabase::Mode::kReadWrite);
+    return database
+        ->QueryInteger("SELECT COUNT(*) FROM sqlite_master WHERE name = 't_" + synchronous + "'")
+        .value();
+  };
+  EXPECT_EQ(write_and_die("FULL"), 1);
+  EXPECT_EQ(write_and_die("OFF"), 0);
+}
+
+}  // namespace
+}  // namespace lasp::server
