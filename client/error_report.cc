@@ -30,8 +30,6 @@ std::string Hint(const absl::Status& status) {
              "or LASP_SERVER";
     case absl::StatusCode::kDeadlineExceeded:
       return "it may be busy: try again, or give it longer with --timeout";
-    case absl::StatusCode::kAlreadyExists:
-      return "choose another name with --id, or leave it out and one is made";
     case absl::StatusCode::kUnimplemented:
       return "the coordinator may be older than this program: compare with 'lasp version'";
     default:

@@ -71,12 +71,10 @@ void DescribeState(const TrainingJob& job, absl::Time now, Description* descript
     description->Line("Restarts", absl::StrCat(job.restart_count(), " of at most ",
                                                job.spec().recovery().max_restarts()));
   }
-  if (job.has_progress()) {
+  if (job.progress().step() > 0) {
     description->Line("Progress", ProgressLine(job, now, Terminal{}));
-    if (job.progress().step() > 0) {
-      description->Line("First loss", FormatLoss(job.progress().first_loss()));
-      description->Line("Tokens", FormatRate(static_cast<double>(job.progress().token_count())));
-    }
+    description->Line("First loss", FormatLoss(job.progress().first_loss()));
+    description->Line("Tokens", FormatRate(static_cast<double>(job.progress().token_count())));
   }
 }
 

@@ -60,7 +60,9 @@ absl::StatusOr<int> Suspend(const Words& words, bool yes, Session* session) {
       absl::StrCat("there are no checkpoints yet, so job/", id,
                    " will start again from step 1 when it is resumed (it is at step ",
                    job.progress().step(), ")");
-  if (yes) {
+  if (IsFinal(job.state())) {
+    // The coordinator refuses it; there is nothing to ask.
+  } else if (yes) {
     session->console().Note(loss);
   } else {
     const auto confirmed = session->console().Confirm(absl::StrCat(loss, ". Suspend it?"));

@@ -7,10 +7,10 @@
 #include "client/exit_code.h"
 #include "client/interrupt.h"
 #include "client/job_reference.h"
+#include "client/log_text.h"
 #include "client/output.h"
 #include "client/stream_retry.h"
 #include "client/time_text.h"
-#include "client/utf8.h"
 #include "proto/rpc/status_macros.h"
 
 namespace lasp::client {
@@ -47,8 +47,8 @@ void PrintLine(const lasp::v1::LogLine& line, const LogOptions& options, bool tt
   if (!options.rank.has_value()) {
     absl::StrAppend(&text, "[rank ", line.rank(), "] ");
   }
-  // A terminal must not be steered by what a rank prints; a file gets the bytes as they are.
-  session->console().Print(absl::StrCat(text, tty ? Printable(line.text()) : line.text(), "\n"));
+  // A file gets the bytes as they are.
+  session->console().Print(absl::StrCat(text, tty ? ReadableLogText(line) : line.text(), "\n"));
 }
 
 }  // namespace

@@ -30,9 +30,10 @@ Table StepTable(const std::vector<StepMetrics>& steps, bool wide) {
                                  {"GRAD NORM", true, 9}, {"LEARNING RATE", true, 13},
                                  {"TOKENS/S", true, 8},  {"EVAL LOSS", true, 9}};
   if (wide) {
-    for (const char* header : {"STEP TIME", "SP WAIT", "SYNC WAIT", "TOKENS", "GEN"}) {
+    for (const char* header : {"STEP TIME", "SP WAIT", "SYNC WAIT", "TOKENS"}) {
       columns.push_back({header, true, 9});
     }
+    columns.push_back({"GEN", true, 3});
   }
   Table table(std::move(columns));
   for (const StepMetrics& step : steps) {

@@ -338,6 +338,29 @@ TEST_F(CommandsTest, SuspendSaysThatProgressIsLost) {
   EXPECT_THAT(done.error, HasSubstr("will start again from step 1"));
 }
 
+TEST_F(CommandsTest, AReaderThatLeavesEndsTheProgram) {
+  server_.PutJob(RunningJob("quickstart", 5));
+  std::vector<lasp::v1::LogLine> lines(50'000);
+  for (auto& line : lines) {
+    line.set_text("a line that fills the pipe");
+  }
+  server_.SetLogLines(lines);
+  const std::string command = std::string(LASP_BINARY) + " logs quickstart -s " +
+                              server_.address() + " 2>&1 | head -n 2 | wc -l";
+  FILE* const pipe = popen(command.c_str(), "r");
+  char buffer[64] = {};
+  EXPECT_NE(fgets(buffer, sizeof(buffer), pipe), nullptr);
+  EXPECT_EQ(pclose(pipe), 0);
+  EXPECT_EQ(std::string(buffer), "2\n");
+}
+
+TEST_F(CommandsTest, AFullDiskIsAnError) {
+  server_.PutJob(RunningJob("quickstart", 5));
+  const std::string command =
+      std::string(LASP_BINARY) + " list -s " + server_.address() + " 2>/dev/null >/dev/full";
+  EXPECT_EQ(WEXITSTATUS(std::system(command.c_str())), 1);
+}
+
 TEST_F(CommandsTest, DeleteNeedsAnEndedJobAndItsWholeName) {
   server_.PutJob(RunningJob("running", 5));
   server_.PutJob(SucceededJob("done"));

@@ -136,6 +136,19 @@ TEST_F(TerminalTest, WhatRanksWriteCannotSteerTheTerminal) {
   EXPECT_EQ(lasp.output(), "[rank 0] a]0;title[2Jb\r\n");
 }
 
+TEST_F(TerminalTest, WhatRanksLogIsMadeReadable) {
+  server_.PutJob(RunningJob("quickstart", 5));
+  std::vector<lasp::v1::LogLine> lines(1);
+  lines[0].set_text(
+      R"({"ts":"2026-11-21T21:18:04.112455Z","level":"info","component":"lasp-rank","msg":"ready",)"
+      R"("rank":"0","world_size":"4","odd":"\u001b[2J","n":3,"source":"rank.cc:89"})");
+  server_.SetLogLines(lines);
+  TerminalProcess lasp({"logs", "quickstart", "--rank=0"}, Variables({{"TZ", "UTC"}}), 100);
+  EXPECT_EQ(lasp.Wait(), 0);
+  EXPECT_EQ(lasp.output(), "21:18:04 info ready world_size=4 odd=[2J n=3\r\n");
+  EXPECT_EQ(RunLasp({"logs", "quickstart", "--rank=0"}, Variables()).out, lines[0].text() + "\n");
+}
+
 TEST_F(TerminalTest, SuspendAsks) {
   server_.PutJob(RunningJob("quickstart", 5));
   {
