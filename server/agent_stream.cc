@@ -155,6 +155,7 @@ void AgentStream::OnTick(absl::Duration now) {
     end_status_ = AgentTooSlow();
     finished_ = true;
   }
+  parts_.streams->CountEviction();
   EndCall();
 }
 

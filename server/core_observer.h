@@ -24,6 +24,12 @@ class CoreObserver {
   // A generation has been started after `queued` of waiting.
   virtual void OnGenerationStarted(absl::Duration /*queued*/) {}
 
+  // All its ranks train, this long after it was started.
+  virtual void OnGenerationRunning(absl::Duration /*startup*/) {}
+
+  // An agent was not heard of for a whole lease.
+  virtual void OnLeaseExpired() {}
+
   // A failure was noticed; `reason` as in the transition.
   virtual void OnGenerationFailed(absl::string_view /*reason*/) {}
 

@@ -14,14 +14,24 @@
 namespace lasp::server {
 namespace {
 
-// InitProtoReflectionServerBuilderPlugin would add reflection to every server of the process.
+// Linking the reflection library adds it to every server of the process; this takes it out again
+// where it is not wanted.
 class ReflectionOption final : public grpc::ServerBuilderOption {
  public:
+  explicit ReflectionOption(bool wanted) : wanted_(wanted) {}
+
   void UpdateArguments(grpc::ChannelArguments* /*arguments*/) override {}
 
   void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>* plugins) override {
-    plugins->push_back(std::make_unique<grpc::reflection::ProtoServerReflectionPlugin>());
+    const std::string name = grpc::reflection::ProtoServerReflectionPlugin().name();
+    std::erase_if(*plugins, [&name](const auto& plugin) { return plugin->name() == name; });
+    if (wanted_) {
+      plugins->push_back(std::make_unique<grpc::reflection::ProtoServerReflectionPlugin>());
+    }
   }
+
+ private:
+  const bool wanted_;
 };
 
 }  // namespace
@@ -44,9 +54,12 @@ absl::StatusOr<std::unique_ptr<GrpcListener>> GrpcListener::Start(
   for (grpc::Service* service : options.services) {
     builder.RegisterService(service);
   }
-  if (options.reflection) {
-    builder.SetOption(std::make_unique<ReflectionOption>());
+  // gRPC starts no server without a service besides health; this one answers UNIMPLEMENTED to all.
+  auto others = std::make_unique<grpc::CallbackGenericService>();
+  if (options.services.empty()) {
+    builder.RegisterCallbackGenericService(others.get());
   }
+  builder.SetOption(std::make_unique<ReflectionOption>(options.reflection));
   if (options.metrics != nullptr) {
     std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> factories;
     factories.push_back(options.metrics->NewInterceptorFactory());
@@ -57,7 +70,7 @@ absl::StatusOr<std::unique_ptr<GrpcListener>> GrpcListener::Start(
     return PortTaken(options.flag, listen, "");
   }
   return std::unique_ptr<GrpcListener>(
-      new GrpcListener(std::move(server), absl::StrCat(listen.host, ":", port)));
+      new GrpcListener(std::move(others), std::move(server), absl::StrCat(listen.host, ":", port)));
 }
 
 GrpcListener::~GrpcListener() { Shutdown(absl::ZeroDuration()); }

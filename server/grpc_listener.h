@@ -1,6 +1,7 @@
 // One gRPC server on one port, with lasp's transport policy.
 #pragma once
 
+#include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/impl/service_type.h>
 #include <grpcpp/server.h>
 
@@ -48,9 +49,12 @@ class GrpcListener {
   void Shutdown(absl::Duration grace);
 
  private:
-  GrpcListener(std::unique_ptr<grpc::Server> server, std::string address)
-      : server_(std::move(server)), address_(std::move(address)) {}
+  GrpcListener(std::unique_ptr<grpc::CallbackGenericService> others,
+               std::unique_ptr<grpc::Server> server, std::string address)
+      : others_(std::move(others)), server_(std::move(server)), address_(std::move(address)) {}
 
+  // Outlives the server.
+  const std::unique_ptr<grpc::CallbackGenericService> others_;
   const std::unique_ptr<grpc::Server> server_;
   const std::string address_;
 };

@@ -28,6 +28,7 @@ void JobEngine::StartGeneration(JobRecord* job, const std::vector<WorkerRecord*>
   const int64_t generation = job->generation() + 1;
   job->run = std::make_unique<GenerationRun>();
   job->run->generation = generation;
+  job->run->start = now;
   job->run->deadline = now + options_.presence_deadline;
   job->progress = nullptr;
   running_[job->id()] = job;
@@ -95,6 +96,10 @@ void JobEngine::AdvanceStart(JobRecord* job) {
     run.deadline = absl::InfiniteDuration();
     Transition(job, JobEvent::kAllReady, reason::kTraining,
                absl::StrCat("generation ", run.generation, " trains"), "coordinator");
+    // Not known of a generation that an earlier run of the coordinator started.
+    if (run.start > -absl::InfiniteDuration()) {
+      parts_.observer->OnGenerationRunning(parts_.clock->Monotonic() - run.start);
+    }
     for (int rank = 0; rank < job->world_size; ++rank) {
       SendStart(job, rank);
     }

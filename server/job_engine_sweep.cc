@@ -53,6 +53,7 @@ void JobEngine::SweepLeases() {
       parts_.leases->Revoke(worker_id);
       continue;
     }
+    parts_.observer->OnLeaseExpired();
     LoseWorker(worker, reason::kAgentLost,
                absl::StrCat("not heard of for ", absl::FormatDuration(options_.lease_duration)));
   }

@@ -32,6 +32,8 @@ struct RankRecord {
 // The ranks of one generation, from the decision to start them until the last one is gone.
 struct GenerationRun {
   int64_t generation = 0;
+  // When it was decided to start it, of the monotonic clock.
+  absl::Duration start = -absl::InfiniteDuration();
   std::vector<RankRecord> ranks;
   // Why the ranks were told to stop; empty while they should run.
   std::string stop_reason;

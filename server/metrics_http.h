@@ -30,12 +30,13 @@ class MetricsHttp {
   const std::string& address() const { return address_; }
 
  private:
-  MetricsHttp(std::unique_ptr<prometheus::Exposer> exposer, std::string address,
+  MetricsHttp(std::unique_ptr<prometheus::Exposer> exposer, const std::string& host, int port,
               std::vector<std::shared_ptr<prometheus::Collectable>> collectables);
 
   std::vector<std::shared_ptr<prometheus::Collectable>> collectables_;
   std::unique_ptr<prometheus::Exposer> exposer_;
-  std::string address_;
+  const int port_;
+  const std::string address_;
 };
 
 }  // namespace lasp::server

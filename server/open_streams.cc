@@ -6,8 +6,11 @@
 
 namespace lasp::server {
 
-OpenStreams::OpenStreams(const Clock* clock, absl::Duration tick)
-    : clock_(clock), tick_(tick), thread_([this] { Tick(); }) {}
+OpenStreams::OpenStreams(const Clock* clock, std::function<void()> on_eviction, absl::Duration tick)
+    : clock_(clock),
+      on_eviction_(std::move(on_eviction)),
+      tick_(tick),
+      thread_([this] { Tick(); }) {}
 
 OpenStreams::~OpenStreams() {
   {

@@ -2,6 +2,7 @@
 // client has stopped reading is ended before it costs more.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <thread>
 #include <unordered_set>
@@ -29,7 +30,9 @@ class OpenStream {
 // Thread-safe.
 class OpenStreams {
  public:
-  explicit OpenStreams(const Clock* clock, absl::Duration tick = absl::Seconds(1));
+  // `on_eviction` is called whenever a stream ends because its client does not read.
+  OpenStreams(const Clock* clock, std::function<void()> on_eviction,
+              absl::Duration tick = absl::Seconds(1));
   ~OpenStreams();
   OpenStreams(const OpenStreams&) = delete;
   OpenStreams& operator=(const OpenStreams&) = delete;
@@ -41,6 +44,9 @@ class OpenStreams {
   // Ends all streams with `status` and refuses new ones.
   void CloseAll(const absl::Status& status);
 
+  // A stream says that it ends because its client does not read.
+  void CountEviction() { on_eviction_(); }
+
   size_t size() const;
 
   const Clock& clock() const { return *clock_; }
@@ -50,6 +56,7 @@ class OpenStreams {
   void Tick();
 
   const Clock* const clock_;
+  const std::function<void()> on_eviction_;
   const absl::Duration tick_;
   mutable Mutex mutex_;
   CondVar stop_;

@@ -90,6 +90,7 @@ class PullStream : public grpc::ServerWriteReactor<Response>,
       closed_ = true;
       finished_ = true;
     }
+    streams_->CountEviction();
     this->Finish(ToWireStatus(SlowReader()));
   }
 

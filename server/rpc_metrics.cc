@@ -96,22 +96,31 @@ class CallTimer final : public grpc::experimental::Interceptor {
     method_->Started();
   }
 
-  // A call whose status could not be sent any more (the client left) has none: it was cancelled.
-  ~CallTimer() override { method_->Finished(code_, clock_->Monotonic() - start_); }
+  // A call whose status could not be sent any more (the client left) was cancelled.
+  ~CallTimer() override {
+    if (!finished_) {
+      Finish(static_cast<int>(absl::StatusCode::kCancelled));
+    }
+  }
 
   void Intercept(grpc::experimental::InterceptorBatchMethods* methods) override {
     if (methods->QueryInterceptionHookPoint(
             grpc::experimental::InterceptionHookPoints::PRE_SEND_STATUS)) {
-      code_ = methods->GetSendStatus().error_code();
+      Finish(methods->GetSendStatus().error_code());
     }
     methods->Proceed();
   }
 
  private:
+  void Finish(int code) {
+    finished_ = true;
+    method_->Finished(code, clock_->Monotonic() - start_);
+  }
+
   RpcMetrics::Method* const method_;
   const Clock* const clock_;
   const absl::Duration start_;
-  int code_ = static_cast<int>(absl::StatusCode::kCancelled);
+  bool finished_ = false;
 };
 
 class CallTimerFactory final : public grpc::experimental::ServerInterceptorFactoryInterface {

@@ -100,7 +100,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
       [readiness = &parts->readiness](bool healthy) { readiness->SetStoreHealthy(healthy); });
   LASP_ASSIGN_OR_RETURN(parts->core,
                         ServerCore::Open(core_options, &SystemClock(), &parts->metrics));
-  parts->streams = std::make_unique<OpenStreams>(&SystemClock());
+  parts->streams = std::make_unique<OpenStreams>(
+      &SystemClock(), [metrics = &parts->metrics] { metrics->OnStreamEvicted(); });
   parts->blocking_pool = std::make_unique<TaskPool>(TaskPool::Options{.threads = 2});
   // A burst of commits wakes every watch at each of them; a short rest lets one pass answer many.
   parts->watch_pool =

@@ -163,6 +163,9 @@ ServerMetrics::ServerMetrics() : registry_(std::make_shared<prometheus::Registry
   queue_seconds_ =
       AddHistogram(registry, "lasp_training_job_queue_seconds",
                    "How long a job waited before a generation of it started", WaitBuckets());
+  startup_seconds_ =
+      AddHistogram(registry, "lasp_training_job_startup_seconds",
+                   "From the start of a generation until all its ranks train", WaitBuckets());
   write_seconds_ = AddHistogram(registry, "lasp_store_write_seconds",
                                 "One transaction of the store, sync included", CommitBuckets());
   write_rows_ = AddHistogram(registry, "lasp_store_write_rows", "Rows changed by one transaction",
@@ -190,7 +193,8 @@ std::shared_ptr<prometheus::Collectable> ServerMetrics::ReadFrom(ServerCore* cor
 }
 
 void ServerMetrics::OnTransition(State from, State to, absl::string_view /*reason*/) {
-  if (to != from && IsFinished(to)) {
+  // From nothing: it finished in an earlier run of the coordinator.
+  if (from != v1::TrainingJob::STATE_UNSPECIFIED && to != from && IsFinished(to)) {
     finished_->Add({{"outcome", std::string(JobStateName(to))}}).Increment();
   }
 }
@@ -198,6 +202,12 @@ void ServerMetrics::OnTransition(State from, State to, absl::string_view /*reaso
 void ServerMetrics::OnGenerationStarted(absl::Duration queued) {
   queue_seconds_->Observe(absl::ToDoubleSeconds(queued));
 }
+
+void ServerMetrics::OnGenerationRunning(absl::Duration startup) {
+  startup_seconds_->Observe(absl::ToDoubleSeconds(startup));
+}
+
+void ServerMetrics::OnLeaseExpired() { lease_expirations_->Increment(); }
 
 void ServerMetrics::OnGenerationFailed(absl::string_view cause) {
   restarts_->Add({{"reason", std::string(cause)}}).Increment();

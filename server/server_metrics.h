@@ -41,6 +41,8 @@ class ServerMetrics final : public CoreObserver {
   // --- CoreObserver ---
   void OnTransition(State from, State to, absl::string_view reason) override;
   void OnGenerationStarted(absl::Duration queued) override;
+  void OnGenerationRunning(absl::Duration startup) override;
+  void OnLeaseExpired() override;
   void OnGenerationFailed(absl::string_view reason) override;
   void OnStaleMessage() override;
   void OnCommit(size_t mutations, absl::Duration took) override;
@@ -55,6 +57,7 @@ class ServerMetrics final : public CoreObserver {
   prometheus::Family<prometheus::Counter>* finished_ = nullptr;
   prometheus::Family<prometheus::Counter>* restarts_ = nullptr;
   prometheus::Histogram* queue_seconds_ = nullptr;
+  prometheus::Histogram* startup_seconds_ = nullptr;
   prometheus::Histogram* write_seconds_ = nullptr;
   prometheus::Histogram* write_rows_ = nullptr;
   prometheus::Histogram* scheduler_seconds_ = nullptr;

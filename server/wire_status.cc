@@ -10,11 +10,11 @@
 namespace lasp::server {
 namespace {
 
-constexpr size_t kMaxMessageBytes = 1'024;
+constexpr size_t kMaxMessageBytes = 700;
 constexpr size_t kMaxDescriptionBytes = 512;
 // The details travel in base64 (4/3) beside the message, which they repeat and which is
 // percent-encoded.
-constexpr size_t kMaxDetailBytes = 3'500;
+constexpr size_t kMaxDetailBytes = 2'800;
 
 // Cuts at a character's border.
 std::string Clip(absl::string_view text, size_t limit) {

@@ -12,7 +12,8 @@ namespace lasp {
 namespace {
 
 absl::Status BadName(absl::string_view name, absl::string_view form) {
-  return absl::InvalidArgumentError(absl::StrCat("'", name, "' is not a name of the form ", form));
+  // The name came from outside and may be of any length.
+  return absl::InvalidArgumentError(absl::StrCat("'", name.substr(0, 120), "' is not a name of the form ", form));
 }
 
 }  // namespace

@@ -191,7 +191,13 @@ TEST(SlowReaderTest, IsEndedAndCostsNothingMeanwhile) {
   context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(30));
   WatchTrainingJobsRequest watch;
   watch.set_parent("projects/default");
-  const auto reader = server.jobs->WatchTrainingJobs(&context, watch);
+  // A window that stays small: gRPC would let it grow beyond what there is to send.
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+  arguments.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 64 << 10);
+  const auto stub = v1::TrainingJobService::NewStub(grpc::CreateCustomChannel(
+      server.server().addresses().api_address, grpc::InsecureChannelCredentials(), arguments));
+  const auto reader = stub->WatchTrainingJobs(&context, watch);
   WatchTrainingJobsResponse event;
   ASSERT_TRUE(reader->Read(&event));
   // Not reading: what is under way has a second.
