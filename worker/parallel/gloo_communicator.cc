@@ -250,7 +250,11 @@ absl::Status GlooCommunicator::ReduceByPieces(Tensor data) {
 
 absl::Status GlooCommunicator::DoAllGather(Tensor part, Tensor whole) {
   const auto place = [&](int rank) { return Elements(whole, rank * part.count(), part.count()); };
-  std::memcpy(place(rank_).data, part.data, static_cast<size_t>(part.bytes()));
+  if (part.empty()) {
+    return absl::OkStatus();
+  }
+  std::memcpy(static_cast<char*>(whole.data) + rank_ * part.bytes(), part.data,
+              static_cast<size_t>(part.bytes()));
   Transfers transfers(this);
   for (int peer = 0; peer < size(); ++peer) {
     if (peer != rank_) {
