@@ -89,14 +89,13 @@ TEST(LinearAttentionInvariants, PackedRowsGiveTheBitsOfSeparateOnes) {
                            block_states.data(), view(output, 1, 4)});
   const std::vector<double> d_o = RandomValues<float>(static_cast<int64_t>(x.v.size()), 4);
   const std::vector<float> expected = RunRanks<float>(x, d_o, {150}).ranks[0].output;
-  for (size_t i = 0; i < output.size(); ++i) {
-    const size_t row = i / (4 * static_cast<size_t>(width));
-    const size_t column = i % (4 * static_cast<size_t>(width));
-    const bool written = column / static_cast<size_t>(width) == 1;
-    ASSERT_EQ(output[i],
-              written
-                  ? expected[row * static_cast<size_t>(width) + column - static_cast<size_t>(width)]
-                  : 55.0F);
+  const auto columns = static_cast<size_t>(width);
+  for (size_t row = 0; row < rows; ++row) {
+    for (size_t column = 0; column < 4 * columns; ++column) {
+      const bool written = column >= columns && column < 2 * columns;
+      ASSERT_EQ(output[row * 4 * columns + column],
+                written ? expected[row * columns + column - columns] : 55.0F);
+    }
   }
 }
 

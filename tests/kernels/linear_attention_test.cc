@@ -123,6 +123,7 @@ Slices Split(int64_t tokens, int64_t ranks) {
 
 std::vector<Slices> Splits(int64_t tokens, const std::vector<int64_t>& ranks) {
   std::vector<Slices> splits;
+  splits.reserve(ranks.size());
   for (const int64_t count : ranks) {
     splits.push_back(Split(tokens, count));
   }
