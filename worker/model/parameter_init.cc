@@ -48,15 +48,13 @@ void Write(const std::vector<double>& values, Backend& backend, Tensor destinati
 
 }  // namespace
 
-double NormalDeviate(uint64_t seed, uint64_t name, uint64_t index) {
-  // Two deviates a block.
-  const uint64_t block = index / 2;
-  const auto words = Philox({static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32),
+std::array<double, 2> NormalDeviates(uint64_t seed, uint64_t name, uint64_t pair) {
+  const auto words = Philox({static_cast<uint32_t>(pair), static_cast<uint32_t>(pair >> 32),
                              static_cast<uint32_t>(name), static_cast<uint32_t>(name >> 32)},
                             seed);
   const double radius = std::sqrt(-2 * std::log(Uniform(words[0], words[1])));
   const double angle = 2 * std::numbers::pi * Uniform(words[2], words[3]);
-  return radius * (index % 2 == 0 ? std::cos(angle) : std::sin(angle));
+  return {radius * std::cos(angle), radius * std::sin(angle)};
 }
 
 void InitializeParameters(const ModelConfig& config, const ParameterLayout& layout, int64_t seed,
@@ -65,8 +63,12 @@ void InitializeParameters(const ModelConfig& config, const ParameterLayout& layo
     std::vector<double> values(static_cast<size_t>(parameter.count()));
     if (parameter.decays) {
       const uint64_t stream = StreamOf(parameter.name);
-      for (size_t i = 0; i < values.size(); ++i) {
-        values[i] = config.init_std * NormalDeviate(static_cast<uint64_t>(seed), stream, i);
+      for (size_t i = 0; i < values.size(); i += 2) {
+        const auto pair = NormalDeviates(static_cast<uint64_t>(seed), stream, i / 2);
+        values[i] = config.init_std * pair[0];
+        if (i + 1 < values.size()) {
+          values[i + 1] = config.init_std * pair[1];
+        }
       }
     } else {
       kernels::LrpeTheta(config.heads, config.head_size(), values.data());

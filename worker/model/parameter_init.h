@@ -2,6 +2,7 @@
 // rank of every SP x DP shape makes the same ones without a broadcast.
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 #include "worker/device/backend.h"
@@ -10,9 +11,9 @@
 
 namespace lasp::worker {
 
-// A normal deviate: number `index` of the stream named `name` under `seed`. Philox 4x32-10 (Salmon
-// et al., "Parallel random numbers: as easy as 1, 2, 3") and Box-Muller.
-double NormalDeviate(uint64_t seed, uint64_t name, uint64_t index);
+// Normal deviates 2 * pair and 2 * pair + 1 of the stream named `name` under `seed`. Philox 4x32-10
+// (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3") and Box-Muller.
+std::array<double, 2> NormalDeviates(uint64_t seed, uint64_t name, uint64_t pair);
 
 // Weights ~ N(0, init_std); learned frequencies start at the fixed ones. parameters: [1, count].
 void InitializeParameters(const ModelConfig& config, const ParameterLayout& layout, int64_t seed,
