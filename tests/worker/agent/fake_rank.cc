@@ -193,6 +193,11 @@ class FakeRank {
 }  // namespace
 }  // namespace lasp::worker
 
+// ThreadSanitizer otherwise sleeps for a second before a process ends.
+extern "C" const char* __tsan_default_options() {  // NOLINT(bugprone-reserved-identifier)
+  return "atexit_sleep_ms=0";
+}
+
 int main() {
   static lasp::worker::FakeRank rank;
   // Without destructors: the listening thread still uses what they would end.
