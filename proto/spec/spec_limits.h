@@ -22,7 +22,7 @@ inline constexpr int64_t kMaxTokensPerRank = (int64_t{1} << 31) - 1;
 // Tokens of a rank x layers x width: 64 TiB of fp32, for one activation a layer.
 inline constexpr int64_t kMaxActivationElements = int64_t{1} << 44;
 inline constexpr int64_t kMaxTrainedTokens = int64_t{1} << 62;
-inline constexpr int kMaxDataPaths = 1024;
+inline constexpr int kMaxDataPaths = 4096;
 inline constexpr int kMaxPathBytes = 1024;
 inline constexpr int64_t kMaxEvalBatches = int64_t{1} << 20;
 inline constexpr int64_t kMaxRestarts = 1000;

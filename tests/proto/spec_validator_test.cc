@@ -201,12 +201,12 @@ TEST(SpecValidatorTest, PathCountsAreBounded) {
     auto* paths = eval ? spec.mutable_data()->mutable_eval_paths()
                        : spec.mutable_data()->mutable_train_paths();
     paths->Clear();
-    for (int i = 0; i < 1024; ++i) {
+    for (int i = 0; i < 4096; ++i) {
       *paths->Add() = "corpus.txt";
     }
     EXPECT_TRUE(ValidateSpec(spec).empty());
     *paths->Add() = "corpus.txt";
-    ExpectOnly(spec, {"", eval ? "spec.data.eval_paths" : "spec.data.train_paths", "1025 entries"});
+    ExpectOnly(spec, {"", eval ? "spec.data.eval_paths" : "spec.data.train_paths", "4097 entries"});
   }
 }
 

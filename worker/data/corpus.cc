@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/status_macros.h"
 #include "proto/spec/token_decoder.h"
+#include "worker/data/open_file_limit.h"
 
 namespace lasp::worker {
 namespace {
@@ -23,6 +24,7 @@ absl::StatusOr<std::unique_ptr<Corpus>> Corpus::Open(const std::vector<std::stri
   if (paths.empty()) {
     return absl::InvalidArgumentError("a corpus needs at least one file");
   }
+  LASP_RETURN_IF_ERROR(AllowOpenFiles(static_cast<int64_t>(paths.size())));
   std::vector<MappedFile> files;
   std::vector<int64_t> starts = {0};
   for (const std::string& path : paths) {

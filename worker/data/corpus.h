@@ -17,7 +17,8 @@ namespace lasp::worker {
 // Immutable once open; Read is thread-safe.
 class Corpus {
  public:
-  // Opens and maps every file, in order. Errors as OpenCorpusFile; INVALID_ARGUMENT for no file.
+  // Opens and maps every file, in order. Errors as OpenCorpusFile; INVALID_ARGUMENT for no file,
+  // RESOURCE_EXHAUSTED for more than the host lets a process open.
   static absl::StatusOr<std::unique_ptr<Corpus>> Open(const std::vector<std::string>& paths,
                                                       lasp::v1::DataSpec::Format format,
                                                       int64_t vocab_size,

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -12,6 +13,8 @@
 #include <fstream>
 #include <thread>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "proto/spec/unique_fd.h"
 #include "tests/proto/corpus_fixture.h"
 #include "tests/support/status_matchers.h"
@@ -199,6 +202,27 @@ TEST_F(CorpusTest, ThreadsReadAtOnce) {
   for (std::thread& thread : threads) {
     thread.join();
   }
+}
+
+// In a process of its own, whose limits the test may change.
+TEST_F(CorpusTest, MoreFilesThanTheSoftLimitAllowsAreOpened) {
+  std::vector<std::string> names;
+  for (int i = 0; i < 700; ++i) {
+    names.push_back(absl::StrCat("shard-", i));
+    temp_.Write(names.back(), "x");
+  }
+  const auto open_with_limits = [&](rlim_t soft, rlim_t hard) {
+    const rlimit limit = {.rlim_cur = soft, .rlim_max = hard};
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0) {
+      _exit(3);
+    }
+    const auto corpus = Corpus::Open(names, v1::DataSpec::FORMAT_BYTES, 256, {temp_.path()});
+    _exit(corpus.ok() && (*corpus)->token_count() == 700                         ? 0
+          : absl::StrContains(corpus.status().message(), "this host allows 900") ? 1
+                                                                                 : 2);
+  };
+  EXPECT_EXIT(open_with_limits(256, 2000), ::testing::ExitedWithCode(0), "");
+  EXPECT_EXIT(open_with_limits(256, 900), ::testing::ExitedWithCode(1), "");
 }
 
 TEST_F(CorpusTest, BadFilesAreRefusedAtOpen) {
