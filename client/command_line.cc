@@ -108,8 +108,12 @@ absl::Status SetFlags(const Parser& parser, CommandLine* line) {
       continue;
     }
     for (const std::string& value : flag.option->results()) {
-      const std::string& given =
-          value.empty() && flag.spec->value_optional ? flag.spec->choices.front() : value;
+      std::string given = value;
+      if (value.empty() && flag.spec->value_optional) {
+        given = flag.spec->choices.front();
+      } else if (!flag.spec->choices.empty() && absl::StartsWith(value, "=")) {
+        given = value.substr(1);  // -o=json
+      }
       if (const absl::Status status = flag.spec->set(given, line); !status.ok()) {
         return UsageError(line->command, std::string(status.message()));
       }
@@ -148,6 +152,11 @@ absl::StatusOr<CommandLine> ParseCommandLine(const std::vector<std::string>& arg
     try {
       std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
       parser.app.parse(reversed);
+    } catch (const CLI::ArgumentMismatch& error) {
+      // "--file: 1 required TEXT missing": only the flag's name is of use.
+      const std::string text = error.what();
+      return UsageError(ChosenCommand(parser),
+                        absl::StrCat(text.substr(0, text.find(':')), " needs a value"));
     } catch (const CLI::ParseError& error) {
       return UsageError(ChosenCommand(parser), error.what());
     }
@@ -172,7 +181,9 @@ absl::StatusOr<CommandLine> ParseCommandLine(const std::vector<std::string>& arg
   }
   const CommandSpec* spec = FindCommand(line.command);
   if (spec != nullptr && spec->words.empty() && !line.words.empty() && !line.help) {
-    return UsageError(line.command, absl::StrCat("unexpected word '", line.words.front(), "'"));
+    return UsageError(line.command,
+                      absl::StrCat("unexpected word '", line.words.front(), "'",
+                                   line.command == "submit" ? "; give the file with -f" : ""));
   }
   return line;
 }

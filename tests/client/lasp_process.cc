@@ -15,8 +15,8 @@
 namespace lasp::client {
 namespace {
 
-constexpr absl::Duration kLimit = absl::Seconds(30);
-constexpr absl::Duration kTerminalLimit = absl::Seconds(20);
+constexpr absl::Duration kLimit = absl::Seconds(60);
+constexpr absl::Duration kTerminalLimit = absl::Seconds(60);
 
 // Arguments or environment as exec wants them; the strings must outlive it.
 std::vector<char*> Pointers(std::vector<std::string>* strings) {

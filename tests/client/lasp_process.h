@@ -14,7 +14,7 @@ namespace lasp::client {
 using Environment = std::map<std::string, std::string>;
 
 struct ProcessResult {
-  // 128 + n where a signal ended it; -1 where it had to be killed for taking more than 30 s.
+  // 128 + n where a signal ended it; -1 where it had to be killed for taking more than 60 s.
   int exit_code = -1;
   std::string out;
   std::string error;
@@ -34,10 +34,10 @@ class TerminalProcess {
   TerminalProcess(const TerminalProcess&) = delete;
   TerminalProcess& operator=(const TerminalProcess&) = delete;
 
-  // Reads until `text` has been seen since the last call. Returns false after 20 s or at the end.
+  // Reads until `text` has been seen since the last call. Returns false after 60 s or at the end.
   bool WaitFor(const std::string& text);
   void Type(const std::string& keys);
-  // Reads to the end and gives the exit code; -1 after 20 s.
+  // Reads to the end and gives the exit code; -1 after 60 s.
   int Wait();
 
   // All it has written so far, with the terminal's line ends.

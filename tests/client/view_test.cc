@@ -154,6 +154,19 @@ TEST(CommandLine, TakesNamesThatAreCommands) {
   EXPECT_EQ(line->words, std::vector<std::string>{"list"});
 }
 
+TEST(CommandLine, TakesEveryWayToGiveAValue) {
+  for (const std::vector<std::string>& words : std::vector<std::vector<std::string>>{
+           {"-o", "json"}, {"-ojson"}, {"-o=json"}, {"--output", "json"}, {"--output=json"}}) {
+    std::vector<std::string> arguments = {"list"};
+    arguments.insert(arguments.end(), words.begin(), words.end());
+    const auto line = ParseCommandLine(arguments);
+    LASP_ASSERT_OK(line);
+    EXPECT_EQ(line->global.output, OutputFormat::kJson);
+  }
+  EXPECT_EQ(ParseCommandLine({"list", "-o", "json", "-o", "yaml"})->global.output,
+            OutputFormat::kYaml);
+}
+
 TEST(CommandLine, DryRunMeansTheServer) {
   EXPECT_EQ(ParseCommandLine({"submit", "--dry-run", "-f", "a"})->submit.dry_run, DryRun::kServer);
   EXPECT_EQ(ParseCommandLine({"submit", "-f", "a", "--dry-run=client"})->submit.dry_run,
@@ -184,7 +197,9 @@ TEST(CommandLine, NamesWhatItDoesNotKnow) {
   EXPECT_THAT(ParseCommandLine({"list", "-p", "My Project"}), StatusIs(kCode, HasSubstr("id")));
   EXPECT_THAT(ParseCommandLine({"version", "x"}),
               StatusIs(kCode, HasSubstr("unexpected word 'x'")));
-  EXPECT_FALSE(ParseCommandLine({"submit", "-f"}).ok());
+  EXPECT_THAT(ParseCommandLine({"submit", "-f"}), StatusIs(kCode, "--file needs a value"));
+  EXPECT_THAT(ParseCommandLine({"submit", "job.yaml"}),
+              StatusIs(kCode, HasSubstr("give the file with -f")));
 }
 
 TEST(CommandLine, AddsTheDefaultPort) {
