@@ -351,6 +351,7 @@ TYPED_TEST(Operations, AdamWOverSteps) {
   for (const int64_t count : kSizes) {
     const std::vector<double> start = RandomValues<T>(count, 1);
     std::vector<std::vector<double>> gradients;
+    gradients.reserve(5);
     for (uint32_t step = 0; step < 5; ++step) {
       gradients.push_back(RandomValues<T>(count, 2 + step));
     }
