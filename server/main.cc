@@ -1,5 +1,6 @@
 // lasp-server: the coordinator.
 #include <signal.h>
+#include <sys/resource.h>
 
 #include <cstdio>
 #include <nlohmann/json.hpp>
@@ -15,6 +16,15 @@ namespace {
 
 constexpr int kExitCannotServe = 1;
 constexpr int kExitUsage = 2;
+
+// Each agent and each user holds a descriptor; a shell's usual limit of 1,024 is soon reached.
+void RaiseFileLimit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+  }
+}
 
 // One line for whoever started the process, keyed by flag.
 void AnnounceAddresses(const lasp::server::ServerAddresses& addresses,
@@ -45,6 +55,7 @@ int main(int argc, char** argv) {
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);
 
+  RaiseFileLimit();
   lasp::InitializeLog({.level = line->log_level, .component = "lasp-server", .fields = {}});
   lasp::RouteGrpcLog();
   const auto server = lasp::server::Server::Start(line->options);
