@@ -41,11 +41,16 @@ class Bait {
     planted_ = planted == nullptr ? "" : planted;
   }
 
+  bool planted() const { return !planted_.empty(); }
+
+  // From a thread of the part.
   void Touch(const char* part) {
     if (planted_ == part) {
       ++unguarded_;
     }
   }
+
+  void TouchPlanted() { ++unguarded_; }
 
  private:
   std::string planted_;
@@ -293,6 +298,10 @@ class ConcurrencyTest : public ::testing::Test {
     return static_cast<absl::StatusCode>(answer->code.load());
   }
 
+  static bool Suspends(Job::State state) {
+    return state == Job::STATE_SUSPENDING || state == Job::STATE_SUSPENDED;
+  }
+
   void RunSubmitter(int index) {
     std::mt19937 random(static_cast<unsigned>(index) + 100);
     JobController& controller = core_->controller();
@@ -308,7 +317,6 @@ class ConcurrencyTest : public ::testing::Test {
       const std::string name =
           absl::StrCat("projects/default/trainingJobs/", request.training_job_id());
       EXPECT_EQ(Ask([&](auto done) { controller.Create(request, done); }), absl::StatusCode::kOk);
-      TheBait()->Touch("controller");
       switch (std::uniform_int_distribution<int>(0, 5)(random)) {
         case 0: {
           lasp::v1::CancelTrainingJobRequest cancel;
@@ -322,9 +330,10 @@ class ConcurrencyTest : public ::testing::Test {
           Ask([&](auto done) { controller.Suspend(suspend, done); });
           lasp::v1::ResumeTrainingJobRequest resume;
           resume.set_name(name);
+          // It may become SUSPENDED right after the refusal.
           while (Ask([&](auto done) { controller.Resume(resume, done); }) ==
                      absl::StatusCode::kFailedPrecondition &&
-                 core_->jobs().Find(name)->job.state() == Job::STATE_SUSPENDING) {
+                 Suspends(core_->jobs().Find(name)->job.state())) {
           }
           break;
         }
@@ -367,7 +376,6 @@ class ConcurrencyTest : public ::testing::Test {
         continue;
       }
       for (bool more = true; more && (!readers_stop_ || last || ++rounds % 100 != 0);) {
-        TheBait()->Touch("watch");
         const WatchBatch batch = (*watch)->Next(7);
         for (const JobChange& change : batch.changes) {
           if (change.job != nullptr) {
@@ -399,7 +407,6 @@ class ConcurrencyTest : public ::testing::Test {
       for (const WorkerViewPtr& view : core_->workers().All()) {
         EXPECT_LE(view->ToProto().slots_size(), kSlots);
       }
-      TheBait()->Touch("store");
       core_->store().health().IgnoreError();
       core_->store().Transitions(1, 10).IgnoreError();
       wait_.Wait();
@@ -426,9 +433,7 @@ class ConcurrencyTest : public ::testing::Test {
       MetricsHub::Cursor cursor;
       int64_t offset = 0;
       for (int i = 0; i < 10 && !readers_stop_; ++i) {
-        TheBait()->Touch("metrics");
         core_->metrics().Next(job->id, &cursor, 10).IgnoreError();
-        TheBait()->Touch("log");
         const auto page =
             core_->logs().Read({.uid = job->job.uid(), .generation = 1, .rank = 0}, offset, 1'000);
         if (page.ok()) {
@@ -436,6 +441,14 @@ class ConcurrencyTest : public ::testing::Test {
         }
         signal.Wait();
       }
+    }
+  }
+
+  // The other side of a planted race: touches it without any order to the part's own thread.
+  void RunBait() {
+    while (TheBait()->planted() && !readers_stop_) {
+      TheBait()->TouchPlanted();
+      std::this_thread::yield();
     }
   }
 
@@ -474,6 +487,7 @@ TEST_F(ConcurrencyTest, EverythingAtOnce) {
   readers.emplace_back([this] { RunFollower(); });
   readers.emplace_back([this] { RunScheduler(); });
   readers.emplace_back([this] { RunScheduler(); });
+  readers.emplace_back([this] { RunBait(); });
   for (int i = 0; i < kSubmitters; ++i) {
     submitters.emplace_back([this, i] { RunSubmitter(i); });
   }
@@ -491,6 +505,10 @@ TEST_F(ConcurrencyTest, EverythingAtOnce) {
     wait_.Wait();
   }
   EXPECT_TRUE(finished);
+  for (const JobViewPtr& view : core_->jobs().All()) {
+    EXPECT_TRUE(IsFinished(view->job.state()))
+        << view->job.name() << " " << view->job.reason() << ": " << view->job.message();
+  }
   agents_stop_ = true;
   for (std::thread& thread : agents) {
     thread.join();
