@@ -7,6 +7,7 @@
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "proto/rpc/status_macros.h"
 #include "proto/spec/file_reader.h"
 #include "proto/spec/llmc_header.h"
