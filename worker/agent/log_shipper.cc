@@ -10,6 +10,8 @@ namespace {
 
 // What lies in a stream that still works this long after has arrived.
 constexpr absl::Duration kArrivalTime = absl::Seconds(30);
+// How long the coordinator's answer to a gap may take.
+constexpr absl::Duration kGapAnswerTime = absl::Milliseconds(500);
 
 }  // namespace
 
@@ -50,6 +52,7 @@ void LogShipper::SetPosition(const lasp::v1::Fence& fence, int64_t offset) {
       log->arrived = offset;
       log->marked = offset;
       log->marked_at = now;
+      log->hold_until = absl::ZeroDuration();
     }
   }
 }
@@ -91,7 +94,7 @@ std::optional<lasp::v1::LogChunk> LogShipper::Next() {
     }
     for (size_t i = 0; i < logs_.size(); ++i) {
       const auto& log = logs_[(turn_ + i) % logs_.size()];
-      if (log->position < log->fenced.log->end()) {
+      if (log->hold_until <= now && log->position < log->fenced.log->end()) {
         candidates.emplace_back(log, log->position);
       }
     }
@@ -110,7 +113,10 @@ std::optional<lasp::v1::LogChunk> LogShipper::Next() {
       }
       continue;
     }
-    dropped_bytes_ += piece->offset - position;
+    if (piece->offset > position) {
+      dropped_bytes_ += piece->offset - position;
+      log->hold_until = now + kGapAnswerTime;
+    }
     log->position = piece->offset + static_cast<int64_t>(piece->data.size());
     if (piece->data.empty()) {
       continue;

@@ -50,6 +50,8 @@ class LogShipper {
     // `position` of a while ago, which becomes `arrived` when the stream has lived long enough.
     int64_t marked = 0;
     absl::Duration marked_at;
+    // After a gap the coordinator asks once for what lies between; nothing more goes before that.
+    absl::Duration hold_until;
   };
 
   void Refill(absl::Duration now) REQUIRES_LOCK(mutex_);

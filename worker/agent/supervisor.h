@@ -90,6 +90,9 @@ class Supervisor {
     bool killed = false;
   };
 
+  // Keys of epoll events: the slot and what of it.
+  enum Kind { kExit = 0, kChannel = 1, kKinds = 2 };
+
   void Post(std::function<void()> command);
   void Run();
   void RunCommands();

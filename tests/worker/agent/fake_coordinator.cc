@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "proto/rpc/channel.h"
 
@@ -144,6 +145,15 @@ void FakeCoordinator::Handle(const ConnectRequest& request) {
       const lasp::v1::LogChunk& chunk = request.log_chunk();
       RankLogText& log = logs[{chunk.fence().generation(), chunk.fence().rank()}];
       const int64_t end = log.gap_bytes + static_cast<int64_t>(log.text.size());
+      if (chunk.offset() > end &&
+          std::exchange(log.refused_offset, chunk.offset()) != chunk.offset()) {
+        // Asks once for what lies between.
+        ConnectResponse response;
+        *response.mutable_log_position()->mutable_fence() = chunk.fence();
+        response.mutable_log_position()->set_offset(end);
+        Write(std::move(response));
+        break;
+      }
       const int64_t known =
           std::clamp<int64_t>(end - chunk.offset(), 0, static_cast<int64_t>(chunk.data().size()));
       log.gap_bytes += std::max<int64_t>(0, chunk.offset() - end);

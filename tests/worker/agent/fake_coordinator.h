@@ -39,6 +39,7 @@ class FakeCoordinator final : public lasp::v1::WorkerService::Service {
   struct RankLogText {
     std::string text;
     int64_t gap_bytes = 0;
+    int64_t refused_offset = -1;
   };
 
   int connections = 0;
