@@ -27,6 +27,7 @@ std::string RawTokens(const std::vector<int64_t>& tokens) {
 // 0, 1, 2, … modulo `modulus`.
 inline std::vector<int64_t> CountingTokens(int64_t count, int64_t modulus) {
   std::vector<int64_t> tokens;
+  tokens.reserve(static_cast<size_t>(count));
   for (int64_t i = 0; i < count; ++i) {
     tokens.push_back(i % modulus);
   }

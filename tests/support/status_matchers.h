@@ -11,6 +11,7 @@
 
 namespace lasp::testing {
 
+// NOLINTNEXTLINE(bugprone-return-const-ref-from-parameter): a matcher's argument outlives the match
 inline const absl::Status& GetStatus(const absl::Status& status) { return status; }
 
 template <typename T>
