@@ -16,6 +16,7 @@ using lasp::v1::ConnectRequest;
 using lasp::v1::ConnectResponse;
 using lasp::v1::RankStatus;
 
+constexpr absl::Duration kSettleTime = absl::Seconds(5);
 constexpr absl::Duration kDefaultHeartbeat = absl::Seconds(3);
 
 absl::Duration HeartbeatInterval(const lasp::v1::Welcome& welcome) {
@@ -61,6 +62,8 @@ Agent::Agent(AgentOptions options, const RankLedger* ledger, RankLogs* logs,
 Agent::~Agent() = default;
 
 void Agent::BeginStream() {
+  // What the last stream still ordered is to be seen in the greeting.
+  supervisor_->WaitUntilSettled(kSettleTime);
   ConnectRequest request;
   lasp::v1::Hello* const hello = request.mutable_hello();
   hello->set_worker_id(options_.worker_id);

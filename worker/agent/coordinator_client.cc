@@ -17,6 +17,8 @@ constexpr absl::Duration kLastBackoff = absl::Seconds(5);
 constexpr absl::Duration kWelcomeTimeout = absl::Seconds(10);
 // How often a stream without traffic looks whether it has ended.
 constexpr absl::Duration kIdleWait = absl::Seconds(1);
+// How often the same failure to connect is said again.
+constexpr absl::Duration kRepeatInterval = absl::Minutes(1);
 
 }  // namespace
 
@@ -109,16 +111,27 @@ bool CoordinatorClient::RunStream() {
   const bool welcomed = agent_->connected();
   agent_->EndStream();
   const grpc::Status status = stream->Finish();
-  MutexLock lock(&mutex_);
-  context_ = nullptr;
-  if (!stopping_) {
-    LASP_LOG(kWarning, "no connection to the coordinator",
-             {{"code", static_cast<int>(status.error_code())}, {"error", status.error_message()}});
-  }
   if (welcomed) {
     connection_changed_(false);
+    last_failure_.clear();
+  }
+  MutexLock lock(&mutex_);
+  context_ = nullptr;
+  if (!stopping_ && !finishing_) {
+    LogFailure(status);
   }
   return welcomed;
+}
+
+void CoordinatorClient::LogFailure(const grpc::Status& status) {
+  const absl::Duration now = SystemClock().Monotonic();
+  if (status.error_message() == last_failure_ && now - last_failure_at_ < kRepeatInterval) {
+    return;
+  }
+  last_failure_ = status.error_message();
+  last_failure_at_ = now;
+  LASP_LOG(kWarning, "no connection to the coordinator",
+           {{"code", static_cast<int>(status.error_code())}, {"error", status.error_message()}});
 }
 
 void CoordinatorClient::ReadAll(Stream* stream) {

@@ -35,6 +35,7 @@ class CoordinatorClient {
   bool RunStream();
   void ReadAll(Stream* stream);
   void WriteAll(Stream* stream, grpc::ClientContext* context);
+  void LogFailure(const grpc::Status& status);
   bool ended() const;
   bool finishing() const;
   void WaitUntilStreamEnds();
@@ -49,6 +50,9 @@ class CoordinatorClient {
   bool stream_ended_ GUARDED_BY(mutex_) = true;
   // The stream under way, for the destructor to cancel.
   grpc::ClientContext* context_ GUARDED_BY(mutex_) = nullptr;
+  // What was last said about a failure, and when; the thread's own.
+  std::string last_failure_;
+  absl::Duration last_failure_at_;
   std::thread thread_;
 };
 

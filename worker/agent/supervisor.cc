@@ -155,6 +155,19 @@ std::vector<LiveRank> Supervisor::Ranks() const {
   return ranks;
 }
 
+bool Supervisor::WaitUntilSettled(absl::Duration timeout) const {
+  const absl::Duration deadline = Now() + timeout;
+  MutexLock lock(&mutex_);
+  while (!commands_.empty()) {
+    const absl::Duration left = deadline - Now();
+    if (left <= absl::ZeroDuration()) {
+      return false;
+    }
+    changed_.WaitWithTimeout(&mutex_, left);
+  }
+  return true;
+}
+
 bool Supervisor::WaitUntilEmpty(absl::Duration timeout) const {
   const absl::Duration deadline = Now() + timeout;
   MutexLock lock(&mutex_);

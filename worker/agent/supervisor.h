@@ -72,6 +72,8 @@ class Supervisor {
   void KillAll(const std::string& reason);
 
   std::vector<LiveRank> Ranks() const;
+  // Waits until every call made so far has been carried out; false when the time ran out.
+  bool WaitUntilSettled(absl::Duration timeout) const;
   // False when the time ran out before the last rank was gone.
   bool WaitUntilEmpty(absl::Duration timeout) const;
 
