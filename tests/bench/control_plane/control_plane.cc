@@ -21,6 +21,7 @@
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "proto/rpc/log.h"
 #include "server/server.h"
@@ -265,6 +266,8 @@ int main(int argc, char** argv) {
     pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   }
   signal(SIGPIPE, SIG_IGN);
+  // As lasp-server does.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   lasp::InitializeLog({.level = lasp::LogLevel::kWarning, .component = role, .fields = {}});
   lasp::bench::RaiseFileLimit();
   if (role == "server") {
