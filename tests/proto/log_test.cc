@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <thread>
@@ -22,14 +23,19 @@ class StderrCapture {
  public:
   StderrCapture() : path_(temp_.Join("stderr")), saved_(dup(STDERR_FILENO)) {
     const int fd = open(path_.c_str(), O_CREAT | O_WRONLY | O_APPEND, 0600);
+    if (fd < 0 || saved_ < 0) {
+      std::abort();
+    }
     dup2(fd, STDERR_FILENO);
     close(fd);
     InitializeLog({.component = "lasp-test", .fields = {{"rank", 3}}});
   }
 
   std::vector<std::string> Finish() {
-    dup2(saved_, STDERR_FILENO);
-    close(saved_);
+    if (saved_ >= 0) {
+      dup2(saved_, STDERR_FILENO);
+      close(saved_);
+    }
     std::vector<std::string> lines;
     std::ifstream file(path_);
     for (std::string line; std::getline(file, line);) {
@@ -80,6 +86,7 @@ TEST(LogTest, LevelsBelowTheThresholdAreLeftOut) {
 TEST(LogTest, LinesOfThreadsAreNotMixed) {
   StderrCapture capture;
   std::vector<std::thread> threads;
+  threads.reserve(4);
   for (int t = 0; t < 4; ++t) {
     threads.emplace_back([t] {
       for (int i = 0; i < 100; ++i) {

@@ -157,10 +157,12 @@ TEST_F(CorpusTest, AFileThatChangesUnderReadersNeverKills) {
   const std::string path = temp_.Write("a.bytes", std::string(kSize, 'x'));
   std::atomic<bool> failed = false;
   std::vector<std::unique_ptr<Corpus>> corpora;
+  corpora.reserve(2);
   for (int i = 0; i < 2; ++i) {
     corpora.push_back(Open({"a.bytes"}, v1::DataSpec::FORMAT_BYTES));
   }
   std::vector<std::thread> readers;
+  readers.reserve(2);
   for (const auto& corpus : corpora) {
     readers.emplace_back([&failed, &corpus] {
       std::vector<int32_t> tokens(kSize);
@@ -188,6 +190,7 @@ TEST_F(CorpusTest, ThreadsReadAtOnce) {
   temp_.Write("a.u16", RawTokens<uint16_t>(CountingTokens(100'000, 50'000)));
   const auto corpus = Open({"a.u16"}, v1::DataSpec::FORMAT_UINT16, 50'000);
   std::vector<std::thread> threads;
+  threads.reserve(4);
   for (int t = 0; t < 4; ++t) {
     threads.emplace_back([&corpus, t] {
       std::vector<int32_t> tokens(20'000);
@@ -207,6 +210,7 @@ TEST_F(CorpusTest, ThreadsReadAtOnce) {
 // In a process of its own, whose limits the test may change.
 TEST_F(CorpusTest, MoreFilesThanTheSoftLimitAllowsAreOpened) {
   std::vector<std::string> names;
+  names.reserve(700);
   for (int i = 0; i < 700; ++i) {
     names.push_back(absl::StrCat("shard-", i));
     temp_.Write(names.back(), "x");

@@ -82,6 +82,7 @@ TEST(SampleOrderTest, EveryPassHoldsEverySampleOnceInAnotherOrder) {
     std::vector<std::vector<int64_t>> passes;
     for (int64_t pass = 0; pass < 3; ++pass) {
       std::vector<int64_t> samples;
+      samples.reserve(static_cast<size_t>(count));
       for (int64_t i = 0; i < count; ++i) {
         samples.push_back(order.SampleAt(pass * count + i));
       }
@@ -99,6 +100,7 @@ TEST(SampleOrderTest, EveryPassHoldsEverySampleOnceInAnotherOrder) {
 TEST(SampleOrderTest, SeedsGiveOtherOrders) {
   const auto first = [](int64_t seed) {
     std::vector<int64_t> samples;
+    samples.reserve(50);
     for (int64_t i = 0; i < 50; ++i) {
       samples.push_back(SampleOrder(1000, seed).SampleAt(i));
     }
@@ -113,6 +115,7 @@ TEST(SampleOrderTest, SeedsGiveOtherOrders) {
 // A job's order must not change with a later release: a restart would then train on other data.
 TEST(SampleOrderTest, TheOrderIsPartOfTheContract) {
   std::vector<int64_t> samples;
+  samples.reserve(8);
   for (int64_t i = 0; i < 8; ++i) {
     samples.push_back(SampleOrder(100, 1).SampleAt(i));
   }
