@@ -9,6 +9,7 @@
 #include "proto/rpc/resource_name.h"
 #include "proto/rpc/status_macros.h"
 #include "proto/rpc/version.h"
+#include "server/agent_session.h"
 #include "server/request_id.h"
 #include "server/wire_status.h"
 
@@ -146,6 +147,10 @@ void AgentStream::IssueWrite(const v1::ConnectResponse* message, int64_t number)
 void AgentStream::OnTick(absl::Duration now) {
   {
     MutexLock lock(&mutex_);
+    if (storing_ != nullptr) {
+      // The delay is the coordinator's own, so it does not count against the agent.
+      storing_->lease().Renew(*parts_.clock);
+    }
     // Only once StartWrite has returned may Finish overtake the write.
     const bool stuck = writing_ && issued_write_ == write_number_ && takers_ == 0 &&
                        now - write_start_ > kMaxWriteTime;
@@ -191,14 +196,16 @@ void AgentStream::OnReadDone(bool ok) {
     Close(absl::OkStatus());  // the agent has said all
     return;
   }
+  const bool stores = request_.has_log_chunk();
   {
     MutexLock lock(&mutex_);
     ++takers_;
+    storing_ = stores ? session_ : nullptr;
   }
-  if (request_.has_log_chunk()) {
+  if (stores) {
     // The core writes it to a file, which may wait for the disk. The next read starts after it, so
     // messages stay in order and one agent never has more than one task.
-    parts_.blocking_pool->RunAlways([self = shared_from_this()] { self->Take(); });
+    parts_.log_pool->RunAlways([self = shared_from_this()] { self->Take(); });
   } else {
     Take();
   }
@@ -211,6 +218,7 @@ void AgentStream::Take() {
   bool read = false;
   {
     MutexLock lock(&mutex_);
+    storing_ = nullptr;
     if (!status.ok() && !end_status_.has_value()) {
       end_status_ = status;
     }

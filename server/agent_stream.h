@@ -70,6 +70,8 @@ class AgentStream final : public grpc::ServerBidiReactor<v1::ConnectRequest, v1:
   absl::Duration write_start_ GUARDED_BY(mutex_);
   // Messages being handled: the next read may still be started.
   int takers_ GUARDED_BY(mutex_) = 0;
+  // The session whose log chunk is being stored; what it sent since waits behind it unread.
+  std::shared_ptr<AgentSession> storing_ GUARDED_BY(mutex_);
   // What the call ends with once nothing is under way; messages queued before it go out first.
   std::optional<absl::Status> end_status_ GUARDED_BY(mutex_);
   // Finish has been called or is about to be.

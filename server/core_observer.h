@@ -49,6 +49,9 @@ class CoreObserver {
   virtual void OnStepsStored(size_t /*count*/) {}
 
   virtual void OnLogBytes(size_t /*count*/) {}
+
+  // A piece of a log could not be written; the agent will send it again.
+  virtual void OnLogChunkDropped() {}
 };
 
 }  // namespace lasp::server

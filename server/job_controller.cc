@@ -8,6 +8,7 @@
 #include "google/rpc/error_details.pb.h"
 #include "proto/rpc/clock.h"
 #include "proto/rpc/error_details.h"
+#include "proto/rpc/log.h"
 #include "proto/rpc/mutex.h"
 #include "proto/rpc/resource_name.h"
 #include "proto/rpc/status_macros.h"
@@ -215,18 +216,29 @@ absl::Status JobController::TakeLogChunk(const std::shared_ptr<AgentSession>& se
                                          const lasp::v1::LogChunk& chunk) {
   const lasp::v1::Fence& fence = chunk.fence();
   const JobViewPtr job = parts_->jobs->FindByUid(fence.uid());
+  const int ranks = job == nullptr ? 0 : job->job.placements_size();
   if (job == nullptr || fence.generation() < 1 || fence.rank() < 0 ||
-      fence.generation() > job->job.generation()) {
+      (ranks > 0 && fence.rank() >= ranks) || fence.generation() > job->job.generation()) {
     // A job that has been deleted, most likely: its logs have gone with it.
     return absl::OkStatus();
   }
   if (chunk.data().size() > kMaxLogChunkBytes || chunk.offset() < 0) {
     return absl::InvalidArgumentError("log_chunk: at most 256 KiB, from an offset of at least 0");
   }
-  LASP_ASSIGN_OR_RETURN(const int64_t end, parts_->logs->Append({.uid = fence.uid(),
-                                                                 .generation = fence.generation(),
-                                                                 .rank = fence.rank()},
-                                                                chunk.offset(), chunk.data()));
+  const absl::StatusOr<int64_t> appended = parts_->logs->Append(
+      {.uid = fence.uid(), .generation = fence.generation(), .rank = fence.rank()}, chunk.offset(),
+      chunk.data());
+  if (!appended.ok()) {
+    // A full disk must not cost the agent its stream. The next chunk finds the gap, and the agent
+    // sends again from there.
+    parts_->observer->OnLogChunkDropped();
+    LASP_LOG(kWarning, "a piece of a log could not be stored",
+             {{"training_job", fence.training_job()},
+              {"rank", fence.rank()},
+              {"error", appended.status().message()}});
+    return absl::OkStatus();
+  }
+  const int64_t end = *appended;
   parts_->observer->OnLogBytes(chunk.data().size());
   if (end < chunk.offset()) {
     lasp::v1::ConnectResponse response;
@@ -283,7 +295,8 @@ bool JobController::Flush(absl::Duration timeout) {
 void JobController::Run() {
   Inbox& inbox = *inbox_;
   absl::Duration next_sweep = SystemClock().Monotonic();
-  bool was_healthy = true;
+  // Since when inputs have been held back; infinite while they are not.
+  absl::Duration held_since = absl::InfiniteDuration();
   while (true) {
     std::deque<Inbox::Input> inputs;
     std::deque<CommitUnit> committed;
@@ -317,15 +330,17 @@ void JobController::Run() {
     for (Inbox::Input& input : inputs) {
       input.work(*engine_);
     }
-    if (!healthy) {
-      was_healthy = false;
+    const absl::Duration clock_now = parts_->clock->Monotonic();
+    if (!decide) {
+      held_since = std::min(held_since, clock_now);
       next_sweep = SystemClock().Monotonic() + options_.sweep_interval;
       continue;
     }
-    if (!was_healthy) {
-      // Nobody's lease runs out because the coordinator could not act.
+    if (held_since != absl::InfiniteDuration()) {
+      // Nobody's time runs out because the coordinator could not listen.
       parts_->leases->RenewAll();
-      was_healthy = true;
+      engine_->Postpone(clock_now - held_since);
+      held_since = absl::InfiniteDuration();
     }
     if (SystemClock().Monotonic() >= next_sweep) {
       engine_->Sweep();

@@ -54,6 +54,8 @@ class JobEngine {
   // --- time ---
   // Leases, deadlines, backoff, progress, retention: whatever is due.
   void Sweep();
+  // Moves the deadlines of all runs on: what came in for them was held back that long.
+  void Postpone(absl::Duration delay);
   // Starts what can start. Cheap when nothing has changed.
   void RunScheduler();
   // Calls `callback` when everything decided so far is durable.
@@ -113,6 +115,8 @@ class JobEngine {
   // The job whose current generation has this rank on this session's worker; null where it is
   // stale.
   JobRecord* FencedJob(const AgentSession& session, const lasp::v1::Fence& fence);
+  // The job that failed for good in this generation while the rank ran on this session's worker.
+  JobRecord* FailedJob(const AgentSession& session, const lasp::v1::Fence& fence);
   // Tells an agent to kill a rank that should not be there.
   void StopStale(const AgentSessionPtr& session, const lasp::v1::Fence& fence);
   void LoseWorker(WorkerRecord* worker, absl::string_view reason, absl::string_view message);
@@ -146,7 +150,8 @@ class JobEngine {
   // --- job_engine_sweep.cc ---
   void SweepLeases();
   void PublishProgress(absl::Duration now);
-  void RetireFinished();
+  // Deletes finished jobs whose time is over; true where there are more.
+  bool RetireFinished();
   void CompactDeletions();
   void ForgetLostWorkers();
 

@@ -247,10 +247,10 @@ void JobEngine::Received(const AgentSessionPtr& session, lasp::v1::ConnectReques
       return;
     case lasp::v1::ConnectRequest::kRankAddress:
       OnRankAddress(session, message.rank_address());
-      break;
+      return;
     case lasp::v1::ConnectRequest::kRankReady:
       OnRankReady(session, message.rank_ready());
-      break;
+      return;
     case lasp::v1::ConnectRequest::kStepReports:
       OnStepReports(session, message.mutable_step_reports());
       break;
@@ -262,12 +262,13 @@ void JobEngine::Received(const AgentSessionPtr& session, lasp::v1::ConnectReques
         worker->agent_draining = true;
         StopForDrain(worker);
       }
-      break;
+      return;
     default:
       session->Close(absl::InvalidArgumentError("a message that is none of the worker protocol's"));
       return;
   }
-  // Also one that comes again: the agent has not heard of the first acknowledgement.
+  // Reports alone: what else is said on a stream may overtake those that go again on it. Also one
+  // that comes again: the agent has not heard of the first acknowledgement.
   session->acked_sequence = std::max(session->acked_sequence, message.sequence());
   unit_.acknowledged[session] = session->acked_sequence;
 }
@@ -348,8 +349,29 @@ void JobEngine::TakeStep(JobRecord* job, const lasp::v1::StepMetrics& step) {
   *progress.mutable_report_time() = step.time();
 }
 
+JobRecord* JobEngine::FailedJob(const AgentSession& session, const lasp::v1::Fence& fence) {
+  const auto found = jobs_by_uid_.find(fence.uid());
+  if (found == jobs_by_uid_.end() || found->second->run != nullptr ||
+      found->second->state() != Job::STATE_FAILED ||
+      found->second->generation() != fence.generation()) {
+    return nullptr;
+  }
+  const auto& placements = found->second->view->job.placements();
+  const std::string worker = absl::StrCat("workers/", session.worker_id());
+  const bool ran_here =
+      std::any_of(placements.begin(), placements.end(), [&](const lasp::v1::RankPlacement& place) {
+        return place.rank() == fence.rank() && place.worker() == worker;
+      });
+  return ran_here ? found->second.get() : nullptr;
+}
+
 void JobEngine::OnStepReports(const AgentSessionPtr& session, lasp::v1::StepReports* message) {
   JobRecord* job = FencedJob(*session, message->fence());
+  // The last steps before a failure for good may come after it, and are the ones to look at.
+  const bool late = job == nullptr;
+  if (late) {
+    job = FailedJob(*session, message->fence());
+  }
   if (job == nullptr) {
     StopStale(session, message->fence());
     return;
@@ -361,7 +383,7 @@ void JobEngine::OnStepReports(const AgentSessionPtr& session, lasp::v1::StepRepo
                {{"training_job", job->name()}, {"step", step.step()}});
       continue;
     }
-    step.set_generation(job->run->generation);
+    step.set_generation(message->fence().generation());
     TakeStep(job, step);
     rows.steps.push_back(std::move(step));
   }
@@ -371,7 +393,10 @@ void JobEngine::OnStepReports(const AgentSessionPtr& session, lasp::v1::StepRepo
   parts_.observer->OnStepsStored(rows.steps.size());
   unit_.jobs_with_steps.insert(job->id());
   unit_.mutations.emplace_back(std::move(rows));
-  if (parts_.clock->Monotonic() - job->last_publication >= options_.progress_interval) {
+  if (late) {
+    Edit(job, /*stored=*/true,
+         [](Job* failed) { failed->mutable_progress()->clear_remaining_duration(); });
+  } else if (parts_.clock->Monotonic() - job->last_publication >= options_.progress_interval) {
     Edit(job, /*stored=*/false, [](Job*) {});
   } else {
     unpublished_.insert(job);

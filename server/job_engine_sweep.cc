@@ -9,7 +9,7 @@ namespace {
 
 constexpr absl::Duration kTickInterval = absl::Seconds(1);
 // Jobs removed by retention in one pass.
-constexpr int kMaxRetired = 100;
+constexpr int kMaxRetired = 200;
 // A worker that has been lost for this long is forgotten.
 constexpr absl::Duration kForgetLostWorker = absl::Hours(24);
 
@@ -36,8 +36,8 @@ void JobEngine::Sweep() {
     parts_.watches->Tick();
   }
   if (now - last_retention_ >= options_.retention_interval) {
-    last_retention_ = now;
-    RetireFinished();
+    // When there is more to delete, the next sweep goes on with it.
+    last_retention_ = RetireFinished() ? -absl::InfiniteDuration() : now;
     CompactDeletions();
     ForgetLostWorkers();
     if (requests_.Expire(parts_.clock->Now())) {
@@ -46,11 +46,26 @@ void JobEngine::Sweep() {
   }
 }
 
+void JobEngine::Postpone(absl::Duration delay) {
+  for (const auto& [id, job] : running_) {
+    if (job->run == nullptr) {
+      continue;
+    }
+    job->run->deadline += delay;
+    for (RankRecord& rank : job->run->ranks) {
+      rank.missing_deadline += delay;
+    }
+  }
+}
+
 void JobEngine::SweepLeases() {
   for (const std::string& worker_id : parts_.leases->Expired()) {
+    // A stream that has just begun may have renewed it.
+    if (!parts_.leases->RevokeExpired(worker_id)) {
+      continue;
+    }
     WorkerRecord* worker = workers_.Find(worker_id);
     if (worker == nullptr || worker->lost()) {
-      parts_.leases->Revoke(worker_id);
       continue;
     }
     parts_.observer->OnLeaseExpired();
@@ -81,7 +96,7 @@ void JobEngine::PublishProgress(absl::Duration now) {
   }
 }
 
-void JobEngine::RetireFinished() {
+bool JobEngine::RetireFinished() {
   const int64_t limit = absl::ToUnixMicros(parts_.clock->Now() - options_.retain_finished);
   for (int i = 0; i < kMaxRetired && !finished_.empty() && finished_.begin()->first <= limit; ++i) {
     RemoveJob(jobs_by_uid_.at(finished_.begin()->second).get());

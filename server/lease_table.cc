@@ -21,6 +21,17 @@ std::shared_ptr<Lease> LeaseTable::Grant(const std::string& worker_id) {
   return lease;
 }
 
+bool LeaseTable::RevokeExpired(const std::string& worker_id) {
+  const absl::Duration limit = clock_->Monotonic() - duration_;
+  MutexLock lock(&mutex_);
+  const auto found = leases_.find(worker_id);
+  if (found == leases_.end() || found->second->renewed() >= limit) {
+    return false;
+  }
+  leases_.erase(found);
+  return true;
+}
+
 void LeaseTable::Revoke(const std::string& worker_id) {
   MutexLock lock(&mutex_);
   leases_.erase(worker_id);

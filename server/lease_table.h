@@ -36,6 +36,8 @@ class LeaseTable {
 
   // The worker's lease, renewed; made where there is none.
   std::shared_ptr<Lease> Grant(const std::string& worker_id);
+  // Ends the lease if it has run out; false where it was renewed meanwhile.
+  bool RevokeExpired(const std::string& worker_id);
   void Revoke(const std::string& worker_id);
   // The workers whose leases have run out; they stay until revoked.
   std::vector<std::string> Expired() const;

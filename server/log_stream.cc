@@ -13,6 +13,8 @@ namespace {
 
 // Of one message.
 constexpr int64_t kMaxBytes = 256 << 10;
+// Agents tell of exits before they send the last lines, so a follower stays this long.
+constexpr absl::Duration kLastLines = absl::Seconds(2);
 
 int64_t FirstGeneration(const v1::StreamLogsRequest& request, const LogCursor& cursor,
                         const JobView& job) {
@@ -29,6 +31,7 @@ LogStream::LogStream(OpenStreams* streams, TaskPool* pool, absl::Duration slow_r
                      ServerCore* core, JobViewPtr job, const v1::StreamLogsRequest& request,
                      LogCursor cursor)
     : PullStream(streams, pool, slow_reader_limit),
+      clock_(&streams->clock()),
       core_(core),
       job_(std::move(job)),
       request_(request),
@@ -46,9 +49,14 @@ void LogStream::Subscribe() {
 void LogStream::OnTick(absl::Duration now) {
   PullStream::OnTick(now);
   const JobViewPtr present = core_->jobs().FindByUid(job_->job.uid());
-  if (present == nullptr || IsFinished(present->job.state())) {
+  if (present == nullptr || IsOver(*present)) {
     Wake();
   }
+}
+
+bool LogStream::IsOver(const JobView& present) const {
+  return IsFinished(present.job.state()) ||
+         (request_.has_generation() && request_.generation() < present.job.generation());
 }
 
 std::optional<absl::Status> LogStream::Pull(std::vector<v1::StreamLogsResponse>* batch) {
@@ -65,14 +73,18 @@ std::optional<absl::Status> LogStream::Pull(std::vector<v1::StreamLogsResponse>*
     return status;
   }
   if (response.lines_size() > 0) {
+    over_since_ = absl::InfiniteDuration();
     response.set_resume_token(cursor_.ToToken(job_->job.uid()));
     batch->push_back(std::move(response));
     return std::nullopt;
   }
-  const bool over =
-      !request_.follow() || IsFinished(present->job.state()) ||
-      (request_.has_generation() && request_.generation() < present->job.generation());
-  return over ? std::optional<absl::Status>(absl::OkStatus()) : std::nullopt;
+  if (request_.follow() && !IsOver(*present)) {
+    return std::nullopt;
+  }
+  const absl::Duration now = clock_->Monotonic();
+  over_since_ = std::min(over_since_, now);
+  const bool all_sent = !request_.follow() || now - over_since_ >= kLastLines;
+  return all_sent ? std::optional<absl::Status>(absl::OkStatus()) : std::nullopt;
 }
 
 absl::Status LogStream::Read(int64_t last_generation, v1::StreamLogsResponse* response) {

@@ -32,7 +32,10 @@ class LogStream final : public PullStream<v1::StreamLogsResponse> {
   // Reads on from the cursor, at most one message full; empty at the end of all ranks.
   absl::Status Read(int64_t last_generation, v1::StreamLogsResponse* response);
   absl::Status ReadRank(int64_t generation, int rank, v1::StreamLogsResponse* response);
+  // Whether no rank writes what was asked for any more; its last lines may still be on the way.
+  bool IsOver(const JobView& present) const;
 
+  const Clock* const clock_;
   ServerCore* const core_;
   const JobViewPtr job_;
   const v1::StreamLogsRequest request_;
@@ -40,6 +43,8 @@ class LogStream final : public PullStream<v1::StreamLogsResponse> {
   // The first generation to read; the last is the same where one was asked for.
   const int64_t first_generation_;
   LogCursor cursor_;
+  // Since when it has been over without another line. Touched by Pull only.
+  absl::Duration over_since_ = absl::InfiniteDuration();
   std::unique_ptr<LogStore::Subscription> subscription_;
 };
 

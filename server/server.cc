@@ -76,10 +76,11 @@ struct Server::Parts {
   Readiness readiness;
   ServerMetrics metrics;
   std::unique_ptr<ServerCore> core;
-  // Streams hold subscriptions of the core and run on the pools, so both pools end, and with them
+  // Streams hold subscriptions of the core and run on the pools, so all pools end, and with them
   // the last streams, before the core does.
   std::unique_ptr<OpenStreams> streams;
   std::unique_ptr<TaskPool> blocking_pool;
+  std::unique_ptr<TaskPool> log_pool;
   std::unique_ptr<TaskPool> watch_pool;
   std::unique_ptr<RpcMetrics> rpc_metrics;
   std::vector<std::unique_ptr<grpc::Service>> services;
@@ -103,6 +104,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   parts->streams = std::make_unique<OpenStreams>(
       &SystemClock(), [metrics = &parts->metrics] { metrics->OnStreamEvicted(); });
   parts->blocking_pool = std::make_unique<TaskPool>(TaskPool::Options{.threads = 2});
+  parts->log_pool = std::make_unique<TaskPool>(TaskPool::Options{.threads = 2});
   // A burst of commits wakes every watch at each of them; a short rest lets one pass answer many.
   parts->watch_pool =
       std::make_unique<TaskPool>(TaskPool::Options{.threads = 1, .rest = absl::Milliseconds(10)});
@@ -113,6 +115,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
                             .clock = &SystemClock(),
                             .streams = parts->streams.get(),
                             .blocking_pool = parts->blocking_pool.get(),
+                            .log_pool = parts->log_pool.get(),
                             .watch_pool = parts->watch_pool.get(),
                             .slow_reader_limit = options.slow_reader_limit};
   const std::string& secret = parts->core->store().uuid();
@@ -179,6 +182,7 @@ void Server::Stop(absl::Duration grace) {
   parts_->worker_plane.reset();
   parts_->services.clear();
   parts_->watch_pool.reset();
+  parts_->log_pool.reset();
   parts_->blocking_pool.reset();
   parts_->streams.reset();
   parts_->core.reset();

@@ -180,6 +180,8 @@ ServerMetrics::ServerMetrics() : registry_(std::make_shared<prometheus::Registry
                                 "Streams ended because their client did not read");
   steps_ = AddCounter(registry, "lasp_step_reports_total", "Training steps stored");
   log_bytes_ = AddCounter(registry, "lasp_log_received_bytes_total", "Bytes of rank logs taken in");
+  log_chunks_dropped_ = AddCounter(registry, "lasp_log_chunks_dropped_total",
+                                   "Pieces of rank logs that the disk did not take");
   store_writable_ = &prometheus::BuildGauge()
                          .Name("lasp_store_writable")
                          .Help("1 while the store can be written, 0 while the disk refuses")
@@ -232,6 +234,8 @@ void ServerMetrics::OnSchedulerPass(absl::Duration took, int /*placed*/) {
 }
 
 void ServerMetrics::OnStepsStored(size_t count) { steps_->Increment(static_cast<double>(count)); }
+
+void ServerMetrics::OnLogChunkDropped() { log_chunks_dropped_->Increment(); }
 
 void ServerMetrics::OnLogBytes(size_t count) { log_bytes_->Increment(static_cast<double>(count)); }
 

@@ -50,6 +50,7 @@ class ServerMetrics final : public CoreObserver {
   void OnSchedulerPass(absl::Duration took, int placed) override;
   void OnStepsStored(size_t count) override;
   void OnLogBytes(size_t count) override;
+  void OnLogChunkDropped() override;
 
  private:
   const std::shared_ptr<prometheus::Registry> registry_;
@@ -66,6 +67,7 @@ class ServerMetrics final : public CoreObserver {
   prometheus::Counter* watch_evictions_ = nullptr;
   prometheus::Counter* steps_ = nullptr;
   prometheus::Counter* log_bytes_ = nullptr;
+  prometheus::Counter* log_chunks_dropped_ = nullptr;
   prometheus::Gauge* store_writable_ = nullptr;
 };
 

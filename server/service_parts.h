@@ -16,6 +16,8 @@ struct ServiceParts {
   OpenStreams* streams = nullptr;
   // For what reads files or the store.
   TaskPool* blocking_pool = nullptr;
+  // For the logs that agents send, so that no user's slow file holds an agent's stream up.
+  TaskPool* log_pool = nullptr;
   // For watches, which read memory only.
   TaskPool* watch_pool = nullptr;
   // How long a stream's write may wait for its reader.
