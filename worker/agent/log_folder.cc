@@ -1,5 +1,6 @@
 #include "worker/agent/log_folder.h"
 
+#include <algorithm>
 #include <cctype>
 #include <chrono>
 #include <filesystem>
@@ -27,7 +28,7 @@ std::string FolderName(const lasp::v1::Fence& fence) {
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<RankLog>> LogFolder::Create(const lasp::v1::Fence& fence) const {
+absl::StatusOr<std::shared_ptr<RankLog>> LogFolder::Create(const lasp::v1::Fence& fence) {
   const std::string folder = absl::StrCat(path_, "/", FolderName(fence));
   LASP_ASSIGN_OR_RETURN(auto log, RankLog::Open(folder, limits_));
   std::ofstream file(folder + kFenceFile, std::ios::binary);
@@ -36,6 +37,8 @@ absl::StatusOr<std::shared_ptr<RankLog>> LogFolder::Create(const lasp::v1::Fence
   if (!file) {
     return absl::UnavailableError(absl::StrCat("cannot write ", folder, kFenceFile));
   }
+  MutexLock lock(&mutex_);
+  created_.push_back(log);
   return log;
 }
 
@@ -64,11 +67,26 @@ std::vector<FencedLog> LogFolder::Unshipped() const {
 
 void LogFolder::MarkShipped(const RankLog& log) { std::ofstream(log.folder() + kShippedFile); }
 
-void LogFolder::RemoveOlderThan(absl::Duration age) const {
+bool LogFolder::IsOpen(const std::string& folder) {
+  std::erase_if(created_, [](const std::weak_ptr<RankLog>& entry) {
+    const std::shared_ptr<RankLog> log = entry.lock();
+    return log == nullptr || log->closed();
+  });
+  return std::any_of(created_.begin(), created_.end(), [&folder](const auto& entry) {
+    const std::shared_ptr<RankLog> log = entry.lock();
+    return log != nullptr && log->folder() == folder;
+  });
+}
+
+void LogFolder::RemoveOlderThan(absl::Duration age) {
   const auto oldest =
       std::filesystem::file_time_type::clock::now() - absl::ToChronoNanoseconds(age);
   std::error_code error;
+  MutexLock lock(&mutex_);
   for (const auto& entry : std::filesystem::directory_iterator(path_, error)) {
+    if (IsOpen(entry.path().string())) {
+      continue;
+    }
     // The folder's own time changes as files come and go, the newest file's with every line.
     auto newest = std::filesystem::last_write_time(entry.path(), error);
     for (const auto& file : std::filesystem::directory_iterator(entry.path(), error)) {

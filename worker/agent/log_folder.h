@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "lasp/v1/worker_service.pb.h"
+#include "proto/rpc/mutex.h"
 #include "worker/agent/rank_log.h"
 
 namespace lasp::worker {
@@ -26,18 +27,23 @@ class LogFolder {
       : path_(std::move(path)), limits_(limits) {}
 
   // The log of a rank that is about to start.
-  absl::StatusOr<std::shared_ptr<RankLog>> Create(const lasp::v1::Fence& fence) const;
+  absl::StatusOr<std::shared_ptr<RankLog>> Create(const lasp::v1::Fence& fence);
 
   // The logs that an earlier agent has not shipped to the end; closed.
   std::vector<FencedLog> Unshipped() const;
   static void MarkShipped(const RankLog& log);
 
-  // Removes the logs that nobody has written to for `age`.
-  void RemoveOlderThan(absl::Duration age) const;
+  // Removes the logs that nobody has written to for `age`, but for those of ranks that run.
+  void RemoveOlderThan(absl::Duration age);
 
  private:
+  bool IsOpen(const std::string& folder) REQUIRES_LOCK(mutex_);
+
   const std::string path_;
   const RankLogLimits limits_;
+  Mutex mutex_;
+  // Made by Create and perhaps not closed yet.
+  std::vector<std::weak_ptr<RankLog>> created_ GUARDED_BY(mutex_);
 };
 
 }  // namespace lasp::worker

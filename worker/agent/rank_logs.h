@@ -26,7 +26,7 @@ class RankLogs {
   // Takes up what an earlier agent has left unshipped. `clock` outlives it.
   RankLogs(const RankLogsOptions& options, const Clock* clock);
 
-  // Before a rank starts, so that one that cannot be logged is not started.
+  // Before a rank starts, so that one that cannot be logged is not started. Old logs make room.
   absl::StatusOr<FencedLog> Prepare(const lasp::v1::Fence& fence);
   // When it has started; `pipe` is its output.
   void Attach(FencedLog log, UniqueFd pipe);
@@ -36,7 +36,8 @@ class RankLogs {
   LogCollector& collector() { return collector_; }
 
  private:
-  const LogFolder folder_;
+  const absl::Duration retention_;
+  LogFolder folder_;
   LogShipper shipper_;
   LogCollector collector_;
 };

@@ -302,6 +302,9 @@ TEST_F(LogShipperTest, OldLogsAreRemoved) {
   folder_.RemoveOlderThan(absl::Hours(1));
   EXPECT_TRUE(std::filesystem::exists(log.log->folder()));
   folder_.RemoveOlderThan(-absl::Hours(1));
+  EXPECT_TRUE(std::filesystem::exists(log.log->folder())) << "its rank still runs";
+  log.log->Close();
+  folder_.RemoveOlderThan(-absl::Hours(1));
   EXPECT_FALSE(std::filesystem::exists(log.log->folder()));
 }
 
