@@ -70,7 +70,7 @@ absl::Status RankChannel::Write(const google::protobuf::MessageLite& message) {
   while (done < frame.size()) {
     const ssize_t count =
         ::send(descriptor_, frame.data() + done, frame.size() - done, MSG_NOSIGNAL);
-    if (count > 0) {
+    if (count >= 0) {
       done += static_cast<size_t>(count);
     } else if (errno != EINTR) {
       return SocketError("write", errno);
