@@ -95,14 +95,14 @@ TEST(JobEngineTest, ARankThatFailsRestartsTheJobAtOnceThenWithBackoff) {
   EXPECT_THAT(harness.TransitionReasons(job),
               ElementsAre("SUBMITTED", "SCHEDULED", "TRAINING", "RANK_KILLED",
                           "RESTARTED_FROM_START", "TRAINING"));
-  harness.Exit(agent, *agent->Find(job, 0), kRankRetry);
+  harness.Exit(agent, *agent->Find(job, 0), 1);
   EXPECT_EQ(harness.State(job), Job::STATE_RECOVERING);
   harness.Advance(absl::Milliseconds(800));
   EXPECT_EQ(harness.State(job), Job::STATE_RECOVERING);
   harness.Advance(absl::Milliseconds(400));
   EXPECT_EQ(harness.State(job), Job::STATE_RUNNING);
   EXPECT_EQ(harness.Get(job).generation(), 3);
-  harness.Exit(agent, *agent->Find(job, 0), kRankRetry);
+  harness.Exit(agent, *agent->Find(job, 0), 1);
   harness.Advance(absl::Milliseconds(1800));
   EXPECT_EQ(harness.State(job), Job::STATE_RECOVERING);
   harness.Advance(absl::Milliseconds(400));
@@ -127,6 +127,45 @@ TEST(JobEngineTest, TheBudgetEndsInTheCause) {
   EXPECT_EQ(harness.Get(job).restart_count(), 2);
 }
 
+TEST(JobEngineTest, ARankThatBlamesAPeerIsNotTheCause) {
+  EngineHarness harness;
+  FakeAgent* agent = harness.AddAgent("a", 3);
+  const std::string job = harness.Submit("run", 3, 1, /*max_restarts=*/0);
+  harness.Exit(agent, *agent->Find(job, 2), kRankRetry, "connection closed by rank 1");
+  EXPECT_EQ(harness.State(job), Job::STATE_RUNNING);
+  harness.Advance(absl::Milliseconds(200));
+  harness.Exit(agent, *agent->Find(job, 1), 128 + 9);
+  EXPECT_EQ(harness.State(job), Job::STATE_FAILED);
+  EXPECT_THAT(harness.Get(job).message(), HasSubstr("rank 1 on workers/a was ended by signal 9"));
+
+  // Where nobody tells more, it is believed: after a moment, and also when all blame each other.
+  EngineHarness second;
+  agent = second.AddAgent("a", 2);
+  second.Submit("run", 2, 1, /*max_restarts=*/1);
+  second.Exit(agent, *agent->Find(job, 1), kRankRetry, "connection closed by rank 0");
+  EXPECT_EQ(second.State(job), Job::STATE_RUNNING);
+  second.Advance(absl::Milliseconds(600));
+  EXPECT_EQ(second.Get(job).generation(), 2);
+  EXPECT_EQ(second.State(job), Job::STATE_RUNNING);
+  second.Exit(agent, *agent->Find(job, 1), kRankRetry, "connection closed by rank 0");
+  second.Exit(agent, *agent->Find(job, 0), kRankRetry, "connection closed by rank 1");
+  EXPECT_EQ(second.State(job), Job::STATE_FAILED);
+  EXPECT_THAT(second.Get(job).message(), HasSubstr("connection closed by rank 0"));
+}
+
+TEST(JobEngineTest, AFailureIsNotForgottenOverARestart) {
+  EngineHarness harness;
+  FakeAgent* agent = harness.AddAgent("a", 2);
+  const std::string job = harness.Submit("run", 2, 1, /*max_restarts=*/0);
+  harness.Exit(agent, *agent->Find(job, 1), kRankRetry);
+  EXPECT_EQ(harness.State(job), Job::STATE_RUNNING);
+  harness.Crash();
+  harness.Connect(agent);
+  harness.Advance(absl::Seconds(31));
+  EXPECT_EQ(harness.State(job), Job::STATE_FAILED);
+  EXPECT_THAT(harness.Get(job).message(), HasSubstr("rank 1 on workers/a exited with 10"));
+}
+
 TEST(JobEngineTest, SomeExitsEndTheJobAtOnce) {
   for (const auto& [code, reason] : {std::pair{kRankWrongConfiguration, "WRONG_CONFIGURATION"},
                                      std::pair{kRankDoNotRequeue, "DO_NOT_REQUEUE"}}) {
@@ -142,6 +181,45 @@ TEST(JobEngineTest, SomeExitsEndTheJobAtOnce) {
     EXPECT_TRUE(b->ranks.empty());
     harness.ExpectSlotsAgree();
   }
+}
+
+TEST(JobEngineTest, TheLastStepsBeforeAFailureForGoodAreKept) {
+  EngineHarness harness;
+  FakeAgent* a = harness.AddAgent("a", 1);
+  FakeAgent* b = harness.AddAgent("b", 1);
+  const std::string job = harness.Submit("run", 2, 1);
+  const FakeRank first = a->ranks.empty() ? b->ranks.front() : a->ranks.front();
+  FakeAgent* reporter = first.fence.rank() == 0 ? a : b;
+  FakeAgent* other = reporter == a ? b : a;
+  const FakeRank zero = *reporter->Find(job, 0);
+  harness.Report(reporter, zero, 1, 3);
+  harness.Exit(other, *other->Find(job), kRankWrongConfiguration, "the loss is not finite");
+  ASSERT_EQ(harness.State(job), Job::STATE_FAILED);
+  harness.Report(reporter, zero, 4, 5);
+  EXPECT_EQ(harness.store->CountSteps(harness.jobs->Find(job)->id, 1, 0).value(), 5);
+  EXPECT_EQ(harness.Get(job).progress().step(), 5);
+  // Nobody else may add to it: not another rank's agent, not an older generation.
+  FakeRank forged = zero;
+  harness.Report(other, forged, 6, 6);
+  forged.fence.set_generation(0);
+  harness.Report(reporter, forged, 7, 7);
+  EXPECT_EQ(harness.store->CountSteps(harness.jobs->Find(job)->id, 1, 0).value(), 5);
+}
+
+TEST(JobEngineTest, TimeInWhichInputWasHeldBackCountsAgainstNobody) {
+  EngineHarness harness;
+  FakeAgent* agent = harness.AddAgent("a", 1);
+  agent->readies_ranks = false;
+  const std::string job = harness.Submit("run");
+  ASSERT_EQ(harness.State(job), Job::STATE_STARTING);
+  harness.leases->RenewAll();
+  harness.engine->Postpone(absl::Minutes(10));
+  for (int i = 0; i < 75; ++i) {
+    harness.leases->RenewAll();
+    harness.Advance(absl::Seconds(5));
+  }
+  EXPECT_EQ(harness.Get(job).generation(), 1);
+  EXPECT_EQ(harness.State(job), Job::STATE_STARTING);
 }
 
 TEST(JobEngineTest, ASuspectHostIsAvoidedWhereItCan) {
@@ -238,7 +316,7 @@ TEST(JobEngineTest, SlotsOfADyingGenerationAreNotUsedAgain) {
   const std::string job = harness.Submit("run", 2, 1);
   const std::string next = harness.Submit("next", 1, 1);
   b->obeys_stops = false;
-  harness.Exit(a, *a->Find(job), kRankRetry);
+  harness.Exit(a, *a->Find(job), 128 + 6);
   // Rank 1 does not die: no new generation, and its slots are kept for it from the queue.
   harness.Advance(absl::Seconds(7));
   EXPECT_EQ(harness.State(job), Job::STATE_RECOVERING);
@@ -293,8 +371,8 @@ std::string BringTo(EngineHarness* harness, FakeAgent* agent, Job::State state) 
       break;
     case Job::STATE_RECOVERING: {
       const FakeRank rank = *agent->Find(job, 0);
-      harness->Exit(agent, rank, kRankRetry);
-      harness->Exit(agent, *agent->Find(job, 0), kRankRetry);
+      harness->Exit(agent, rank, 1);
+      harness->Exit(agent, *agent->Find(job, 0), 1);
       break;
     }
     case Job::STATE_SUSPENDED:
@@ -483,6 +561,26 @@ TEST(JobEngineTest, ReportsAreAcknowledgedWhenTheyAreStored) {
   ASSERT_FALSE(agent->received.empty());
   EXPECT_EQ(agent->received.back().acked_sequence(), agent->sequence);
   EXPECT_EQ(harness.store->CountSteps(harness.jobs->Find(job)->id, 1, 0).value(), 1);
+}
+
+TEST(JobEngineTest, OnlyReportsAreAcknowledged) {
+  EngineHarness harness;
+  FakeAgent* agent = harness.AddAgent("a", 2);
+  const std::string job = harness.Submit("run", 2, 1);
+  ASSERT_EQ(harness.State(job), Job::STATE_RUNNING);
+  // Addresses and readiness may overtake reports that go again.
+  for (const auto& message : agent->received) {
+    EXPECT_EQ(message.acked_sequence(), 0) << message.ShortDebugString();
+  }
+  harness.Report(agent, *agent->Find(job, 0), 1, 3);
+  const int64_t reported = agent->sequence;
+  EXPECT_EQ(agent->received.back().acked_sequence(), reported);
+  lasp::v1::ConnectRequest draining;
+  draining.mutable_draining();
+  agent->obeys_stops = false;
+  harness.Deliver(agent, draining);
+  harness.Pump();
+  EXPECT_EQ(agent->received.back().acked_sequence(), reported);
 }
 
 TEST(JobEngineTest, ARestartedCoordinatorAdoptsRunningRanks) {

@@ -33,6 +33,23 @@ TEST(LeaseTableTest, LeasesRunOutUnlessRenewed) {
   EXPECT_THAT(leases.Expired(), IsEmpty());
 }
 
+TEST(LeaseTableTest, ALeaseRenewedInTimeIsNotRevokedAsExpired) {
+  testing::FakeClock clock;
+  LeaseTable leases(&clock, absl::Seconds(9));
+  leases.Grant("a");
+  clock.Advance(absl::Seconds(10));
+  EXPECT_THAT(leases.Expired(), ElementsAre("a"));
+  const auto again = leases.Grant("a");
+  EXPECT_FALSE(leases.RevokeExpired("a"));
+  clock.Advance(absl::Seconds(8));
+  again->Renew(clock);
+  clock.Advance(absl::Seconds(8));
+  EXPECT_THAT(leases.Expired(), IsEmpty()) << "the lease that the agent holds is not the table's";
+  clock.Advance(absl::Seconds(2));
+  EXPECT_TRUE(leases.RevokeExpired("a"));
+  EXPECT_FALSE(leases.RevokeExpired("a"));
+}
+
 TEST(RequestLedgerTest, FingerprintsAreOfTheContent) {
   lasp::v1::CreateTrainingJobRequest a;
   lasp::v1::CreateTrainingJobRequest b;
