@@ -29,6 +29,9 @@ struct CoreOptions {
   absl::Duration presence_deadline = absl::Seconds(60);
   // From there until every rank is ready: mesh, data and parameters.
   absl::Duration readiness_deadline = absl::Seconds(120);
+  // A rank that only says that a peer has failed it is believed after this long; until then the
+  // peer itself may tell the cause.
+  absl::Duration cause_grace = absl::Milliseconds(500);
   // From the first rank that is done until the last one.
   absl::Duration finish_deadline = absl::Seconds(60);
   // What a drained rank is given to end its step before it is killed.

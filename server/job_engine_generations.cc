@@ -253,8 +253,13 @@ void JobEngine::RankGone(JobRecord* job, int rank, int exit_code,
       } else if ((exit_code == kRankDrained || exit_code == kRankRetry) && worker != nullptr &&
                  worker->draining()) {
         DrainGeneration(job, worker_id);
+      } else if (exit_code == kRankRetry && !run.AllGone()) {
+        if (!run.symptom.has_value()) {
+          run.symptom = failure;
+          run.symptom_deadline = parts_.clock->Monotonic() + options_.cause_grace;
+        }
       } else {
-        FailGeneration(job, failure);
+        FailGeneration(job, exit_code == kRankRetry ? run.symptom.value_or(failure) : failure);
       }
       break;
     }
@@ -273,6 +278,13 @@ void JobEngine::RankGone(JobRecord* job, int rank, int exit_code,
       break;
     default:
       break;
+  }
+  if (job->run != nullptr && job->run->AllGone()) {
+    if (job->state() == Job::STATE_RUNNING && run.symptom.has_value()) {
+      // A copy: failing may end the run.
+      const GenerationFailure symptom = *run.symptom;
+      FailGeneration(job, symptom);
+    }
   }
   if (job->run != nullptr && job->run->AllGone()) {
     OnAllRanksGone(job);
@@ -321,6 +333,11 @@ void JobEngine::SweepRun(JobRecord* job, absl::Duration now) {
                 .status = {},
                 .actor = "coordinator"});
     }
+  }
+  if (job->run != nullptr && job->run->symptom_deadline <= now && !job->run->stopping()) {
+    // A copy: failing may end the run.
+    const GenerationFailure symptom = *job->run->symptom;
+    FailGeneration(job, symptom);
   }
   if (job->run == nullptr || job->run->deadline > now) {
     return;

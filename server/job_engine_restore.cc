@@ -1,8 +1,10 @@
 // A start on a store that an earlier run has left: jobs, and ranks that may still train.
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "proto/rpc/log.h"
+#include "proto/rpc/rank_exit_code.h"
 #include "proto/rpc/status_macros.h"
 #include "server/job_engine.h"
 #include "server/proto_time.h"
@@ -103,6 +105,16 @@ void JobEngine::RestoreRun(const StoredJob& stored, JobRecord* job) {
       RankRecord& rank = run->ranks[static_cast<size_t>(exit.rank)];
       rank.phase = Phase::kExited;
       rank.exit_code = exit.exit_code;
+      if (exit.exit_code != kRankDone && !run->symptom.has_value()) {
+        // The earlier run was about to decide on it.
+        run->symptom = GenerationFailure{
+            .reason = reason::kRankFailed,
+            .message = absl::StrCat("rank ", exit.rank, " on workers/", rank.worker_id,
+                                    " exited with ", exit.exit_code),
+            .status = {},
+            .actor = "coordinator"};
+        run->symptom_deadline = restored_until_;
+      }
     }
   }
   const bool was_stopped =

@@ -52,6 +52,7 @@ void JobEngine::Postpone(absl::Duration delay) {
       continue;
     }
     job->run->deadline += delay;
+    job->run->symptom_deadline += delay;
     for (RankRecord& rank : job->run->ranks) {
       rank.missing_deadline += delay;
     }
@@ -98,9 +99,13 @@ void JobEngine::PublishProgress(absl::Duration now) {
 
 bool JobEngine::RetireFinished() {
   const int64_t limit = absl::ToUnixMicros(parts_.clock->Now() - options_.retain_finished);
-  for (int i = 0; i < kMaxRetired && !finished_.empty() && finished_.begin()->first <= limit; ++i) {
+  const auto due = [this, limit] {
+    return !finished_.empty() && finished_.begin()->first <= limit;
+  };
+  for (int i = 0; i < kMaxRetired && due(); ++i) {
     RemoveJob(jobs_by_uid_.at(finished_.begin()->second).get());
   }
+  return due();
 }
 
 void JobEngine::CompactDeletions() {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -29,6 +30,16 @@ struct RankRecord {
   absl::Duration missing_deadline = absl::InfiniteDuration();
 };
 
+// Why a generation ended.
+struct GenerationFailure {
+  std::string reason;
+  std::string message;
+  // What the rank itself said; code 0 where it said nothing.
+  google::rpc::Status status;
+  // `agent/{worker}` or `coordinator`.
+  std::string actor;
+};
+
 // The ranks of one generation, from the decision to start them until the last one is gone.
 struct GenerationRun {
   int64_t generation = 0;
@@ -42,6 +53,10 @@ struct GenerationRun {
   absl::Duration last_stop = -absl::InfiniteDuration();
   // Whether the ranks know each other's addresses.
   bool peers_sent = false;
+  // What a rank said of a failure that another one must have caused, and until when that one may
+  // tell.
+  std::optional<GenerationFailure> symptom;
+  absl::Duration symptom_deadline = absl::InfiniteDuration();
   // When the present phase (presence, readiness, the end) must be over.
   absl::Duration deadline = absl::InfiniteDuration();
 
@@ -58,16 +73,6 @@ struct GenerationRun {
   bool AllGone() const {
     return CountAtLeast(RankRecord::Phase::kExited) == static_cast<int>(ranks.size());
   }
-};
-
-// Why a generation ended.
-struct GenerationFailure {
-  std::string reason;
-  std::string message;
-  // What the rank itself said; code 0 where it said nothing.
-  google::rpc::Status status;
-  // `agent/{worker}` or `coordinator`.
-  std::string actor;
 };
 
 // Small: there may be tens of thousands of queued jobs.
