@@ -84,6 +84,7 @@ absl::Status UnknownWord(const std::string& command, const std::string& word) {
         command, absl::StrCat("unknown command '", word, "'", Suggestion(word, CommandNames())));
   }
   std::vector<std::string> names;
+  names.reserve(GlobalFlags().size());
   for (const FlagSpec& flag : GlobalFlags()) {
     names.push_back(flag.name);
   }

@@ -367,6 +367,7 @@ const CommandSpec* FindCommand(const std::string& name) {
 
 std::vector<std::string> CommandNames() {
   std::vector<std::string> names;
+  names.reserve(Commands().size());
   for (const CommandSpec& command : Commands()) {
     names.push_back(command.name);
   }

@@ -31,7 +31,7 @@ std::vector<std::string> FlagNames(const std::vector<FlagSpec>& flags) {
 std::vector<std::string> WordChoices(const CommandSpec& command) {
   if (command.name == "help") {
     std::vector<std::string> topics = CommandNames();
-    topics.push_back("exit-codes");
+    topics.emplace_back("exit-codes");
     return topics;
   }
   return command.word_choices;

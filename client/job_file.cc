@@ -66,16 +66,9 @@ absl::Status SettingError(absl::string_view path, absl::string_view why) {
   return absl::InvalidArgumentError(absl::StrCat("--set ", path, ": ", why));
 }
 
-std::vector<std::string> FieldNames(const Message& message) {
-  std::vector<std::string> names;
-  for (int i = 0; i < message.GetDescriptor()->field_count(); ++i) {
-    names.push_back(message.GetDescriptor()->field(i)->name());
-  }
-  return names;
-}
-
 absl::Status ViolationsToSettingError(const std::vector<FieldViolation>& violations) {
   std::vector<std::string> texts;
+  texts.reserve(violations.size());
   for (const FieldViolation& violation : violations) {
     texts.push_back(absl::StrCat("--set ", violation.field, ": ", violation.description));
   }
@@ -113,13 +106,14 @@ absl::StatusOr<std::string> ReadJobText(const std::string& path) {
   std::string text;
   char buffer[16384];
   size_t count = 0;
-  while ((count = std::fread(buffer, 1, sizeof(buffer), file)) > 0) {
+  do {
+    count = std::fread(buffer, 1, sizeof(buffer), file);
     text.append(buffer, count);
     if (text.size() > kMaxFileBytes) {
       return absl::InvalidArgumentError(
           absl::StrCat(path, ": larger than 1 MiB, which no job file is"));
     }
-  }
+  } while (count == sizeof(buffer));
   if (std::ferror(file) != 0) {
     return absl::ErrnoToStatus(errno, path);
   }
@@ -185,7 +179,7 @@ absl::Status ApplySetting(absl::string_view setting, TrainingJob* job) {
     if (field == nullptr) {
       return SettingError(
           path, absl::StrCat("'", names[i], "' is no field of ", message->GetDescriptor()->name(),
-                             Suggestion(names[i], FieldNames(*message))));
+                             Suggestion(names[i], FieldNames(*message->GetDescriptor()))));
     }
     if (i + 1 == names.size()) {
       ReadField(node, path, *field, message, &violations);

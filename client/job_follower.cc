@@ -98,12 +98,15 @@ class Follower {
     last_heard_ = absl::Now();
     lasp::v1::GetTrainingJobRequest request;
     request.set_name(job_.name());
-    LASP_ASSIGN_OR_RETURN(
-        const TrainingJob job,
+    const auto job =
         connection_.Call(&connection_.jobs(), &lasp::v1::TrainingJobService::Stub::GetTrainingJob,
-                         request, kReadDeadline));
+                         request, kReadDeadline);
+    if (absl::IsDeadlineExceeded(job.status())) {
+      return absl::OkStatus();  // busy: the stream still stands
+    }
+    LASP_RETURN_IF_ERROR(job.status());
     retry_.Heard();
-    Update(job);
+    Update(*job);
     return absl::OkStatus();
   }
 

@@ -132,11 +132,11 @@ Table JobTable(const std::vector<TrainingJob>& jobs, const JobColumns& wanted, a
     }
     if (wanted.wide) {
       const bool running = progress.has_remaining_duration() && !IsFinal(job.state());
-      row.push_back(Ranks(job));
-      row.push_back(absl::StrCat(job.restart_count()));
-      row.push_back(running ? FormatAge(FromProto(progress.remaining_duration())) : "-");
-      row.push_back(job.display_name().empty() ? "-" : job.display_name());
-      row.push_back(job.reason().empty() ? "-" : job.reason());
+      row.emplace_back(Ranks(job));
+      row.emplace_back(absl::StrCat(job.restart_count()));
+      row.emplace_back(running ? FormatAge(FromProto(progress.remaining_duration())) : "-");
+      row.emplace_back(job.display_name().empty() ? "-" : job.display_name());
+      row.emplace_back(job.reason().empty() ? "-" : job.reason());
     }
     table.AddRow(std::move(row));
   }

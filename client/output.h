@@ -25,6 +25,7 @@ std::string MessageArray(const std::vector<const google::protobuf::Message*>& me
 template <typename Message>
 std::string MessageArray(const std::vector<Message>& messages, OutputFormat format) {
   std::vector<const google::protobuf::Message*> pointers;
+  pointers.reserve(messages.size());
   for (const Message& message : messages) {
     pointers.push_back(&message);
   }

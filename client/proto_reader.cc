@@ -32,14 +32,6 @@ void Violate(const std::string& path, int line, absl::string_view what,
       {path, line > 0 ? absl::StrCat(what, " (line ", line, ")") : std::string(what)});
 }
 
-std::vector<std::string> FieldNames(const google::protobuf::Descriptor& type) {
-  std::vector<std::string> names;
-  for (int i = 0; i < type.field_count(); ++i) {
-    names.push_back(type.field(i)->name());
-  }
-  return names;
-}
-
 // Where a scalar goes: the field itself, or one more element of it.
 struct Target {
   Message* message;
@@ -252,6 +244,15 @@ void ReadMap(const YamlNode& node, const std::string& path, const FieldDescripto
 }
 
 }  // namespace
+
+std::vector<std::string> FieldNames(const google::protobuf::Descriptor& type) {
+  std::vector<std::string> names;
+  names.reserve(static_cast<size_t>(type.field_count()));
+  for (int i = 0; i < type.field_count(); ++i) {
+    names.push_back(type.field(i)->name());
+  }
+  return names;
+}
 
 std::string JoinPath(absl::string_view parent, absl::string_view name) {
   return parent.empty() ? std::string(name) : absl::StrCat(parent, ".", name);

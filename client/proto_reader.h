@@ -26,6 +26,9 @@ void ReadField(const YamlNode& node, const std::string& path,
                const google::protobuf::FieldDescriptor& field, google::protobuf::Message* message,
                std::vector<FieldViolation>* violations);
 
+// The fields of a message, in the order of their declaration.
+std::vector<std::string> FieldNames(const google::protobuf::Descriptor& type);
+
 // `parent.name`, or `name` where parent is empty.
 std::string JoinPath(absl::string_view parent, absl::string_view name);
 

@@ -21,6 +21,7 @@ constexpr absl::Duration kTerminalLimit = absl::Seconds(60);
 // Arguments or environment as exec wants them; the strings must outlive it.
 std::vector<char*> Pointers(std::vector<std::string>* strings) {
   std::vector<char*> pointers;
+  pointers.reserve(strings->size() + 1);
   for (std::string& text : *strings) {
     pointers.push_back(text.data());
   }
@@ -30,9 +31,9 @@ std::vector<char*> Pointers(std::vector<std::string>* strings) {
 
 struct Command {
   Command(const std::vector<std::string>& arguments, const Environment& environment) {
-    words.push_back(LASP_BINARY);
+    words.emplace_back(LASP_BINARY);
     words.insert(words.end(), arguments.begin(), arguments.end());
-    variables.push_back("PATH=/usr/bin:/bin");
+    variables.emplace_back("PATH=/usr/bin:/bin");
     for (const auto& [name, value] : environment) {
       variables.push_back(name + "=" + value);
     }
