@@ -25,11 +25,11 @@ void ReportBuffer::BeginSession() {
 }
 
 void ReportBuffer::Acknowledge(int64_t sequence) {
-  while (!entries_.empty() && entries_.front().sequence != 0 &&
-         entries_.front().sequence <= sequence) {
+  // What waits to go again has an old number, lower than that of anything said on this stream.
+  while (sent_ > 0 && entries_.front().sequence <= sequence) {
     step_count_ -= std::holds_alternative<Step>(entries_.front().report) ? 1 : 0;
     entries_.pop_front();
-    sent_ -= sent_ > 0 ? 1 : 0;
+    --sent_;
   }
   while (!unacknowledged_.empty() && unacknowledged_.front() <= sequence) {
     unacknowledged_.pop_front();

@@ -35,7 +35,7 @@ class ReportBuffer {
 
   // A new stream: what is not acknowledged goes again, under its old numbers.
   void BeginSession();
-  // All reports up to `sequence` are stored.
+  // All reports that went on this stream up to `sequence` are stored.
   void Acknowledge(int64_t sequence);
 
   // The next message due at `now` (monotonic). `next_sequence` is read and raised where the message

@@ -102,8 +102,8 @@ TEST_F(ReportBufferTest, SendsAgainUnderTheSameNumbersUntilAcknowledged) {
   }
   const auto first = SendAll(false);
   ASSERT_EQ(first.size(), 3U);
-  buffer_.BeginSession();
   buffer_.Acknowledge(first[0].sequence());
+  buffer_.BeginSession();
   buffer_.AddStep(fence_, Step(251));
   const auto again = SendAll(true);
   ASSERT_EQ(again.size(), 3U);
@@ -112,6 +112,24 @@ TEST_F(ReportBufferTest, SendsAgainUnderTheSameNumbersUntilAcknowledged) {
   EXPECT_EQ(Steps({again[2]}), std::vector<int64_t>({251}));
   EXPECT_TRUE(buffer_.empty());
   EXPECT_EQ(buffer_.step_count(), 0U);
+}
+
+TEST_F(ReportBufferTest, AnAcknowledgementCoversOnlyWhatWentOnThisStream) {
+  buffer_.AddStep(fence_, Step(1));
+  const auto steps = buffer_.Next(now_, &next_sequence_);
+  buffer_.AddExit({});
+  const auto exited = buffer_.Next(now_, &next_sequence_);
+  buffer_.BeginSession();
+  // Of something said since, which has a higher number.
+  const int64_t later = next_sequence_++;
+  buffer_.Acknowledge(later);
+  EXPECT_EQ(buffer_.step_count(), 1U);
+  EXPECT_EQ(buffer_.Next(now_, &next_sequence_)->sequence(), steps->sequence());
+  buffer_.Acknowledge(steps->sequence());
+  EXPECT_FALSE(buffer_.empty());
+  EXPECT_TRUE(buffer_.Next(now_, &next_sequence_)->has_rank_exited());
+  buffer_.Acknowledge(exited->sequence());
+  EXPECT_TRUE(buffer_.empty());
 }
 
 TEST_F(ReportBufferTest, BoundsWhatIsUnderWay) {
@@ -230,6 +248,28 @@ TEST_F(OutboxTest, NumbersRiseOverStreams) {
   EXPECT_EQ(Next()->sequence(), first);
   outbox_.Acknowledge(first);
   EXPECT_TRUE(outbox_.AllAcknowledged());
+}
+
+// The address of another job's rank is said, and answered, before the exit has gone again.
+TEST_F(OutboxTest, AnAnswerToWhatCameFirstTakesNoReportAway) {
+  Begin();
+  outbox_.Welcome(absl::Seconds(3));
+  outbox_.AddExit({});
+  const int64_t first = Next()->sequence();
+  outbox_.EndSession();
+  Begin();
+  outbox_.Welcome(absl::Seconds(3));
+  ConnectRequest control;
+  control.mutable_rank_address();
+  outbox_.AddControl(control);
+  const auto address = Next();
+  ASSERT_TRUE(address->has_rank_address());
+  outbox_.Acknowledge(address->sequence());
+  EXPECT_FALSE(outbox_.AllAcknowledged());
+  const auto again = Next();
+  ASSERT_TRUE(again.has_value());
+  EXPECT_TRUE(again->has_rank_exited());
+  EXPECT_EQ(again->sequence(), first);
 }
 
 TEST(OutboxWaitTest, WakesForWhatComes) {
