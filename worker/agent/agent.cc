@@ -177,13 +177,6 @@ void Agent::Drain() {
 
 bool Agent::AllReported() const { return outbox_.AllAcknowledged() && logs_->shipper().AllSent(); }
 
-std::shared_ptr<const lasp::v1::Fence> Agent::SharedFence(const lasp::v1::Fence& fence) {
-  if (last_fence_ == nullptr || !SameFence(*last_fence_, fence)) {
-    last_fence_ = std::make_shared<const lasp::v1::Fence>(fence);
-  }
-  return last_fence_;
-}
-
 void Agent::OnStarted(const lasp::v1::RankStatus& status) {
   rank_metrics_->Started(status.fence(), status.slot());
   agent_metrics_->RankStarted();
@@ -200,7 +193,7 @@ void Agent::OnReady(const lasp::v1::RankReady& ready) {
 void Agent::OnStep(const lasp::v1::Fence& fence, const lasp::internal::v1::RankStep& step) {
   rank_metrics_->Stepped(fence, step);
   if (step.has_metrics()) {
-    outbox_.AddStep(SharedFence(fence), step.metrics());
+    outbox_.AddStep(fence, step.metrics());
   }
 }
 

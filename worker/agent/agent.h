@@ -69,7 +69,6 @@ class Agent : public RankObserver {
  private:
   void HandleWelcome(const lasp::v1::Welcome& welcome);
   void HandleAssignment(const lasp::v1::Assignment& assignment);
-  std::shared_ptr<const lasp::v1::Fence> SharedFence(const lasp::v1::Fence& fence);
 
   const AgentOptions options_;
   const std::string incarnation_;
@@ -79,8 +78,6 @@ class Agent : public RankObserver {
   Outbox outbox_;
   mutable Mutex mutex_;
   bool draining_ GUARDED_BY(mutex_) = false;
-  // The fence of the latest step, shared by the steps in the buffer. The supervisor's thread only.
-  std::shared_ptr<const lasp::v1::Fence> last_fence_;
   // Last, so that it is gone before what it tells of.
   std::unique_ptr<Supervisor> supervisor_;
 };

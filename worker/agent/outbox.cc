@@ -56,9 +56,9 @@ void Outbox::AddControl(lasp::v1::ConnectRequest message) {
   }
 }
 
-void Outbox::AddStep(std::shared_ptr<const lasp::v1::Fence> fence, lasp::v1::StepMetrics step) {
+void Outbox::AddStep(const lasp::v1::Fence& fence, lasp::v1::StepMetrics step) {
   MutexLock lock(&mutex_);
-  reports_.AddStep(std::move(fence), std::move(step));
+  reports_.AddStep(fence, std::move(step));
   NoteChange();
 }
 

@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
-#include <memory>
 #include <optional>
 
 #include "absl/time/time.h"
@@ -33,7 +32,7 @@ class Outbox {
 
   // Said once, on this stream; dropped where none is welcomed.
   void AddControl(lasp::v1::ConnectRequest message);
-  void AddStep(std::shared_ptr<const lasp::v1::Fence> fence, lasp::v1::StepMetrics step);
+  void AddStep(const lasp::v1::Fence& fence, lasp::v1::StepMetrics step);
   void AddExit(lasp::v1::RankExited exited);
   void Acknowledge(int64_t sequence);
 

@@ -5,10 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
-#include <memory>
 #include <optional>
-#include <variant>
-#include <vector>
 
 #include "absl/time/time.h"
 #include "lasp/v1/worker_service.pb.h"
@@ -25,12 +22,14 @@ struct ReportLimits {
   absl::Duration interval = absl::Seconds(1);
 };
 
-// Messages go out in the order in which their content came. Not thread-safe.
+// Steps are gathered into one message a rank from one sending to the next; a rank's messages go in
+// the order in which their content came. Not thread-safe.
 class ReportBuffer {
  public:
   explicit ReportBuffer(const ReportLimits& limits = {}) : limits_(limits) {}
 
-  void AddStep(std::shared_ptr<const lasp::v1::Fence> fence, lasp::v1::StepMetrics step);
+  void AddStep(const lasp::v1::Fence& fence, lasp::v1::StepMetrics step);
+  // It goes at once, and what came before it.
   void AddExit(lasp::v1::RankExited exited);
 
   // A new stream: what is not acknowledged goes again, under its old numbers.
@@ -44,36 +43,26 @@ class ReportBuffer {
   // When Next may have one; InfiniteDuration where only something new or an acknowledgement helps.
   absl::Duration NextDue() const;
 
-  bool empty() const { return entries_.empty(); }
+  bool empty() const { return messages_.empty(); }
 
   size_t step_count() const { return step_count_; }
 
   int64_t thinned_steps() const { return thinned_steps_; }
 
  private:
-  struct Step {
-    std::shared_ptr<const lasp::v1::Fence> fence;
-    lasp::v1::StepMetrics metrics;
-  };
-
-  struct Entry {
-    std::variant<Step, lasp::v1::RankExited> report;
-    // Of the message that carried it; 0 before the first time.
-    int64_t sequence = 0;
-  };
-
-  // One past the last entry of the message that begins with entry `begin`.
-  size_t MessageEnd(size_t begin) const;
-  bool IsDue(size_t begin, size_t end, absl::Duration now) const;
-  lasp::v1::ConnectRequest Compose(size_t begin, size_t end) const;
+  // Into the message of the rank that is still open, or a new one.
+  void Append(const lasp::v1::Fence& fence, lasp::v1::StepMetrics step);
+  bool IsFull(const lasp::v1::ConnectRequest& message) const;
   void Thin();
 
   const ReportLimits limits_;
-  std::deque<Entry> entries_;
+  // Step reports and exits; their sequence is 0 before the first time.
+  std::deque<lasp::v1::ConnectRequest> messages_;
   size_t step_count_ = 0;
   int64_t thinned_steps_ = 0;
-  // Entries before it are on their way on this stream, in so many messages.
+  // So many at the front are on their way on this stream, and so many need not wait.
   size_t sent_ = 0;
+  size_t due_ = 0;
   std::deque<int64_t> unacknowledged_;
   absl::Duration last_message_at_ = -absl::InfiniteDuration();
 };

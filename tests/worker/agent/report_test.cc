@@ -13,9 +13,9 @@ namespace {
 using lasp::v1::ConnectRequest;
 using testing::ManualClock;
 
-std::shared_ptr<const lasp::v1::Fence> NewFence(const std::string& job) {
-  auto fence = std::make_shared<lasp::v1::Fence>();
-  fence->set_training_job(job);
+lasp::v1::Fence NewFence(const std::string& job) {
+  lasp::v1::Fence fence;
+  fence.set_training_job(job);
   return fence;
 }
 
@@ -58,7 +58,7 @@ class ReportBufferTest : public ::testing::Test {
                                     .max_steps_a_message = 100,
                                     .max_unacknowledged_messages = 4,
                                     .interval = absl::Seconds(1)}};
-  std::shared_ptr<const lasp::v1::Fence> fence_ = NewFence("a");
+  const lasp::v1::Fence fence_ = NewFence("a");
   absl::Duration now_ = absl::Hours(1);
   int64_t next_sequence_ = 1;
 };
@@ -85,15 +85,49 @@ TEST_F(ReportBufferTest, ExitComesAfterItsStepsAndAtOnce) {
   EXPECT_TRUE(buffer_.Next(now_, &next_sequence_)->has_rank_exited());
 }
 
-TEST_F(ReportBufferTest, OneMessageCarriesOneRank) {
+TEST_F(ReportBufferTest, OneMessageCarriesOneRankAndAllItsSteps) {
   const auto other = NewFence("b");
+  for (int i = 1; i <= 50; ++i) {
+    buffer_.AddStep(fence_, Step(i));
+    buffer_.AddStep(other, Step(100 + i));
+  }
+  // Ranks that step by turns are due together, a second after the last time.
+  std::vector<ConnectRequest> messages = {*buffer_.Next(now_, &next_sequence_),
+                                          *buffer_.Next(now_, &next_sequence_)};
+  EXPECT_FALSE(buffer_.Next(now_, &next_sequence_).has_value());
+  EXPECT_EQ(messages[0].step_reports().fence().training_job(), "a");
+  EXPECT_EQ(messages[0].step_reports().steps_size(), 50);
+  EXPECT_EQ(messages[1].step_reports().fence().training_job(), "b");
+  EXPECT_EQ(messages[1].step_reports().steps_size(), 50);
+  const std::vector<int64_t> steps = Steps(messages);
+  EXPECT_TRUE(std::is_sorted(steps.begin(), steps.end()));
+  buffer_.AddStep(other, Step(151));
+  buffer_.AddStep(fence_, Step(51));
+  EXPECT_FALSE(buffer_.Next(now_ + absl::Milliseconds(999), &next_sequence_).has_value());
+  EXPECT_EQ(Steps(SendAll(true)), std::vector<int64_t>({151, 51}));
+}
+
+TEST_F(ReportBufferTest, AFullMessageDoesNotWait) {
   buffer_.AddStep(fence_, Step(1));
-  buffer_.AddStep(other, Step(7));
-  buffer_.AddStep(fence_, Step(2));
+  ASSERT_TRUE(buffer_.Next(now_, &next_sequence_).has_value());
+  for (int i = 2; i <= 102; ++i) {
+    buffer_.AddStep(fence_, Step(i));
+  }
+  EXPECT_EQ(buffer_.Next(now_, &next_sequence_)->step_reports().steps_size(), 100);
+  EXPECT_FALSE(buffer_.Next(now_, &next_sequence_).has_value());
+}
+
+TEST_F(ReportBufferTest, AnExitIsNotOvertakenByTheNextGeneration) {
+  auto next = fence_;
+  next.set_generation(1);
+  buffer_.AddStep(fence_, Step(1));
+  buffer_.AddExit({});
+  buffer_.AddStep(next, Step(2));
   const auto messages = SendAll(true);
   ASSERT_EQ(messages.size(), 3U);
-  EXPECT_EQ(messages[1].step_reports().fence().training_job(), "b");
-  EXPECT_EQ(Steps(messages), std::vector<int64_t>({1, 7, 2}));
+  EXPECT_EQ(messages[0].step_reports().steps(0).step(), 1);
+  EXPECT_TRUE(messages[1].has_rank_exited());
+  EXPECT_EQ(messages[2].step_reports().steps(0).step(), 2);
 }
 
 TEST_F(ReportBufferTest, SendsAgainUnderTheSameNumbersUntilAcknowledged) {
