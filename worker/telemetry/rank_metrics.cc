@@ -38,7 +38,12 @@ RankMetrics::RankMetrics(std::string worker_id, const Clock* clock, absl::Durati
     : worker_id_(std::move(worker_id)), clock_(clock), retention_(retention) {}
 
 RankMetrics::Key RankMetrics::KeyOf(const lasp::v1::Fence& fence) {
-  return {fence.training_job(), fence.generation(), fence.rank()};
+  return {fence.uid(), fence.generation(), fence.rank()};
+}
+
+void RankMetrics::RemoveOld() const {
+  const absl::Duration now = clock_->Monotonic();
+  std::erase_if(series_, [now](const auto& entry) { return entry.second->remove_at <= now; });
 }
 
 void RankMetrics::Started(const lasp::v1::Fence& fence, int slot) {
@@ -48,6 +53,10 @@ void RankMetrics::Started(const lasp::v1::Fence& fence, int slot) {
                     {"training_job", fence.training_job()}};
   series->slot = slot;
   MutexLock lock(&mutex_);
+  RemoveOld();
+  for (const auto& [key, older] : series_) {
+    older->replaced |= older->labels == series->labels;
+  }
   series_[KeyOf(fence)] = std::move(series);
 }
 
@@ -139,14 +148,12 @@ std::vector<MetricFamily> RankMetrics::Collect() const {
       NewFamily("lasp_worker_tokens_per_second",
                 "Tokens a second of the last step, over all ranks of the job", MetricType::Gauge);
   MutexLock lock(&mutex_);
-  const absl::Duration now = clock_->Monotonic();
-  for (auto entry = series_.begin(); entry != series_.end();) {
-    const Series& series = *entry->second;
-    if (series.remove_at <= now) {
-      entry = series_.erase(entry);
+  RemoveOld();
+  for (const auto& [key, entry] : series_) {
+    const Series& series = *entry;
+    if (series.replaced) {
       continue;
     }
-    ++entry;
     const MetricLabels& labels = series.labels;
     MetricLabels info_labels = labels;
     info_labels.emplace_back("slot", absl::StrCat(series.slot));

@@ -21,7 +21,8 @@
 namespace lasp::worker {
 
 // Series carry training_job (the resource name), generation and rank; those of an ended rank stay
-// for `retention`, long enough for a last scrape, then go, so that their number stays bounded.
+// for `retention`, long enough for a last scrape, then go, scraped or not, so that their number
+// stays bounded.
 // Thread-safe.
 class RankMetrics : public prometheus::Collectable {
  public:
@@ -38,6 +39,8 @@ class RankMetrics : public prometheus::Collectable {
   std::vector<prometheus::MetricFamily> Collect() const override;
 
  private:
+  friend class RankMetricsTestPeer;
+
   struct Series {
     Series();
     MetricLabels labels;
@@ -51,11 +54,15 @@ class RankMetrics : public prometheus::Collectable {
     BucketCounter step_seconds;
     std::map<std::string, BucketCounter> phase_seconds;
     absl::Duration remove_at = absl::InfiniteDuration();
+    // A later job of the same name has the same labels, and shows its series instead.
+    bool replaced = false;
   };
 
+  // The job's uid, generation and rank.
   using Key = std::tuple<std::string, int64_t, int32_t>;
 
   static Key KeyOf(const lasp::v1::Fence& fence);
+  void RemoveOld() const REQUIRES_LOCK(mutex_);
 
   const std::string worker_id_;
   const Clock* const clock_;

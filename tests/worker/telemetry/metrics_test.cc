@@ -18,6 +18,15 @@
 #include "worker/telemetry/rank_metrics.h"
 
 namespace lasp::worker {
+
+class RankMetricsTestPeer {
+ public:
+  static size_t Kept(const RankMetrics& metrics) {
+    MutexLock lock(&metrics.mutex_);
+    return metrics.series_.size();
+  }
+};
+
 namespace {
 
 using ::lasp::testing::StatusIs;
@@ -112,6 +121,34 @@ TEST_F(RankMetricsTest, EndedRanksGoAfterALastScrape) {
   EXPECT_EQ(Page(metrics_), "");
   // Steps of one that is gone are no error.
   metrics_.Stepped(FenceOf(1, 0), StepOf(2, 0.1));
+}
+
+TEST_F(RankMetricsTest, EndedRanksGoWithoutAScrape) {
+  for (int generation = 1; generation <= 100; ++generation) {
+    metrics_.Started(FenceOf(generation, 0), 0);
+    metrics_.Ended(FenceOf(generation, 0));
+    clock_.Advance(absl::Minutes(1));
+    EXPECT_LE(RankMetricsTestPeer::Kept(metrics_), 6U);
+  }
+}
+
+TEST_F(RankMetricsTest, AJobOfTheSameNameIsAnother) {
+  metrics_.Started(FenceOf(1, 0), 0);
+  metrics_.Stepped(FenceOf(1, 0), StepOf(7, 0.1));
+  lasp::v1::Fence later = FenceOf(1, 0);
+  later.set_uid("another");
+  metrics_.Started(later, 1);
+  metrics_.Stepped(later, StepOf(2, 0.1));
+  EXPECT_EQ(metrics_.LiveRanks(), 2);
+  // One series a set of labels.
+  const std::string labels =
+      R"({generation="1",rank="0",training_job="projects/default/trainingJobs/job"})";
+  const std::string page = Page(metrics_);
+  EXPECT_THAT(page, HasSubstr("lasp_worker_current_step" + labels + " 2\n"));
+  EXPECT_THAT(page, Not(HasSubstr("lasp_worker_current_step" + labels + " 7\n")));
+  EXPECT_TRUE(metrics_.Ended(FenceOf(1, 0)));
+  EXPECT_EQ(metrics_.LiveRanks(), 1);
+  EXPECT_TRUE(metrics_.Ended(later));
 }
 
 TEST(AgentMetricsTest, CountsConnectionsAndEnds) {
