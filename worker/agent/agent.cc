@@ -175,7 +175,11 @@ void Agent::Drain() {
   supervisor_->DrainAll(options_.drain_timeout);
 }
 
-bool Agent::AllReported() const { return outbox_.AllAcknowledged() && logs_->shipper().AllSent(); }
+bool Agent::AllReported() const {
+  // In this order: what comes out of a pipe is still to be sent.
+  return logs_->collector().WaitUntilIdle(absl::ZeroDuration()) && logs_->shipper().AllSent() &&
+         outbox_.AllAcknowledged();
+}
 
 void Agent::OnStarted(const lasp::v1::RankStatus& status) {
   rank_metrics_->Started(status.fence(), status.slot());

@@ -2,9 +2,11 @@
 // many threads: the part that ThreadSanitizer looks at.
 #include "worker/agent/supervisor.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <random>
@@ -332,7 +334,7 @@ TEST_F(SupervisorTest, LeavesNoProcessWhenItEnds) {
 }
 
 // A coordinator without a transport: threads that give orders, and one that carries messages.
-class AgentStressTest : public ::testing::Test {
+class AgentTest : public ::testing::Test {
  protected:
   static constexpr int kSlots = 4;
 
@@ -387,7 +389,7 @@ class AgentStressTest : public ::testing::Test {
   std::atomic<bool> stopping_{false};
 };
 
-TEST_F(AgentStressTest, ManyThreadsGiveOrders) {
+TEST_F(AgentTest, ManyThreadsGiveOrders) {
   std::vector<std::thread> threads;
   // One stream after the other.
   threads.emplace_back([this] {
@@ -446,7 +448,25 @@ TEST_F(AgentStressTest, ManyThreadsGiveOrders) {
   EXPECT_TRUE(std::filesystem::is_empty(folder_.Join("ranks")));
 }
 
-// Shows that the run above can fail: with LASP_PLANT_RACE set, ThreadSanitizer must end this test.
+TEST_F(AgentTest, HasNotReportedWhatIsStillInAPipe) {
+  int ends[2];
+  ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+  UniqueFd reader(ends[0]);
+  UniqueFd writer(ends[1]);
+  fcntl(reader.get(), F_SETFL, O_NONBLOCK);
+  EXPECT_TRUE(agent_.AllReported());
+  logs_.Attach(*logs_.Prepare(FenceOf("a", 1, 0)), std::move(reader));
+  EXPECT_FALSE(agent_.AllReported());
+  writer = UniqueFd();
+  const absl::Duration deadline = SystemClock().Monotonic() + absl::Seconds(10);
+  while (!agent_.AllReported() && SystemClock().Monotonic() < deadline) {
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  EXPECT_TRUE(agent_.AllReported());
+}
+
+// Shows that ManyThreadsGiveOrders can fail: with LASP_PLANT_RACE set, ThreadSanitizer must end
+// this test.
 TEST_F(SupervisorTest, PlantedRaceIsFound) {
   const char* const plant = std::getenv("LASP_PLANT_RACE");
   if (plant == nullptr) {
