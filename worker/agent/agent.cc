@@ -32,6 +32,12 @@ ConnectRequest AddressMessage(const lasp::v1::Fence& fence, const std::string& a
   return request;
 }
 
+ConnectRequest DrainingMessage() {
+  ConnectRequest request;
+  request.mutable_draining();
+  return request;
+}
+
 ConnectRequest ReadyMessage(const lasp::v1::Fence& fence) {
   ConnectRequest request;
   *request.mutable_rank_ready()->mutable_fence() = fence;
@@ -123,7 +129,7 @@ void Agent::Handle(const ConnectResponse& response) {
       break;
     case ConnectResponse::kDrain:
       LASP_LOG(kInfo, "the coordinator drains this worker");
-      supervisor_->DrainAll(options_.drain_timeout);
+      Drain();
       break;
     case ConnectResponse::kLogPosition:
       logs_->shipper().SetPosition(response.log_position().fence(),
@@ -140,6 +146,13 @@ void Agent::HandleWelcome(const lasp::v1::Welcome& welcome) {
   // Welcomed first: what a rank says from here on goes out by itself, and twice is no harm.
   outbox_.Welcome(HeartbeatInterval(welcome));
   agent_metrics_->SetConnected(true);
+  {
+    MutexLock lock(&mutex_);
+    // It may have been decided after the greeting was made.
+    if (draining_) {
+      outbox_.AddControl(DrainingMessage());
+    }
+  }
   for (const LiveRank& rank : supervisor_->Ranks()) {
     const RankStatus::Phase phase = rank.status.phase();
     const bool waits = phase == RankStatus::PHASE_STARTING || phase == RankStatus::PHASE_READY;
@@ -156,7 +169,7 @@ void Agent::HandleAssignment(const lasp::v1::Assignment& assignment) {
   {
     MutexLock lock(&mutex_);
     if (draining_) {
-      outbox_.AddExit(DescribeRefusal(assignment.fence(), assignment.slot(), kRankRetry,
+      outbox_.AddExit(DescribeRefusal(assignment.fence(), assignment.slot(), kRankDrained,
                                       absl::UnavailableError("the worker drains")));
       return;
     }
@@ -169,9 +182,7 @@ void Agent::Drain() {
     MutexLock lock(&mutex_);
     draining_ = true;
   }
-  ConnectRequest request;
-  request.mutable_draining();
-  outbox_.AddControl(std::move(request));
+  outbox_.AddControl(DrainingMessage());
   supervisor_->DrainAll(options_.drain_timeout);
 }
 

@@ -448,6 +448,44 @@ TEST_F(AgentTest, ManyThreadsGiveOrders) {
   EXPECT_TRUE(std::filesystem::is_empty(folder_.Join("ranks")));
 }
 
+TEST_F(AgentTest, ADrainIsSaidToEveryCoordinator) {
+  const auto next = [this] { return agent_.NextMessage(absl::ZeroDuration()); };
+  lasp::v1::ConnectResponse welcome;
+  welcome.mutable_welcome()->mutable_heartbeat_interval()->set_seconds(60);
+  agent_.BeginStream();
+  EXPECT_FALSE(next()->hello().draining());
+  // After the greeting and before the answer to it.
+  agent_.Drain();
+  agent_.Handle(welcome);
+  const auto draining = next();
+  ASSERT_TRUE(draining.has_value());
+  EXPECT_TRUE(draining->has_draining());
+  lasp::v1::ConnectResponse assignment;
+  *assignment.mutable_assignment() = Alone("late", 1, 0, 10);
+  agent_.Handle(assignment);
+  const auto refused = next();
+  ASSERT_TRUE(refused.has_value());
+  EXPECT_EQ(refused->rank_exited().exit_code(), kRankDrained);
+  agent_.EndStream();
+  agent_.BeginStream();
+  EXPECT_TRUE(next()->hello().draining());
+  agent_.EndStream();
+}
+
+TEST_F(AgentTest, ACoordinatorCanDrainIt) {
+  lasp::v1::ConnectResponse response;
+  response.mutable_welcome();
+  agent_.BeginStream();
+  EXPECT_TRUE(agent_.NextMessage(absl::ZeroDuration())->has_hello());
+  agent_.Handle(response);
+  response.mutable_drain();
+  agent_.Handle(response);
+  const auto draining = agent_.NextMessage(absl::ZeroDuration());
+  ASSERT_TRUE(draining.has_value());
+  EXPECT_TRUE(draining->has_draining());
+  agent_.EndStream();
+}
+
 TEST_F(AgentTest, HasNotReportedWhatIsStillInAPipe) {
   int ends[2];
   ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
