@@ -96,12 +96,8 @@ void Supervisor::Train(const lasp::v1::Start& start) {
 void Supervisor::Stop(const lasp::v1::Stop& stop) {
   Post([this, stop] {
     const lasp::v1::Fence& fence = stop.fence();
-    const auto waits = std::find_if(waiting_.begin(), waiting_.end(), [&fence](const auto& entry) {
-      return SameFence(entry.second.fence(), fence);
-    });
-    if (waits != waiting_.end()) {
-      const int slot = waits->first;
-      waiting_.erase(waits);
+    if (const int slot = FindWaiting(fence); slot >= 0) {
+      TakeWaiting(slot);
       Tell(DescribeRefusal(
           fence, slot, kRankDrained,
           absl::CancelledError(absl::StrCat("stopped before its start: ", stop.reason()))));
@@ -125,7 +121,7 @@ void Supervisor::Stop(const lasp::v1::Stop& stop) {
 
 void Supervisor::DrainAll(absl::Duration grace) {
   Post([this, grace] {
-    for (const auto& [slot, assignment] : std::exchange(waiting_, {})) {
+    for (const auto& [slot, assignment] : TakeAllWaiting()) {
       Tell(DescribeRefusal(assignment.fence(), slot, kRankDrained,
                            absl::CancelledError("the worker drains")));
     }
@@ -137,7 +133,7 @@ void Supervisor::DrainAll(absl::Duration grace) {
 
 void Supervisor::KillAll(const std::string& reason) {
   Post([this, reason] {
-    for (const auto& [slot, assignment] : std::exchange(waiting_, {})) {
+    for (const auto& [slot, assignment] : TakeAllWaiting()) {
       Tell(DescribeRefusal(assignment.fence(), slot, kRankRetry, absl::CancelledError(reason)));
     }
     for (const auto& [slot, rank] : ranks_) {
@@ -151,6 +147,12 @@ std::vector<LiveRank> Supervisor::Ranks() const {
   std::vector<LiveRank> ranks;
   for (const auto& [slot, view] : views_) {
     ranks.push_back(view);
+  }
+  for (const auto& [slot, assignment] : waiting_) {
+    LiveRank& rank = ranks.emplace_back();
+    *rank.status.mutable_fence() = assignment.fence();
+    rank.status.set_slot(slot);
+    rank.status.set_phase(lasp::v1::RankStatus::PHASE_STARTING);
   }
   return ranks;
 }
@@ -286,6 +288,32 @@ void Supervisor::Watch(int descriptor, int slot, int kind, uint32_t events, bool
   event.events = events;
   event.data.u64 = static_cast<uint64_t>(slot) * kKinds + static_cast<uint64_t>(kind);
   epoll_ctl(epoll_.get(), modify ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, descriptor, &event);
+}
+
+int Supervisor::FindWaiting(const lasp::v1::Fence& fence) const {
+  MutexLock lock(&mutex_);
+  for (const auto& [slot, assignment] : waiting_) {
+    if (SameFence(assignment.fence(), fence)) {
+      return slot;
+    }
+  }
+  return -1;
+}
+
+std::map<int, lasp::v1::Assignment> Supervisor::TakeAllWaiting() {
+  MutexLock lock(&mutex_);
+  return std::exchange(waiting_, {});
+}
+
+std::optional<lasp::v1::Assignment> Supervisor::TakeWaiting(int slot) {
+  MutexLock lock(&mutex_);
+  const auto found = waiting_.find(slot);
+  if (found == waiting_.end()) {
+    return std::nullopt;
+  }
+  lasp::v1::Assignment assignment = std::move(found->second);
+  waiting_.erase(found);
+  return assignment;
 }
 
 void Supervisor::UpdateView(int slot, const std::function<void(LiveRank*)>& change) {

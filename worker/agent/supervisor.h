@@ -71,6 +71,7 @@ class Supervisor {
   void DrainAll(absl::Duration grace);
   void KillAll(const std::string& reason);
 
+  // Those that live, and after them those that wait for a slot.
   std::vector<LiveRank> Ranks() const;
   // Waits until every call made so far has been carried out; false when the time ran out.
   bool WaitUntilSettled(absl::Duration timeout) const;
@@ -115,6 +116,11 @@ class Supervisor {
   const lasp::v1::RankExited* FindEnded(const lasp::v1::Fence& fence) const;
   Rank* Find(const lasp::v1::Fence& fence);
   void Watch(int descriptor, int slot, int kind, uint32_t events, bool modify = false);
+  // The slot that it waits for, -1 where it does not.
+  int FindWaiting(const lasp::v1::Fence& fence) const;
+  // What waits for the slot, or for any, no longer does.
+  std::optional<lasp::v1::Assignment> TakeWaiting(int slot);
+  std::map<int, lasp::v1::Assignment> TakeAllWaiting();
   void UpdateView(int slot, const std::function<void(LiveRank*)>& change);
 
   const SupervisorOptions options_;
@@ -125,15 +131,16 @@ class Supervisor {
   UniqueFd wake_;
   std::atomic<bool> stopping_{false};
 
-  // The thread's own: ranks by slot, assignments that wait for their slot, the latest ends.
+  // The thread's own: ranks by slot, the latest ends.
   std::map<int, std::unique_ptr<Rank>> ranks_;
-  std::map<int, lasp::v1::Assignment> waiting_;
   std::deque<lasp::v1::RankExited> ended_;
 
   mutable Mutex mutex_;
   mutable CondVar changed_;
   std::deque<std::function<void()>> commands_ GUARDED_BY(mutex_);
   std::map<int, LiveRank> views_ GUARDED_BY(mutex_);
+  // Assignments that wait for the end of the rank in their slot. Changed on the thread alone.
+  std::map<int, lasp::v1::Assignment> waiting_ GUARDED_BY(mutex_);
   std::thread thread_;
 };
 

@@ -65,6 +65,7 @@ void Supervisor::DoLaunch(const lasp::v1::Assignment& assignment) {
     }
   }
   if (ranks_.count(slot) != 0) {
+    MutexLock lock(&mutex_);
     waiting_[slot] = assignment;
     return;
   }
@@ -246,11 +247,8 @@ void Supervisor::Reap(int slot) {
     views_.erase(slot);
     changed_.NotifyAll();
   }
-  const auto next = waiting_.find(slot);
-  if (next != waiting_.end()) {
-    const lasp::v1::Assignment assignment = next->second;
-    waiting_.erase(next);
-    DoLaunch(assignment);
+  if (const std::optional<lasp::v1::Assignment> next = TakeWaiting(slot)) {
+    DoLaunch(*next);
   }
 }
 

@@ -101,8 +101,10 @@ class Recorder : public RankObserver {
   }
 
   void OnEnded(const RankExited& exited) override {
+    const std::vector<LiveRank> ranks = supervisor_->Ranks();
     MutexLock lock(&mutex_);
     ended_.push_back(exited);
+    ranks_at_end_ = ranks;
     changed_.NotifyAll();
   }
 
@@ -119,6 +121,12 @@ class Recorder : public RankObserver {
     MutexLock lock(&mutex_);
     Wait([&]() REQUIRES_LOCK(mutex_) { return last_step_ >= step; });
     EXPECT_GE(last_step_, step);
+  }
+
+  // What the supervisor had while it told of the latest end.
+  std::vector<LiveRank> ranks_at_end() {
+    MutexLock lock(&mutex_);
+    return ranks_at_end_;
   }
 
   std::vector<RankStatus> started() {
@@ -140,6 +148,7 @@ class Recorder : public RankObserver {
   CondVar changed_;
   std::vector<RankStatus> started_ GUARDED_BY(mutex_);
   std::vector<RankExited> ended_ GUARDED_BY(mutex_);
+  std::vector<LiveRank> ranks_at_end_ GUARDED_BY(mutex_);
   int64_t last_step_ GUARDED_BY(mutex_) = 0;
 };
 
@@ -263,6 +272,21 @@ TEST_F(SupervisorTest, NewerGenerationTakesTheSlotAndEndsTheOlder) {
     generations.insert(exited.fence().generation());
   }
   EXPECT_EQ(generations, (std::set<int64_t>{1, 2, 4, 5}));
+}
+
+TEST_F(SupervisorTest, NamesWhatWaitsForItsSlot) {
+  supervisor_->Launch(Alone("a", 1, 0, 1'000'000, {"step_ms=1"}));
+  recorder_.WaitForStep(1);
+  supervisor_->Launch(Alone("b", 1, 0, 1'000'000, {"step_ms=1"}));
+  recorder_.WaitForEnds(1);
+  // After the one that is ending in it.
+  const std::vector<LiveRank> ranks = recorder_.ranks_at_end();
+  ASSERT_EQ(ranks.size(), 2U);
+  EXPECT_EQ(ranks[0].status.fence().uid(), "uid-a");
+  EXPECT_EQ(ranks[1].status.fence().uid(), "uid-b");
+  EXPECT_EQ(ranks[1].status.slot(), 0);
+  EXPECT_EQ(ranks[1].status.phase(), RankStatus::PHASE_STARTING);
+  ASSERT_TRUE(supervisor_->WaitUntilSettled(absl::Seconds(5)));
 }
 
 TEST_F(SupervisorTest, OlderGenerationIsRefused) {
