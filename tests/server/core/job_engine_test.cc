@@ -574,13 +574,15 @@ TEST(JobEngineTest, OnlyReportsAreAcknowledged) {
   }
   harness.Report(agent, *agent->Find(job, 0), 1, 3);
   const int64_t reported = agent->sequence;
-  EXPECT_EQ(agent->received.back().acked_sequence(), reported);
+  ASSERT_EQ(agent->received.back().acked_sequence(), reported);
   lasp::v1::ConnectRequest draining;
   draining.mutable_draining();
   agent->obeys_stops = false;
   harness.Deliver(agent, draining);
   harness.Pump();
-  EXPECT_EQ(agent->received.back().acked_sequence(), reported);
+  for (const auto& message : agent->received) {
+    EXPECT_LE(message.acked_sequence(), reported) << message.ShortDebugString();
+  }
 }
 
 TEST(JobEngineTest, ARestartedCoordinatorAdoptsRunningRanks) {
