@@ -215,7 +215,11 @@ void JobEngine::FailForGood(JobRecord* job, const GenerationFailure& failure) {
 
 void JobEngine::DrainGeneration(JobRecord* job, const std::string& worker_id) {
   const bool trains = job->state() == Job::STATE_RUNNING;
-  job->retry_at = parts_.clock->Monotonic();
+  const WorkerRecord* worker = workers_.Find(worker_id);
+  const bool known = worker != nullptr && worker->draining();
+  // A worker that has not said that it drains may be chosen again: not at once, then.
+  job->retry_at =
+      parts_.clock->Monotonic() + (known ? absl::ZeroDuration() : options_.restart_backoff);
   job->last_failure = absl::StrCat("workers/", worker_id, " drains");
   if (Transition(job, JobEvent::kGenerationDrained, reason::kWorkerDrained,
                  absl::StrCat("workers/", worker_id, " drains; the job starts again elsewhere"),
@@ -250,8 +254,8 @@ void JobEngine::RankGone(JobRecord* job, int rank, int exit_code,
         run.deadline = std::min(run.deadline, parts_.clock->Monotonic() + options_.finish_deadline);
       } else if (EndsTheJob(exit_code)) {
         FailForGood(job, failure);
-      } else if ((exit_code == kRankDrained || exit_code == kRankRetry) && worker != nullptr &&
-                 worker->draining()) {
+      } else if (exit_code == kRankDrained ||
+                 (exit_code == kRankRetry && worker != nullptr && worker->draining())) {
         DrainGeneration(job, worker_id);
       } else if (exit_code == kRankRetry && !run.AllGone()) {
         if (!run.symptom.has_value()) {

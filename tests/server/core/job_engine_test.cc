@@ -524,6 +524,26 @@ TEST(JobEngineTest, AnAgentThatDrainsItselfMovesItsJobs) {
   EXPECT_TRUE(a->ranks.empty());
 }
 
+TEST(JobEngineTest, ARankThatWasDrainedCostsNoRestartWhoeverDrainedIt) {
+  for (const bool trains : {true, false}) {
+    EngineHarness harness;
+    FakeAgent* agent = harness.AddAgent("a", 1);
+    agent->readies_ranks = trains;
+    const std::string job = harness.Submit("run", 1, 1, /*max_restarts=*/0);
+    ASSERT_EQ(harness.State(job), trains ? Job::STATE_RUNNING : Job::STATE_STARTING);
+    // That the worker drains is not known here: its word for it may be on its way.
+    harness.Exit(agent, *agent->Find(job), kRankDrained);
+    EXPECT_EQ(harness.State(job), Job::STATE_RECOVERING);
+    harness.Advance(absl::Milliseconds(800));
+    EXPECT_EQ(harness.Get(job).generation(), 1);
+    agent->readies_ranks = true;
+    harness.Advance(absl::Milliseconds(400));
+    EXPECT_EQ(harness.State(job), Job::STATE_RUNNING);
+    EXPECT_EQ(harness.Get(job).generation(), 2);
+    EXPECT_EQ(harness.Get(job).restart_count(), 0);
+  }
+}
+
 TEST(JobEngineTest, MessagesOfAnOlderGenerationAreRefused) {
   EngineHarness harness;
   FakeAgent* agent = harness.AddAgent("a", 1);
