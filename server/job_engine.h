@@ -117,13 +117,15 @@ class JobEngine {
   JobRecord* FencedJob(const AgentSession& session, const lasp::v1::Fence& fence);
   // The job that failed for good in this generation while the rank ran on this session's worker.
   JobRecord* FailedJob(const AgentSession& session, const lasp::v1::Fence& fence);
+  // The rank of a job that FencedJob has found, whose agent has just spoken of it.
+  RankRecord& NoteAlive(JobRecord* job, const lasp::v1::Fence& fence);
   // Tells an agent to kill a rank that should not be there.
   void StopStale(const AgentSessionPtr& session, const lasp::v1::Fence& fence);
   void LoseWorker(WorkerRecord* worker, absl::string_view reason, absl::string_view message);
 
   // --- job_engine_generations.cc ---
   void StartGeneration(JobRecord* job, const std::vector<WorkerRecord*>& workers);
-  void SendAssignments(JobRecord* job);
+  void SendAssignment(JobRecord* job, int rank);
   void SendPeerAddresses(JobRecord* job, int rank);
   void SendStart(JobRecord* job, int rank);
   // Tells the ranks that are left to stop.

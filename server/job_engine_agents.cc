@@ -174,7 +174,15 @@ void JobEngine::AdoptRanks(const AgentSessionPtr& session, const lasp::v1::Hello
           listed.contains(key)) {
         continue;
       }
-      if (same_incarnation) {
+      if (same_incarnation && job->state() == Job::STATE_STARTING && !job->run->stopping()) {
+        // It may never have heard of the rank. One that it has is not started twice, and the end of
+        // one that it had is told again; the deadlines of the start cover the rest.
+        record.attached = true;
+        record.missing_deadline = absl::InfiniteDuration();
+        worker->Occupy(record.slot, HolderOf(FenceOf(*job, static_cast<int>(rank))));
+        SendAssignment(job, static_cast<int>(rank));
+        awaited.insert(key);
+      } else if (same_incarnation) {
         record.missing_deadline = std::min(record.missing_deadline, missing);
         awaited.insert(key);
       } else {
@@ -282,14 +290,24 @@ void JobEngine::Disconnected(const AgentSessionPtr& session) {
   }
 }
 
+RankRecord& JobEngine::NoteAlive(JobRecord* job, const lasp::v1::Fence& fence) {
+  RankRecord& rank = job->run->ranks[static_cast<size_t>(fence.rank())];
+  rank.attached = true;
+  rank.missing_deadline = absl::InfiniteDuration();
+  return rank;
+}
+
 void JobEngine::OnHeartbeat(const AgentSessionPtr& session, const lasp::v1::Heartbeat& heartbeat) {
   const absl::Duration now = parts_.clock->Monotonic();
   for (const lasp::v1::RankStatus& status : heartbeat.ranks()) {
     JobRecord* job = FencedJob(*session, status.fence());
     if (job == nullptr) {
       StopStale(session, status.fence());
-    } else if (job->run->stopping() && !job->run->stop_gently &&
-               now - job->run->last_stop >= options_.stop_repeat_interval) {
+      continue;
+    }
+    NoteAlive(job, status.fence());
+    if (job->run->stopping() && !job->run->stop_gently &&
+        now - job->run->last_stop >= options_.stop_repeat_interval) {
       StopRanks(job, /*gently=*/false, job->run->stop_reason);
     }
   }
@@ -302,7 +320,7 @@ void JobEngine::OnRankAddress(const AgentSessionPtr& session,
     StopStale(session, message.fence());
     return;
   }
-  RankRecord& rank = job->run->ranks[static_cast<size_t>(message.fence().rank())];
+  RankRecord& rank = NoteAlive(job, message.fence());
   rank.address = message.address();
   rank.phase = std::max(rank.phase, Phase::kAddressed);
   if (job->run->peers_sent && !job->run->stopping()) {
@@ -317,7 +335,7 @@ void JobEngine::OnRankReady(const AgentSessionPtr& session, const lasp::v1::Rank
     StopStale(session, message.fence());
     return;
   }
-  RankRecord& rank = job->run->ranks[static_cast<size_t>(message.fence().rank())];
+  RankRecord& rank = NoteAlive(job, message.fence());
   rank.phase = std::max(rank.phase, Phase::kReady);
   if (job->state() == Job::STATE_RUNNING && !job->run->stopping()) {
     SendStart(job, message.fence().rank());

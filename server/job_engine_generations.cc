@@ -70,21 +70,20 @@ void JobEngine::StartGeneration(JobRecord* job, const std::vector<WorkerRecord*>
   unit_.mutations.emplace_back(AddGeneration{
       .job_id = job->id(), .generation = generation, .start_time = parts_.clock->Now()});
   parts_.observer->OnGenerationStarted(queued);
-  SendAssignments(job);
+  for (int rank = 0; rank < job->world_size; ++rank) {
+    SendAssignment(job, rank);
+  }
 }
 
-void JobEngine::SendAssignments(JobRecord* job) {
-  lasp::v1::TrainingSpec spec;
-  spec.ParseFromString(*job->view->spec);
-  for (size_t rank = 0; rank < job->run->ranks.size(); ++rank) {
-    lasp::v1::ConnectResponse response;
-    auto* assignment = response.mutable_assignment();
-    *assignment->mutable_fence() = FenceOf(*job, static_cast<int>(rank));
-    assignment->set_slot(job->run->ranks[rank].slot);
-    assignment->set_world_size(job->world_size);
-    *assignment->mutable_spec() = spec;
-    Send(SessionOf(job->run->ranks[rank].worker_id), std::move(response));
-  }
+void JobEngine::SendAssignment(JobRecord* job, int rank) {
+  const RankRecord& record = job->run->ranks[static_cast<size_t>(rank)];
+  lasp::v1::ConnectResponse response;
+  auto* assignment = response.mutable_assignment();
+  *assignment->mutable_fence() = FenceOf(*job, rank);
+  assignment->set_slot(record.slot);
+  assignment->set_world_size(job->world_size);
+  assignment->mutable_spec()->ParseFromString(*job->view->spec);
+  Send(SessionOf(record.worker_id), std::move(response));
 }
 
 void JobEngine::AdvanceStart(JobRecord* job) {

@@ -309,6 +309,46 @@ TEST(JobEngineTest, ARankThatVanishedWithoutAWordIsLost) {
   harness.ExpectSlotsAgree();
 }
 
+TEST(JobEngineTest, AnAssignmentTakenAwayWithTheStreamIsSentAgain) {
+  for (const bool crash : {false, true}) {
+    EngineHarness harness;
+    FakeAgent* agent = harness.AddAgent("a", 2);
+    agent->starts_ranks = false;
+    const std::string job = harness.Submit("run", 2, 1, /*max_restarts=*/0);
+    ASSERT_EQ(harness.State(job), Job::STATE_STARTING);
+    if (crash) {
+      harness.Crash();
+    } else {
+      harness.Disconnect(agent);
+    }
+    agent->starts_ranks = true;
+    harness.Connect(agent);
+    EXPECT_EQ(harness.State(job), Job::STATE_RUNNING);
+    harness.Advance(absl::Seconds(31));
+    EXPECT_EQ(harness.State(job), Job::STATE_RUNNING);
+    EXPECT_EQ(harness.Get(job).generation(), 1);
+    harness.ExpectSlotsAgree();
+  }
+}
+
+TEST(JobEngineTest, ARankThatIsHeardOfIsNotMissing) {
+  EngineHarness harness;
+  FakeAgent* agent = harness.AddAgent("a", 1);
+  const std::string job = harness.Submit("run", 1, 1);
+  harness.Disconnect(agent);
+  const std::vector<FakeRank> ranks = std::exchange(agent->ranks, {});
+  harness.Connect(agent);
+  agent->ranks = ranks;
+  lasp::v1::ConnectRequest message;
+  auto* status = message.mutable_heartbeat()->add_ranks();
+  *status->mutable_fence() = ranks[0].fence;
+  status->set_phase(lasp::v1::RankStatus::PHASE_TRAINING);
+  harness.Deliver(agent, message);
+  harness.Advance(absl::Seconds(5));
+  EXPECT_EQ(harness.State(job), Job::STATE_RUNNING);
+  EXPECT_EQ(harness.Get(job).generation(), 1);
+}
+
 TEST(JobEngineTest, SlotsOfADyingGenerationAreNotUsedAgain) {
   EngineHarness harness;
   FakeAgent* a = harness.AddAgent("a", 1);
