@@ -75,7 +75,10 @@ absl::Status CheckAction(const Request& request) {
 
 TrainingJobService::TrainingJobService(const ServiceParts& parts,
                                        std::vector<std::string> path_roots, std::string page_secret)
-    : parts_(parts), path_roots_(std::move(path_roots)), page_tokens_(std::move(page_secret)) {}
+    : parts_(parts),
+      path_roots_(std::move(path_roots)),
+      page_tokens_(std::move(page_secret)),
+      watch_encoder_(&parts.core->watches()) {}
 
 grpc::ServerUnaryReactor* TrainingJobService::CreateTrainingJob(
     grpc::CallbackServerContext* context, const v1::CreateTrainingJobRequest* request,
@@ -187,21 +190,29 @@ grpc::ServerUnaryReactor* TrainingJobService::ResumeTrainingJob(
   return reactor;
 }
 
-grpc::ServerWriteReactor<v1::WatchTrainingJobsResponse>* TrainingJobService::WatchTrainingJobs(
-    grpc::CallbackServerContext* /*context*/, const v1::WatchTrainingJobsRequest* request) {
-  const auto project = ParseProjectName(request->parent(), true);
+grpc::ServerWriteReactor<grpc::ByteBuffer>* TrainingJobService::WatchTrainingJobs(
+    grpc::CallbackServerContext* /*context*/, const grpc::ByteBuffer* bytes) {
+  using Stream = grpc::ByteBuffer;
+  v1::WatchTrainingJobsRequest request;
+  grpc::ByteBuffer copy = *bytes;  // parsing clears it
+  if (!grpc::SerializationTraits<v1::WatchTrainingJobsRequest>::Deserialize(&copy, &request).ok()) {
+    return EndedStream<Stream>(
+        absl::InvalidArgumentError("the request is no WatchTrainingJobsRequest"));
+  }
+  const auto project = ParseProjectName(request.parent(), true);
   if (!project.ok()) {
-    return EndedStream<v1::WatchTrainingJobsResponse>(project.status());
+    return EndedStream<Stream>(project.status());
   }
-  auto filter = JobFilter::Parse(request->filter());
+  auto filter = JobFilter::Parse(request.filter());
   if (!filter.ok()) {
-    return EndedStream<v1::WatchTrainingJobsResponse>(filter.status());
+    return EndedStream<Stream>(filter.status());
   }
-  auto stream = std::make_shared<WatchStream>(
-      parts_.streams, parts_.watch_pool, parts_.slow_reader_limit, *project, *std::move(filter));
-  const absl::Status status = stream->Subscribe(&parts_.core->watches(), request->resume_token());
+  auto stream =
+      std::make_shared<WatchStream>(parts_.streams, parts_.watch_pool, parts_.slow_reader_limit,
+                                    &watch_encoder_, *project, *std::move(filter));
+  const absl::Status status = stream->Subscribe(&parts_.core->watches(), request.resume_token());
   if (!status.ok()) {
-    return EndedStream<v1::WatchTrainingJobsResponse>(status);
+    return EndedStream<Stream>(status);
   }
   return stream->Open();
 }

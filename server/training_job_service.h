@@ -7,10 +7,14 @@
 #include "lasp/v1/training_job_service.grpc.pb.h"
 #include "server/page_token.h"
 #include "server/service_parts.h"
+#include "server/watch_encoder.h"
 
 namespace lasp::server {
 
-class TrainingJobService final : public v1::TrainingJobService::CallbackService {
+// Watches write bytes that are serialised already (watch_encoder.h).
+class TrainingJobService final
+    : public v1::TrainingJobService::WithRawCallbackMethod_WatchTrainingJobs<
+          v1::TrainingJobService::CallbackService> {
  public:
   // `path_roots` as in path_lookup.h; `page_secret` signs page tokens.
   TrainingJobService(const ServiceParts& parts, std::vector<std::string> path_roots,
@@ -40,13 +44,14 @@ class TrainingJobService final : public v1::TrainingJobService::CallbackService 
   grpc::ServerUnaryReactor* ResumeTrainingJob(grpc::CallbackServerContext* context,
                                               const v1::ResumeTrainingJobRequest* request,
                                               v1::TrainingJob* response) override;
-  grpc::ServerWriteReactor<v1::WatchTrainingJobsResponse>* WatchTrainingJobs(
-      grpc::CallbackServerContext* context, const v1::WatchTrainingJobsRequest* request) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* WatchTrainingJobs(
+      grpc::CallbackServerContext* context, const grpc::ByteBuffer* bytes) override;
 
  private:
   const ServiceParts parts_;
   const std::vector<std::string> path_roots_;
   const PageTokenCodec page_tokens_;
+  WatchEncoder watch_encoder_;
 };
 
 }  // namespace lasp::server

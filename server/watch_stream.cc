@@ -11,13 +11,13 @@ constexpr int kBatch = 64;
 }  // namespace
 
 WatchStream::WatchStream(OpenStreams* streams, TaskPool* pool, absl::Duration slow_reader_limit,
-                         std::string project, JobFilter filter)
+                         WatchEncoder* encoder, std::string project, JobFilter filter)
     : PullStream(streams, pool, slow_reader_limit),
+      encoder_(encoder),
       project_(std::move(project)),
       filter_(std::move(filter)) {}
 
 absl::Status WatchStream::Subscribe(WatchHub* hub, const std::string& resume_token) {
-  hub_ = hub;
   auto watch = hub->Subscribe(resume_token, [this] { Wake(); });
   if (watch.ok()) {
     watch_ = *std::move(watch);
@@ -25,7 +25,7 @@ absl::Status WatchStream::Subscribe(WatchHub* hub, const std::string& resume_tok
   return watch.status();
 }
 
-std::optional<absl::Status> WatchStream::Pull(std::vector<v1::WatchTrainingJobsResponse>* batch) {
+std::optional<absl::Status> WatchStream::Pull(std::vector<grpc::ByteBuffer>* batch) {
   // A selective filter passes over many changes before it finds one to send.
   while (batch->empty()) {
     WatchBatch found = watch_->Next(kBatch);
@@ -36,18 +36,10 @@ std::optional<absl::Status> WatchStream::Pull(std::vector<v1::WatchTrainingJobsR
           (change.job != nullptr && !filter_.Matches(change.job->job))) {
         continue;
       }
-      v1::WatchTrainingJobsResponse& event = batch->emplace_back();
-      if (change.job != nullptr) {
-        *event.mutable_updated() = change.job->ToProto();
-      } else {
-        event.set_deleted_name(change.deleted_name);
-      }
-      event.set_resume_token(hub_->ResumeToken(change.revision));
+      batch->push_back(encoder_->Change(change));
     }
     if (found.bookmark) {
-      v1::WatchTrainingJobsResponse& event = batch->emplace_back();
-      event.mutable_bookmark()->set_snapshot_end(found.snapshot_end);
-      event.set_resume_token(found.resume_token);
+      batch->push_back(WatchEncoder::Bookmark(found.snapshot_end, found.resume_token));
     }
     if (found.changes.empty()) {
       break;

@@ -39,7 +39,6 @@ ABSL_FLAG(int, submitters, 20, "Closed loops of submits.");
 ABSL_FLAG(int, watches, 200, "Watches over jobs.");
 ABSL_FLAG(int, whole_watches, 10, "Of these, how many see every job; each other waits for one.");
 ABSL_FLAG(int, followers, 50, "Followers of logs.");
-ABSL_FLAG(int, job_steps, 30, "Steps of a submitted job, half a second each.");
 ABSL_FLAG(int, slow_sync_ms, 5, "The delay of the second run.");
 ABSL_FLAG(int, sync_delay_ms, 0, "For --role=server: added to each sync.");
 ABSL_FLAG(bool, drop_unsynced, false, "For --role=server: lose what is not synced when killed.");
@@ -148,6 +147,13 @@ json Latencies(const SubmitResult& submits) {
           {"errors", submits.errors}};
 }
 
+double OwnCpuSeconds() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+         static_cast<double>(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
+}
+
 // The whole load on one coordinator.
 json RunLoad(const std::string& folder, int sync_delay_ms) {
   BenchProcess server(
@@ -162,26 +168,36 @@ json RunLoad(const std::string& folder, int sync_delay_ms) {
   const json connected = agents.AwaitLine(0, absl::Seconds(130));
   const double connected_mib = server.ResidentMib();
 
-  // Jobs that outlast the run, to be watched and followed.
-  const SubmitResult followed = Submit(api, 4, 1'000'000, absl::Milliseconds(500));
-  if (followed.names.empty()) {
+  // Jobs that outlast the run, to be watched and followed; then one for each other slot, so that
+  // what is measured is a busy cluster: jobs end and start while submits come in and wait.
+  const std::vector<std::string> names = Submit(api, {.submitters = 4,
+                                                      .min_steps = 1'000'000,
+                                                      .max_steps = 1'000'000,
+                                                      .duration = absl::Seconds(30),
+                                                      .max_jobs = absl::GetFlag(FLAGS_followers)})
+                                             .names;
+  if (names.empty()) {
     Die("nothing could be submitted");
   }
-  std::vector<std::string> names = followed.names;
-  names.resize(std::min(names.size(), static_cast<size_t>(absl::GetFlag(FLAGS_followers))));
+  const SubmitResult fill =
+      Submit(api, {.duration = absl::Seconds(30),
+                   .max_jobs = absl::GetFlag(FLAGS_agents) - absl::GetFlag(FLAGS_followers)});
   const auto watches =
       Watch(api, absl::GetFlag(FLAGS_watches), absl::GetFlag(FLAGS_whole_watches), names);
   const auto followers = FollowLogs(api, names);
 
   const double cpu_before = server.CpuSeconds();
+  const double agents_cpu_before = agents.CpuSeconds();
+  const double own_cpu_before = OwnCpuSeconds();
   const int64_t events_before = watches->received();
   const int64_t lines_before = followers->received();
   const SubmitResult submits =
-      Submit(api, absl::GetFlag(FLAGS_submitters), absl::GetFlag(FLAGS_job_steps),
-             absl::Seconds(absl::GetFlag(FLAGS_seconds)));
+      Submit(api, {.submitters = absl::GetFlag(FLAGS_submitters),
+                   .duration = absl::Seconds(absl::GetFlag(FLAGS_seconds))});
   const double cpu = server.CpuSeconds() - cpu_before;
 
   json result = Latencies(submits);
+  result["fill_submits_per_second"] = fill.PerSecond();
   result["agents"] = connected["registered"];
   result["connect_seconds"] = connected["connect_seconds"];
   result["server_cpu_cores"] = cpu / submits.seconds;
@@ -189,7 +205,10 @@ json RunLoad(const std::string& folder, int sync_delay_ms) {
   result["server_connected_mib"] = connected_mib;
   result["server_mib"] = server.ResidentMib();
   result["server_peak_mib"] = server.PeakResidentMib();
+  result["client_cpu_cores"] = (OwnCpuSeconds() - own_cpu_before) / submits.seconds;
+  result["agents_cpu_cores"] = (agents.CpuSeconds() - agents_cpu_before) / submits.seconds;
   result["watches_open"] = watches->open();
+  result["whole_watches"] = absl::GetFlag(FLAGS_whole_watches);
   result["watch_messages_per_second"] =
       static_cast<double>(watches->received() - events_before) / submits.seconds;
   result["followers_open"] = followers->open();
@@ -211,7 +230,9 @@ json RunCrash(const std::string& folder) {
       absl::SleepFor(absl::Seconds(2));
       server.End(SIGKILL);
     });
-    acknowledged = Submit(api, absl::GetFlag(FLAGS_submitters), 10, absl::Seconds(4), true);
+    acknowledged = Submit(api, {.submitters = absl::GetFlag(FLAGS_submitters),
+                                .duration = absl::Seconds(4),
+                                .ignore_errors = true});
     killer.join();
   }
   BenchProcess successor({"--role=server", "--folder=" + folder}, folder, "successor");

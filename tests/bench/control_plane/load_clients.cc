@@ -124,16 +124,22 @@ double SubmitResult::Quantile(double q) const {
              : milliseconds[static_cast<size_t>(q * static_cast<double>(milliseconds.size() - 1))];
 }
 
-SubmitResult Submit(const std::string& api_address, int submitters, int64_t max_steps,
-                    absl::Duration duration, bool ignore_errors) {
-  std::vector<SubmitResult> parts(static_cast<size_t>(submitters));
+SubmitResult Submit(const std::string& api_address, const SubmitLoad& load) {
+  std::vector<SubmitResult> parts(static_cast<size_t>(load.submitters));
   std::vector<std::thread> threads;
+  std::atomic<int64_t> jobs = 0;
   const absl::Time start = absl::Now();
   for (SubmitResult& part : parts) {
-    threads.emplace_back([&part, &api_address, max_steps, duration, ignore_errors, start] {
+    threads.emplace_back([&part, &api_address, &load, &jobs, start] {
       const auto stub = v1::TrainingJobService::NewStub(NewChannel(api_address));
-      v1::CreateTrainingJobRequest request = NewRequest(max_steps);
-      while (absl::Now() < start + duration) {
+      v1::CreateTrainingJobRequest request = NewRequest(load.min_steps);
+      while (absl::Now() < start + load.duration) {
+        const int64_t number = jobs++;
+        if (number >= load.max_jobs) {
+          return;
+        }
+        request.mutable_training_job()->mutable_spec()->set_max_steps(
+            load.min_steps + number * 7 % (load.max_steps - load.min_steps + 1));
         request.set_request_id(NewUuid());
         request.set_training_job_id(absl::StrCat("job-", NewIdSuffix(16)));
         grpc::ClientContext context;
@@ -144,12 +150,10 @@ SubmitResult Submit(const std::string& api_address, int submitters, int64_t max_
         if (status.ok()) {
           part.milliseconds.push_back(absl::ToDoubleMilliseconds(absl::Now() - sent));
           part.names.push_back(job.name());
-        } else if (ignore_errors) {
+        } else if (load.ignore_errors) {
           return;
-        } else {
-          if (part.errors++ == 0) {
-            std::fprintf(stderr, "submit: %s\n", status.error_message().c_str());
-          }
+        } else if (part.errors++ == 0) {
+          std::fprintf(stderr, "submit: %s\n", status.error_message().c_str());
         }
       }
     });

@@ -24,11 +24,20 @@ struct SubmitResult {
   double Quantile(double q) const;
 };
 
-// `submitters` threads, each with its own connection, submit jobs of one rank with `max_steps`, one
-// after another, for `duration`. Errors after `ignore_errors` (a server killed on purpose) end a
-// thread silently.
-SubmitResult Submit(const std::string& api_address, int submitters, int64_t max_steps,
-                    absl::Duration duration, bool ignore_errors = false);
+struct SubmitLoad {
+  int submitters = 20;
+  // Each job has one rank and a number of steps between these, evenly spread.
+  int64_t min_steps = 3;
+  int64_t max_steps = 60;
+  absl::Duration duration = absl::Seconds(10);
+  // Ends after this many jobs even if there is time left.
+  int64_t max_jobs = 1'000'000'000;
+  // The server will be killed: an error ends its thread silently.
+  bool ignore_errors = false;
+};
+
+// `submitters` threads, each with its own connection, submit one job after another.
+SubmitResult Submit(const std::string& api_address, const SubmitLoad& load);
 
 // Open streams that count what they receive.
 class Streams {

@@ -187,11 +187,25 @@ class SimulatedAgent final
     Send(std::move(answer));
   }
 
-  // Steps since the last report, a line of log, and the end.
+  void Talk(absl::Time now, std::vector<v1::ConnectRequest>* reports) REQUIRES_LOCK(mutex_) {
+    auto& chunk = *reports->emplace_back().mutable_log_chunk();
+    *chunk.mutable_fence() = rank_->fence;
+    chunk.set_offset(rank_->log_offset);
+    chunk.set_data(absl::StrCat(absl::FormatTime("%Y-%m-%dT%H:%M:%E6SZ", now, absl::UTCTimeZone()),
+                                " step ", rank_->reported,
+                                " loss 2.71 tokens_per_second 1000000\n"));
+    rank_->log_offset += static_cast<int64_t>(chunk.data().size());
+    ++lines_;
+  }
+
+  // Steps since the last report, and the end.
   void Report(absl::Time now, std::vector<v1::ConnectRequest>* reports) REQUIRES_LOCK(mutex_) {
     Rank& rank = *rank_;
     const auto step = std::min<int64_t>((now - rank.start) / options_.step_time, rank.max_steps);
     const bool over = rank.training && step == rank.max_steps;
+    if (rank.training && rank.max_steps >= options_.talkative_steps) {
+      Talk(now, reports);
+    }
     if (!rank.training || (!over && now - rank.last_report < options_.report_interval)) {
       return;
     }
@@ -208,13 +222,6 @@ class SimulatedAgent final
       row.set_generation(rank.fence.generation());
       ++steps_;
     }
-    auto& chunk = *reports->emplace_back().mutable_log_chunk();
-    *chunk.mutable_fence() = rank.fence;
-    chunk.set_offset(rank.log_offset);
-    chunk.set_data(absl::StrCat(absl::FormatTime("%Y-%m-%dT%H:%M:%E6SZ", now, absl::UTCTimeZone()),
-                                " step ", rank.reported, " loss 2.71 tokens_per_second 1000000\n"));
-    rank.log_offset += static_cast<int64_t>(chunk.data().size());
-    ++lines_;
     if (over) {
       auto& exited = *reports->emplace_back().mutable_rank_exited();
       *exited.mutable_fence() = rank.fence;

@@ -17,8 +17,10 @@ struct AgentOptions {
   int count = 5'000;
   absl::Duration heartbeat_interval = absl::Seconds(2);
   // How long a simulated step takes, and how often steps are reported.
-  absl::Duration step_time = absl::Milliseconds(500);
-  absl::Duration report_interval = absl::Seconds(5);
+  absl::Duration step_time = absl::Seconds(2);
+  absl::Duration report_interval = absl::Seconds(10);
+  // Ranks of jobs with at least this many steps write a line of log with each heartbeat.
+  int64_t talkative_steps = 1'000'000;
 };
 
 struct AgentTotals {
