@@ -272,7 +272,7 @@ TEST_F(WorkerProgramTest, TakesNoRankWhileItDrains) {
   ASSERT_TRUE(coordinator_.WaitFor([&] { return coordinator_.draining; }));
   coordinator_.Submit("other", 1, 2, Spec(10));
   ASSERT_TRUE(WaitForExits(2));
-  EXPECT_EQ(coordinator_.exits.at(1).exit_code(), kRankRetry);
+  EXPECT_EQ(coordinator_.exits.at(1).exit_code(), kRankDrained);
   EXPECT_THAT(coordinator_.exits.at(1).status().message(), HasSubstr("drains"));
   // The second signal kills what does not leave.
   worker_->Signal(SIGTERM);
