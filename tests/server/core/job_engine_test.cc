@@ -151,6 +151,14 @@ TEST(JobEngineTest, ARankThatBlamesAPeerIsNotTheCause) {
   second.Exit(agent, *agent->Find(job, 0), kRankRetry, "connection closed by rank 1");
   EXPECT_EQ(second.State(job), Job::STATE_FAILED);
   EXPECT_THAT(second.Get(job).message(), HasSubstr("connection closed by rank 0"));
+
+  // Also when the others say nothing but that they are done.
+  EngineHarness third;
+  agent = third.AddAgent("a", 2);
+  third.Submit("run", 2, 1, /*max_restarts=*/0);
+  third.Exit(agent, *agent->Find(job, 1), kRankRetry, "connection closed by rank 0");
+  third.Exit(agent, *agent->Find(job, 0), kRankDone);
+  EXPECT_EQ(third.State(job), Job::STATE_FAILED);
 }
 
 TEST(JobEngineTest, AFailureIsNotForgottenOverARestart) {
