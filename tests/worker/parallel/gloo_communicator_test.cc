@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "proto/rpc/status_macros.h"
+#include "tests/support/own_loopback.h"
 #include "tests/support/status_matchers.h"
 #include "tests/worker/parallel/local_ranks.h"
 
@@ -182,8 +183,10 @@ TEST(GlooCommunicatorTest, ClosingCancelsWhatIsUnderWay) {
 
 TEST(GlooMeshTest, AStrangerWhoDoesNotKnowTheSecretIsRefused) {
   const auto statuses = RunLocalRanks({.sp_size = 1}, [&](LocalRank&) -> absl::Status {
-    LASP_ASSIGN_OR_RETURN(auto left, GlooMesh::Create(0, 2, "127.0.0.1", absl::Seconds(5)));
-    LASP_ASSIGN_OR_RETURN(auto right, GlooMesh::Create(1, 2, "127.0.0.1", absl::Seconds(5)));
+    LASP_ASSIGN_OR_RETURN(auto left,
+                          GlooMesh::Create(0, 2, testing::OwnLoopbackAddress(), absl::Seconds(5)));
+    LASP_ASSIGN_OR_RETURN(auto right,
+                          GlooMesh::Create(1, 2, testing::OwnLoopbackAddress(), absl::Seconds(5)));
     std::string forged = left->Address();
     forged[2] = forged[2] == 'x' ? 'y' : 'x';  // the first character of the secret
     absl::Status right_status;
@@ -196,7 +199,7 @@ TEST(GlooMeshTest, AStrangerWhoDoesNotKnowTheSecretIsRefused) {
 }
 
 TEST(GlooMeshTest, TornAddressesAndMissingPeersAreErrors) {
-  auto mesh = GlooMesh::Create(0, 2, "127.0.0.1", absl::Seconds(1)).value();
+  auto mesh = GlooMesh::Create(0, 2, testing::OwnLoopbackAddress(), absl::Seconds(1)).value();
   EXPECT_THAT(mesh->Connect({mesh->Address()}),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("1 ranks")));
   EXPECT_THAT(mesh->Connect({mesh->Address(), "\x05"}),
