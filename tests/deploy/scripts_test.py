@@ -1,5 +1,6 @@
 """The scripts of deploy/, without network and without changing the machine."""
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -8,13 +9,14 @@ import time
 import unittest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-INSTALL = os.path.join(ROOT, "deploy", "install-dependencies")
 
 
 class InstallTest(unittest.TestCase):
     def setUp(self):
         self.folder = tempfile.TemporaryDirectory()
         self.addCleanup(self.folder.cleanup)
+        # Where another user can read it, wherever the checkout lies.
+        shutil.copytree(os.path.join(ROOT, "deploy"), os.path.join(self.folder.name, "deploy"))
         self.log = os.path.join(self.folder.name, "calls")
         # A machine in which no package is there, and whose apt-get only writes down how it was called.
         self.command("dpkg-query", "exit 1")
@@ -32,7 +34,8 @@ class InstallTest(unittest.TestCase):
 
     def run_install(self, *arguments, user=None):
         os.chmod(self.folder.name, 0o777)
-        return subprocess.run([INSTALL, *arguments], stdin=subprocess.DEVNULL, text=True, stdout=subprocess.PIPE,
+        script = os.path.join(self.folder.name, "deploy", "install-dependencies")
+        return subprocess.run([script, *arguments], stdin=subprocess.DEVNULL, text=True, stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, user=user, extra_groups=[] if user else None,
                               env=dict(os.environ, PATH=self.folder.name + ":/usr/bin:/bin", HOME=self.folder.name))
 
@@ -108,7 +111,7 @@ class QuickstartTest(unittest.TestCase):
             self.write(os.path.join(self.build, "bin"), name, serve)
         self.write(self.tools, "prometheus", 'echo \'msg="Listening on" address=127.0.0.1:4\' >&2; exec sleep 1000')
         self.write(self.tools, "promtool", "exit 0")
-        self.write(os.path.join(self.build, "bin"), "lasp", "exec sleep 1000")
+        self.write(os.path.join(self.build, "bin"), "lasp", f"touch {self.folder}/submitted; exec sleep 1000")
 
     def write(self, folder, name, body):
         path = os.path.join(folder, name)
@@ -157,6 +160,9 @@ class QuickstartTest(unittest.TestCase):
         process = self.start()
         self.await_training(process)
         self.await_count(5)  # the script, three services, the command line
+        deadline = time.monotonic() + 10
+        while not os.path.exists(self.folder + "/submitted") and time.monotonic() < deadline:
+            time.sleep(0.05)
         process.send_signal(number)
         process.communicate(timeout=30)
         self.assertEqual(process.returncode, code)
