@@ -13,7 +13,8 @@ namespace {
 
 absl::Status BadName(absl::string_view name, absl::string_view form) {
   // The name came from outside and may be of any length.
-  return absl::InvalidArgumentError(absl::StrCat("'", name.substr(0, 120), "' is not a name of the form ", form));
+  return absl::InvalidArgumentError(
+      absl::StrCat("'", name.substr(0, 120), "' is not a name of the form ", form));
 }
 
 }  // namespace
