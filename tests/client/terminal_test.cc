@@ -3,6 +3,8 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <pty.h>
+#include <unistd.h>
 
 #include <string>
 
@@ -20,6 +22,16 @@ using ::testing::Not;
 
 class TerminalTest : public ::testing::Test {
  protected:
+  void SetUp() override {
+    int terminal = -1;
+    int program = -1;
+    if (openpty(&terminal, &program, nullptr, nullptr, nullptr) != 0) {
+      GTEST_SKIP() << "no pseudo-terminals here: is devpts mounted on /dev/pts?";
+    }
+    close(terminal);
+    close(program);
+  }
+
   Environment Variables(Environment more = {}) {
     more["LASP_SERVER"] = server_.address();
     more.emplace("TERM", "xterm");

@@ -7,8 +7,8 @@ import cluster
 from cluster import small_spec
 
 
-def ip(*arguments):
-    subprocess.run(["ip", *arguments], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+def run(*arguments):
+    subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 class TwoHostsTest(cluster.ClusterTest):
@@ -19,12 +19,12 @@ class TwoHostsTest(cluster.ClusterTest):
         self.addCleanup(self.remove_hosts)
         try:
             for host in self.hosts:
-                ip("netns", "add", host)
-                ip("-n", host, "link", "set", "lo", "up")
-            ip("-n", self.hosts[0], "link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", self.hosts[1])
-            for index, host in enumerate(self.hosts, 1):
-                ip("-n", host, "address", "add", f"10.213.7.{index}/24", "dev", "cable")
-                ip("-n", host, "link", "set", "cable", "up")
+                run("ip", "netns", "add", host)
+            run(*self.on(0), "ip", "link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", self.hosts[1])
+            for index in (0, 1):
+                run(*self.on(index), "ip", "link", "set", "lo", "up")
+                run(*self.on(index), "ip", "address", "add", f"10.213.7.{index + 1}/24", "dev", "cable")
+                run(*self.on(index), "ip", "link", "set", "cable", "up")
         except (OSError, subprocess.CalledProcessError) as error:
             message = f"no network namespaces here: {getattr(error, 'stderr', None) or error}"
             if os.environ.get("CI") == "true":
@@ -37,7 +37,8 @@ class TwoHostsTest(cluster.ClusterTest):
             subprocess.run(["ip", "netns", "del", host], stderr=subprocess.DEVNULL)
 
     def on(self, host):
-        return ("ip", "netns", "exec", self.hosts[host])
+        # Not `ip netns exec`, which remounts what in a chroot is no mount.
+        return ("nsenter", f"--net=/run/netns/{self.hosts[host]}")
 
     def lasp(self, *arguments, **options):
         # The command line runs beside the coordinator: its network is nobody else's.
