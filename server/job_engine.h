@@ -98,11 +98,16 @@ class JobEngine {
   void AnswerState(const JobRecord& job, absl::string_view wish, const JobCallback& done);
   std::string NewJobId(const std::string& project, const std::string& display_name);
 
-  // --- job_engine_agents.cc ---
+  // --- job_engine_sessions.cc ---
   void AdoptRanks(const AgentSessionPtr& session, const lasp::v1::Hello& hello,
                   WorkerRecord* worker, bool same_incarnation);
   void RefreshRank(const AgentSessionPtr& session, JobRecord* job, RankRecord* rank,
                    const lasp::v1::RankStatus& status);
+  // Moves the jobs with ranks on a worker that drains elsewhere.
+  void StopForDrain(WorkerRecord* worker);
+  void LoseWorker(WorkerRecord* worker, absl::string_view reason, absl::string_view message);
+
+  // --- job_engine_agents.cc ---
   void OnHeartbeat(const AgentSessionPtr& session, const lasp::v1::Heartbeat& heartbeat);
   void OnRankAddress(const AgentSessionPtr& session, const lasp::v1::RankAddress& message);
   void OnRankReady(const AgentSessionPtr& session, const lasp::v1::RankReady& message);
@@ -110,8 +115,6 @@ class JobEngine {
   // Moves a job's progress on by one reported step.
   void TakeStep(JobRecord* job, const lasp::v1::StepMetrics& step);
   void OnRankExited(const AgentSessionPtr& session, const lasp::v1::RankExited& message);
-  // Moves the jobs with ranks on a worker that drains elsewhere.
-  void StopForDrain(WorkerRecord* worker);
   // The job whose current generation has this rank on this session's worker; null where it is
   // stale.
   JobRecord* FencedJob(const AgentSession& session, const lasp::v1::Fence& fence);
@@ -121,7 +124,6 @@ class JobEngine {
   RankRecord& NoteAlive(JobRecord* job, const lasp::v1::Fence& fence);
   // Tells an agent to kill a rank that should not be there.
   void StopStale(const AgentSessionPtr& session, const lasp::v1::Fence& fence);
-  void LoseWorker(WorkerRecord* worker, absl::string_view reason, absl::string_view message);
 
   // --- job_engine_generations.cc ---
   void StartGeneration(JobRecord* job, const std::vector<WorkerRecord*>& workers);

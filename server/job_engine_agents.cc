@@ -1,15 +1,11 @@
 // What agents report, fenced: a rank counts only if job, generation, rank and worker are the
 // present ones.
 #include <algorithm>
-#include <set>
-#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "proto/rpc/error_details.h"
 #include "proto/rpc/log.h"
 #include "proto/rpc/rank_exit_code.h"
-#include "proto/rpc/version.h"
 #include "server/job_engine.h"
 #include "server/proto_time.h"
 
@@ -18,38 +14,6 @@ namespace {
 
 using Job = lasp::v1::TrainingJob;
 using Phase = RankRecord::Phase;
-
-constexpr int kMaxSlots = 1'024;
-
-absl::Status CheckHello(const lasp::v1::Hello& hello) {
-  if (hello.protocol_version() != kWorkerProtocolVersion) {
-    return ErrorWithReason(
-        absl::StatusCode::kFailedPrecondition,
-        absl::StrCat("worker protocol version ", hello.protocol_version(),
-                     " is not spoken here, only version ", kWorkerProtocolVersion,
-                     "; install lasp-worker and lasp-server of one release"),
-        "PROTOCOL_VERSION_MISMATCH");
-  }
-  if (hello.incarnation().empty()) {
-    return absl::InvalidArgumentError("hello.incarnation: must not be empty");
-  }
-  std::set<int> indices;
-  for (const auto& slot : hello.slots()) {
-    indices.insert(slot.index());
-  }
-  if (hello.slots_size() > kMaxSlots || static_cast<int>(indices.size()) != hello.slots_size()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("hello.slots: at most ", kMaxSlots, ", each index once"));
-  }
-  return absl::OkStatus();
-}
-
-SlotHolder HolderOf(const lasp::v1::Fence& fence) {
-  return {.job_name = fence.training_job(),
-          .uid = fence.uid(),
-          .generation = fence.generation(),
-          .rank = fence.rank()};
-}
 
 // How a rank's exit reads, and as what it counts.
 GenerationFailure DescribeExit(const lasp::v1::RankExited& message, const std::string& worker_id) {
@@ -114,136 +78,6 @@ void JobEngine::StopStale(const AgentSessionPtr& session, const lasp::v1::Fence&
   Send(session, std::move(response));
 }
 
-void JobEngine::Connected(const AgentSessionPtr& session, const lasp::v1::Hello& hello) {
-  if (const absl::Status status = CheckHello(hello); !status.ok()) {
-    session->Close(status);
-    return;
-  }
-  WorkerRecord* worker = workers_.FindOrAdd(hello.worker_id());
-  if (worker->session != nullptr) {
-    worker->session->registered = false;
-    worker->session->Close(
-        absl::AbortedError(absl::StrCat("workers/", worker->id(),
-                                        " has connected again; each agent needs a "
-                                        "--worker_id of its own")));
-  }
-  const bool same_incarnation = worker->incarnation == hello.incarnation();
-  session->registered = true;
-  worker->Register(hello, session, parts_.leases->Grant(worker->id()), parts_.clock->Now());
-  StoreWorker(*worker);
-
-  lasp::v1::ConnectResponse response;
-  response.set_acked_sequence(session->acked_sequence);
-  auto* welcome = response.mutable_welcome();
-  welcome->set_session_id(absl::StrCat(hello.incarnation(), "/", NextRevision()));
-  *welcome->mutable_heartbeat_interval() = ToProtoDuration(options_.heartbeat_interval);
-  *welcome->mutable_lease_duration() = ToProtoDuration(options_.lease_duration);
-  Send(session, std::move(response));
-
-  AdoptRanks(session, hello, worker, same_incarnation);
-  if (worker->draining()) {
-    StopForDrain(worker);
-  }
-  PublishWorker(worker);
-  schedule_due_ = true;
-}
-
-void JobEngine::AdoptRanks(const AgentSessionPtr& session, const lasp::v1::Hello& hello,
-                           WorkerRecord* worker, bool same_incarnation) {
-  std::set<std::tuple<std::string, int64_t, int>> listed;
-  for (const lasp::v1::RankStatus& status : hello.ranks()) {
-    const lasp::v1::Fence& fence = status.fence();
-    listed.emplace(fence.uid(), fence.generation(), fence.rank());
-    worker->Occupy(status.slot(), HolderOf(fence));
-    if (JobRecord* job = FencedJob(*session, fence); job != nullptr) {
-      RefreshRank(session, job, &job->run->ranks[static_cast<size_t>(fence.rank())], status);
-    } else {
-      StopStale(session, fence);
-    }
-  }
-  // Ranks that should be there. With a new process of the agent they are gone for certain;
-  // otherwise their exits may be among the reports that it sends again now.
-  const absl::Duration missing = parts_.clock->Monotonic() + options_.missing_rank_grace;
-  std::vector<std::pair<JobRecord*, int>> gone;
-  std::set<std::tuple<std::string, int64_t, int>> awaited;
-  for (const auto& [id, job] : running_) {
-    for (size_t rank = 0; rank < job->run->ranks.size(); ++rank) {
-      RankRecord& record = job->run->ranks[rank];
-      const auto key = std::make_tuple(job->uid(), job->run->generation, static_cast<int>(rank));
-      if (record.worker_id != worker->id() || record.phase == Phase::kExited ||
-          listed.contains(key)) {
-        continue;
-      }
-      if (same_incarnation && job->state() == Job::STATE_STARTING && !job->run->stopping()) {
-        // It may never have heard of the rank. One that it has is not started twice, and the end of
-        // one that it had is told again; the deadlines of the start cover the rest.
-        record.attached = true;
-        record.missing_deadline = absl::InfiniteDuration();
-        worker->Occupy(record.slot, HolderOf(FenceOf(*job, static_cast<int>(rank))));
-        SendAssignment(job, static_cast<int>(rank));
-        awaited.insert(key);
-      } else if (same_incarnation) {
-        record.missing_deadline = std::min(record.missing_deadline, missing);
-        awaited.insert(key);
-      } else {
-        gone.emplace_back(job, static_cast<int>(rank));
-      }
-    }
-  }
-  for (const WorkerSlot& slot : std::vector<WorkerSlot>(worker->slots())) {
-    if (slot.holder.has_value()) {
-      const auto key =
-          std::make_tuple(slot.holder->uid, slot.holder->generation, slot.holder->rank);
-      if (!listed.contains(key) && !awaited.contains(key)) {
-        lasp::v1::Fence fence;
-        fence.set_uid(slot.holder->uid);
-        fence.set_generation(slot.holder->generation);
-        fence.set_rank(slot.holder->rank);
-        worker->Release(fence);
-      }
-    }
-  }
-  for (const auto& [job, rank] : gone) {
-    if (job->run != nullptr) {
-      RankGone(job, rank, /*exit_code=*/-1,
-               {.reason = reason::kAgentRestarted,
-                .message = absl::StrCat("the agent of workers/", worker->id(),
-                                        " was started anew, and rank ", rank, " with it is gone"),
-                .status = {},
-                .actor = absl::StrCat("agent/", worker->id())});
-    }
-  }
-}
-
-void JobEngine::RefreshRank(const AgentSessionPtr& session, JobRecord* job, RankRecord* rank,
-                            const lasp::v1::RankStatus& status) {
-  rank->attached = true;
-  rank->missing_deadline = absl::InfiniteDuration();
-  rank->slot = status.slot();
-  lasp::v1::ConnectResponse position;
-  *position.mutable_log_position()->mutable_fence() = status.fence();
-  const auto end = parts_.logs->End(
-      {.uid = job->uid(), .generation = job->run->generation, .rank = status.fence().rank()});
-  position.mutable_log_position()->set_offset(end.value_or(0));
-  Send(session, std::move(position));
-  // What was sent over the last stream may be lost: say it again.
-  if (job->run->stopping()) {
-    SendStop(job, status.fence().rank());
-    return;
-  }
-  if (status.phase() == lasp::v1::RankStatus::PHASE_STARTING) {
-    if (job->run->peers_sent) {
-      SendPeerAddresses(job, status.fence().rank());
-    }
-    return;
-  }
-  rank->phase = Phase::kReady;
-  if (job->state() == Job::STATE_RUNNING && status.phase() == lasp::v1::RankStatus::PHASE_READY) {
-    SendStart(job, status.fence().rank());
-  }
-  AdvanceStart(job);
-}
-
 void JobEngine::Received(const AgentSessionPtr& session, lasp::v1::ConnectRequest message) {
   // A message of a stream that a newer one has replaced comes again over that one.
   if (!session->registered) {
@@ -279,15 +113,6 @@ void JobEngine::Received(const AgentSessionPtr& session, lasp::v1::ConnectReques
   // that comes again: the agent has not heard of the first acknowledgement.
   session->acked_sequence = std::max(session->acked_sequence, message.sequence());
   unit_.acknowledged[session] = session->acked_sequence;
-}
-
-void JobEngine::Disconnected(const AgentSessionPtr& session) {
-  session->Drop();
-  WorkerRecord* worker = workers_.Find(session->worker_id());
-  if (worker != nullptr && worker->session == session) {
-    worker->session = nullptr;
-    PublishWorker(worker);
-  }
 }
 
 RankRecord& JobEngine::NoteAlive(JobRecord* job, const lasp::v1::Fence& fence) {
@@ -438,57 +263,6 @@ void JobEngine::OnRankExited(const AgentSessionPtr& session, const lasp::v1::Ran
                                            .rank = fence.rank(),
                                            .exit_code = message.exit_code()});
   RankGone(job, fence.rank(), message.exit_code(), DescribeExit(message, session->worker_id()));
-}
-
-void JobEngine::StopForDrain(WorkerRecord* worker) {
-  std::set<JobRecord*> drained;
-  for (const WorkerSlot& slot : worker->slots()) {
-    if (slot.holder.has_value()) {
-      const auto job = jobs_by_uid_.find(slot.holder->uid);
-      if (job != jobs_by_uid_.end() && job->second->run != nullptr &&
-          job->second->run->generation == slot.holder->generation &&
-          !job->second->run->stopping()) {
-        drained.insert(job->second.get());
-      }
-    }
-  }
-  for (JobRecord* job : drained) {
-    DrainGeneration(job, worker->id());
-  }
-  PublishWorker(worker);
-  schedule_due_ = true;
-}
-
-void JobEngine::LoseWorker(WorkerRecord* worker, absl::string_view why, absl::string_view message) {
-  LASP_LOG(kWarning, "worker lost", {{"worker", worker->id()}, {"message", message}});
-  if (worker->session != nullptr) {
-    worker->session->registered = false;
-    worker->session->Close(absl::UnavailableError(message));
-  }
-  std::vector<SlotHolder> holders;
-  for (const WorkerSlot& slot : worker->slots()) {
-    if (slot.holder.has_value()) {
-      holders.push_back(*slot.holder);
-    }
-  }
-  worker->Lose();
-  worker->lost_time = parts_.clock->Now();
-  parts_.leases->Revoke(worker->id());
-  for (const SlotHolder& holder : holders) {
-    const auto found = jobs_by_uid_.find(holder.uid);
-    if (found == jobs_by_uid_.end() || found->second->run == nullptr ||
-        found->second->run->generation != holder.generation) {
-      continue;
-    }
-    RankGone(found->second.get(), holder.rank, /*exit_code=*/-1,
-             {.reason = std::string(why),
-              .message =
-                  absl::StrCat("workers/", worker->id(), " with rank ", holder.rank, ": ", message),
-              .status = {},
-              .actor = "coordinator"});
-  }
-  PublishWorker(worker);
-  schedule_due_ = true;
 }
 
 }  // namespace lasp::server
