@@ -78,7 +78,8 @@ TEST_F(RankProcessTest, ARankThatIsKilledMakesThePeersAskForAnotherAttempt) {
   for (int rank = 0; rank < 3; ++rank) {
     EXPECT_EQ(agent.WaitForExit(rank), kRankRetry);
     EXPECT_TRUE(agent.record(rank).finished);
-    EXPECT_GE(agent.record(rank).end.step(), 2);
+    // Rank 0 had finished step 2; another may have been cut off while it did.
+    EXPECT_GE(agent.record(rank).end.step(), 1);
   }
 }
 
