@@ -287,8 +287,7 @@ std::vector<CommandSpec> MakeCommands() {
        "NAME",
        "Stop a job and give its slots to others",
        "There are no checkpoints yet: a suspended job loses its progress and starts\n"
-       "again from step 1 when it is resumed. Asks first; --yes where there is no\n"
-       "terminal.",
+       "again from step 1 when it is resumed. Asks first on a terminal; --yes does not.",
        {"lasp suspend quickstart"},
        {YesFlag()}},
       {"resume", "Jobs", "NAME", "Queue a suspended job again", "", {"lasp resume quickstart"}},

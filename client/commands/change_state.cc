@@ -67,10 +67,8 @@ absl::StatusOr<int> Suspend(const Words& words, bool yes, Session* session) {
   } else {
     const auto confirmed = session->console().Confirm(absl::StrCat(loss, ". Suspend it?"));
     if (!confirmed.ok()) {
-      return WithHint(absl::InvalidArgumentError(loss),
-                      absl::StrCat("say that this is meant: lasp suspend ", id, " --yes"));
-    }
-    if (!*confirmed) {
+      session->console().Note(loss);  // nobody is there to ask: a script means what it says
+    } else if (!*confirmed) {
       session->console().Note("not suspended");
       return kExitFailed;
     }

@@ -326,16 +326,15 @@ TEST_F(CommandsTest, StatesAreChangedWithRequestIds) {
 }
 
 TEST_F(CommandsTest, SuspendSaysThatProgressIsLost) {
-  server_.PutJob(RunningJob("quickstart", 5));
-  const ProcessResult refused = Run({"suspend", "quickstart"});
-  EXPECT_EQ(refused.exit_code, 2);
-  EXPECT_THAT(refused.error, HasSubstr("will start again from step 1"));
-  EXPECT_THAT(refused.error,
-              HasSubstr("hint: say that this is meant: lasp suspend quickstart --yes"));
-  EXPECT_EQ(server_.last_request_id(), "");
-  const ProcessResult done = Run({"suspend", "quickstart", "--yes"});
-  EXPECT_EQ(done.out, "job/quickstart SUSPENDED\n");
-  EXPECT_THAT(done.error, HasSubstr("will start again from step 1"));
+  // Without a terminal nobody is asked, but it is said.
+  for (const bool yes : {false, true}) {
+    server_.PutJob(RunningJob("quickstart", 5));
+    const ProcessResult done =
+        yes ? Run({"suspend", "quickstart", "--yes"}) : Run({"suspend", "quickstart"});
+    EXPECT_EQ(done.exit_code, 0);
+    EXPECT_EQ(done.out, "job/quickstart SUSPENDED\n");
+    EXPECT_THAT(done.error, HasSubstr("will start again from step 1"));
+  }
 }
 
 TEST_F(CommandsTest, AReaderThatLeavesEndsTheProgram) {
