@@ -5,6 +5,7 @@
 #include "proto/rpc/clock.h"
 #include "proto/rpc/log.h"
 #include "proto/rpc/mutex.h"
+#include "proto/rpc/process_metrics.h"
 #include "proto/rpc/status_macros.h"
 #include "server/checkpoint_service.h"
 #include "server/data_folder_lock.h"
@@ -12,7 +13,6 @@
 #include "server/log_service.h"
 #include "server/metrics_http.h"
 #include "server/metrics_service.h"
-#include "server/process_metrics.h"
 #include "server/rpc_metrics.h"
 #include "server/server_core.h"
 #include "server/server_metrics.h"
@@ -132,7 +132,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
       parts->metrics_http,
       MetricsHttp::Start(options.metrics_address,
                          {parts->metrics.counted(), ServerMetrics::ReadFrom(parts->core.get()),
-                          std::make_shared<ProcessMetrics>()}));
+                          std::make_shared<ProcessMetrics>("lasp-server")}));
   LASP_ASSIGN_OR_RETURN(parts->worker_plane,
                         GrpcListener::Start({.flag = "worker_address",
                                              .address = options.worker_address,

@@ -5,7 +5,6 @@
 #include <string>
 #include <utility>
 
-#include "proto/rpc/version.h"
 #include "server/job_state_machine.h"
 
 namespace lasp::server {
@@ -139,12 +138,6 @@ class CoreReader final : public prometheus::Collectable {
 
 ServerMetrics::ServerMetrics() : registry_(std::make_shared<prometheus::Registry>()) {
   prometheus::Registry* const registry = registry_.get();
-  prometheus::BuildGauge()
-      .Name("lasp_build_info")
-      .Help("What this process is; the value is always 1")
-      .Register(*registry)
-      .Add({{"version", Version()}, {"revision", Revision()}, {"component", "lasp-server"}})
-      .Set(1);
   finished_ = &prometheus::BuildCounter()
                    .Name("lasp_training_jobs_finished_total")
                    .Help("Jobs that ended, by how")
