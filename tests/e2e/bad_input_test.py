@@ -232,7 +232,7 @@ class BadInputTest(ClusterTest):
             values = self.values()
             # The first rounds fill caches, pools and arenas; what comes after them must add nothing.
             self.spec_rows_by_command_line()
-            for _ in range(5):
+            for _ in range(20):
                 self.api_rows(values)
             before = self.footprint_of_rounds(values, data_dir)
             self.assertTrue(before.rows, "the store was not found")
