@@ -80,12 +80,9 @@ absl::Status SerialisedForward(AttentionLayer& layer, Backend& backend, Communic
   if (sp.rank() > 0) {
     LASP_RETURN_IF_ERROR(sp.Receive(memory.state_in, sp.rank() - 1).Wait());
   }
-  backend.LocalState(layer.shape(), inputs.k, inputs.v, local, memory.block_states);
-  backend.IntraOutput(layer.shape(), inputs.q, inputs.k, inputs.v, memory.block_states,
-                      layer.output());
-  if (sp.rank() > 0) {
-    backend.AddInterOutput(layer.shape(), inputs.q, memory.state_in, layer.output());
-  }
+  backend.LocalState(layer.shape(), inputs.k, inputs.v, local, memory.saved_states);
+  backend.BeginOutput(layer.shape(), layer.tensors());
+  backend.EndOutput(layer.shape(), layer.tensors());
   if (sp.rank() < sp.size() - 1) {
     backend.StateHop(layer.shape(), memory.state_in, local, local);
     return sp.Send(local, sp.rank() + 1).Wait();
@@ -156,17 +153,12 @@ absl::Status RunRankOfBenchmark(LocalRank& rank, int64_t tokens, Stopwatch& stop
   };
   Times measured;
   measured.local = stopwatch.Measure(place, [&] {
-    backend.LocalState(layer->shape(), inputs.k, inputs.v, local, memory.block_states);
+    backend.LocalState(layer->shape(), inputs.k, inputs.v, local, memory.saved_states);
   });
-  measured.intra = stopwatch.Measure(place, [&] {
-    backend.IntraOutput(layer->shape(), inputs.q, inputs.k, inputs.v, memory.block_states,
-                        layer->output());
-  });
-  measured.inter = stopwatch.Measure(place, [&] {
-    if (place > 0) {
-      backend.AddInterOutput(layer->shape(), inputs.q, memory.state_in, layer->output());
-    }
-  });
+  measured.intra =
+      stopwatch.Measure(place, [&] { backend.BeginOutput(layer->shape(), layer->tensors()); });
+  measured.inter =
+      stopwatch.Measure(place, [&] { backend.EndOutput(layer->shape(), layer->tensors()); });
   sp.set_delay(measured.intra / kHops);
   measured.forward = stopwatch.Measure(place, [&] {
     keep(layer->Forward());

@@ -37,6 +37,31 @@ struct AttentionShape {
   int64_t state_matrix_rows() const { return batch * heads * state_rows(); }
 };
 
+// What one layer's forward works on. state_in is KV_in; empty: zeros.
+struct AttentionForward {
+  Tensor q;
+  Tensor k;
+  Tensor v;
+  Tensor saved_states;  // as LocalState left them
+  Tensor state_in;
+  Tensor output;
+};
+
+struct AttentionBackward {
+  Tensor q;
+  Tensor k;
+  Tensor v;
+  Tensor output_gradient;
+  Tensor saved_states;       // as the forward left them
+  Tensor saved_gradients;    // as LocalStateGradient left them
+  Tensor state_in;           // as in the forward
+  Tensor state_gradient_in;  // dKV_in; empty: zeros
+  Tensor q_gradient;
+  Tensor k_gradient;
+  Tensor v_gradient;
+  Tensor theta_gradient;  // [heads, head_size]; empty: not wanted
+};
+
 struct AdamWStep {
   double learning_rate = 0;
   double beta1 = 0.9;
@@ -103,28 +128,23 @@ class Backend {
   virtual void CrossEntropy(Tensor logits, Tensor labels, double gradient_scale, Tensor gradient,
                             Tensor loss_sum) = 0;
 
-  virtual int64_t BlockCount(const AttentionShape& shape) const = 0;
+  // States that are kept between the parts of an attention for each (batch, head): their number is
+  // the device's choice.
+  virtual int64_t SavedStateCount(const AttentionShape& shape) const = 0;
+  // KV_loc into `state`, and the saved states.
   virtual void LocalState(const AttentionShape& shape, Tensor k, Tensor v, Tensor state,
-                          Tensor block_states) = 0;
-  virtual void IntraOutput(const AttentionShape& shape, Tensor q, Tensor k, Tensor v,
-                           Tensor block_states, Tensor output) = 0;
-  virtual void AddInterOutput(const AttentionShape& shape, Tensor q, Tensor state_in,
-                              Tensor output) = 0;
+                          Tensor saved_states) = 0;
+  // Together they write the output. What the first does needs no state_in: on the CPU the product
+  // within blocks, on a GPU, where one pass over the tokens is cheaper than two, nothing.
+  virtual void BeginOutput(const AttentionShape& shape, const AttentionForward& tensors) = 0;
+  virtual void EndOutput(const AttentionShape& shape, const AttentionForward& tensors) = 0;
+  // dKV_loc into `state_gradient`, and the saved gradients.
   virtual void LocalStateGradient(const AttentionShape& shape, Tensor q, Tensor output_gradient,
-                                  Tensor state_gradient, Tensor block_state_gradients) = 0;
-  // theta_gradient [heads, head_size] may be empty, here and below.
-  virtual void IntraGradients(const AttentionShape& shape, Tensor q, Tensor k, Tensor v,
-                              Tensor output_gradient, Tensor block_states,
-                              Tensor block_state_gradients, Tensor q_gradient, Tensor k_gradient,
-                              Tensor v_gradient, Tensor theta_gradient) = 0;
-  virtual void AddInterQueryGradients(const AttentionShape& shape, Tensor q, Tensor output_gradient,
-                                      Tensor state_in, Tensor q_gradient,
-                                      Tensor theta_gradient) = 0;
-  // state_in may be empty (first rank).
-  virtual void AddInterKeyValueGradients(const AttentionShape& shape, Tensor k, Tensor v,
-                                         Tensor state_gradient_in, Tensor k_gradient,
-                                         Tensor v_gradient, Tensor state_in,
-                                         Tensor theta_gradient) = 0;
+                                  Tensor state_gradient, Tensor saved_gradients) = 0;
+  // Together they write the gradients of q, k and v, and add to theta's. The first needs no
+  // state_gradient_in.
+  virtual void BeginGradients(const AttentionShape& shape, const AttentionBackward& tensors) = 0;
+  virtual void EndGradients(const AttentionShape& shape, const AttentionBackward& tensors) = 0;
   // state_in may be empty: zeros.
   virtual void StateHop(const AttentionShape& shape, Tensor state_in, Tensor local,
                         Tensor state_out) = 0;

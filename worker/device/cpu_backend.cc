@@ -246,84 +246,82 @@ class CpuBackend : public Backend {
                           .loss_sum = static_cast<double*>(loss_sum.data)});
   }
 
-  int64_t BlockCount(const AttentionShape& shape) const override {
+  int64_t SavedStateCount(const AttentionShape& shape) const override {
     return kernels::BlockCount(KernelShape(shape));
   }
 
   void LocalState(const AttentionShape& shape, Tensor k, Tensor v, Tensor state,
-                  Tensor block_states) override {
+                  Tensor saved_states) override {
     cpu::LocalState<T>({.shape = KernelShape(shape),
                         .k = HeadsIn(shape, k),
                         .v = HeadsIn(shape, v),
                         .state = Out(state),
-                        .block_states = Out(block_states)});
+                        .block_states = Out(saved_states)});
   }
 
-  void IntraOutput(const AttentionShape& shape, Tensor q, Tensor k, Tensor v, Tensor block_states,
-                   Tensor output) override {
+  void BeginOutput(const AttentionShape& shape, const AttentionForward& tensors) override {
     cpu::IntraOutput<T>({.shape = KernelShape(shape),
-                         .q = HeadsIn(shape, q),
-                         .k = HeadsIn(shape, k),
-                         .v = HeadsIn(shape, v),
-                         .block_states = In(block_states),
-                         .output = HeadsOut(shape, output)});
+                         .q = HeadsIn(shape, tensors.q),
+                         .k = HeadsIn(shape, tensors.k),
+                         .v = HeadsIn(shape, tensors.v),
+                         .block_states = In(tensors.saved_states),
+                         .output = HeadsOut(shape, tensors.output)});
   }
 
-  void AddInterOutput(const AttentionShape& shape, Tensor q, Tensor state_in,
-                      Tensor output) override {
+  void EndOutput(const AttentionShape& shape, const AttentionForward& tensors) override {
+    if (tensors.state_in.empty()) {
+      return;
+    }
     cpu::AddInterOutput<T>({.shape = KernelShape(shape),
-                            .q = HeadsIn(shape, q),
-                            .state_in = In(state_in),
-                            .output = HeadsOut(shape, output)});
+                            .q = HeadsIn(shape, tensors.q),
+                            .state_in = In(tensors.state_in),
+                            .output = HeadsOut(shape, tensors.output)});
   }
 
   void LocalStateGradient(const AttentionShape& shape, Tensor q, Tensor output_gradient,
-                          Tensor state_gradient, Tensor block_state_gradients) override {
+                          Tensor state_gradient, Tensor saved_gradients) override {
     cpu::LocalStateGradient<T>({.shape = KernelShape(shape),
                                 .q = HeadsIn(shape, q),
                                 .output_gradient = HeadsIn(shape, output_gradient),
                                 .state_gradient = Out(state_gradient),
-                                .block_state_gradients = Out(block_state_gradients)});
+                                .block_state_gradients = Out(saved_gradients)});
   }
 
-  void IntraGradients(const AttentionShape& shape, Tensor q, Tensor k, Tensor v,
-                      Tensor output_gradient, Tensor block_states, Tensor block_state_gradients,
-                      Tensor q_gradient, Tensor k_gradient, Tensor v_gradient,
-                      Tensor theta_gradient) override {
+  void BeginGradients(const AttentionShape& shape, const AttentionBackward& tensors) override {
     cpu::IntraGradients<T>({.shape = KernelShape(shape),
-                            .q = HeadsIn(shape, q),
-                            .k = HeadsIn(shape, k),
-                            .v = HeadsIn(shape, v),
-                            .output_gradient = HeadsIn(shape, output_gradient),
-                            .block_states = In(block_states),
-                            .block_state_gradients = In(block_state_gradients),
-                            .q_gradient = HeadsOut(shape, q_gradient),
-                            .k_gradient = HeadsOut(shape, k_gradient),
-                            .v_gradient = HeadsOut(shape, v_gradient),
-                            .theta_gradient = Out(theta_gradient)});
-  }
-
-  void AddInterQueryGradients(const AttentionShape& shape, Tensor q, Tensor output_gradient,
-                              Tensor state_in, Tensor q_gradient, Tensor theta_gradient) override {
+                            .q = HeadsIn(shape, tensors.q),
+                            .k = HeadsIn(shape, tensors.k),
+                            .v = HeadsIn(shape, tensors.v),
+                            .output_gradient = HeadsIn(shape, tensors.output_gradient),
+                            .block_states = In(tensors.saved_states),
+                            .block_state_gradients = In(tensors.saved_gradients),
+                            .q_gradient = HeadsOut(shape, tensors.q_gradient),
+                            .k_gradient = HeadsOut(shape, tensors.k_gradient),
+                            .v_gradient = HeadsOut(shape, tensors.v_gradient),
+                            .theta_gradient = Out(tensors.theta_gradient)});
+    if (tensors.state_in.empty()) {
+      return;
+    }
     cpu::AddInterQueryGradients<T>({.shape = KernelShape(shape),
-                                    .q = HeadsIn(shape, q),
-                                    .output_gradient = HeadsIn(shape, output_gradient),
-                                    .state_in = In(state_in),
-                                    .q_gradient = HeadsOut(shape, q_gradient),
-                                    .theta_gradient = Out(theta_gradient)});
+                                    .q = HeadsIn(shape, tensors.q),
+                                    .output_gradient = HeadsIn(shape, tensors.output_gradient),
+                                    .state_in = In(tensors.state_in),
+                                    .q_gradient = HeadsOut(shape, tensors.q_gradient),
+                                    .theta_gradient = Out(tensors.theta_gradient)});
   }
 
-  void AddInterKeyValueGradients(const AttentionShape& shape, Tensor k, Tensor v,
-                                 Tensor state_gradient_in, Tensor k_gradient, Tensor v_gradient,
-                                 Tensor state_in, Tensor theta_gradient) override {
+  void EndGradients(const AttentionShape& shape, const AttentionBackward& tensors) override {
+    if (tensors.state_gradient_in.empty()) {
+      return;
+    }
     cpu::AddInterKeyValueGradients<T>({.shape = KernelShape(shape),
-                                       .k = HeadsIn(shape, k),
-                                       .v = HeadsIn(shape, v),
-                                       .state_gradient_in = In(state_gradient_in),
-                                       .k_gradient = HeadsOut(shape, k_gradient),
-                                       .v_gradient = HeadsOut(shape, v_gradient),
-                                       .state_in = In(state_in),
-                                       .theta_gradient = Out(theta_gradient)});
+                                       .k = HeadsIn(shape, tensors.k),
+                                       .v = HeadsIn(shape, tensors.v),
+                                       .state_gradient_in = In(tensors.state_gradient_in),
+                                       .k_gradient = HeadsOut(shape, tensors.k_gradient),
+                                       .v_gradient = HeadsOut(shape, tensors.v_gradient),
+                                       .state_in = In(tensors.state_in),
+                                       .theta_gradient = Out(tensors.theta_gradient)});
   }
 
   void StateHop(const AttentionShape& shape, Tensor state_in, Tensor local,

@@ -18,10 +18,16 @@ absl::Status TokenMixerForward(Backend& backend, SequenceParallel& attention,
                                const AttentionShape& shape, const BlockWeights& weights,
                                BlockActivations& activations, Tensor output) {
   const int64_t hidden = output.columns;
-  backend.Gemm(false, activations.mixer_normed, true, weights.qkvu, 0, activations.qkvu);
+  const AttentionInputs inputs = InputsOf(activations);
+  backend.Gemm(false, activations.mixer_normed, true, weights.qkvu.Rows(0, 3 * hidden), 0,
+               activations.qkvu.Columns(0, 3 * hidden));
   backend.SiluForward(activations.qkvu.Columns(0, 2 * hidden), activations.qk);
-  LASP_RETURN_IF_ERROR(attention.Forward(shape, InputsOf(activations), activations.attention,
-                                         activations.attention_output));
+  LASP_RETURN_IF_ERROR(attention.BeginForward(shape, inputs, activations.attention));
+  // The gate's columns of the projection run beside the exchange.
+  backend.Gemm(false, activations.mixer_normed, true, weights.qkvu.Rows(3 * hidden, hidden), 0,
+               activations.qkvu.Columns(3 * hidden, hidden));
+  LASP_RETURN_IF_ERROR(
+      attention.EndForward(shape, inputs, activations.attention, activations.attention_output));
   backend.GatedRmsNormForward(activations.attention_output,
                               activations.qkvu.Columns(3 * hidden, hidden), activations.gated,
                               activations.attention_inverse_rms);

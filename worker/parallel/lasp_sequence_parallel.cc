@@ -12,9 +12,9 @@ class Lasp : public SequenceParallel {
 
   AttentionMemory TakeMemory(const AttentionShape& shape, Arena& arena) override {
     AttentionMemory memory;
-    memory.block_states =
-        arena.Take(backend_.compute_type(), shape.state_matrix_rows() * backend_.BlockCount(shape),
-                   shape.head_size);
+    memory.saved_states =
+        arena.Take(backend_.compute_type(),
+                   shape.state_matrix_rows() * backend_.SavedStateCount(shape), shape.head_size);
     if (!first()) {
       memory.state_in =
           arena.Take(backend_.compute_type(), shape.state_matrix_rows(), shape.head_size);
@@ -29,20 +29,20 @@ class Lasp : public SequenceParallel {
     local_ = state();
     outgoing_ = state();
     gradient_in_ = state();
-    block_state_gradients_ =
+    saved_gradients_ =
         arena.Take(backend_.compute_type(),
-                   widest.state_matrix_rows() * backend_.BlockCount(widest), widest.head_size);
+                   widest.state_matrix_rows() * backend_.SavedStateCount(widest), widest.head_size);
   }
 
-  absl::Status Forward(const AttentionShape& shape, const AttentionInputs& inputs,
-                       const AttentionMemory& memory, Tensor output) override {
+  absl::Status BeginForward(const AttentionShape& shape, const AttentionInputs& inputs,
+                            const AttentionMemory& memory) override {
     // The hop of the layer before reads local_ on the communicator.
     LASP_RETURN_IF_ERROR(hop_.Wait());
     const Tensor local = StateOf(shape, local_);
-    backend_.LocalState(shape, inputs.k, inputs.v, local, memory.block_states);
-    Operation received;
+    backend_.LocalState(shape, inputs.k, inputs.v, local, memory.saved_states);
+    received_ = {};
     if (!first()) {
-      received = sp_.Receive(memory.state_in, sp_.rank() - 1);
+      received_ = sp_.Receive(memory.state_in, sp_.rank() - 1);
     }
     if (!last()) {
       const Tensor outgoing = StateOf(shape, outgoing_);
@@ -55,11 +55,20 @@ class Lasp : public SequenceParallel {
       // free again by then.
       sent_ = sp_.Send(outgoing, sp_.rank() + 1);
     }
-    backend_.IntraOutput(shape, inputs.q, inputs.k, inputs.v, memory.block_states, output);
-    if (!first()) {
-      LASP_RETURN_IF_ERROR(received.Wait());
-      backend_.AddInterOutput(shape, inputs.q, memory.state_in, output);
-    }
+    return absl::OkStatus();
+  }
+
+  absl::Status EndForward(const AttentionShape& shape, const AttentionInputs& inputs,
+                          const AttentionMemory& memory, Tensor output) override {
+    const AttentionForward tensors{.q = inputs.q,
+                                   .k = inputs.k,
+                                   .v = inputs.v,
+                                   .saved_states = memory.saved_states,
+                                   .state_in = memory.state_in,
+                                   .output = output};
+    backend_.BeginOutput(shape, tensors);
+    LASP_RETURN_IF_ERROR(received_.Wait());
+    backend_.EndOutput(shape, tensors);
     return absl::OkStatus();
   }
 
@@ -68,13 +77,13 @@ class Lasp : public SequenceParallel {
                         const AttentionGradients& gradients) override {
     LASP_RETURN_IF_ERROR(hop_.Wait());
     const Tensor local = StateOf(shape, local_);
-    const Tensor block_state_gradients = block_state_gradients_.Rows(0, memory.block_states.rows);
-    backend_.LocalStateGradient(shape, inputs.q, output_gradient, local, block_state_gradients);
-    Operation received;
+    const Tensor saved_gradients = saved_gradients_.Rows(0, memory.saved_states.rows);
+    backend_.LocalStateGradient(shape, inputs.q, output_gradient, local, saved_gradients);
     Tensor gradient_in;
+    received_ = {};
     if (!last()) {
       gradient_in = StateOf(shape, gradient_in_);
-      received = sp_.Receive(gradient_in, sp_.rank() + 1);
+      received_ = sp_.Receive(gradient_in, sp_.rank() + 1);
     }
     if (!first()) {
       const Tensor outgoing = StateOf(shape, outgoing_);
@@ -84,18 +93,21 @@ class Lasp : public SequenceParallel {
       });
       sent_ = sp_.Send(outgoing, sp_.rank() - 1);
     }
-    backend_.IntraGradients(shape, inputs.q, inputs.k, inputs.v, output_gradient,
-                            memory.block_states, block_state_gradients, gradients.q, gradients.k,
-                            gradients.v, gradients.theta);
-    if (!first()) {
-      backend_.AddInterQueryGradients(shape, inputs.q, output_gradient, memory.state_in,
-                                      gradients.q, gradients.theta);
-    }
-    if (!last()) {
-      LASP_RETURN_IF_ERROR(received.Wait());
-      backend_.AddInterKeyValueGradients(shape, inputs.k, inputs.v, gradient_in, gradients.k,
-                                         gradients.v, memory.state_in, gradients.theta);
-    }
+    const AttentionBackward tensors{.q = inputs.q,
+                                    .k = inputs.k,
+                                    .v = inputs.v,
+                                    .output_gradient = output_gradient,
+                                    .saved_states = memory.saved_states,
+                                    .saved_gradients = saved_gradients,
+                                    .state_in = memory.state_in,
+                                    .state_gradient_in = gradient_in,
+                                    .q_gradient = gradients.q,
+                                    .k_gradient = gradients.k,
+                                    .v_gradient = gradients.v,
+                                    .theta_gradient = gradients.theta};
+    backend_.BeginGradients(shape, tensors);
+    LASP_RETURN_IF_ERROR(received_.Wait());
+    backend_.EndGradients(shape, tensors);
     return absl::OkStatus();
   }
 
@@ -119,7 +131,9 @@ class Lasp : public SequenceParallel {
   Tensor local_;
   Tensor outgoing_;
   Tensor gradient_in_;
-  Tensor block_state_gradients_;
+  Tensor saved_gradients_;
+  // The layer's under way.
+  Operation received_;
   Operation hop_;
   Operation sent_;
 };

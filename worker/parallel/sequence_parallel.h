@@ -27,7 +27,7 @@ struct AttentionGradients {
 
 // What one layer's forward leaves for its backward.
 struct AttentionMemory {
-  Tensor block_states;  // the local state before each block
+  Tensor saved_states;  // as Backend::LocalState leaves them
   Tensor state_in;      // KV_in, the state before this rank's first token; empty on the first rank
 };
 
@@ -39,10 +39,14 @@ class SequenceParallel {
   virtual AttentionMemory TakeMemory(const AttentionShape& shape, Arena& arena) = 0;
   virtual void TakeScratch(const AttentionShape& widest, Arena& arena) = 0;
 
-  // output [batch * tokens, heads * head_size], written. Errors of the communicator.
-  virtual absl::Status Forward(const AttentionShape& shape, const AttentionInputs& inputs,
-                               const AttentionMemory& memory, Tensor output) = 0;
-  // `memory` as Forward left it; the gradients of q, k and v are written.
+  // Starts a layer's forward: what other ranks need is on its way. The caller then issues what
+  // needs no output of the layer, and ends the forward. Errors of the communicator.
+  virtual absl::Status BeginForward(const AttentionShape& shape, const AttentionInputs& inputs,
+                                    const AttentionMemory& memory) = 0;
+  // output [batch * tokens, heads * head_size], written.
+  virtual absl::Status EndForward(const AttentionShape& shape, const AttentionInputs& inputs,
+                                  const AttentionMemory& memory, Tensor output) = 0;
+  // `memory` as the forward left it; the gradients of q, k and v are written.
   virtual absl::Status Backward(const AttentionShape& shape, const AttentionInputs& inputs,
                                 const AttentionMemory& memory, Tensor output_gradient,
                                 const AttentionGradients& gradients) = 0;
@@ -51,9 +55,10 @@ class SequenceParallel {
 };
 
 // LASP (arXiv 2404.02882) with the exchange under the computation: the state of the local tokens
-// first; then receive, axpy and send run on the communicator while the intra-chunk product is
-// computed; what depends on the received state is added last. Backward mirrors it, with the state
-// cached from the forward. Both must outlive the result; `sp` is the SP group in sequence order.
+// first; then receive, axpy and send run on the communicator while what the caller issues and the
+// part of the output that needs no received state are computed; the rest comes last. Backward
+// mirrors it, with the state cached from the forward. Both must outlive the result; `sp` is the SP
+// group in sequence order.
 std::unique_ptr<SequenceParallel> CreateLasp(Backend* backend, Communicator* sp);
 
 }  // namespace lasp::worker

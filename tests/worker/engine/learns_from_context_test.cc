@@ -46,8 +46,13 @@ class ZeroedAttention : public SequenceParallel {
     inner_->TakeScratch(widest, arena);
   }
 
-  absl::Status Forward(const AttentionShape&, const AttentionInputs&, const AttentionMemory&,
-                       Tensor output) override {
+  absl::Status BeginForward(const AttentionShape&, const AttentionInputs&,
+                            const AttentionMemory&) override {
+    return absl::OkStatus();
+  }
+
+  absl::Status EndForward(const AttentionShape&, const AttentionInputs&, const AttentionMemory&,
+                          Tensor output) override {
     backend_.Fill(0, output);
     return absl::OkStatus();
   }

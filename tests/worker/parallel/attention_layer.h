@@ -27,7 +27,20 @@ class AttentionLayer {
     return layer;
   }
 
-  absl::Status Forward() { return attention_.Forward(shape_, inputs_, memory_, output_); }
+  absl::Status Forward() {
+    LASP_RETURN_IF_ERROR(attention_.BeginForward(shape_, inputs_, memory_));
+    return attention_.EndForward(shape_, inputs_, memory_, output_);
+  }
+
+  // What the parts of the forward work on.
+  AttentionForward tensors() const {
+    return {.q = inputs_.q,
+            .k = inputs_.k,
+            .v = inputs_.v,
+            .saved_states = memory_.saved_states,
+            .state_in = memory_.state_in,
+            .output = output_};
+  }
 
   absl::Status Backward() {
     return attention_.Backward(shape_, inputs_, memory_, output_, gradients_);

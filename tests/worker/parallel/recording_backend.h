@@ -62,37 +62,30 @@ class RecordingBackend : public Backend {
 
   void CrossEntropy(Tensor, Tensor, double, Tensor, Tensor) override {}
 
-  int64_t BlockCount(const AttentionShape&) const override { return 1; }
+  int64_t SavedStateCount(const AttentionShape&) const override { return 1; }
 
   void LocalState(const AttentionShape&, Tensor, Tensor, Tensor, Tensor) override {
     listener_("LocalState");
   }
 
-  void IntraOutput(const AttentionShape&, Tensor, Tensor, Tensor, Tensor, Tensor) override {
-    listener_("IntraOutput");
+  void BeginOutput(const AttentionShape&, const AttentionForward&) override {
+    listener_("BeginOutput");
   }
 
-  void AddInterOutput(const AttentionShape&, Tensor, Tensor, Tensor) override {
-    listener_("AddInterOutput");
+  void EndOutput(const AttentionShape&, const AttentionForward&) override {
+    listener_("EndOutput");
   }
 
   void LocalStateGradient(const AttentionShape&, Tensor, Tensor, Tensor, Tensor) override {
     listener_("LocalStateGradient");
   }
 
-  void IntraGradients(const AttentionShape&, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
-                      Tensor, Tensor, Tensor) override {
-    listener_("IntraGradients");
+  void BeginGradients(const AttentionShape&, const AttentionBackward&) override {
+    listener_("BeginGradients");
   }
 
-  void AddInterQueryGradients(const AttentionShape&, Tensor, Tensor, Tensor, Tensor,
-                              Tensor) override {
-    listener_("AddInterQueryGradients");
-  }
-
-  void AddInterKeyValueGradients(const AttentionShape&, Tensor, Tensor, Tensor, Tensor, Tensor,
-                                 Tensor, Tensor) override {
-    listener_("AddInterKeyValueGradients");
+  void EndGradients(const AttentionShape&, const AttentionBackward&) override {
+    listener_("EndGradients");
   }
 
   void StateHop(const AttentionShape&, Tensor, Tensor, Tensor) override { listener_("StateHop"); }
