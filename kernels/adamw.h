@@ -1,10 +1,12 @@
 // One AdamW update (Loshchilov and Hutter, decoupled weight decay) over a range of parameters:
-//   g = gradient_scale * gradient
+//   g = decision.gradient_scale * gradient
 //   m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2
 //   p = p - learning_rate (weight_decay p + (m / correction1) / (sqrt(v / correction2) + epsilon))
 #pragma once
 
 #include <cstdint>
+
+#include "kernels/update_decision.h"
 
 namespace lasp::kernels {
 
@@ -19,10 +21,10 @@ struct AdamWArgs {
   double beta1 = 0.9;
   double beta2 = 0.95;
   double epsilon = 1e-8;
-  double weight_decay = 0;    // 0 for what is not a matrix
-  double correction1 = 1;     // 1 - beta1^n, n the number of updates with this one
-  double correction2 = 1;     // 1 - beta2^n
-  double gradient_scale = 1;  // the clipping factor
+  double weight_decay = 0;                   // 0 for what is not a matrix
+  double correction1 = 1;                    // 1 - beta1^n, n the number of updates with this one
+  double correction2 = 1;                    // 1 - beta2^n
+  const UpdateDecision* decision = nullptr;  // nothing changes where it does not apply
 };
 
 namespace cpu {

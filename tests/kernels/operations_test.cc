@@ -360,6 +360,7 @@ TYPED_TEST(Operations, AdamWOverSteps) {
     std::vector<T> parameter = Converted<T>(start);
     std::vector<T> first(start.size());
     std::vector<T> second(start.size());
+    const UpdateDecision decision{.apply = 1, .gradient_scale = 0.5};
     for (size_t step = 0; step < gradients.size(); ++step) {
       const std::vector<T> gradient = Converted<T>(gradients[step]);
       const auto n = static_cast<double>(step + 1);
@@ -375,7 +376,7 @@ TYPED_TEST(Operations, AdamWOverSteps) {
                      .weight_decay = 0.1,
                      .correction1 = 1 - std::pow(0.9, n),
                      .correction2 = 1 - std::pow(0.95, n),
-                     .gradient_scale = 0.5});
+                     .decision = &decision});
     }
     EXPECT_LE(RelativeRms(parameter, expected), this->kTolerance);
   }

@@ -70,18 +70,22 @@ struct AdamWStep {
   double weight_decay = 0;
   double correction1 = 1;
   double correction2 = 1;
-  double gradient_scale = 1;
 };
 
 // Operations are issued in order by one thread, but for StateHop and StateGradientHop, which a
-// communicator's thread may issue beside it. Tensors of numbers have compute_type() unless said
-// otherwise. Shapes are the caller's duty. An operation that fails on the device is reported by
-// Synchronize, and by every later one. Equations: the header of the same name in kernels/.
+// communicator's thread may issue beside it. Tensors of numbers have activation_type(), or
+// accumulation_type() where that says so, unless something else is said. Shapes are the caller's
+// duty. An operation that fails on the device is reported by Synchronize, and by every later one.
+// Equations: the header of the same name in kernels/.
 class Backend {
  public:
   virtual ~Backend() = default;
 
-  virtual DType compute_type() const = 0;
+  // Of activations and their gradients, and of the weights that products read.
+  virtual DType activation_type() const = 0;
+  // Of what accumulates: master weights, gradients of parameters, moments, attention's states, and
+  // rows' inverse rms. The same as activation_type() on a device that rounds nothing.
+  virtual DType accumulation_type() const = 0;
   // Zeroed and aligned to 64 bytes. RESOURCE_EXHAUSTED names the size.
   virtual absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(int64_t bytes) = 0;
   // Waits for everything issued so far.
@@ -153,13 +157,19 @@ class Backend {
 
   // sum: kFloat64 [1, 1], added to. values: contiguous.
   virtual void SumOfSquares(Tensor values, Tensor sum) = 0;
-  // All contiguous and of one size.
-  virtual void AdamW(const AdamWStep& step, Tensor parameter, Tensor gradient, Tensor first_moment,
-                     Tensor second_moment) = 0;
+  // Whether the step's update is made, and with which factor on the gradient: decided on the
+  // device, so that no host waits between backward and update. All kFloat64: loss_sum and
+  // sum_of_squares [1, 1], decision [1, 2].
+  virtual void DecideUpdate(double max_gradient_norm, Tensor loss_sum, Tensor sum_of_squares,
+                            Tensor decision) = 0;
+  // All contiguous and of one size. `parameter` is the master; `weight`, its copy for the products,
+  // may be the same tensor. Does nothing where `decision` says so.
+  virtual void AdamW(const AdamWStep& step, Tensor decision, Tensor parameter, Tensor weight,
+                     Tensor gradient, Tensor first_moment, Tensor second_moment) = 0;
 };
 
 // The CPU: kernels/cpu in fp32, or in fp64 for tests. `threads` for OpenMP and BLAS. Call from the
 // thread that will issue the operations.
-absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(DType compute_type, int threads);
+absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(DType type, int threads);
 
 }  // namespace lasp::worker

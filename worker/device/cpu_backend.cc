@@ -16,6 +16,7 @@
 #include "kernels/rms_norm.h"
 #include "kernels/silu.h"
 #include "kernels/threads.h"
+#include "kernels/update_decision.h"
 #include "kernels/vector_ops.h"
 #include "worker/device/backend.h"
 
@@ -49,7 +50,9 @@ constexpr DType TypeOf() {
 template <typename T>
 class CpuBackend : public Backend {
  public:
-  DType compute_type() const override { return TypeOf<T>(); }
+  DType activation_type() const override { return TypeOf<T>(); }
+
+  DType accumulation_type() const override { return TypeOf<T>(); }
 
   absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(int64_t bytes) override {
     const size_t rounded =
@@ -345,8 +348,16 @@ class CpuBackend : public Backend {
         {.count = values.count(), .values = In(values), .sum = static_cast<double*>(sum.data)});
   }
 
-  void AdamW(const AdamWStep& step, Tensor parameter, Tensor gradient, Tensor first_moment,
-             Tensor second_moment) override {
+  void DecideUpdate(double max_gradient_norm, Tensor loss_sum, Tensor sum_of_squares,
+                    Tensor decision) override {
+    cpu::DecideUpdate({.max_gradient_norm = max_gradient_norm,
+                       .loss_sum = static_cast<const double*>(loss_sum.data),
+                       .sum_of_squares = static_cast<const double*>(sum_of_squares.data),
+                       .decision = static_cast<kernels::UpdateDecision*>(decision.data)});
+  }
+
+  void AdamW(const AdamWStep& step, Tensor decision, Tensor parameter, Tensor /*weight*/,
+             Tensor gradient, Tensor first_moment, Tensor second_moment) override {
     cpu::AdamW<T>({.count = parameter.count(),
                    .parameter = Out(parameter),
                    .gradient = In(gradient),
@@ -359,7 +370,7 @@ class CpuBackend : public Backend {
                    .weight_decay = step.weight_decay,
                    .correction1 = step.correction1,
                    .correction2 = step.correction2,
-                   .gradient_scale = step.gradient_scale});
+                   .decision = static_cast<const kernels::UpdateDecision*>(decision.data)});
   }
 
  private:
@@ -390,17 +401,18 @@ class CpuBackend : public Backend {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(DType compute_type, int threads) {
+absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(DType type, int threads) {
   if (threads < 1) {
     return absl::InvalidArgumentError(
         absl::StrCat("the CPU backend needs at least 1 thread, not ", threads));
   }
   cpu::SetThreads(threads);
-  switch (compute_type) {
+  switch (type) {
     case DType::kFloat32:
       return std::make_unique<CpuBackend<float>>();
     case DType::kFloat64:
       return std::make_unique<CpuBackend<double>>();
+    case DType::kBFloat16:
     case DType::kInt32:
       break;
   }

@@ -6,9 +6,20 @@
 
 namespace lasp::worker {
 
-enum class DType : uint8_t { kFloat32, kFloat64, kInt32 };
+enum class DType : uint8_t { kFloat32, kFloat64, kBFloat16, kInt32 };
 
-constexpr int64_t SizeOf(DType type) { return type == DType::kFloat64 ? 8 : 4; }
+constexpr int64_t SizeOf(DType type) {
+  switch (type) {
+    case DType::kFloat64:
+      return 8;
+    case DType::kBFloat16:
+      return 2;
+    case DType::kFloat32:
+    case DType::kInt32:
+      return 4;
+  }
+  return 0;
+}
 
 // Does not own its memory. Rows lie `row_stride` elements apart; columns are contiguous.
 struct Tensor {

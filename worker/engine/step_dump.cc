@@ -16,6 +16,8 @@ const char* NameOf(DType type) {
       return "float32";
     case DType::kFloat64:
       return "float64";
+    case DType::kBFloat16:
+      return "bfloat16";
     case DType::kInt32:
       return "int32";
   }

@@ -11,11 +11,15 @@
 namespace lasp::worker {
 namespace {
 
-// Places in the small reduction.
+// Places in control_. The first are summed over the world.
 constexpr int64_t kLossSum = 0;
 constexpr int64_t kDrain = 1;
 constexpr int64_t kLabelCount = 2;
-constexpr int64_t kControlSize = 3;
+constexpr int64_t kReducedSize = 3;
+constexpr int64_t kSumOfSquares = 3;
+constexpr int64_t kDecision = 4;
+constexpr int64_t kDecisionSize = 2;
+constexpr int64_t kControlSize = kDecision + kDecisionSize;
 
 }  // namespace
 
@@ -24,8 +28,7 @@ Trainer::Trainer(Options options)
       model_config_(ModelConfig::FromSpec(options_.spec.model())),
       layout_(model_config_),
       schedule_(options_.spec.optimizer(), options_.spec.max_steps()),
-      guard_(options_.spec.optimizer().max_gradient_norm(),
-             options_.spec.optimizer().max_skipped_steps()) {}
+      guard_(options_.spec.optimizer().max_skipped_steps()) {}
 
 absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(Options options) {
   auto trainer = std::unique_ptr<Trainer>(new Trainer(std::move(options)));
@@ -35,7 +38,10 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(Options options) {
                         Arena::Create(*trainer->options_.backend, plan.used_bytes()));
   LASP_RETURN_IF_ERROR(trainer->TakeMemory(trainer->arena_));
   InitializeParameters(trainer->model_config_, trainer->layout_, trainer->options_.spec.seed(),
-                       *trainer->options_.backend, trainer->parameters_);
+                       *trainer->options_.backend, trainer->parameters_.masters);
+  if (trainer->parameters_.weights.data != trainer->parameters_.masters.data) {
+    trainer->options_.backend->Convert(trainer->parameters_.masters, trainer->parameters_.weights);
+  }
   trainer->batches_ = std::make_unique<BatchPrefetcher>(trainer->options_.train_data, 1,
                                                         trainer->options_.spec.max_steps());
   return trainer;
@@ -46,12 +52,15 @@ absl::Status Trainer::TakeMemory(Arena& arena) {
   Backend* const backend = options_.backend;
   const MicroBatchShape shape{.sequences = spec.micro_batch_size(),
                               .tokens = spec.data().sequence_length() / options_.grid.sp_size()};
-  parameters_ = arena.Take(backend->compute_type(), 1, layout_.count());
-  gradients_ = arena.Take(backend->compute_type(), 1, layout_.count());
+  parameters_.masters = arena.Take(backend->accumulation_type(), 1, layout_.count());
+  parameters_.weights = parameters_.masters;
+  if (backend->activation_type() != backend->accumulation_type()) {
+    parameters_.weights = arena.Take(backend->activation_type(), 1, layout_.count());
+  }
+  parameters_.gradients = arena.Take(backend->accumulation_type(), 1, layout_.count());
   tokens_ = {.ids = arena.Take(DType::kInt32, shape.rows(), 1),
              .labels = arena.Take(DType::kInt32, shape.rows(), 1)};
   control_ = arena.Take(DType::kFloat64, 1, kControlSize);
-  sum_of_squares_ = arena.Take(DType::kFloat64, 1, 1);
   attention_ = options_.attention;
   if (attention_ == nullptr) {
     LASP_ASSIGN_OR_RETURN(
@@ -59,12 +68,13 @@ absl::Status Trainer::TakeMemory(Arena& arena) {
         CreateSequenceParallel(spec.parallelism().sequence_parallel(), backend, options_.sp));
     attention_ = owned_attention_.get();
   }
-  model_ = std::make_unique<TransNormer>(model_config_, shape, &layout_, parameters_, gradients_,
-                                         backend, attention_, arena);
-  LASP_ASSIGN_OR_RETURN(
-      reducer_, CreateDataParallel(spec.parallelism().data_parallel(), options_.world, gradients_));
-  optimizer_ = std::make_unique<AdamW>(spec.optimizer(), backend, parameters_, gradients_,
-                                       layout_.Ranges(), arena);
+  model_ = std::make_unique<TransNormer>(model_config_, shape, &layout_, parameters_, backend,
+                                         attention_, arena);
+  LASP_ASSIGN_OR_RETURN(reducer_, CreateDataParallel(spec.parallelism().data_parallel(),
+                                                     options_.world, parameters_.gradients));
+  optimizer_ =
+      std::make_unique<AdamW>(spec.optimizer(), backend, parameters_.masters, parameters_.weights,
+                              parameters_.gradients, layout_.Ranges(), arena);
   return absl::OkStatus();
 }
 
@@ -80,7 +90,7 @@ absl::Status Trainer::Accumulate(int64_t step, StepResult* result) {
   const double label_count = static_cast<double>(spec.global_batch_size()) *
                              static_cast<double>(spec.data().sequence_length());
   const int64_t micro_batches = options_.train_data->micro_batches_per_step();
-  options_.backend->Fill(0, gradients_);
+  options_.backend->Fill(0, parameters_.gradients);
   options_.backend->Fill(0, control_);
   for (int64_t micro_batch = 0; micro_batch < micro_batches; ++micro_batch) {
     {
@@ -103,26 +113,22 @@ absl::Status Trainer::Accumulate(int64_t step, StepResult* result) {
   return absl::OkStatus();
 }
 
-absl::Status Trainer::Reduce(StepResult* result) {
+absl::Status Trainer::Reduce() {
   const double drain = options_.drain->requested() ? 1 : 0;
   options_.backend->CopyFromHost(&drain, control_.Columns(kDrain, 1));
-  Operation reduced = options_.world->AllReduceSum(control_);
+  Operation reduced = options_.world->AllReduceSum(control_.Columns(0, kReducedSize));
   LASP_RETURN_IF_ERROR(reducer_->Finish());
-  LASP_RETURN_IF_ERROR(reduced.Wait());
+  return reduced.Wait();
+}
+
+void Trainer::ReadControl(StepResult* result) {
   double control[kControlSize];
   options_.backend->CopyToHost(control_, control);
   result->loss = control[kLossSum] / (static_cast<double>(options_.spec.global_batch_size()) *
                                       static_cast<double>(options_.spec.data().sequence_length()));
   result->drain = control[kDrain] > 0;
-  return absl::OkStatus();
-}
-
-double Trainer::GradientNorm() {
-  options_.backend->Fill(0, sum_of_squares_);
-  options_.backend->SumOfSquares(gradients_, sum_of_squares_);
-  double sum = 0;
-  options_.backend->CopyToHost(sum_of_squares_, &sum);
-  return std::sqrt(sum);
+  result->gradient_norm = std::sqrt(control[kSumOfSquares]);
+  result->skipped = control[kDecision] == 0;
 }
 
 absl::StatusOr<StepResult> Trainer::Step(int64_t step) {
@@ -138,26 +144,34 @@ absl::StatusOr<StepResult> Trainer::Step(int64_t step) {
 }
 
 absl::Status Trainer::Update(int64_t step, StepResult* result) {
-  LASP_RETURN_IF_ERROR(Reduce(result));
+  LASP_RETURN_IF_ERROR(Reduce());
   // Reduced gradients are the same bits on every rank, hence so are the norm and the decision.
-  result->gradient_norm = GradientNorm();
+  const Tensor sum_of_squares = control_.Columns(kSumOfSquares, 1);
+  const Tensor decision = control_.Columns(kDecision, kDecisionSize);
+  options_.backend->SumOfSquares(parameters_.gradients, sum_of_squares);
+  options_.backend->DecideUpdate(options_.spec.optimizer().max_gradient_norm(),
+                                 control_.Columns(kLossSum, 1), sum_of_squares, decision);
   if (!dumped_batches_.empty()) {
-    LASP_RETURN_IF_ERROR(WriteStepDump(
-        {.directory = options_.dump_directory,
-         .step = step,
-         .loss = result->loss,
-         .gradient_norm = result->gradient_norm,
-         .label_count = options_.spec.global_batch_size() * options_.spec.data().sequence_length(),
-         .batches = std::exchange(dumped_batches_, {})},
-        options_.grid, layout_, *options_.backend, parameters_, gradients_));
+    ReadControl(result);
+    LASP_RETURN_IF_ERROR(Dump(step, *result));
   }
   result->learning_rate = schedule_.At(step);
-  const UpdateDecision decision = guard_.Judge(result->loss, result->gradient_norm);
-  result->skipped = decision.skip;
-  if (!decision.skip) {
-    optimizer_->Update(result->learning_rate, decision.gradient_scale);
-  }
+  optimizer_->Update(guard_.updates() + 1, result->learning_rate, decision);
+  // The step's one wait for the device.
+  ReadControl(result);
+  guard_.Count(result->skipped);
   return options_.backend->Synchronize();
+}
+
+absl::Status Trainer::Dump(int64_t step, const StepResult& result) {
+  return WriteStepDump(
+      {.directory = options_.dump_directory,
+       .step = step,
+       .loss = result.loss,
+       .gradient_norm = result.gradient_norm,
+       .label_count = options_.spec.global_batch_size() * options_.spec.data().sequence_length(),
+       .batches = std::exchange(dumped_batches_, {})},
+      options_.grid, layout_, *options_.backend, parameters_.masters, parameters_.gradients);
 }
 
 absl::StatusOr<EvaluationResult> Trainer::Evaluate() {
@@ -176,7 +190,7 @@ absl::StatusOr<EvaluationResult> Trainer::Evaluate() {
     const double drain = options_.drain->requested() ? 1 : 0;
     options_.backend->CopyFromHost(&drain, control_.Columns(kDrain, 1));
     options_.backend->CopyFromHost(&own_labels, control_.Columns(kLabelCount, 1));
-    LASP_RETURN_IF_ERROR(options_.world->AllReduceSum(control_).Wait());
+    LASP_RETURN_IF_ERROR(options_.world->AllReduceSum(control_.Columns(0, kReducedSize)).Wait());
     double control[kControlSize];
     options_.backend->CopyToHost(control_, control);
     loss_sum += control[kLossSum];

@@ -78,9 +78,10 @@ class Trainer {
 
   const ParameterLayout& layout() const { return layout_; }
 
-  Tensor parameters() const { return parameters_; }
+  // The masters.
+  Tensor parameters() const { return parameters_.masters; }
 
-  Tensor gradients() const { return gradients_; }
+  Tensor gradients() const { return parameters_.gradients; }
 
   // Of all this rank holds on the device.
   int64_t memory_bytes() const { return arena_.used_bytes(); }
@@ -92,10 +93,12 @@ class Trainer {
   void Upload(const Batch& batch);
   // Forward and backward of all micro-batches; leaves the loss sum in control_.
   absl::Status Accumulate(int64_t step, StepResult* result);
-  absl::Status Reduce(StepResult* result);
+  absl::Status Reduce();
   // Everything after the backward pass.
   absl::Status Update(int64_t step, StepResult* result);
-  double GradientNorm();
+  // Waits for the device.
+  void ReadControl(StepResult* result);
+  absl::Status Dump(int64_t step, const StepResult& result);
 
   const Options options_;
   const ModelConfig model_config_;
@@ -103,12 +106,10 @@ class Trainer {
   const LearningRateSchedule schedule_;
   StepGuard guard_;
   Arena arena_;
-  Tensor parameters_;
-  Tensor gradients_;
+  ParameterTensors parameters_;
   TokenBatch tokens_;
-  // kFloat64 [1, 3]: what the small reduction of a step carries.
+  // kFloat64 [1, n]: what the host learns from a step; the first of it is reduced.
   Tensor control_;
-  Tensor sum_of_squares_;
   std::unique_ptr<SequenceParallel> owned_attention_;
   SequenceParallel* attention_ = nullptr;
   std::unique_ptr<TransNormer> model_;

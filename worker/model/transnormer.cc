@@ -10,19 +10,23 @@
 namespace lasp::worker {
 
 TransNormer::TransNormer(const ModelConfig& config, const MicroBatchShape& shape,
-                         const ParameterLayout* layout, Tensor parameters, Tensor gradients,
+                         const ParameterLayout* layout, const ParameterTensors& parameters,
                          Backend* backend, SequenceParallel* attention, Arena& arena)
     : config_(config),
       shape_(shape),
       layout_(*layout),
       backend_(*backend),
       attention_(*attention),
-      weights_(layout->Bind(parameters)),
-      gradients_(layout->Bind(gradients)),
+      learned_theta_(layout->Bind(parameters.masters).blocks[0].theta),
+      weights_(layout->Bind(parameters.weights)),
+      gradients_(layout->Bind(parameters.gradients)),
       embedding_scale_(std::sqrt(static_cast<double>(config.hidden_size))),
       head_(shape.rows(), config.vocab_size, backend, arena) {
   const auto take = [&](int64_t columns) {
-    return arena.Take(backend_.compute_type(), shape_.rows(), columns);
+    return arena.Take(backend_.activation_type(), shape_.rows(), columns);
+  };
+  const auto take_inverse_rms = [&] {
+    return arena.Take(backend_.accumulation_type(), shape_.rows(), 1);
   };
   theta_ = arena.Take(DType::kFloat64, config.heads, config.head_size());
   for (int64_t layer = 0; layer < config.layers; ++layer) {
@@ -39,7 +43,7 @@ TransNormer::TransNormer(const ModelConfig& config, const MicroBatchShape& shape
   attention_.TakeScratch(attention_shapes_[0], arena);
   const int64_t hidden = config.hidden_size;
   final_input_ = take(hidden);
-  final_inverse_rms_ = take(1);
+  final_inverse_rms_ = take_inverse_rms();
   final_normed_ = take(hidden);
   branch_output_ = take(hidden);
   residual_gradient_ = take(hidden);
@@ -53,21 +57,24 @@ TransNormer::TransNormer(const ModelConfig& config, const MicroBatchShape& shape
 
 BlockActivations TransNormer::TakeBlock(int64_t layer, Arena& arena) {
   const auto take = [&](int64_t columns) {
-    return arena.Take(backend_.compute_type(), shape_.rows(), columns);
+    return arena.Take(backend_.activation_type(), shape_.rows(), columns);
+  };
+  const auto take_inverse_rms = [&] {
+    return arena.Take(backend_.accumulation_type(), shape_.rows(), 1);
   };
   const int64_t hidden = config_.hidden_size;
   BlockActivations block;
   block.mixer_input = take(hidden);
-  block.mixer_inverse_rms = take(1);
+  block.mixer_inverse_rms = take_inverse_rms();
   block.mixer_normed = take(hidden);
   block.qkvu = take(4 * hidden);
   block.qk = take(2 * hidden);
   block.attention = attention_.TakeMemory(attention_shapes_[layer], arena);
   block.attention_output = take(hidden);
-  block.attention_inverse_rms = take(1);
+  block.attention_inverse_rms = take_inverse_rms();
   block.gated = take(hidden);
   block.channel_input = take(hidden);
-  block.channel_inverse_rms = take(1);
+  block.channel_inverse_rms = take_inverse_rms();
   block.channel_normed = take(hidden);
   block.l1_l2 = take(2 * config_.glu_size);
   block.product = take(config_.glu_size);
@@ -87,7 +94,7 @@ void TransNormer::FillConstants() {
 
 absl::Status TransNormer::ForwardBlocks(const TokenBatch& batch) {
   if (config_.learned_theta) {
-    backend_.Convert(weights_.blocks[0].theta, theta_);
+    backend_.Convert(learned_theta_, theta_);
   }
   Tensor stream = activations_->ForForward(0).mixer_input;
   backend_.EmbeddingForward(embedding_scale_, batch.ids, weights_.embedding, stream);

@@ -29,13 +29,19 @@ struct TokenBatch {
   Tensor labels;
 };
 
+// [1, layout.count()] each.
+struct ParameterTensors {
+  Tensor masters;    // the parameters
+  Tensor weights;    // their copy for the products, or the same
+  Tensor gradients;  // of the accumulation type, as the masters
+};
+
 // Not thread-safe.
 class TransNormer {
  public:
-  // Takes all its memory from `arena`. parameters and gradients: [1, layout.count()]. All but
-  // `arena` must outlive this.
+  // Takes all its memory from `arena`. All but `config`, `shape` and `arena` must outlive this.
   TransNormer(const ModelConfig& config, const MicroBatchShape& shape,
-              const ParameterLayout* layout, Tensor parameters, Tensor gradients, Backend* backend,
+              const ParameterLayout* layout, const ParameterTensors& parameters, Backend* backend,
               SequenceParallel* attention, Arena& arena);
 
   // Adds the batch's summed loss to loss_sum (kFloat64 [1, 1]) and prepares Backward, which will
@@ -61,6 +67,7 @@ class TransNormer {
   const ParameterLayout& layout_;
   Backend& backend_;
   SequenceParallel& attention_;
+  Tensor learned_theta_;  // the master; empty unless it is learned
   ModelWeights weights_;
   ModelWeights gradients_;
   double embedding_scale_;

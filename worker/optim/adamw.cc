@@ -5,29 +5,29 @@
 
 namespace lasp::worker {
 
-AdamW::AdamW(const lasp::v1::OptimizerSpec& spec, Backend* backend, Tensor parameters,
+AdamW::AdamW(const lasp::v1::OptimizerSpec& spec, Backend* backend, Tensor masters, Tensor weights,
              Tensor gradients, std::vector<ParameterRange> ranges, Arena& arena)
     : spec_(spec),
       backend_(*backend),
-      parameters_(parameters),
+      masters_(masters),
+      weights_(weights),
       gradients_(gradients),
       ranges_(std::move(ranges)),
-      first_moments_(arena.Take(parameters.dtype, 1, parameters.columns)),
-      second_moments_(arena.Take(parameters.dtype, 1, parameters.columns)) {}
+      first_moments_(arena.Take(masters.dtype, 1, masters.columns)),
+      second_moments_(arena.Take(masters.dtype, 1, masters.columns)) {}
 
-void AdamW::Update(double learning_rate, double gradient_scale) {
-  ++updates_;
+void AdamW::Update(int64_t update, double learning_rate, Tensor decision) {
   AdamWStep step{.learning_rate = learning_rate,
                  .beta1 = spec_.beta1(),
                  .beta2 = spec_.beta2(),
                  .epsilon = spec_.epsilon(),
                  .weight_decay = 0,
-                 .correction1 = 1 - std::pow(spec_.beta1(), static_cast<double>(updates_)),
-                 .correction2 = 1 - std::pow(spec_.beta2(), static_cast<double>(updates_)),
-                 .gradient_scale = gradient_scale};
+                 .correction1 = 1 - std::pow(spec_.beta1(), static_cast<double>(update)),
+                 .correction2 = 1 - std::pow(spec_.beta2(), static_cast<double>(update))};
   for (const ParameterRange& range : ranges_) {
     step.weight_decay = range.decays ? spec_.weight_decay() : 0;
-    backend_.AdamW(step, parameters_.Columns(range.begin, range.count),
+    backend_.AdamW(step, decision, masters_.Columns(range.begin, range.count),
+                   weights_.Columns(range.begin, range.count),
                    gradients_.Columns(range.begin, range.count),
                    first_moments_.Columns(range.begin, range.count),
                    second_moments_.Columns(range.begin, range.count));

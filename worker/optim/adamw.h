@@ -20,25 +20,24 @@ struct ParameterRange {
 // Not thread-safe.
 class AdamW {
  public:
-  // `spec` with its defaults written out. parameters and gradients: [1, n]. The ranges cover what
-  // is to be updated. Takes the two moments from `arena`.
-  AdamW(const lasp::v1::OptimizerSpec& spec, Backend* backend, Tensor parameters, Tensor gradients,
-        std::vector<ParameterRange> ranges, Arena& arena);
+  // `spec` with its defaults written out. masters, weights (their copy for the products, or the
+  // same) and gradients: [1, n]. The ranges cover what is to be updated. Takes the two moments from
+  // `arena`.
+  AdamW(const lasp::v1::OptimizerSpec& spec, Backend* backend, Tensor masters, Tensor weights,
+        Tensor gradients, std::vector<ParameterRange> ranges, Arena& arena);
 
-  // One update. `gradient_scale` is the clipping factor.
-  void Update(double learning_rate, double gradient_scale);
-
-  int64_t updates() const { return updates_; }
+  // The `update`-th update, from 1, where `decision` (Backend::DecideUpdate) allows it.
+  void Update(int64_t update, double learning_rate, Tensor decision);
 
  private:
   const lasp::v1::OptimizerSpec spec_;
   Backend& backend_;
-  const Tensor parameters_;
+  const Tensor masters_;
+  const Tensor weights_;
   const Tensor gradients_;
   const std::vector<ParameterRange> ranges_;
   Tensor first_moments_;
   Tensor second_moments_;
-  int64_t updates_ = 0;
 };
 
 }  // namespace lasp::worker

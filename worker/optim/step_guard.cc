@@ -1,20 +1,17 @@
 #include "worker/optim/step_guard.h"
 
-#include <cmath>
-
 #include "absl/strings/str_cat.h"
 
 namespace lasp::worker {
 
-UpdateDecision StepGuard::Judge(double loss, double gradient_norm) {
-  if (!std::isfinite(loss) || !std::isfinite(gradient_norm)) {
+void StepGuard::Count(bool skipped) {
+  if (skipped) {
     ++skipped_in_a_row_;
     ++skipped_total_;
-    return {.skip = true, .gradient_scale = 0};
+    return;
   }
   skipped_in_a_row_ = 0;
-  const bool clip = max_gradient_norm_ > 0 && gradient_norm > max_gradient_norm_;
-  return {.skip = false, .gradient_scale = clip ? max_gradient_norm_ / gradient_norm : 1};
+  ++updates_;
 }
 
 absl::Status StepGuard::status() const {

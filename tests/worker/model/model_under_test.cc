@@ -19,21 +19,22 @@ absl::StatusOr<std::unique_ptr<ModelUnderTest>> ModelUnderTest::Create(const Mod
 }
 
 void ModelUnderTest::TakeMemory(Arena& arena) {
-  const DType type = rank_.backend->compute_type();
-  parameters_ = arena.Take(type, 1, layout_.count());
-  gradients_ = arena.Take(type, 1, layout_.count());
+  const DType type = rank_.backend->accumulation_type();
+  parameters_.masters = arena.Take(type, 1, layout_.count());
+  parameters_.weights = parameters_.masters;
+  parameters_.gradients = arena.Take(type, 1, layout_.count());
   loss_ = arena.Take(DType::kFloat64, 1, 1);
   tokens_ = {.ids = arena.Take(DType::kInt32, shape_.rows(), 1),
              .labels = arena.Take(DType::kInt32, shape_.rows(), 1)};
   attention_ = CreateLasp(rank_.backend, rank_.sp);
-  model_ = std::make_unique<TransNormer>(config_, shape_, &layout_, parameters_, gradients_,
-                                         rank_.backend, attention_.get(), arena);
+  model_ = std::make_unique<TransNormer>(config_, shape_, &layout_, parameters_, rank_.backend,
+                                         attention_.get(), arena);
 }
 
 void ModelUnderTest::SetParameters(const std::vector<double>& parameters) {
   const Tensor host{const_cast<double*>(parameters.data()), DType::kFloat64, 1, layout_.count(),
                     layout_.count()};
-  rank_.backend->Convert(host, parameters_);
+  rank_.backend->Convert(host, parameters_.masters);
 }
 
 std::vector<double> ModelUnderTest::Read(Tensor tensor) const {
@@ -56,14 +57,14 @@ absl::StatusOr<double> ModelUnderTest::Run(const std::vector<int32_t>& ids,
                                            const std::vector<int32_t>& labels) {
   Upload(ids, tokens_.ids);
   Upload(labels, tokens_.labels);
-  rank_.backend->Fill(0, gradients_);
+  rank_.backend->Fill(0, parameters_.gradients);
   rank_.backend->Fill(0, loss_);
   double count = 0;
   for (const int32_t label : labels) {
     count += label >= 0 ? 1 : 0;
   }
   // Small buckets, so that reduction and backward interleave.
-  const auto reducer = CreateDdp(rank_.world, gradients_, 100);
+  const auto reducer = CreateDdp(rank_.world, parameters_.gradients, 100);
   LASP_RETURN_IF_ERROR(model_->ForwardForTraining(tokens_, 1 / count, loss_));
   LASP_RETURN_IF_ERROR(model_->Backward(tokens_, reducer.get()));
   LASP_RETURN_IF_ERROR(rank_.world->AllReduceSum(loss_).Wait());

@@ -26,10 +26,10 @@ class ModelUnderTest {
   // [layout().count()], in the backend's precision.
   void SetParameters(const std::vector<double>& parameters);
 
-  std::vector<double> Parameters() const { return Read(parameters_); }
+  std::vector<double> Parameters() const { return Read(parameters_.masters); }
 
   // Summed over the world.
-  std::vector<double> Gradients() const { return Read(gradients_); }
+  std::vector<double> Gradients() const { return Read(parameters_.gradients); }
 
   // Forward and backward of whole sequences [shape.sequences, full_length], of which this rank
   // takes its slice. Returns the mean loss over the world's labels, which every rank gives alike.
@@ -48,8 +48,7 @@ class ModelUnderTest {
   LocalRank& rank_;
   const ParameterLayout layout_;
   Arena arena_;
-  Tensor parameters_;
-  Tensor gradients_;
+  ParameterTensors parameters_;
   Tensor loss_;
   TokenBatch tokens_;
   std::unique_ptr<SequenceParallel> attention_;

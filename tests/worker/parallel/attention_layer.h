@@ -60,7 +60,7 @@ class AttentionLayer {
 
   void TakeMemory(Arena& arena) {
     const auto take = [&] {
-      return arena.Take(backend_.compute_type(), shape_.batch * shape_.tokens,
+      return arena.Take(backend_.activation_type(), shape_.batch * shape_.tokens,
                         shape_.heads * shape_.head_size);
     };
     shape_.slopes = arena.Take(DType::kFloat64, 1, shape_.heads);

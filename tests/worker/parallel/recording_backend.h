@@ -18,7 +18,9 @@ class RecordingBackend : public Backend {
 
   explicit RecordingBackend(Listener listener) : listener_(std::move(listener)) {}
 
-  DType compute_type() const override { return DType::kFloat32; }
+  DType activation_type() const override { return DType::kFloat32; }
+
+  DType accumulation_type() const override { return DType::kFloat32; }
 
   absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(int64_t) override {
     return absl::UnimplementedError("nothing to allocate");
@@ -96,7 +98,9 @@ class RecordingBackend : public Backend {
 
   void SumOfSquares(Tensor, Tensor) override {}
 
-  void AdamW(const AdamWStep&, Tensor, Tensor, Tensor, Tensor) override {}
+  void DecideUpdate(double, Tensor, Tensor, Tensor) override {}
+
+  void AdamW(const AdamWStep&, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor) override {}
 
  private:
   const Listener listener_;
