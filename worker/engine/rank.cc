@@ -134,7 +134,8 @@ class Rank {
     LASP_RETURN_IF_ERROR(channel_.Write(address));
     LASP_ASSIGN_OR_RETURN(const lasp::v1::PeerAddresses peers,
                           listener_.WaitForPeerAddresses(kGangTimeout));
-    LASP_RETURN_IF_ERROR(mesh_->Connect({peers.addresses().begin(), peers.addresses().end()}));
+    LASP_RETURN_IF_ERROR(mesh_->Connect({peers.addresses().begin(), peers.addresses().end()},
+                                        [this] { return drain_.requested(); }));
     sp_ = std::make_unique<GlooCommunicator>(
         mesh_.get(), backend_.get(),
         GlooCommunicator::Options{.members = grid.SpGroup(), .slot = GlooCommunicator::kFirstSlot});

@@ -1,8 +1,9 @@
-// Point-to-point transfers between all ranks of a generation, over Gloo's TCP transport. The one
-// place that touches Gloo: its exceptions end here and become statuses.
+// Point-to-point transfers between all ranks of a generation, over Gloo's TCP transport. Its
+// exceptions end here and become statuses.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -37,10 +38,12 @@ class GlooMesh {
 
   // What the other ranks need to connect: opaque, and holds this rank's secret.
   virtual std::string Address() const = 0;
-  // Connects to all others and has each prove that it got this rank's address from the coordinator.
-  // `addresses` in rank order. UNAVAILABLE where a peer cannot be reached in time,
-  // or where one does not know the secret.
-  virtual absl::Status Connect(const std::vector<std::string>& addresses) = 0;
+  // Connects to all others, each of whom proves that it got its addresses from the coordinator.
+  // `addresses` in rank order. UNAVAILABLE where a peer did not come in time; CANCELLED soon after
+  // `give_up` says so.
+  virtual absl::Status Connect(
+      const std::vector<std::string>& addresses,
+      const std::function<bool()>& give_up = [] { return false; }) = 0;
 
   // The memory must live until the transfer is waited for or destroyed. bytes > 0.
   virtual absl::StatusOr<std::unique_ptr<Transfer>> Send(int peer, uint64_t slot, const void* data,

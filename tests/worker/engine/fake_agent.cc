@@ -12,7 +12,6 @@
 
 #include "proto/rpc/clock.h"
 #include "proto/spec/spec_defaults.h"
-#include "tests/support/own_loopback.h"
 
 extern char** environ;
 
@@ -58,7 +57,7 @@ void FakeAgent::Launch(int rank) {
   for (const std::string& root : options_.path_roots) {
     setup.add_path_roots(root);
   }
-  setup.set_rank_address(testing::OwnLoopbackAddress());
+  setup.set_rank_address("127.0.0.1");
   setup.set_threads(options_.threads);
   setup.set_dump_directory(options_.dump_directory);
   (void)state.channel->Write(message);

@@ -112,6 +112,18 @@ TEST_F(RankProcessTest, ADrainBeforeTheStartEndsTheWait) {
   EXPECT_EQ(agent.WaitForExit(1), kRankDrained);
 }
 
+TEST_F(RankProcessTest, ADrainEndsTheWaitForAPeerThatDoesNotConnect) {
+  FakeAgent agent(Options(2, 1, kEndless));
+  ASSERT_TRUE(agent.WaitForAddresses());
+  // Its system still takes connections.
+  ::kill(agent.pid(1), SIGSTOP);
+  agent.SendAddresses();
+  const absl::Duration begin = SystemClock().Monotonic();
+  agent.Drain(0);
+  EXPECT_EQ(agent.WaitForExit(0), kRankDrained);
+  EXPECT_LT(SystemClock().Monotonic() - begin, absl::Seconds(5));
+}
+
 TEST_F(RankProcessTest, AMissingCorpusIsAWrongConfigurationAndNamed) {
   FakeAgent::Options options = Options(1, 1, 2);
   options.spec.mutable_data()->set_train_paths(0, "missing.txt");

@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "proto/rpc/status_macros.h"
-#include "tests/support/own_loopback.h"
 #include "tests/support/status_matchers.h"
 #include "tests/worker/parallel/local_ranks.h"
 
@@ -179,35 +178,6 @@ TEST(GlooCommunicatorTest, ClosingCancelsWhatIsUnderWay) {
     }
     return rank.world->Barrier().Wait();
   });
-}
-
-TEST(GlooMeshTest, AStrangerWhoDoesNotKnowTheSecretIsRefused) {
-  const auto statuses = RunLocalRanks({.sp_size = 1}, [&](LocalRank&) -> absl::Status {
-    LASP_ASSIGN_OR_RETURN(auto left,
-                          GlooMesh::Create(0, 2, testing::OwnLoopbackAddress(), absl::Seconds(5)));
-    LASP_ASSIGN_OR_RETURN(auto right,
-                          GlooMesh::Create(1, 2, testing::OwnLoopbackAddress(), absl::Seconds(5)));
-    std::string forged = left->Address();
-    forged[2] = forged[2] == 'x' ? 'y' : 'x';  // the first character of the secret
-    absl::Status right_status;
-    std::thread stranger([&] { right_status = right->Connect({forged, right->Address()}); });
-    const absl::Status status = left->Connect({left->Address(), right->Address()});
-    stranger.join();
-    return status;
-  });
-  EXPECT_THAT(statuses[0], StatusIs(absl::StatusCode::kUnavailable, HasSubstr("does not know")));
-}
-
-TEST(GlooMeshTest, TornAddressesAndMissingPeersAreErrors) {
-  auto mesh = GlooMesh::Create(0, 2, testing::OwnLoopbackAddress(), absl::Seconds(1)).value();
-  EXPECT_THAT(mesh->Connect({mesh->Address()}),
-              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("1 ranks")));
-  EXPECT_THAT(mesh->Connect({mesh->Address(), "\x05"}),
-              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("torn")));
-  EXPECT_THAT(mesh->Connect({mesh->Address(), ""}),
-              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("generation")));
-  EXPECT_THAT(GlooMesh::Create(0, 2, "no.such.host.invalid", absl::Seconds(1)).status(),
-              StatusIs(absl::StatusCode::kUnavailable, HasSubstr("no.such.host.invalid")));
 }
 
 }  // namespace

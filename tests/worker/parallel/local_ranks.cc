@@ -6,7 +6,6 @@
 #include <thread>
 
 #include "proto/rpc/status_macros.h"
-#include "tests/support/own_loopback.h"
 
 namespace lasp::worker {
 namespace {
@@ -18,8 +17,7 @@ absl::Status RunOne(const LocalRanksOptions& options, int rank, std::vector<std:
   LASP_ASSIGN_OR_RETURN(const ProcessGrid grid,
                         ProcessGrid::Create(rank, options.sp_size, options.dp_size));
   LASP_ASSIGN_OR_RETURN(auto backend, CreateCpuBackend(options.compute_type, 1));
-  auto mesh =
-      GlooMesh::Create(rank, grid.world_size(), testing::OwnLoopbackAddress(), options.timeout);
+  auto mesh = GlooMesh::Create(rank, grid.world_size(), "127.0.0.1", options.timeout);
   if (mesh.ok()) {
     (*addresses)[rank] = (*mesh)->Address();
   }
