@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "worker/device/phase.h"
 #include "worker/device/tensor.h"
 
 namespace lasp::worker {
@@ -90,6 +91,10 @@ class Backend {
   virtual absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(int64_t bytes) = 0;
   // Waits for everything issued so far.
   virtual absl::Status Synchronize() = 0;
+  // What the first thread issues from here on belongs to `phase`. Returns the phase before.
+  virtual Phase EnterPhase(Phase phase) = 0;
+  // How long the device was in each phase since the last call, up to the last Synchronize.
+  virtual PhaseSeconds TakePhaseSeconds() = 0;
   // Prepares a thread other than the first for issuing operations: its kernels use one thread.
   virtual void EnterHelperThread() = 0;
 

@@ -19,6 +19,7 @@
 #include "kernels/update_decision.h"
 #include "kernels/vector_ops.h"
 #include "worker/device/backend.h"
+#include "worker/device/host_phase_clock.h"
 
 namespace lasp::worker {
 namespace {
@@ -67,6 +68,10 @@ class CpuBackend : public Backend {
   }
 
   absl::Status Synchronize() override { return absl::OkStatus(); }
+
+  Phase EnterPhase(Phase phase) override { return phases_.Enter(phase); }
+
+  PhaseSeconds TakePhaseSeconds() override { return phases_.Take(); }
 
   void EnterHelperThread() override { cpu::SetCallerThreads(1); }
 
@@ -397,6 +402,8 @@ class CpuBackend : public Backend {
   static kernels::HeadsView<T> HeadsOut(const AttentionShape& shape, Tensor tensor) {
     return {Out(tensor), shape.tokens * tensor.row_stride, tensor.row_stride, shape.head_size};
   }
+
+  HostPhaseClock phases_;
 };
 
 }  // namespace

@@ -15,10 +15,10 @@ absl::StatusOr<TrainEnd> TrainLoop::Run() {
   LASP_RETURN_IF_ERROR(observer_.OnPhase(lasp::v1::RankStatus::PHASE_TRAINING));
   const int64_t interval = options_.spec.eval_interval_steps();
   for (int64_t step = 1; step <= options_.spec.max_steps(); ++step) {
-    sp_before_ = options_.sp->counters();
-    world_before_ = options_.world->counters();
     LASP_ASSIGN_OR_RETURN(const StepResult result, trainer_.Step(step));
     last_step_ = step;
+    sp_wait_seconds_ += result.phases[Phase::kSpWait];
+    gradient_sync_wait_seconds_ += result.phases[Phase::kGradientSync];
     if (result.skipped) {
       LASP_LOG(kWarning, "step skipped: the loss or the gradient is not finite",
                {{"step", step}, {"loss", result.loss}, {"gradient_norm", result.gradient_norm}});
@@ -67,13 +67,13 @@ lasp::internal::v1::RankStep TrainLoop::Report(int64_t step, const StepResult& r
   report.set_tokens_total(step * tokens_a_step / options_.grid.world_size());
   report.set_sp_sent_bytes_total(sp.sent_bytes);
   report.set_dp_sent_bytes_total(world.sent_bytes);
-  report.set_sp_wait_seconds_total(sp.wait_seconds);
-  report.set_gradient_sync_wait_seconds_total(world.wait_seconds);
-  report.set_step_seconds(result.times.step);
-  report.set_data_seconds(result.times.data);
-  report.set_forward_seconds(result.times.forward);
-  report.set_backward_seconds(result.times.backward);
-  report.set_optimizer_seconds(result.times.optimizer);
+  report.set_sp_wait_seconds_total(sp_wait_seconds_);
+  report.set_gradient_sync_wait_seconds_total(gradient_sync_wait_seconds_);
+  report.set_step_seconds(result.seconds);
+  report.set_data_seconds(result.phases[Phase::kData]);
+  report.set_forward_seconds(result.phases[Phase::kForward]);
+  report.set_backward_seconds(result.phases[Phase::kBackward]);
+  report.set_optimizer_seconds(result.phases[Phase::kOptimizer]);
   report.set_skipped_steps_total(trainer_.skipped_total());
   if (options_.grid.rank() != 0) {
     return report;
@@ -83,16 +83,16 @@ lasp::internal::v1::RankStep TrainLoop::Report(int64_t step, const StepResult& r
   metrics.set_loss(result.loss);
   metrics.set_gradient_norm(result.gradient_norm);
   metrics.set_learning_rate(result.learning_rate);
-  metrics.set_tokens_per_second(static_cast<double>(tokens_a_step) / result.times.step);
-  metrics.set_step_seconds(result.times.step);
+  metrics.set_tokens_per_second(static_cast<double>(tokens_a_step) / result.seconds);
+  metrics.set_step_seconds(result.seconds);
   metrics.set_token_count(step * tokens_a_step);
   metrics.set_generation(generation_);
   metrics.set_skipped(result.skipped);
   if (evaluation.loss.has_value()) {
     metrics.set_eval_loss(*evaluation.loss);
   }
-  metrics.set_sp_wait_seconds(sp.wait_seconds - sp_before_.wait_seconds);
-  metrics.set_gradient_sync_wait_seconds(world.wait_seconds - world_before_.wait_seconds);
+  metrics.set_sp_wait_seconds(result.phases[Phase::kSpWait]);
+  metrics.set_gradient_sync_wait_seconds(result.phases[Phase::kGradientSync]);
   *metrics.mutable_time() = google::protobuf::util::TimeUtil::NanosecondsToTimestamp(
       absl::ToUnixNanos(SystemClock().Now()));
   return report;

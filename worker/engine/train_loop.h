@@ -50,8 +50,8 @@ class TrainLoop {
   Trainer& trainer_;
   TrainObserver& observer_;
   int64_t last_step_ = 0;
-  CommunicatorCounters sp_before_;
-  CommunicatorCounters world_before_;
+  double sp_wait_seconds_ = 0;
+  double gradient_sync_wait_seconds_ = 0;
   absl::Duration next_log_ = -absl::InfiniteDuration();
 };
 

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <utility>
 
+#include "proto/rpc/clock.h"
 #include "proto/rpc/status_macros.h"
 #include "worker/engine/step_dump.h"
 #include "worker/engine/strategies.h"
@@ -83,7 +84,7 @@ void Trainer::Upload(const Batch& batch) {
   options_.backend->CopyFromHost(batch.labels.data(), tokens_.labels);
 }
 
-absl::Status Trainer::Accumulate(int64_t step, StepResult* result) {
+absl::Status Trainer::Accumulate(int64_t step) {
   const lasp::v1::TrainingSpec& spec = options_.spec;
   // Every position of a training batch has a label, so the count over the world is known before
   // the first backward, without a reduction.
@@ -93,20 +94,16 @@ absl::Status Trainer::Accumulate(int64_t step, StepResult* result) {
   options_.backend->Fill(0, parameters_.gradients);
   options_.backend->Fill(0, control_);
   for (int64_t micro_batch = 0; micro_batch < micro_batches; ++micro_batch) {
-    {
-      PhaseTimer timer(&result->times.data);
-      LASP_ASSIGN_OR_RETURN(Batch batch, batches_->Next());
-      Upload(batch);
-      if (step == 1 && !options_.dump_directory.empty()) {
-        dumped_batches_.push_back(std::move(batch));
-      }
+    options_.backend->EnterPhase(Phase::kData);
+    LASP_ASSIGN_OR_RETURN(Batch batch, batches_->Next());
+    Upload(batch);
+    if (step == 1 && !options_.dump_directory.empty()) {
+      dumped_batches_.push_back(std::move(batch));
     }
-    {
-      PhaseTimer timer(&result->times.forward);
-      LASP_RETURN_IF_ERROR(
-          model_->ForwardForTraining(tokens_, 1 / label_count, control_.Columns(kLossSum, 1)));
-    }
-    PhaseTimer timer(&result->times.backward);
+    options_.backend->EnterPhase(Phase::kForward);
+    LASP_RETURN_IF_ERROR(
+        model_->ForwardForTraining(tokens_, 1 / label_count, control_.Columns(kLossSum, 1)));
+    options_.backend->EnterPhase(Phase::kBackward);
     LASP_RETURN_IF_ERROR(
         model_->Backward(tokens_, micro_batch + 1 == micro_batches ? reducer_.get() : nullptr));
   }
@@ -132,19 +129,19 @@ void Trainer::ReadControl(StepResult* result) {
 }
 
 absl::StatusOr<StepResult> Trainer::Step(int64_t step) {
+  const absl::Duration begin = SystemClock().Monotonic();
   StepResult result;
-  {
-    // The timers write into the result when they end.
-    PhaseTimer step_timer(&result.times.step);
-    LASP_RETURN_IF_ERROR(Accumulate(step, &result));
-    PhaseTimer timer(&result.times.optimizer);
-    LASP_RETURN_IF_ERROR(Update(step, &result));
-  }
+  LASP_RETURN_IF_ERROR(Accumulate(step));
+  LASP_RETURN_IF_ERROR(Update(step, &result));
+  result.phases = options_.backend->TakePhaseSeconds();
+  result.seconds = absl::ToDoubleSeconds(SystemClock().Monotonic() - begin);
   return result;
 }
 
 absl::Status Trainer::Update(int64_t step, StepResult* result) {
+  options_.backend->EnterPhase(Phase::kGradientSync);
   LASP_RETURN_IF_ERROR(Reduce());
+  options_.backend->EnterPhase(Phase::kOptimizer);
   // Reduced gradients are the same bits on every rank, hence so are the norm and the decision.
   const Tensor sum_of_squares = control_.Columns(kSumOfSquares, 1);
   const Tensor decision = control_.Columns(kDecision, kDecisionSize);
@@ -157,10 +154,12 @@ absl::Status Trainer::Update(int64_t step, StepResult* result) {
   }
   result->learning_rate = schedule_.At(step);
   optimizer_->Update(guard_.updates() + 1, result->learning_rate, decision);
+  options_.backend->EnterPhase(Phase::kOther);
   // The step's one wait for the device.
+  LASP_RETURN_IF_ERROR(options_.backend->Synchronize());
   ReadControl(result);
   guard_.Count(result->skipped);
-  return options_.backend->Synchronize();
+  return absl::OkStatus();
 }
 
 absl::Status Trainer::Dump(int64_t step, const StepResult& result) {
@@ -175,6 +174,13 @@ absl::Status Trainer::Dump(int64_t step, const StepResult& result) {
 }
 
 absl::StatusOr<EvaluationResult> Trainer::Evaluate() {
+  absl::StatusOr<EvaluationResult> result = EvaluateAll();
+  // The next step's phases are its own.
+  options_.backend->TakePhaseSeconds();
+  return result;
+}
+
+absl::StatusOr<EvaluationResult> Trainer::EvaluateAll() {
   const BatchSource& data = *options_.eval_data;
   double loss_sum = 0;
   double label_count = 0;

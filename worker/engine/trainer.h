@@ -23,7 +23,6 @@
 #include "worker/parallel/data_parallel.h"
 #include "worker/parallel/process_grid.h"
 #include "worker/parallel/sequence_parallel.h"
-#include "worker/telemetry/phase_timer.h"
 
 namespace lasp::worker {
 
@@ -35,7 +34,8 @@ struct StepResult {
   bool skipped = false;
   // Some rank has been asked to drain: all leave after this step.
   bool drain = false;
-  StepTimes times;
+  double seconds = 0;
+  PhaseSeconds phases;
 };
 
 struct EvaluationResult {
@@ -92,12 +92,13 @@ class Trainer {
   absl::Status TakeMemory(Arena& arena);
   void Upload(const Batch& batch);
   // Forward and backward of all micro-batches; leaves the loss sum in control_.
-  absl::Status Accumulate(int64_t step, StepResult* result);
+  absl::Status Accumulate(int64_t step);
   absl::Status Reduce();
   // Everything after the backward pass.
   absl::Status Update(int64_t step, StepResult* result);
   // Waits for the device.
   void ReadControl(StepResult* result);
+  absl::StatusOr<EvaluationResult> EvaluateAll();
   absl::Status Dump(int64_t step, const StepResult& result);
 
   const Options options_;

@@ -7,14 +7,14 @@
 
 namespace lasp::worker {
 
-void Completion::Set(absl::Status status) {
+void HostCompletion::Set(absl::Status status) {
   MutexLock lock(&mutex_);
   done_ = true;
   status_ = std::move(status);
   changed_.NotifyAll();
 }
 
-absl::Status Completion::Wait(absl::Duration timeout) {
+absl::Status HostCompletion::Wait(absl::Duration timeout) {
   const absl::Duration deadline = SystemClock().Monotonic() + timeout;
   MutexLock lock(&mutex_);
   while (!done_) {
@@ -26,17 +26,6 @@ absl::Status Completion::Wait(absl::Duration timeout) {
     changed_.WaitWithTimeout(&mutex_, left);
   }
   return status_;
-}
-
-absl::Status Operation::Wait(absl::Duration timeout) {
-  if (completion_ == nullptr) {
-    return absl::OkStatus();
-  }
-  const absl::Duration begin = SystemClock().Monotonic();
-  absl::Status status = completion_->Wait(timeout);
-  wait_nanoseconds_->fetch_add(absl::ToInt64Nanoseconds(SystemClock().Monotonic() - begin),
-                               std::memory_order_relaxed);
-  return status;
 }
 
 }  // namespace lasp::worker

@@ -2,10 +2,10 @@
 // order beside it.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -14,12 +14,21 @@
 
 namespace lasp::worker {
 
-// The completion of one operation. Thread-safe.
+// The end of one operation. Thread-safe.
 class Completion {
  public:
+  virtual ~Completion() = default;
+  // Returns when what the caller issues next may rely on the operation: on the CPU when it has
+  // ended, on a GPU at once, having made the caller's stream wait for it. The operation's status as
+  // far as it is known, or DEADLINE_EXCEEDED after `timeout`.
+  virtual absl::Status Wait(absl::Duration timeout) = 0;
+};
+
+// The end of what another thread does.
+class HostCompletion : public Completion {
+ public:
   void Set(absl::Status status);
-  // The operation's status, or DEADLINE_EXCEEDED after `timeout`.
-  absl::Status Wait(absl::Duration timeout);
+  absl::Status Wait(absl::Duration timeout) override;
 
  private:
   Mutex mutex_;
@@ -32,8 +41,6 @@ class Completion {
 struct CommunicatorCounters {
   // Payload this rank has sent, without framing.
   int64_t sent_bytes = 0;
-  // Time that callers have spent in Operation::Wait.
-  double wait_seconds = 0;
 };
 
 // One issued operation; a default one is complete. The tensors it was given must live and, where it
@@ -42,21 +49,19 @@ class Operation {
  public:
   Operation() = default;
 
-  Operation(std::shared_ptr<Completion> completion,
-            std::shared_ptr<std::atomic<int64_t>> wait_nanoseconds, absl::Duration timeout)
-      : completion_(std::move(completion)),
-        wait_nanoseconds_(std::move(wait_nanoseconds)),
-        timeout_(timeout) {}
+  Operation(std::shared_ptr<Completion> completion, absl::Duration timeout)
+      : completion_(std::move(completion)), timeout_(timeout) {}
 
   // Waits for the end of the operation, at most for the communicator's timeout. UNAVAILABLE names
   // the peer that is gone; DEADLINE_EXCEEDED says that nothing came in time.
   absl::Status Wait() { return Wait(timeout_); }
 
-  absl::Status Wait(absl::Duration timeout);
+  absl::Status Wait(absl::Duration timeout) {
+    return completion_ == nullptr ? absl::OkStatus() : completion_->Wait(timeout);
+  }
 
  private:
   std::shared_ptr<Completion> completion_;
-  std::shared_ptr<std::atomic<int64_t>> wait_nanoseconds_;
   absl::Duration timeout_;
 };
 

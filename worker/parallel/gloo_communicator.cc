@@ -76,10 +76,7 @@ class GlooCommunicator::Transfers {
 };
 
 GlooCommunicator::GlooCommunicator(GlooMesh* mesh, Backend* backend, Options options)
-    : mesh_(mesh),
-      backend_(backend),
-      options_(std::move(options)),
-      wait_nanoseconds_(std::make_shared<std::atomic<int64_t>>(0)) {
+    : mesh_(mesh), backend_(backend), options_(std::move(options)) {
   const auto place = std::find(options_.members.begin(), options_.members.end(), mesh->rank());
   rank_ = static_cast<int>(place - options_.members.begin());
   thread_ = std::thread([this] { RunTasks(); });
@@ -123,13 +120,13 @@ void GlooCommunicator::RunTasks() {
 }
 
 Operation GlooCommunicator::Run(std::function<absl::Status()> work) {
-  auto completion = std::make_shared<Completion>();
+  auto completion = std::make_shared<HostCompletion>();
   {
     MutexLock lock(&mutex_);
     tasks_.push_back({std::move(work), completion});
     changed_.Notify();
   }
-  return Operation(std::move(completion), wait_nanoseconds_, options_.timeout + absl::Seconds(5));
+  return Operation(std::move(completion), options_.timeout + absl::Seconds(5));
 }
 
 Operation GlooCommunicator::Send(Tensor data, int peer) {
@@ -291,8 +288,7 @@ char* GlooCommunicator::Scratch(int64_t bytes) {
 }
 
 CommunicatorCounters GlooCommunicator::counters() const {
-  return {sent_bytes_.load(std::memory_order_relaxed),
-          static_cast<double>(wait_nanoseconds_->load(std::memory_order_relaxed)) * 1e-9};
+  return {sent_bytes_.load(std::memory_order_relaxed)};
 }
 
 }  // namespace lasp::worker

@@ -53,7 +53,7 @@ class GlooCommunicator : public Communicator {
  private:
   struct Task {
     std::function<absl::Status()> work;
-    std::shared_ptr<Completion> completion;
+    std::shared_ptr<HostCompletion> completion;
   };
 
   // What one operation starts and then waits for.
@@ -72,7 +72,6 @@ class GlooCommunicator : public Communicator {
   Backend* const backend_;
   const Options options_;
   int rank_ = 0;
-  const std::shared_ptr<std::atomic<int64_t>> wait_nanoseconds_;
   std::atomic<int64_t> sent_bytes_{0};
   std::vector<char> scratch_;
   double barrier_token_ = 0;

@@ -37,7 +37,7 @@ class Lasp : public SequenceParallel {
   absl::Status BeginForward(const AttentionShape& shape, const AttentionInputs& inputs,
                             const AttentionMemory& memory) override {
     // The hop of the layer before reads local_ on the communicator.
-    LASP_RETURN_IF_ERROR(hop_.Wait());
+    LASP_RETURN_IF_ERROR(WaitFor(hop_));
     const Tensor local = StateOf(shape, local_);
     backend_.LocalState(shape, inputs.k, inputs.v, local, memory.saved_states);
     received_ = {};
@@ -67,7 +67,7 @@ class Lasp : public SequenceParallel {
                                    .state_in = memory.state_in,
                                    .output = output};
     backend_.BeginOutput(shape, tensors);
-    LASP_RETURN_IF_ERROR(received_.Wait());
+    LASP_RETURN_IF_ERROR(WaitFor(received_));
     backend_.EndOutput(shape, tensors);
     return absl::OkStatus();
   }
@@ -75,7 +75,7 @@ class Lasp : public SequenceParallel {
   absl::Status Backward(const AttentionShape& shape, const AttentionInputs& inputs,
                         const AttentionMemory& memory, Tensor output_gradient,
                         const AttentionGradients& gradients) override {
-    LASP_RETURN_IF_ERROR(hop_.Wait());
+    LASP_RETURN_IF_ERROR(WaitFor(hop_));
     const Tensor local = StateOf(shape, local_);
     const Tensor saved_gradients = saved_gradients_.Rows(0, memory.saved_states.rows);
     backend_.LocalStateGradient(shape, inputs.q, output_gradient, local, saved_gradients);
@@ -106,20 +106,27 @@ class Lasp : public SequenceParallel {
                                     .v_gradient = gradients.v,
                                     .theta_gradient = gradients.theta};
     backend_.BeginGradients(shape, tensors);
-    LASP_RETURN_IF_ERROR(received_.Wait());
+    LASP_RETURN_IF_ERROR(WaitFor(received_));
     backend_.EndGradients(shape, tensors);
     return absl::OkStatus();
   }
 
   absl::Status Finish() override {
-    LASP_RETURN_IF_ERROR(hop_.Wait());
-    return sent_.Wait();
+    LASP_RETURN_IF_ERROR(WaitFor(hop_));
+    return WaitFor(sent_);
   }
 
  private:
   bool first() const { return sp_.rank() == 0; }
 
   bool last() const { return sp_.rank() == sp_.size() - 1; }
+
+  absl::Status WaitFor(Operation& operation) {
+    const Phase before = backend_.EnterPhase(Phase::kSpWait);
+    absl::Status status = operation.Wait();
+    backend_.EnterPhase(before);
+    return status;
+  }
 
   // The part of a scratch state, sized for the widest layer, that a layer of `shape` uses.
   static Tensor StateOf(const AttentionShape& shape, Tensor scratch) {

@@ -34,8 +34,8 @@ class RecordingCommunicator : public Communicator {
 
   Operation Receive(Tensor, int peer) override {
     log_.push_back("receive from " + std::to_string(peer));
-    received_ = std::make_shared<Completion>();
-    return Operation(received_, std::make_shared<std::atomic<int64_t>>(0), absl::ZeroDuration());
+    received_ = std::make_shared<HostCompletion>();
+    return Operation(received_, absl::ZeroDuration());
   }
 
   Operation Run(std::function<absl::Status()> work) override {
@@ -64,7 +64,7 @@ class RecordingCommunicator : public Communicator {
   const int rank_;
   const int size_;
   std::vector<std::string>& log_;
-  std::shared_ptr<Completion> received_;
+  std::shared_ptr<HostCompletion> received_;
 };
 
 class LaspScheduleTest : public ::testing::Test {

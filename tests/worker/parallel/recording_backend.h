@@ -28,6 +28,10 @@ class RecordingBackend : public Backend {
 
   absl::Status Synchronize() override { return absl::OkStatus(); }
 
+  Phase EnterPhase(Phase) override { return Phase::kOther; }
+
+  PhaseSeconds TakePhaseSeconds() override { return {}; }
+
   void EnterHelperThread() override {}
 
   void CopyFromHost(const void*, Tensor) override {}
