@@ -211,7 +211,40 @@ void AgentStream::OnReadDone(bool ok) {
   }
 }
 
+bool AgentStream::EndHold() {
+  MutexLock lock(&mutex_);
+  takers_ += finished_ ? 0 : 1;
+  return !finished_;
+}
+
+bool AgentStream::AwaitRoom() {
+  bool end = false;
+  {
+    MutexLock lock(&mutex_);
+    storing_ = session_;
+    // A stream that is held may end; its agent sends the message again on the next.
+    --takers_;
+    end = TakeFinish();
+  }
+  if (end) {
+    EndCall();
+    return false;
+  }
+  const bool room = parts_.core->controller().AwaitRoom([self = shared_from_this()] {
+    // Not on the controller's thread. One task a stream, as for its logs.
+    self->parts_.log_pool->RunAlways([self] {
+      if (self->EndHold()) {
+        self->Take();
+      }
+    });
+  });
+  return room && EndHold();
+}
+
 void AgentStream::Take() {
+  if (session_ != nullptr && !request_.has_log_chunk() && !AwaitRoom()) {
+    return;
+  }
   const absl::Status status =
       session_ == nullptr ? TakeHello()
                           : parts_.core->controller().Deliver(session_, std::move(request_));

@@ -48,6 +48,11 @@ class AgentStream final : public grpc::ServerBidiReactor<v1::ConnectRequest, v1:
  private:
   // Handles request_ and starts the next read.
   void Take();
+  // Whether request_ may be handled now; false where the stream is held until the controller has
+  // room for it, or has ended.
+  bool AwaitRoom();
+  // Whether a stream that was held has not ended meanwhile.
+  bool EndHold();
   absl::Status TakeHello();
   // Whether the caller is to end the call: once, when nothing is under way any more.
   bool TakeFinish() REQUIRES_LOCK(mutex_);
@@ -70,7 +75,8 @@ class AgentStream final : public grpc::ServerBidiReactor<v1::ConnectRequest, v1:
   absl::Duration write_start_ GUARDED_BY(mutex_);
   // Messages being handled: the next read may still be started.
   int takers_ GUARDED_BY(mutex_) = 0;
-  // The session whose log chunk is being stored; what it sent since waits behind it unread.
+  // The session whose message waits for the disk or for the controller; what it sent since waits
+  // behind it unread.
   std::shared_ptr<AgentSession> storing_ GUARDED_BY(mutex_);
   // What the call ends with once nothing is under way; messages queued before it go out first.
   std::optional<absl::Status> end_status_ GUARDED_BY(mutex_);

@@ -64,8 +64,9 @@ struct CoreOptions {
   // --- bounds ---
   // Commands of users that wait for the controller; beyond it RESOURCE_EXHAUSTED.
   size_t max_queued_commands = 4'096;
-  // Messages of agents that wait for the controller; beyond it the stream is refused.
-  size_t max_queued_agent_messages = 65'536;
+  // Messages of agents that wait for the controller, in bytes on the wire; beyond it no stream is
+  // read on.
+  size_t max_queued_agent_bytes = size_t{32} << 20;
   // Transactions that wait for the disk; beyond it the controller takes no new work.
   size_t max_pending_transactions = 8'192;
 };

@@ -14,6 +14,7 @@
 #include "lasp/v1/worker_service.pb.h"
 #include "proto/rpc/clock.h"
 #include "server/agent_link.h"
+#include "server/controller_inbox.h"
 #include "server/core_callbacks.h"
 #include "server/core_options.h"
 #include "server/job_view.h"
@@ -26,8 +27,8 @@ class JobEngine;
 struct CoreParts;
 
 // Thread-safe. Commands return at once; each callback is called exactly once, from the controller's
-// thread, after what it tells has been committed (or at destruction, with UNAVAILABLE), and must
-// not block. RESOURCE_EXHAUSTED with a RetryInfo when too much waits, UNAVAILABLE with a RetryInfo
+// thread, after what it tells has been committed (or by Stop, with UNAVAILABLE), and must not
+// block. RESOURCE_EXHAUSTED with a RetryInfo when too much waits, UNAVAILABLE with a RetryInfo
 // (reason STORE_UNAVAILABLE) while the disk cannot be written.
 class JobController {
  public:
@@ -35,6 +36,12 @@ class JobController {
   static absl::StatusOr<std::unique_ptr<JobController>> Start(const CoreOptions& options,
                                                               const CoreParts& parts);
   ~JobController();
+
+  // Decides nothing more and stores what it has decided, for ten seconds at most; what is not
+  // answered then, for example because the disk is full, is answered with UNAVAILABLE. The
+  // destructor does it too. By one thread at a time.
+  void Stop();
+
   JobController(const JobController&) = delete;
   JobController& operator=(const JobController&) = delete;
 
@@ -64,37 +71,35 @@ class JobController {
   // thread. An error means that the stream should end with it; the agent comes again.
   absl::Status Deliver(const std::shared_ptr<AgentSession>& session,
                        lasp::v1::ConnectRequest message);
+  // To be asked before a message other than a log chunk is delivered: false where too much waits;
+  // then `resume` is called once, from the controller's thread, when it is worth asking again. It
+  // is dropped where the controller ends first.
+  bool AwaitRoom(std::function<void()> resume);
   // The stream has ended, whoever ended it. Drops the link.
   void Disconnect(const std::shared_ptr<AgentSession>& session);
 
   // --- for metrics and tests ---
-  size_t queued_command_count() const;
-  size_t queued_agent_message_count() const;
+  const ControllerInbox& inbox() const { return *inbox_; }
+
   // Blocks until everything queued before this call has been handled and committed: false when that
   // takes longer than `timeout`.
   bool Flush(absl::Duration timeout = absl::Seconds(30));
 
  private:
-  enum class Kind { kCommand, kAgentMessage, kInternal };
-  struct Inbox;
-
   JobController(const CoreOptions& options, const CoreParts& parts);
 
   void Run();
   void CommitDecisions();
   // After the last decision: waits for what is on its way to the disk, within reason.
   void DrainStore();
-  absl::Status Enqueue(Kind kind, std::function<void(JobEngine&)> work);
   template <typename Request, typename Answer, typename Method>
   void Submit(Request request, std::function<void(Answer)> done, Method method);
-  absl::Status TakeLogChunk(const std::shared_ptr<AgentSession>& session,
-                            const lasp::v1::LogChunk& chunk);
 
   const CoreOptions options_;
   const std::unique_ptr<const CoreParts> parts_;
   const std::unique_ptr<JobEngine> engine_;
   // Shared with the store's callbacks, which may outlive the controller.
-  const std::shared_ptr<Inbox> inbox_;
+  const std::shared_ptr<ControllerInbox> inbox_;
   std::thread thread_;
 };
 

@@ -68,10 +68,13 @@ class CoreReader final : public prometheus::Collectable {
     AppendOne("lasp_store_pending_transactions", "Transactions that wait for the disk",
               static_cast<double>(core_->store().pending()), &families);
     AppendOne("lasp_controller_queued_commands", "Commands of users that wait for the controller",
-              static_cast<double>(core_->controller().queued_command_count()), &families);
+              static_cast<double>(core_->controller().inbox().command_count()), &families);
     AppendOne("lasp_controller_queued_agent_messages",
               "Messages of agents that wait for the controller",
-              static_cast<double>(core_->controller().queued_agent_message_count()), &families);
+              static_cast<double>(core_->controller().inbox().agent_message_count()), &families);
+    AppendOne("lasp_controller_queued_agent_bytes",
+              "Bytes of the messages of agents that wait for the controller",
+              static_cast<double>(core_->controller().inbox().agent_bytes()), &families);
     return families;
   }
 

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "server/task_pool.h"
+#include "server/try_again.h"
 #include "server/wire_status.h"
 
 namespace lasp::server {
@@ -19,9 +20,6 @@ inline grpc::ServerUnaryReactor* Finish(grpc::CallbackServerContext* context,
   reactor->Finish(ToWireStatus(status));
   return reactor;
 }
-
-// RESOURCE_EXHAUSTED with reason OVERLOADED: more requests wait than the coordinator will hold.
-absl::Status Overloaded();
 
 // Hands the rest of the call, which must end `reactor`, to `pool`; ends it with Overloaded where
 // too much waits there.

@@ -9,13 +9,11 @@
 #include "absl/time/time.h"
 #include "lasp/v1/worker_service.pb.h"
 #include "proto/rpc/clock.h"
+#include "proto/rpc/log_chunk_limit.h"
 #include "proto/rpc/mutex.h"
 #include "worker/agent/log_folder.h"
 
 namespace lasp::worker {
-
-// The contract's limit; small enough that a heartbeat never waits behind much of a log.
-inline constexpr size_t kMaxLogChunkBytes = 256 << 10;
 
 // Chunks are not acknowledged. What was sent shortly before a stream broke is sent again on the
 // next, and the coordinator tells bytes that it has by their offset. Thread-safe.

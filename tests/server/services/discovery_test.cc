@@ -1,19 +1,15 @@
 // What a stranger finds: every method answers, health, reflection, server info, the metrics page.
-#include <arpa/inet.h>
 #include <google/protobuf/descriptor.h>
 #include <grpcpp/generic/generic_stub.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <set>
 
 #include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "tests/server/services/fake_agent.h"
 #include "tests/server/services/running_server.h"
+#include "tests/server/services/scrape.h"
 #include "tests/support/status_matchers.h"
 
 namespace lasp::server {
@@ -178,28 +174,6 @@ TEST_F(DiscoveryTest, ServerInfoNamesVersionsAndFeatures) {
   EXPECT_GT(info->start_time().seconds(), 0);
 }
 
-// GET /metrics, body only.
-std::string Scrape(const std::string& address) {
-  int port = 0;
-  EXPECT_TRUE(absl::SimpleAtoi(address.substr(address.rfind(':') + 1), &port));
-  const int fd = socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in to{};
-  to.sin_family = AF_INET;
-  to.sin_port = htons(static_cast<uint16_t>(port));
-  to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  EXPECT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&to), sizeof to), 0);
-  const std::string request = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-  EXPECT_EQ(send(fd, request.data(), request.size(), 0), static_cast<ssize_t>(request.size()));
-  std::string answer;
-  char buffer[4'096];
-  ssize_t size = 0;
-  while ((size = recv(fd, buffer, sizeof buffer, 0)) > 0) {
-    answer.append(buffer, static_cast<size_t>(size));
-  }
-  close(fd);
-  return answer.substr(answer.find("\r\n\r\n") + 4);
-}
-
 TEST_F(DiscoveryTest, TheMetricsPageHasEveryFamilyFromTheStart) {
   FakeAgent agent(server_.server().addresses().worker_address, "host-a", 2);
   ASSERT_TRUE(agent.Register());
@@ -217,6 +191,7 @@ TEST_F(DiscoveryTest, TheMetricsPageHasEveryFamilyFromTheStart) {
         "lasp_worker_last_heartbeat_timestamp_seconds{worker=\"host-a\"}",
         "lasp_lease_expirations_total 0",
         "lasp_fenced_messages_total 0",
+        "lasp_controller_queued_agent_bytes ",
         "lasp_watch_streams 0",
         "lasp_watch_evictions_total 0",
         "lasp_store_write_seconds_bucket",

@@ -1,0 +1,50 @@
+#include "server/log_intake.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "proto/rpc/log.h"
+#include "proto/rpc/log_chunk_limit.h"
+
+namespace lasp::server {
+
+absl::Status TakeLogChunk(const CoreParts& parts, AgentSession* session,
+                          const lasp::v1::LogChunk& chunk) {
+  const lasp::v1::Fence& fence = chunk.fence();
+  const JobViewPtr job = parts.jobs->FindByUid(fence.uid());
+  const int ranks = job == nullptr ? 0 : job->job.placements_size();
+  if (job == nullptr || fence.generation() < 1 || fence.rank() < 0 ||
+      (ranks > 0 && fence.rank() >= ranks) || fence.generation() > job->job.generation()) {
+    // A job that has been deleted, most likely: its logs have gone with it.
+    return absl::OkStatus();
+  }
+  if (chunk.data().size() > kMaxLogChunkBytes || chunk.offset() < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("log_chunk: has ", chunk.data().size(), " bytes from offset ", chunk.offset(),
+                     ": at most ", kMaxLogChunkBytes, ", from an offset of at least 0"));
+  }
+  const absl::StatusOr<int64_t> appended = parts.logs->Append(
+      {.uid = fence.uid(), .generation = fence.generation(), .rank = fence.rank()}, chunk.offset(),
+      chunk.data());
+  if (!appended.ok()) {
+    // A full disk must not cost the agent its stream. The next chunk finds the gap, and the agent
+    // sends again from there.
+    parts.observer->OnLogChunkDropped();
+    LASP_LOG(kWarning, "a piece of a log could not be stored",
+             {{"training_job", fence.training_job()},
+              {"rank", fence.rank()},
+              {"error", appended.status().message()}});
+    return absl::OkStatus();
+  }
+  const int64_t end = *appended;
+  parts.observer->OnLogBytes(chunk.data().size());
+  if (end < chunk.offset()) {
+    lasp::v1::ConnectResponse response;
+    *response.mutable_log_position()->mutable_fence() = fence;
+    response.mutable_log_position()->set_offset(end);
+    session->Send(std::move(response));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace lasp::server

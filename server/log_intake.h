@@ -1,0 +1,17 @@
+// Pieces of ranks' logs, on their way from an agent's stream into the store of logs.
+#pragma once
+
+#include "absl/status/status.h"
+#include "lasp/v1/worker_service.pb.h"
+#include "server/agent_session.h"
+#include "server/core_parts.h"
+
+namespace lasp::server {
+
+// Writes one chunk; blocks on the file system. What cannot be stored is counted and announced in
+// the coordinator's log, and the agent sends it again. INVALID_ARGUMENT for a chunk that no agent
+// sends, which should end the stream. Thread-safe.
+absl::Status TakeLogChunk(const CoreParts& parts, AgentSession* session,
+                          const lasp::v1::LogChunk& chunk);
+
+}  // namespace lasp::server
