@@ -16,14 +16,15 @@ struct EmbeddingForwardArgs {
 };
 
 // dE[token_n] += scale * dx_n, added in the order of the tokens whatever the thread count.
-template <typename T>
+// G is the type of the table's gradient, where it is finer than T.
+template <typename T, typename G = T>
 struct EmbeddingBackwardArgs {
   int64_t tokens = 0;
   int64_t hidden_size = 0;
   double scale = 1;
   const int32_t* ids = nullptr;        // [tokens]
   const T* output_gradient = nullptr;  // [tokens, hidden_size]
-  T* embedding_gradient = nullptr;     // [vocabulary, hidden_size], added to
+  G* embedding_gradient = nullptr;     // [vocabulary, hidden_size], added to
 };
 
 namespace cpu {

@@ -9,7 +9,7 @@
 
 namespace lasp::kernels {
 
-template <typename T>
+template <typename T, typename R = T>
 struct GatedRmsNormForwardArgs {
   int64_t rows = 0;
   int64_t width = 0;
@@ -18,17 +18,17 @@ struct GatedRmsNormForwardArgs {
   const T* gate = nullptr;   // u: [rows, width], gate_stride
   int64_t gate_stride = 0;
   T* output = nullptr;  // y: [rows, width], contiguous; may be `input` where no backward follows
-  T* inverse_rms = nullptr;  // [rows]; may be null
+  R* inverse_rms = nullptr;  // [rows]; may be null
 };
 
-template <typename T>
+template <typename T, typename R = T>
 struct GatedRmsNormBackwardArgs {
   int64_t rows = 0;
   int64_t width = 0;
   const T* input = nullptr;  // o, as in the forward
   const T* gate = nullptr;   // u, as in the forward
   int64_t gate_stride = 0;
-  const T* inverse_rms = nullptr;      // [rows], from the forward
+  const R* inverse_rms = nullptr;      // [rows], from the forward
   const T* output_gradient = nullptr;  // dy: [rows, width], contiguous
   T* input_gradient = nullptr;         // do: [rows, width], contiguous; may be `output_gradient`
   T* gate_gradient = nullptr;          // du: [rows, width], gate_gradient_stride; written

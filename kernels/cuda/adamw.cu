@@ -1,0 +1,178 @@
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstdint>
+
+#include "kernels/cuda/adamw.h"
+#include "kernels/cuda/pack.cuh"
+
+namespace lasp::kernels::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kUnroll = 2;
+constexpr int64_t kBlockValues = kThreads * kUnroll * 4;
+constexpr int kMostTensors = 48;  // what a launch's parameters hold
+
+struct Batch {
+  AdamWTensor tensors[kMostTensors];
+  int64_t block_ends[kMostTensors];  // blocks up to and with each tensor's
+  int count;
+  float beta1;
+  float beta2;
+  float epsilon;
+  const AdamWControl* control;
+};
+
+struct Step {
+  float beta1;
+  float beta2;
+  float epsilon;
+  float learning_rate;
+  float weight_decay;
+  float inverse_correction1;
+  float inverse_correction2;
+  float gradient_scale;
+};
+
+__device__ __forceinline__ void Update(const Step& step, float gradient, float& p, float& m,
+                                       float& v) {
+  const float g = step.gradient_scale * gradient;
+  m = step.beta1 * m + (1.0F - step.beta1) * g;
+  v = step.beta2 * v + (1.0F - step.beta2) * g * g;
+  const float direction =
+      m * step.inverse_correction1 / (sqrtf(v * step.inverse_correction2) + step.epsilon);
+  p -= step.learning_rate * (step.weight_decay * p + direction);
+}
+
+__device__ __forceinline__ void UpdateQuad(const Step& step, const float4& g, float4& p, float4& m,
+                                           float4& v) {
+  Update(step, g.x, p.x, m.x, v.x);
+  Update(step, g.y, p.y, m.y, v.y);
+  Update(step, g.z, p.z, m.z, v.z);
+  Update(step, g.w, p.w, m.w, v.w);
+}
+
+__device__ __forceinline__ void StoreCopy(const float4& p, Bf16* to) {
+  const __nv_bfloat162 pairs[2] = {__floats2bfloat162_rn(p.x, p.y),
+                                   __floats2bfloat162_rn(p.z, p.w)};
+  *reinterpret_cast<uint2*>(to) = *reinterpret_cast<const uint2*>(pairs);
+}
+
+__device__ __forceinline__ bool QuadsFit(const AdamWTensor& tensor) {
+  const auto addresses = reinterpret_cast<uintptr_t>(tensor.parameter) |
+                         reinterpret_cast<uintptr_t>(tensor.gradient) |
+                         reinterpret_cast<uintptr_t>(tensor.first_moment) |
+                         reinterpret_cast<uintptr_t>(tensor.second_moment) |
+                         reinterpret_cast<uintptr_t>(tensor.copy) * 2;
+  return addresses % 16 == 0;
+}
+
+__global__ void __launch_bounds__(kThreads) adamw_kernel(const __grid_constant__ Batch batch) {
+  const AdamWControl& control = *batch.control;
+  if (control.skip != 0) {
+    return;
+  }
+  int index = 0;
+  while (static_cast<int64_t>(blockIdx.x) >= batch.block_ends[index]) {
+    ++index;
+  }
+  const AdamWTensor& tensor = batch.tensors[index];
+  const int64_t first_block = index == 0 ? 0 : batch.block_ends[index - 1];
+  const int64_t begin = (static_cast<int64_t>(blockIdx.x) - first_block) * kBlockValues;
+  const int64_t end = min(begin + kBlockValues, tensor.count);
+  const Step step = {.beta1 = batch.beta1,
+                     .beta2 = batch.beta2,
+                     .epsilon = batch.epsilon,
+                     .learning_rate = control.learning_rate,
+                     .weight_decay = tensor.weight_decay,
+                     .inverse_correction1 = 1.0F / control.correction1,
+                     .inverse_correction2 = 1.0F / control.correction2,
+                     .gradient_scale = control.gradient_scale};
+  int64_t rest = begin;
+  if (end - begin == kBlockValues && QuadsFit(tensor)) {
+    float4 p[kUnroll];
+    float4 g[kUnroll];
+    float4 m[kUnroll];
+    float4 v[kUnroll];
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+      const int64_t at = begin + (static_cast<int>(threadIdx.x) + u * kThreads) * 4;
+      g[u] = __ldcs(reinterpret_cast<const float4*>(tensor.gradient + at));
+      p[u] = *reinterpret_cast<const float4*>(tensor.parameter + at);
+      m[u] = *reinterpret_cast<const float4*>(tensor.first_moment + at);
+      v[u] = *reinterpret_cast<const float4*>(tensor.second_moment + at);
+    }
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+      const int64_t at = begin + (static_cast<int>(threadIdx.x) + u * kThreads) * 4;
+      UpdateQuad(step, g[u], p[u], m[u], v[u]);
+      *reinterpret_cast<float4*>(tensor.parameter + at) = p[u];
+      *reinterpret_cast<float4*>(tensor.first_moment + at) = m[u];
+      *reinterpret_cast<float4*>(tensor.second_moment + at) = v[u];
+      if (tensor.copy != nullptr) {
+        StoreCopy(p[u], tensor.copy + at);
+      }
+    }
+    rest = end;
+  }
+  for (int64_t i = rest + threadIdx.x; i < end; i += kThreads) {
+    Update(step, tensor.gradient[i], tensor.parameter[i], tensor.first_moment[i],
+           tensor.second_moment[i]);
+    if (tensor.copy != nullptr) {
+      tensor.copy[i] = __float2bfloat16_rn(tensor.parameter[i]);
+    }
+  }
+}
+
+__global__ void judge_update_kernel(const JudgeUpdateArgs args) {
+  AdamWControl control = *args.control;
+  const double norm = sqrt(*args.sum_of_squares);
+  control.gradient_norm = norm;
+  if (!isfinite(norm) || (args.loss != nullptr && !isfinite(*args.loss))) {
+    control.skip = 1;
+    control.skipped += 1;
+    control.skipped_in_a_row += 1;
+    control.gradient_scale = 0;
+  } else {
+    control.skip = 0;
+    control.skipped_in_a_row = 0;
+    control.updates += 1;
+    const bool clip = args.max_gradient_norm > 0 && norm > args.max_gradient_norm;
+    control.gradient_scale = clip ? static_cast<float>(args.max_gradient_norm / norm) : 1.0F;
+    control.correction1 = static_cast<float>(1.0 - pow(args.beta1, control.updates));
+    control.correction2 = static_cast<float>(1.0 - pow(args.beta2, control.updates));
+  }
+  *args.control = control;
+}
+
+}  // namespace
+
+cudaError_t JudgeUpdate(const JudgeUpdateArgs& args, cudaStream_t stream) {
+  judge_update_kernel<<<1, 1, 0, stream>>>(args);
+  return cudaGetLastError();
+}
+
+cudaError_t AdamW(const AdamWArgs& args, cudaStream_t stream) {
+  for (int first = 0; first < args.tensor_count; first += kMostTensors) {
+    Batch batch = {.tensors = {},
+                   .block_ends = {},
+                   .count = std::min(args.tensor_count - first, kMostTensors),
+                   .beta1 = args.beta1,
+                   .beta2 = args.beta2,
+                   .epsilon = args.epsilon,
+                   .control = args.control};
+    int64_t blocks = 0;
+    for (int i = 0; i < batch.count; ++i) {
+      batch.tensors[i] = args.tensors[first + i];
+      blocks += (batch.tensors[i].count + kBlockValues - 1) / kBlockValues;
+      batch.block_ends[i] = blocks;
+    }
+    if (blocks > 0) {
+      adamw_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(batch);
+    }
+  }
+  return cudaGetLastError();
+}
+
+}  // namespace lasp::kernels::cuda

@@ -1,0 +1,154 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "kernels/cuda/adamw.h"
+#include "kernels/cuda/global_norm.h"
+#include "kernels/reference/operations.h"
+#include "tests/kernels/cuda/bf16_values.h"
+#include "tests/support/device_array.h"
+#include "tests/support/gpu.h"
+
+namespace lasp::kernels::cuda {
+namespace {
+
+using lasp::testing::DeviceArray;
+
+class OptimizerCuda : public lasp::testing::GpuTest {};
+
+TEST_F(OptimizerCuda, SumOfSquaresFindsWhatIsNotFinite) {
+  const DeviceArray<char> workspace(SumOfSquaresWorkspaceBytes());
+  for (const int64_t count : {int64_t{0}, int64_t{1}, int64_t{1000}, int64_t{3000001}}) {
+    for (const int64_t offset : {0, 1}) {
+      const std::vector<double> x = RandomValues<float>(count + offset, 1);
+      double expected = 3;
+      for (size_t i = static_cast<size_t>(offset); i < x.size(); ++i) {
+        expected += x[i] * x[i];
+      }
+      DeviceArray<float> x_d(x);
+      const DeviceArray<double> sum(std::vector<double>{3});
+      ASSERT_EQ(SumOfSquares({count, x_d.data() + offset, sum.data()}, workspace.data(), nullptr),
+                cudaSuccess);
+      EXPECT_NEAR(sum.Values()[0], expected, 1e-12 * expected);
+      if (count > 0) {
+        x_d.Upload(count + offset - 1, {std::numeric_limits<float>::infinity()});
+        ASSERT_EQ(SumOfSquares({count, x_d.data() + offset, sum.data()}, workspace.data(), nullptr),
+                  cudaSuccess);
+        EXPECT_FALSE(std::isfinite(sum.Values()[0]));
+      }
+    }
+  }
+}
+
+// Parameters in the sizes given, odd ones among them, each trained by five updates.
+TEST_F(OptimizerCuda, AdamWOverManyTensorsAndSteps) {
+  constexpr int kSteps = 5;
+  std::vector<int64_t> counts = {1, 3, 2048, 5000, 70000};
+  counts.resize(60, 9);  // more tensors than a launch holds
+  const DeviceArray<AdamWControl> control(std::vector<AdamWControl>{{.learning_rate = 1e-2F}});
+  const DeviceArray<double> sum_of_squares(std::vector<double>{16});
+
+  struct State {
+    std::vector<double> start;
+    std::vector<std::vector<double>> gradients;
+    DeviceArray<float> parameter;
+    DeviceArray<float> gradient;
+    DeviceArray<float> first;
+    DeviceArray<float> second;
+    DeviceArray<Bf16> copy;
+  };
+
+  std::vector<State> states;
+  std::vector<AdamWTensor> tensors;
+  for (const int64_t count : counts) {
+    const auto seed = static_cast<uint32_t>(10 * states.size());
+    std::vector<std::vector<double>> gradients;
+    gradients.reserve(kSteps);
+    for (uint32_t step = 0; step < kSteps; ++step) {
+      gradients.push_back(RandomValues<float>(count, seed + 1 + step));
+    }
+    const std::vector<double> start = RandomValues<float>(count, seed);
+    const std::vector<float> zeros(static_cast<size_t>(count));
+    states.push_back({start, gradients, DeviceArray<float>(start), DeviceArray<float>(count),
+                      DeviceArray<float>(zeros), DeviceArray<float>(zeros),
+                      DeviceArray<Bf16>(count)});
+    const State& state = states.back();
+    tensors.push_back({.count = count,
+                       .parameter = state.parameter.data(),
+                       .gradient = state.gradient.data(),
+                       .first_moment = state.first.data(),
+                       .second_moment = state.second.data(),
+                       .copy = states.size() == 2 ? nullptr : state.copy.data(),
+                       .weight_decay = states.size() % 2 == 0 ? 0.0F : 0.1F});
+  }
+  for (size_t step = 0; step < kSteps; ++step) {
+    for (State& state : states) {
+      state.gradient.Upload(0, Converted<float>(state.gradients[step]));
+    }
+    // A norm of 4 clipped to 2: the gradient is halved.
+    ASSERT_EQ(JudgeUpdate({.sum_of_squares = sum_of_squares.data(),
+                           .max_gradient_norm = 2,
+                           .control = control.data()},
+                          nullptr),
+              cudaSuccess);
+    ASSERT_EQ(AdamW({.tensors = tensors.data(),
+                     .tensor_count = static_cast<int>(tensors.size()),
+                     .control = control.data()},
+                    nullptr),
+              cudaSuccess);
+  }
+  for (size_t i = 0; i < states.size(); ++i) {
+    const std::vector<double> expected = reference::AdamW(
+        states[i].start, states[i].gradients, 1e-2, 0.9, 0.95, 1e-8, i % 2 == 0 ? 0.1 : 0.0, 0.5);
+    const std::vector<double> actual = states[i].parameter.Values();
+    EXPECT_LE(RelativeRms(actual, expected), kFp32Tolerance) << i;
+    if (tensors[i].copy != nullptr) {
+      EXPECT_EQ(states[i].copy.Values(), RoundedToBf16(actual)) << i;
+    }
+  }
+  const AdamWControl judged = control.Download()[0];
+  EXPECT_EQ(judged.updates, kSteps);
+  EXPECT_EQ(judged.gradient_norm, 4);
+}
+
+TEST_F(OptimizerCuda, AStepThatIsNotFiniteChangesNothing) {
+  const std::vector<double> start = RandomValues<float>(5000, 1);
+  const DeviceArray<float> parameter(start);
+  const DeviceArray<float> gradient(5000);  // NaN
+  const DeviceArray<float> first(std::vector<float>(5000));
+  const DeviceArray<float> second(std::vector<float>(5000));
+  const DeviceArray<AdamWControl> control(std::vector<AdamWControl>{{.learning_rate = 1}});
+  const AdamWTensor tensor = {.count = 5000,
+                              .parameter = parameter.data(),
+                              .gradient = gradient.data(),
+                              .first_moment = first.data(),
+                              .second_moment = second.data()};
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  double skipped = 0;
+  for (const auto& [norm, loss] : {std::pair<double, double>{nan, 1},
+                                   {1, nan},
+                                   {std::numeric_limits<double>::infinity(), 1}}) {
+    const DeviceArray<double> sum_of_squares(std::vector<double>{norm});
+    const DeviceArray<double> loss_d(std::vector<double>{loss});
+    ASSERT_EQ(JudgeUpdate({.sum_of_squares = sum_of_squares.data(),
+                           .loss = loss_d.data(),
+                           .control = control.data()},
+                          nullptr),
+              cudaSuccess);
+    ASSERT_EQ(AdamW({.tensors = &tensor, .tensor_count = 1, .control = control.data()}, nullptr),
+              cudaSuccess);
+    const AdamWControl judged = control.Download()[0];
+    EXPECT_EQ(judged.skip, 1);
+    EXPECT_EQ(judged.skipped, ++skipped);
+    EXPECT_EQ(judged.updates, 0);
+  }
+  EXPECT_EQ(parameter.Values(), start);
+  EXPECT_EQ(first.Values(), std::vector<double>(5000));
+}
+
+}  // namespace
+}  // namespace lasp::kernels::cuda
