@@ -1,5 +1,7 @@
 #include "server/job_filter.h"
 
+#include <algorithm>
+
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -204,6 +206,12 @@ bool JobFilter::Matches(const v1::TrainingJob& job) const {
     }
   }
   return true;
+}
+
+bool JobFilter::may_change() const {
+  return std::any_of(terms_.begin(), terms_.end(), [](const Term& term) {
+    return term.field != Field::kName && term.field != Field::kCreateTime;
+  });
 }
 
 bool JobFilter::MatchesTerm(const Term& term, const v1::TrainingJob& job) {

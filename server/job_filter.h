@@ -30,6 +30,9 @@ class JobFilter {
 
   bool empty() const { return terms_.empty(); }
 
+  // Whether the answer about one job can be another one after the job has changed.
+  bool may_change() const;
+
  private:
   enum class Field { kState, kDisplayName, kName, kCreateTime, kLabel };
   enum class Operator { kEqual, kNotEqual, kLess, kLessOrEqual, kGreater, kGreaterOrEqual };

@@ -207,9 +207,9 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* TrainingJobService::WatchTrainingJob
   if (!filter.ok()) {
     return EndedStream<Stream>(filter.status());
   }
-  auto stream =
-      std::make_shared<WatchStream>(parts_.streams, parts_.watch_pool, parts_.slow_reader_limit,
-                                    &watch_encoder_, *project, *std::move(filter));
+  auto stream = std::make_shared<WatchStream>(
+      parts_.streams, parts_.watch_pool, parts_.slow_reader_limit, &watch_encoder_,
+      WatchScope{.project = *project, .filter = *std::move(filter), .batched = request.batched()});
   const absl::Status status = stream->Subscribe(&parts_.core->watches(), request.resume_token());
   if (!status.ok()) {
     return EndedStream<Stream>(status);

@@ -1,8 +1,9 @@
 #include "server/watch_encoder.h"
 
 #include <google/protobuf/io/coded_stream.h>
-#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 #include <google/protobuf/wire_format_lite.h>
+
+#include <array>
 
 #include "lasp/v1/training_job_service.pb.h"
 
@@ -11,39 +12,74 @@ namespace {
 
 using google::protobuf::internal::WireFormatLite;
 
+// What stands before the bytes of a message that is a field.
+std::string FieldHead(int number, size_t size) {
+  using Coder = google::protobuf::io::CodedOutputStream;
+  // Two varints of 32 bits.
+  std::array<uint8_t, 10> head{};
+  const uint32_t tag = WireFormatLite::MakeTag(number, WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
+  const uint8_t* const end = Coder::WriteVarint32ToArray(
+      static_cast<uint32_t>(size), Coder::WriteVarint32ToArray(tag, head.data()));
+  return {head.begin(), head.begin() + (end - head.data())};
+}
+
 // Appends a length-delimited field. Fields of a message may come in any order on the wire, so a
 // message can be put together from parts that are serialised already.
 void AppendField(int number, const std::string& value, std::string* bytes) {
-  google::protobuf::io::StringOutputStream stream(bytes);
-  google::protobuf::io::CodedOutputStream out(&stream);
-  out.WriteTag(WireFormatLite::MakeTag(number, WireFormatLite::WIRETYPE_LENGTH_DELIMITED));
-  out.WriteVarint32(static_cast<uint32_t>(value.size()));
-  out.WriteString(value);
+  *bytes += FieldHead(number, value.size());
+  *bytes += value;
 }
-
-grpc::ByteBuffer ToBuffer(const grpc::Slice& bytes) { return {&bytes, 1}; }
 
 }  // namespace
 
-grpc::ByteBuffer WatchEncoder::Change(const JobChange& change) {
+grpc::Slice WatchEncoder::Change(const JobChange& change) {
   const size_t place = static_cast<size_t>(change.revision) % kKept;
   {
     MutexLock lock(&mutex_);
     if (recent_[place].revision == change.revision) {
-      return ToBuffer(recent_[place].bytes);
+      return recent_[place].bytes;
     }
   }
   const grpc::Slice bytes(Encode(change));
   MutexLock lock(&mutex_);
   recent_[place] = {.revision = change.revision, .bytes = bytes};
-  return ToBuffer(bytes);
+  return bytes;
 }
 
-grpc::ByteBuffer WatchEncoder::Bookmark(bool snapshot_end, const std::string& resume_token) {
+grpc::Slice WatchEncoder::Removal(const JobChange& change) const {
+  v1::WatchTrainingJobsResponse event;
+  event.set_removed_name(change.job->job.name());
+  event.set_resume_token(hub_->ResumeToken(change.revision));
+  return grpc::Slice(event.SerializeAsString());
+}
+
+grpc::Slice WatchEncoder::Bookmark(bool snapshot_end, const std::string& resume_token) {
   v1::WatchTrainingJobsResponse event;
   event.mutable_bookmark()->set_snapshot_end(snapshot_end);
   event.set_resume_token(resume_token);
-  return ToBuffer(grpc::Slice(event.SerializeAsString()));
+  return grpc::Slice(event.SerializeAsString());
+}
+
+grpc::ByteBuffer WatchEncoder::Single(const grpc::Slice& event) { return {&event, 1}; }
+
+grpc::ByteBuffer WatchEncoder::Batch(const std::vector<grpc::Slice>& events,
+                                     const std::string& resume_token) {
+  using Response = v1::WatchTrainingJobsResponse;
+  std::vector<std::string> heads;
+  size_t size = 0;
+  for (const grpc::Slice& event : events) {
+    heads.push_back(FieldHead(Response::Batch::kEventsFieldNumber, event.size()));
+    size += heads.back().size() + event.size();
+  }
+  std::string outer;
+  AppendField(Response::kResumeTokenFieldNumber, resume_token, &outer);
+  outer += FieldHead(Response::kBatchFieldNumber, size);
+  std::vector<grpc::Slice> parts = {grpc::Slice(outer)};
+  for (size_t i = 0; i < events.size(); ++i) {
+    parts.emplace_back(heads[i]);
+    parts.push_back(events[i]);
+  }
+  return {parts.data(), parts.size()};
 }
 
 // What JobView::ToProto gives, without parsing the spec only to serialise it again.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <grpcpp/support/byte_buffer.h>
+#include <grpcpp/support/slice.h>
 
 #include <string>
 #include <vector>
@@ -17,9 +18,18 @@ class WatchEncoder {
   explicit WatchEncoder(const WatchHub* hub) : hub_(hub), recent_(kKept) {}
 
   // A serialised WatchTrainingJobsResponse with `updated` or `deleted_name`.
-  grpc::ByteBuffer Change(const JobChange& change);
+  grpc::Slice Change(const JobChange& change);
+  // One with `removed_name`: the change after which a filter no longer selects the job.
+  grpc::Slice Removal(const JobChange& change) const;
   // One with a bookmark.
-  static grpc::ByteBuffer Bookmark(bool snapshot_end, const std::string& resume_token);
+  static grpc::Slice Bookmark(bool snapshot_end, const std::string& resume_token);
+
+  // A message that is one event.
+  static grpc::ByteBuffer Single(const grpc::Slice& event);
+  // A message whose batch holds the events, of which there is at least one. `resume_token` is that
+  // of the last. The events' bytes are shared, not copied.
+  static grpc::ByteBuffer Batch(const std::vector<grpc::Slice>& events,
+                                const std::string& resume_token);
 
  private:
   // About 1.5 KB each.

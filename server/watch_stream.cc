@@ -7,20 +7,58 @@ namespace {
 
 // Changes looked at in one pull, and so held by a slow reader.
 constexpr int kBatch = 64;
+// A message of several events ends where it has grown to this.
+constexpr size_t kMaxBatchBytes = 256 << 10;
+
+// Gathers events into messages.
+class MessageBuilder {
+ public:
+  MessageBuilder(bool batched, std::vector<grpc::ByteBuffer>* messages)
+      : batched_(batched), messages_(*messages) {}
+
+  // `resume_token` is that of the event; a function, for most are not asked.
+  template <typename Token>
+  void Add(grpc::Slice event, const Token& resume_token) {
+    if (!batched_) {
+      messages_.push_back(WatchEncoder::Single(event));
+      return;
+    }
+    bytes_ += event.size();
+    events_.push_back(std::move(event));
+    if (bytes_ >= kMaxBatchBytes) {
+      Flush(resume_token());
+    }
+  }
+
+  void Flush(const std::string& resume_token) {
+    if (events_.size() == 1) {
+      messages_.push_back(WatchEncoder::Single(events_[0]));
+    } else if (!events_.empty()) {
+      messages_.push_back(WatchEncoder::Batch(events_, resume_token));
+    }
+    events_.clear();
+    bytes_ = 0;
+  }
+
+ private:
+  const bool batched_;
+  std::vector<grpc::ByteBuffer>& messages_;
+  std::vector<grpc::Slice> events_;
+  size_t bytes_ = 0;
+};
 
 }  // namespace
 
 WatchStream::WatchStream(OpenStreams* streams, TaskPool* pool, absl::Duration slow_reader_limit,
-                         WatchEncoder* encoder, std::string project, JobFilter filter)
-    : PullStream(streams, pool, slow_reader_limit),
-      encoder_(encoder),
-      project_(std::move(project)),
-      filter_(std::move(filter)) {}
+                         WatchEncoder* encoder, WatchScope scope)
+    : PullStream(streams, pool, slow_reader_limit), encoder_(encoder), scope_(std::move(scope)) {}
 
 absl::Status WatchStream::Subscribe(WatchHub* hub, const std::string& resume_token) {
   auto watch = hub->Subscribe(resume_token, [this] { Wake(); });
   if (watch.ok()) {
     watch_ = *std::move(watch);
+    hub_ = hub;
+    resumed_ = !resume_token.empty();
   }
   return watch.status();
 }
@@ -28,24 +66,51 @@ absl::Status WatchStream::Subscribe(WatchHub* hub, const std::string& resume_tok
 std::optional<absl::Status> WatchStream::Pull(std::vector<grpc::ByteBuffer>* batch) {
   // A selective filter passes over many changes before it finds one to send.
   while (batch->empty()) {
-    WatchBatch found = watch_->Next(kBatch);
+    const WatchBatch found = watch_->Next(kBatch);
+    MessageBuilder messages(scope_.batched, batch);
     for (const JobChange& change : found.changes) {
-      const std::string& name =
-          change.job != nullptr ? change.job->job.name() : change.deleted_name;
-      if (!InProject(name, project_) ||
-          (change.job != nullptr && !filter_.Matches(change.job->job))) {
-        continue;
+      if (std::optional<grpc::Slice> event = EventOf(change)) {
+        messages.Add(*std::move(event), [&] { return hub_->ResumeToken(change.revision); });
       }
-      batch->push_back(encoder_->Change(change));
     }
     if (found.bookmark) {
-      batch->push_back(WatchEncoder::Bookmark(found.snapshot_end, found.resume_token));
+      messages.Add(WatchEncoder::Bookmark(found.snapshot_end, found.resume_token),
+                   [&] { return found.resume_token; });
     }
+    messages.Flush(found.resume_token);
     if (found.changes.empty()) {
       break;
     }
   }
   return std::nullopt;
+}
+
+std::optional<grpc::Slice> WatchStream::EventOf(const JobChange& change) {
+  const bool deleted = change.job == nullptr;
+  const std::string& name = deleted ? change.deleted_name : change.job->job.name();
+  if (!InProject(name, scope_.project)) {
+    return std::nullopt;
+  }
+  const bool selected = !deleted && scope_.filter.Matches(change.job->job);
+  bool had = false;
+  if (scope_.filter.may_change()) {
+    had = ExchangeSelected(name, selected);
+  }
+  if (deleted || selected) {
+    return encoder_->Change(change);
+  }
+  return had ? std::make_optional(encoder_->Removal(change)) : std::nullopt;
+}
+
+bool WatchStream::ExchangeSelected(const std::string& name, bool selected) {
+  const auto found = selected_.find(name);
+  const bool had = found == selected_.end() ? resumed_ : found->second;
+  if (selected || resumed_) {
+    selected_[name] = selected;
+  } else if (found != selected_.end()) {
+    selected_.erase(found);
+  }
+  return had;
 }
 
 }  // namespace lasp::server

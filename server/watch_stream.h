@@ -2,10 +2,12 @@
 #pragma once
 
 #include <grpcpp/support/byte_buffer.h>
+#include <grpcpp/support/slice.h>
 
 #include <memory>
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "server/job_filter.h"
@@ -15,24 +17,40 @@
 
 namespace lasp::server {
 
-// Sends what the filter selects. A job that is changed so that the filter no longer selects it is
-// not sent; deletions are sent for every job of the project, for a filter cannot be asked about a
-// job that is gone.
+// What a watch selects.
+struct WatchScope {
+  // As InProject takes it.
+  std::string project;
+  JobFilter filter;
+  // Whether several events may come in one message.
+  bool batched = false;
+};
+
+// Sends what the filter selects, and the name of a job that it no longer selects. Deletions are
+// sent for every job of the project, for a filter cannot be asked about a job that is gone.
 class WatchStream final : public PullStream<grpc::ByteBuffer> {
  public:
   WatchStream(OpenStreams* streams, TaskPool* pool, absl::Duration slow_reader_limit,
-              WatchEncoder* encoder, std::string project, JobFilter filter);
+              WatchEncoder* encoder, WatchScope scope);
 
   // Before Open. Errors as WatchHub::Subscribe.
   absl::Status Subscribe(WatchHub* hub, const std::string& resume_token);
 
  private:
   std::optional<absl::Status> Pull(std::vector<grpc::ByteBuffer>* batch) override;
+  // The event that the reader gets of a change; nothing where it is none of its business.
+  std::optional<grpc::Slice> EventOf(const JobChange& change);
+  // What the reader had of the job until now, which it now has (or not).
+  bool ExchangeSelected(const std::string& name, bool selected);
 
   WatchEncoder* const encoder_;
-  const std::string project_;
-  const JobFilter filter_;
+  const WatchScope scope_;
   std::unique_ptr<Watch> watch_;
+  const WatchHub* hub_ = nullptr;
+  // Where the filter's answer about a job may change: whether the reader has the job. What a reader
+  // that resumes has is unknown until its first change; otherwise only jobs that it has are here.
+  std::unordered_map<std::string, bool> selected_;
+  bool resumed_ = false;
 };
 
 }  // namespace lasp::server

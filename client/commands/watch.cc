@@ -94,6 +94,15 @@ void PrintEvent(const WatchTrainingJobsResponse& response, bool documents, Chang
   }
 }
 
+// The events of a message, one by one.
+void PrintEvents(const WatchTrainingJobsResponse& response, bool documents, ChangeTable* table,
+                 Session* session) {
+  for (const WatchTrainingJobsResponse& event : response.batch().events()) {
+    PrintEvent(event, documents, table, session);
+  }
+  PrintEvent(response, documents, table, session);
+}
+
 absl::StatusOr<int> WatchAll(Session* session) {
   constexpr absl::Duration kPatience = absl::Minutes(1);
   LASP_ASSIGN_OR_RETURN(Connection* const connection, session->Connect());
@@ -103,6 +112,7 @@ absl::StatusOr<int> WatchAll(Session* session) {
   const bool documents = !IsTable(session->options().output);
   lasp::v1::WatchTrainingJobsRequest request;
   request.set_parent(session->ProjectName());
+  request.set_batched(true);
   while (true) {
     EventStream<WatchTrainingJobsResponse> stream(
         [&](grpc::ClientContext* context, grpc::CompletionQueue* queue) {
@@ -113,7 +123,7 @@ absl::StatusOr<int> WatchAll(Session* session) {
       if (event == StreamEvent::kMessage) {
         retry.Heard();
         request.set_resume_token(stream.message().resume_token());
-        PrintEvent(stream.message(), documents, &table, session);
+        PrintEvents(stream.message(), documents, &table, session);
       }
     }
     absl::Status status = stream.status();

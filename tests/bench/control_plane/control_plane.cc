@@ -209,7 +209,7 @@ json RunLoad(const std::string& folder, int sync_delay_ms) {
   result["agents_cpu_cores"] = (agents.CpuSeconds() - agents_cpu_before) / submits.seconds;
   result["watches_open"] = watches->open();
   result["whole_watches"] = absl::GetFlag(FLAGS_whole_watches);
-  result["watch_messages_per_second"] =
+  result["watch_events_per_second"] =
       static_cast<double>(watches->received() - events_before) / submits.seconds;
   result["followers_open"] = followers->open();
   result["log_messages_per_second"] =

@@ -37,6 +37,12 @@ v1::CreateTrainingJobRequest NewRequest(int64_t max_steps) {
   return request;
 }
 
+int64_t EventCount(const v1::WatchTrainingJobsResponse& response) {
+  return std::max(1, response.batch().events_size());
+}
+
+int64_t EventCount(const v1::StreamLogsResponse& /*response*/) { return 1; }
+
 // Runs until destroyed. Shares few connections with others of its kind, as users of one gateway do.
 template <typename Stub, typename Response>
 class StreamSet final : public Streams {
@@ -52,7 +58,7 @@ class StreamSet final : public Streams {
 
     void OnReadDone(bool ok) override {
       if (ok) {
-        ++set_->received_;
+        set_->received_ += EventCount(response_);
         this->StartRead(&response_);
       }
     }
@@ -178,6 +184,8 @@ std::unique_ptr<Streams> Watch(const std::string& api_address, int count, int wh
   for (int i = 0; i < count; ++i) {
     v1::WatchTrainingJobsRequest request;
     request.set_parent("projects/default");
+    // As `lasp watch` does.
+    request.set_batched(i < whole);
     if (i >= whole) {
       request.set_filter(absl::StrCat("name=", names[static_cast<size_t>(i) % names.size()]));
     }

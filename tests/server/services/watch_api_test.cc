@@ -25,8 +25,10 @@ class WatchApiTest : public ::testing::Test {
  protected:
   std::unique_ptr<Watcher> Watch(const std::string& resume_token = "",
                                  const std::string& filter = "",
-                                 const std::string& parent = "projects/default") {
+                                 const std::string& parent = "projects/default",
+                                 bool batched = false) {
     WatchTrainingJobsRequest request;
+    request.set_batched(batched);
     request.set_parent(parent);
     request.set_filter(filter);
     request.set_resume_token(resume_token);
@@ -144,6 +146,68 @@ TEST_F(WatchApiTest, FiltersAndProjectsSelect) {
   const auto bookmark = elsewhere->Next();
   ASSERT_TRUE(bookmark.has_value());
   EXPECT_TRUE(bookmark->has_bookmark());
+}
+
+TEST_F(WatchApiTest, TellsWhenTheFilterNoLongerSelectsAJob) {
+  LASP_ASSERT_OK(server_.Create("kept"));
+  LASP_ASSERT_OK(server_.Create("leaves"));
+  const auto queued = Watch("", "state=QUEUED");
+  const auto cancelled = Watch("", "state=CANCELLED");
+  const std::string token = AwaitSnapshotEnd(queued.get());
+  AwaitSnapshotEnd(cancelled.get());
+  LASP_ASSERT_OK(server_.Cancel("leaves"));
+  const auto removed = NextChange(queued.get());
+  ASSERT_TRUE(removed.has_value());
+  EXPECT_EQ(removed->removed_name(), RunningServer::NameOf("leaves"));
+  EXPECT_FALSE(removed->resume_token().empty());
+  // To this one it never was there before.
+  EXPECT_EQ(NextChange(cancelled.get())->updated().name(), RunningServer::NameOf("leaves"));
+
+  // Once only; and who comes back learns what has left meanwhile.
+  LASP_ASSERT_OK(server_.Create("next"));
+  EXPECT_EQ(NextChange(queued.get())->updated().name(), RunningServer::NameOf("next"));
+  const auto resumed = Watch(token, "state=QUEUED");
+  EXPECT_EQ(NextChange(resumed.get())->removed_name(), RunningServer::NameOf("leaves"));
+  EXPECT_EQ(NextChange(resumed.get())->updated().name(), RunningServer::NameOf("next"));
+}
+
+TEST_F(WatchApiTest, BatchesHoldTheSameEventsInOrder) {
+  constexpr int kJobs = 100;
+  std::vector<std::string> created;
+  for (int i = 0; i < kJobs; ++i) {
+    const std::string id = absl::StrCat("job-", i);
+    LASP_ASSERT_OK(server_.Create(id));
+    created.push_back(RunningServer::NameOf(id));
+  }
+  const auto single = Watch();
+  const auto batched = Watch("", "", "projects/default", /*batched=*/true);
+  std::vector<WatchTrainingJobsResponse> events;
+  int messages = 0;
+  while (events.empty() || !events.back().bookmark().snapshot_end()) {
+    const auto message = batched->Next();
+    ASSERT_TRUE(message.has_value());
+    ++messages;
+    if (message->has_batch()) {
+      ASSERT_GT(message->batch().events_size(), 1);
+      events.insert(events.end(), message->batch().events().begin(),
+                    message->batch().events().end());
+      EXPECT_EQ(message->resume_token(), events.back().resume_token());
+    } else {
+      events.push_back(*message);
+    }
+  }
+  EXPECT_LT(messages, kJobs / 10);
+  ASSERT_EQ(events.size(), kJobs + 1);
+  for (int i = 0; i < kJobs; ++i) {
+    const auto& event = events[static_cast<size_t>(i)];
+    EXPECT_EQ(event.updated().name(), created[static_cast<size_t>(i)]);
+    const auto alone = single->Next();
+    ASSERT_TRUE(alone.has_value());
+    EXPECT_EQ(event.SerializeAsString(), alone->SerializeAsString());
+  }
+  // A watch may go on in the middle of a batch.
+  const auto resumed = Watch(events[10].resume_token());
+  EXPECT_EQ(NextChange(resumed.get())->updated().name(), created[11]);
 }
 
 TEST_F(WatchApiTest, RefusesBadRequests) {
