@@ -201,7 +201,10 @@ AgentSessionPtr JobEngine::SessionOf(const std::string& worker_id) {
   return worker == nullptr ? nullptr : worker->session;
 }
 
-void JobEngine::PublishWorker(WorkerRecord* worker) { changed_workers_.insert(worker); }
+void JobEngine::PublishWorker(WorkerRecord* worker) {
+  workers_.Touch(worker);
+  changed_workers_.insert(worker);
+}
 
 void JobEngine::StoreWorker(const WorkerRecord& worker) {
   unit_.mutations.emplace_back(

@@ -1,4 +1,5 @@
 // The queue: who starts next, and what those who wait are told.
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -11,8 +12,10 @@ namespace {
 
 using Job = lasp::v1::TrainingJob;
 
-// Jobs shown to the scheduler at a time; it rarely places more in one pass.
-constexpr size_t kScheduleChunk = 256;
+// Jobs shown to the scheduler at first, for the first one is often the last that can be placed, and
+// at most at a time.
+constexpr size_t kScheduleChunk = 16;
+constexpr size_t kMaxScheduleChunk = 256;
 constexpr absl::Duration kExplanationInterval = absl::Seconds(1);
 
 }  // namespace
@@ -35,19 +38,10 @@ void JobEngine::RunScheduler() {
   }
   schedule_due_ = false;
   explain_due_ = true;
-  capacity_ = workers_.Capacity();
-  free_slots_ = 0;
-  queue_blocked_ = false;
   const absl::Duration start = parts_.clock->Monotonic();
-  std::vector<WorkerRecord*> records;
-  std::vector<SchedulerWorker> workers;
-  for (const auto& [id, worker] : workers_.workers()) {
-    if (worker->schedulable()) {
-      records.push_back(worker.get());
-      workers.push_back({.free_slots = worker->free_slots()});
-      free_slots_ += worker->free_slots();
-    }
-  }
+  capacity_ = workers_.Capacity();
+  SlotIndex& slots = workers_.Slots();
+  queue_blocked_ = false;
 
   // Recovering jobs first. One that may not start yet is placed too, which keeps its slots for it.
   std::vector<JobRecord*> candidates;
@@ -56,8 +50,10 @@ void JobEngine::RunScheduler() {
   }
   auto next = queue_.begin();
   int placed = 0;
+  size_t chunk = kScheduleChunk;
+  std::vector<WorkerRecord*> reserved;
   while (!queue_blocked_) {
-    for (; next != queue_.end() && candidates.size() < kScheduleChunk; ++next) {
+    for (; next != queue_.end() && candidates.size() < chunk; ++next) {
       if (next->second->world_size <= capacity_) {
         candidates.push_back(next->second);
       }
@@ -70,30 +66,35 @@ void JobEngine::RunScheduler() {
       SchedulerJob& entry = jobs.emplace_back();
       entry.world_size = job->world_size;
       entry.group_size = job->group_size;
-      for (size_t i = 0; i < records.size() && !job->avoided_workers.empty(); ++i) {
-        if (job->avoided_workers.contains(records[i]->id())) {
-          entry.avoid.push_back(static_cast<int>(i));
+      for (const std::string& id : job->avoided_workers) {
+        if (const WorkerRecord* worker = workers_.Find(id); worker != nullptr) {
+          entry.avoid.push_back(worker->number());
         }
       }
     }
-    const Schedule schedule = MakeSchedule(workers, jobs, capacity_);
+    const Schedule schedule = MakeSchedule(&slots, jobs, capacity_);
     for (const Placement& placement : schedule.placements) {
       JobRecord* job = candidates[placement.job];
       std::vector<WorkerRecord*> ranks;
       for (const int worker : placement.workers) {
-        ranks.push_back(records[static_cast<size_t>(worker)]);
-        --workers[static_cast<size_t>(worker)].free_slots;
+        ranks.push_back(workers_.ByNumber(worker));
       }
       if (job->state() == Job::STATE_RECOVERING && (job->run != nullptr || job->retry_at > start)) {
+        reserved.insert(reserved.end(), ranks.begin(), ranks.end());
         continue;
       }
       StartGeneration(job, ranks);
-      free_slots_ -= job->world_size;
       ++placed;
     }
     queue_blocked_ = schedule.blocked.has_value();
     candidates.clear();
+    chunk = std::min(4 * chunk, kMaxScheduleChunk);
   }
+  // For the next pass these slots are free again.
+  for (WorkerRecord* worker : reserved) {
+    workers_.Touch(worker);
+  }
+  free_slots_ = workers_.FreeSlots();
   // What it has changed itself needs no other pass.
   schedule_due_ = false;
   parts_.observer->OnSchedulerPass(parts_.clock->Monotonic() - start, placed);

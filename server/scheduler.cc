@@ -6,76 +6,8 @@
 namespace lasp::server {
 namespace {
 
-// The workers by their number of free slots, with a way back.
-class FreeSlots {
- public:
-  explicit FreeSlots(const std::vector<SchedulerWorker>& workers) {
-    int most = 0;
-    for (const SchedulerWorker& worker : workers) {
-      most = std::max(most, worker.free_slots);
-    }
-    by_free_.resize(static_cast<size_t>(most) + 1);
-    free_.reserve(workers.size());
-    position_.reserve(workers.size());
-    for (size_t i = 0; i < workers.size(); ++i) {
-      const int free = std::max(0, workers[i].free_slots);
-      free_.push_back(free);
-      total_ += free;
-      position_.push_back(by_free_[static_cast<size_t>(free)].size());
-      by_free_[static_cast<size_t>(free)].push_back(static_cast<int>(i));
-    }
-  }
-
-  int total() const { return total_; }
-
-  int free(int worker) const { return free_[static_cast<size_t>(worker)]; }
-
-  // The fullest worker with at least `count` free slots; -1 where there is none.
-  int BestFit(int count) const {
-    for (auto free = static_cast<size_t>(count); free < by_free_.size(); ++free) {
-      if (!by_free_[free].empty()) {
-        return by_free_[free].back();
-      }
-    }
-    return -1;
-  }
-
-  // The emptiest worker.
-  int MostFree() const {
-    for (size_t free = by_free_.size() - 1; free > 0; --free) {
-      if (!by_free_[free].empty()) {
-        return by_free_[free].back();
-      }
-    }
-    return -1;
-  }
-
-  // Takes `count` slots of a worker; gives them back where negative.
-  void Take(int worker, int count) {
-    const auto index = static_cast<size_t>(worker);
-    std::vector<int>& from = by_free_[static_cast<size_t>(free_[index])];
-    const size_t hole = position_[index];
-    from[hole] = from.back();
-    position_[static_cast<size_t>(from[hole])] = hole;
-    from.pop_back();
-    free_[index] -= count;
-    total_ -= count;
-    std::vector<int>& to = by_free_[static_cast<size_t>(free_[index])];
-    position_[index] = to.size();
-    to.push_back(worker);
-  }
-
- private:
-  int total_ = 0;
-  std::vector<int> free_;
-  // free slots → workers
-  std::vector<std::vector<int>> by_free_;
-  // worker → where it is in by_free_
-  std::vector<size_t> position_;
-};
-
 // Fills workers[first, first + size) with one group.
-void SpreadGroup(FreeSlots* slots, std::vector<int>* workers, int first, int size) {
+void SpreadGroup(SlotIndex* slots, std::vector<int>* workers, int first, int size) {
   int placed = 0;
   while (placed < size) {
     const int rest = size - placed;
@@ -91,7 +23,7 @@ void SpreadGroup(FreeSlots* slots, std::vector<int>* workers, int first, int siz
 }
 
 // The worker of every rank, taken from `slots`. The caller has seen that there are enough.
-std::vector<int> PlaceRanks(FreeSlots* slots, const SchedulerJob& job) {
+std::vector<int> PlaceRanks(SlotIndex* slots, const SchedulerJob& job) {
   std::vector<int> workers(static_cast<size_t>(job.world_size), -1);
   const int whole = slots->BestFit(job.world_size);
   if (whole >= 0) {
@@ -116,7 +48,7 @@ std::vector<int> PlaceRanks(FreeSlots* slots, const SchedulerJob& job) {
   return workers;
 }
 
-std::optional<std::vector<int>> Place(FreeSlots* slots, const SchedulerJob& job) {
+std::optional<std::vector<int>> Place(SlotIndex* slots, const SchedulerJob& job) {
   // Workers to avoid are emptied for a first try.
   std::vector<std::pair<int, int>> avoided;
   for (const int worker : job.avoid) {
@@ -138,15 +70,13 @@ std::optional<std::vector<int>> Place(FreeSlots* slots, const SchedulerJob& job)
 
 }  // namespace
 
-Schedule MakeSchedule(const std::vector<SchedulerWorker>& workers,
-                      const std::vector<SchedulerJob>& jobs, int cluster_slots) {
-  FreeSlots slots(workers);
+Schedule MakeSchedule(SlotIndex* slots, const std::vector<SchedulerJob>& jobs, int cluster_slots) {
   Schedule schedule;
   for (size_t i = 0; i < jobs.size(); ++i) {
     if (jobs[i].world_size > cluster_slots) {
       continue;
     }
-    auto placement = Place(&slots, jobs[i]);
+    auto placement = Place(slots, jobs[i]);
     if (!placement.has_value()) {
       schedule.blocked = i;
       break;

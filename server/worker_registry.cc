@@ -136,33 +136,61 @@ WorkerRecord* WorkerRegistry::Find(const std::string& worker_id) {
 WorkerRecord* WorkerRegistry::FindOrAdd(const std::string& worker_id) {
   std::unique_ptr<WorkerRecord>& worker = workers_[worker_id];
   if (worker == nullptr) {
-    worker = std::make_unique<WorkerRecord>(worker_id);
+    if (free_numbers_.empty()) {
+      free_numbers_.push_back(static_cast<int>(by_number_.size()));
+      by_number_.push_back(nullptr);
+    }
+    const int number = free_numbers_.back();
+    free_numbers_.pop_back();
+    worker = std::make_unique<WorkerRecord>(worker_id, number);
+    by_number_[static_cast<size_t>(number)] = worker.get();
   }
   return worker.get();
 }
 
-void WorkerRegistry::Remove(const std::string& worker_id) { workers_.erase(worker_id); }
-
-int WorkerRegistry::Capacity() const {
-  int slots = 0;
-  for (const auto& [id, worker] : workers_) {
-    if (worker->lost()) {
-      slots += worker->expected_slots;
-    } else if (!worker->draining()) {
-      slots += worker->slot_count();
-    }
+void WorkerRegistry::Remove(const std::string& worker_id) {
+  const auto found = workers_.find(worker_id);
+  if (found == workers_.end()) {
+    return;
   }
-  return slots;
+  Recount();
+  const WorkerRecord& worker = *found->second;
+  capacity_ -= worker.counted_capacity_;
+  slots_.Set(worker.number(), 0);
+  by_number_[static_cast<size_t>(worker.number())] = nullptr;
+  free_numbers_.push_back(worker.number());
+  workers_.erase(found);
 }
 
-int WorkerRegistry::FreeSlots() const {
-  int slots = 0;
-  for (const auto& [id, worker] : workers_) {
-    if (worker->schedulable()) {
-      slots += worker->free_slots();
-    }
+void WorkerRegistry::Touch(WorkerRecord* worker) {
+  if (!std::exchange(worker->touched_, true)) {
+    touched_.push_back(worker);
   }
-  return slots;
+}
+
+int WorkerRegistry::Capacity() {
+  Recount();
+  return capacity_;
+}
+
+SlotIndex& WorkerRegistry::Slots() {
+  Recount();
+  return slots_;
+}
+
+void WorkerRegistry::Recount() {
+  for (WorkerRecord* worker : touched_) {
+    worker->touched_ = false;
+    int capacity = 0;
+    if (worker->lost()) {
+      capacity = worker->expected_slots;
+    } else if (!worker->draining()) {
+      capacity = worker->slot_count();
+    }
+    capacity_ += capacity - std::exchange(worker->counted_capacity_, capacity);
+    slots_.Set(worker->number(), worker->schedulable() ? worker->free_slots() : 0);
+  }
+  touched_.clear();
 }
 
 }  // namespace lasp::server

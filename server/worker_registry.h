@@ -13,6 +13,7 @@
 #include "lasp/v1/worker_service.pb.h"
 #include "server/agent_session.h"
 #include "server/lease_table.h"
+#include "server/slot_index.h"
 #include "server/worker_catalog.h"
 
 namespace lasp::server {
@@ -41,9 +42,13 @@ struct WorkerSlot {
 // One agent. The controller's thread only.
 class WorkerRecord {
  public:
-  explicit WorkerRecord(std::string id) : id_(std::move(id)) {}
+  // `number` is the registry's.
+  WorkerRecord(std::string id, int number) : id_(std::move(id)), number_(number) {}
 
   const std::string& id() const { return id_; }
+
+  // In the index of free slots.
+  int number() const { return number_; }
 
   // Takes over what a Hello says of the agent itself; holders of slots that still exist stay.
   void Register(const lasp::v1::Hello& hello, AgentSessionPtr session, std::shared_ptr<Lease> lease,
@@ -91,7 +96,13 @@ class WorkerRecord {
   absl::Time lost_time = absl::InfiniteFuture();
 
  private:
+  friend class WorkerRegistry;
+
   const std::string id_;
+  const int number_;
+  // What the registry has counted of it, and whether that may have changed.
+  int counted_capacity_ = 0;
+  bool touched_ = false;
   bool lost_ = true;
   std::string host_name_;
   std::string version_;
@@ -109,15 +120,34 @@ class WorkerRegistry {
   WorkerRecord* FindOrAdd(const std::string& worker_id);
   void Remove(const std::string& worker_id);
 
+  // To be called after a worker has changed: all below counts what it has become.
+  void Touch(WorkerRecord* worker);
+
   // Slots that would be there if nothing ran: of agents that take ranks or are expected back.
-  int Capacity() const;
+  int Capacity();
+
   // Slots that a rank could be started in now.
-  int FreeSlots() const;
+  int FreeSlots() { return Slots().total(); }
+
+  // These by worker, WorkerRecord::number. What is taken there stays taken until the worker is
+  // touched.
+  SlotIndex& Slots();
+
+  WorkerRecord* ByNumber(int number) const { return by_number_[static_cast<size_t>(number)]; }
 
   const std::map<std::string, std::unique_ptr<WorkerRecord>>& workers() const { return workers_; }
 
  private:
+  // Counts the workers that have been touched.
+  void Recount();
+
   std::map<std::string, std::unique_ptr<WorkerRecord>> workers_;
+  // Null where a number is free.
+  std::vector<WorkerRecord*> by_number_;
+  std::vector<int> free_numbers_;
+  std::vector<WorkerRecord*> touched_;
+  SlotIndex slots_;
+  int capacity_ = 0;
 };
 
 }  // namespace lasp::server

@@ -453,12 +453,16 @@ class ConcurrencyTest : public ::testing::Test {
   }
 
   void RunScheduler() {
-    std::vector<SchedulerWorker> workers(50, {.free_slots = 4});
+    SlotIndex workers;
+    for (int worker = 0; worker < 50; ++worker) {
+      workers.Set(worker, 4);
+    }
     const std::vector<SchedulerJob> jobs(
         20, SchedulerJob{.world_size = 8, .group_size = 4, .avoid = {1}});
     for (int i = 0; i < 200; ++i) {
       TheBait()->Touch("scheduler");
-      EXPECT_EQ(MakeSchedule(workers, jobs, 200).placements.size(), 20);
+      SlotIndex slots = workers;
+      EXPECT_EQ(MakeSchedule(&slots, jobs, 200).placements.size(), 20);
     }
   }
 

@@ -14,12 +14,17 @@ namespace {
 
 using ::testing::ElementsAre;
 
-std::vector<SchedulerWorker> Workers(const std::vector<int>& free) {
-  std::vector<SchedulerWorker> workers;
-  for (const int slots : free) {
-    workers.push_back({.free_slots = slots});
+SlotIndex Workers(const std::vector<int>& free) {
+  SlotIndex slots;
+  for (size_t i = 0; i < free.size(); ++i) {
+    slots.Set(static_cast<int>(i), free[i]);
   }
-  return workers;
+  return slots;
+}
+
+// Of a cluster that nothing else uses.
+Schedule MakeSchedule(SlotIndex slots, const std::vector<SchedulerJob>& jobs, int cluster_slots) {
+  return server::MakeSchedule(&slots, jobs, cluster_slots);
 }
 
 SchedulerJob GangOf(int sp, int dp) {

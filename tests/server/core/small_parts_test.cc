@@ -89,11 +89,13 @@ TEST(WorkerRegistryTest, SlotsAreHeldByFence) {
   hello.add_slots()->set_index(7);
   auto session = std::make_shared<AgentSession>("a", leases.Grant("a"), nullptr);
   worker->Register(hello, session, leases.Grant("a"), clock.Now());
+  registry.Touch(worker);
   EXPECT_EQ(registry.Capacity(), 2);
   SlotHolder holder;
   holder.uid = "u";
   holder.generation = 3;
   EXPECT_EQ(worker->Claim(holder), 4);
+  registry.Touch(worker);
   EXPECT_EQ(registry.FreeSlots(), 1);
   lasp::v1::Fence fence;
   fence.set_uid("u");
@@ -107,11 +109,48 @@ TEST(WorkerRegistryTest, SlotsAreHeldByFence) {
   EXPECT_FALSE(worker->Release(fence));
   EXPECT_EQ(worker->free_slots(), 2);
   worker->drain_requested = true;
+  registry.Touch(worker);
   EXPECT_EQ(registry.Capacity(), 0);
   EXPECT_EQ(worker->MakeView()->worker.state(), lasp::v1::Worker::STATE_DRAINED);
   worker->Lose();
+  registry.Touch(worker);
   EXPECT_EQ(worker->MakeView()->worker.state(), lasp::v1::Worker::STATE_LOST);
   EXPECT_EQ(registry.FreeSlots(), 0);
+}
+
+TEST(WorkerRegistryTest, CountsWhatHasBeenTouched) {
+  testing::FakeClock clock;
+  LeaseTable leases(&clock, absl::Seconds(9));
+  WorkerRegistry registry;
+  lasp::v1::Hello hello;
+  hello.add_slots()->set_index(0);
+  hello.add_slots()->set_index(1);
+  for (const char* id : {"a", "b", "c"}) {
+    WorkerRecord* worker = registry.FindOrAdd(id);
+    worker->Register(hello, std::make_shared<AgentSession>(id, leases.Grant(id), nullptr),
+                     leases.Grant(id), clock.Now());
+    registry.Touch(worker);
+  }
+  EXPECT_EQ(registry.Capacity(), 6);
+  WorkerRecord* b = registry.Find("b");
+  EXPECT_EQ(registry.ByNumber(b->number()), b);
+  // What a pass of the scheduler only reserves comes back.
+  registry.Slots().Take(b->number(), 2);
+  EXPECT_EQ(registry.FreeSlots(), 4);
+  registry.Touch(b);
+  EXPECT_EQ(registry.FreeSlots(), 6);
+  // A lost worker whose return is expected is capacity, but takes no rank.
+  b->Lose();
+  b->expected_slots = 2;
+  registry.Touch(b);
+  EXPECT_EQ(registry.Capacity(), 6);
+  EXPECT_EQ(registry.FreeSlots(), 4);
+  const int number = b->number();
+  registry.Touch(b);
+  registry.Remove("b");
+  EXPECT_EQ(registry.Capacity(), 4);
+  EXPECT_EQ(registry.FreeSlots(), 4);
+  EXPECT_EQ(registry.FindOrAdd("d")->number(), number);
 }
 
 }  // namespace
