@@ -7,6 +7,7 @@
 #include "proto/rpc/mutex.h"
 #include "proto/rpc/process_metrics.h"
 #include "proto/rpc/status_macros.h"
+#include "server/calls_ender.h"
 #include "server/checkpoint_service.h"
 #include "server/data_folder_lock.h"
 #include "server/grpc_listener.h"
@@ -173,8 +174,12 @@ void Server::Stop(absl::Duration grace) {
   parts_->health->SetServing(kReadiness, false);
   parts_->streams->CloseAll(
       absl::UnavailableError("the coordinator is stopping: connect again in a moment"));
-  parts_->api->Shutdown(grace);
-  parts_->worker_plane->Shutdown(grace);
+  {
+    // gRPC waits until every call has ended, so what a full disk keeps from its answer gets one.
+    const CallsEnder ender(&parts_->core->controller(), grace);
+    parts_->api->Shutdown(grace);
+    parts_->worker_plane->Shutdown(grace);
+  }
   parts_->metrics_http.reset();
   parts_->health->Shutdown(absl::ZeroDuration());
   parts_->health.reset();
