@@ -139,8 +139,8 @@ absl::Status RunRankOfBenchmark(LocalRank& rank, int64_t tokens, Stopwatch& stop
   LASP_ASSIGN_OR_RETURN(auto layer, AttentionLayer::Create(shape, lasp.get(), rank.backend));
   LASP_ASSIGN_OR_RETURN(
       Arena arena, Arena::Create(*rank.backend, shape.state_matrix_rows() * shape.head_size * 4));
-  const Tensor local =
-      arena.Take(DType::kFloat32, layer->shape().state_matrix_rows(), shape.head_size);
+  const Tensor local = arena.Take(MemoryUse::kStates, DType::kFloat32,
+                                  layer->shape().state_matrix_rows(), shape.head_size);
   const int place = rank.grid.rank();
   Backend& backend = *rank.backend;
   const AttentionInputs& inputs = layer->inputs();

@@ -19,13 +19,13 @@ absl::StatusOr<Arena> Arena::Create(Backend& backend, int64_t bytes) {
   return arena;
 }
 
-Tensor Arena::Take(DType dtype, int64_t rows, int64_t columns) {
+Tensor Arena::Take(MemoryUse use, DType dtype, int64_t rows, int64_t columns) {
   Tensor tensor{nullptr, dtype, rows, columns, columns};
   if (buffer_ != nullptr) {
-    assert(used_ + tensor.bytes() <= buffer_->bytes());
-    tensor.data = static_cast<char*>(buffer_->data()) + used_;
+    assert(used_bytes() + tensor.bytes() <= buffer_->bytes());
+    tensor.data = static_cast<char*>(buffer_->data()) + used_bytes();
   }
-  used_ += (tensor.bytes() + kAlignment - 1) / kAlignment * kAlignment;
+  bill_[use] += (tensor.bytes() + kAlignment - 1) / kAlignment * kAlignment;
   return tensor;
 }
 

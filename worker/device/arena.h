@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "worker/device/backend.h"
+#include "worker/device/memory_bill.h"
 #include "worker/device/tensor.h"
 
 namespace lasp::worker {
@@ -19,14 +20,16 @@ class Arena {
   static absl::StatusOr<Arena> Create(Backend& backend, int64_t bytes);
 
   // A contiguous, zeroed tensor. The sizes must not exceed what was measured.
-  Tensor Take(DType dtype, int64_t rows, int64_t columns);
+  Tensor Take(MemoryUse use, DType dtype, int64_t rows, int64_t columns);
 
   // What has been taken, padding included.
-  int64_t used_bytes() const { return used_; }
+  const MemoryBill& bill() const { return bill_; }
+
+  int64_t used_bytes() const { return bill_.total(); }
 
  private:
   std::unique_ptr<DeviceBuffer> buffer_;
-  int64_t used_ = 0;
+  MemoryBill bill_;
 };
 
 }  // namespace lasp::worker

@@ -91,7 +91,8 @@ class Rank {
               {"sp_rank", grid.sp_rank()},
               {"dp_rank", grid.dp_rank()},
               {"parameters", trainer_->layout().count()},
-              {"memory_bytes", trainer_->memory_bytes()},
+              {"memory_bytes", trainer_->memory().total()},
+              {"memory", trainer_->memory().ToString()},
               {"threads", setup_.threads()}});
     FromRank ready;
     *ready.mutable_ready()->mutable_fence() = setup_.fence();

@@ -75,6 +75,9 @@ lasp::internal::v1::RankStep TrainLoop::Report(int64_t step, const StepResult& r
   report.set_backward_seconds(result.phases[Phase::kBackward]);
   report.set_optimizer_seconds(result.phases[Phase::kOptimizer]);
   report.set_skipped_steps_total(trainer_.skipped_total());
+  for (const MemoryUse use : kMemoryUses) {
+    (*report.mutable_memory_bytes())[NameOf(use)] = trainer_.memory()[use];
+  }
   if (options_.grid.rank() != 0) {
     return report;
   }

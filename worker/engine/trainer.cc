@@ -3,6 +3,7 @@
 #include <cmath>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "proto/rpc/clock.h"
 #include "proto/rpc/status_macros.h"
 #include "worker/engine/step_dump.h"
@@ -35,8 +36,14 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(Options options) {
   auto trainer = std::unique_ptr<Trainer>(new Trainer(std::move(options)));
   Arena plan;
   LASP_RETURN_IF_ERROR(trainer->TakeMemory(plan));
-  LASP_ASSIGN_OR_RETURN(trainer->arena_,
-                        Arena::Create(*trainer->options_.backend, plan.used_bytes()));
+  absl::StatusOr<Arena> arena = Arena::Create(*trainer->options_.backend, plan.used_bytes());
+  if (!arena.ok()) {
+    return absl::Status(arena.status().code(),
+                        absl::StrCat(arena.status().message(), " (", plan.bill().ToString(),
+                                     "): use more ranks, or a smaller model, "
+                                     "data.sequence_length or micro_batch_size"));
+  }
+  trainer->arena_ = *std::move(arena);
   LASP_RETURN_IF_ERROR(trainer->TakeMemory(trainer->arena_));
   InitializeParameters(trainer->model_config_, trainer->layout_, trainer->options_.spec.seed(),
                        *trainer->options_.backend, trainer->parameters_.masters);
@@ -53,15 +60,18 @@ absl::Status Trainer::TakeMemory(Arena& arena) {
   Backend* const backend = options_.backend;
   const MicroBatchShape shape{.sequences = spec.micro_batch_size(),
                               .tokens = spec.data().sequence_length() / options_.grid.sp_size()};
-  parameters_.masters = arena.Take(backend->accumulation_type(), 1, layout_.count());
+  parameters_.masters =
+      arena.Take(MemoryUse::kWeights, backend->accumulation_type(), 1, layout_.count());
   parameters_.weights = parameters_.masters;
   if (backend->activation_type() != backend->accumulation_type()) {
-    parameters_.weights = arena.Take(backend->activation_type(), 1, layout_.count());
+    parameters_.weights =
+        arena.Take(MemoryUse::kWeights, backend->activation_type(), 1, layout_.count());
   }
-  parameters_.gradients = arena.Take(backend->accumulation_type(), 1, layout_.count());
-  tokens_ = {.ids = arena.Take(DType::kInt32, shape.rows(), 1),
-             .labels = arena.Take(DType::kInt32, shape.rows(), 1)};
-  control_ = arena.Take(DType::kFloat64, 1, kControlSize);
+  parameters_.gradients =
+      arena.Take(MemoryUse::kGradients, backend->accumulation_type(), 1, layout_.count());
+  tokens_ = {.ids = arena.Take(MemoryUse::kWorkspace, DType::kInt32, shape.rows(), 1),
+             .labels = arena.Take(MemoryUse::kWorkspace, DType::kInt32, shape.rows(), 1)};
+  control_ = arena.Take(MemoryUse::kWorkspace, DType::kFloat64, 1, kControlSize);
   attention_ = options_.attention;
   if (attention_ == nullptr) {
     LASP_ASSIGN_OR_RETURN(

@@ -83,8 +83,8 @@ class Trainer {
 
   Tensor gradients() const { return parameters_.gradients; }
 
-  // Of all this rank holds on the device.
-  int64_t memory_bytes() const { return arena_.used_bytes(); }
+  // All this rank holds on the device.
+  const MemoryBill& memory() const { return arena_.bill(); }
 
  private:
   explicit Trainer(Options options);

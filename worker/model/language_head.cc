@@ -16,7 +16,8 @@ int64_t ChunkRows(int64_t rows, int64_t vocab_size) {
 
 LanguageHead::LanguageHead(int64_t rows, int64_t vocab_size, Backend* backend, Arena& arena)
     : backend_(*backend),
-      logits_(arena.Take(backend->activation_type(), ChunkRows(rows, vocab_size), vocab_size)) {}
+      logits_(arena.Take(MemoryUse::kWorkspace, backend->activation_type(),
+                         ChunkRows(rows, vocab_size), vocab_size)) {}
 
 void LanguageHead::Run(Tensor hidden, Tensor weight, Tensor labels, double gradient_scale,
                        Tensor loss_sum, Tensor hidden_gradient, Tensor weight_gradient) {

@@ -23,28 +23,32 @@ TransNormer::TransNormer(const ModelConfig& config, const MicroBatchShape& shape
       embedding_scale_(std::sqrt(static_cast<double>(config.hidden_size))),
       head_(shape.rows(), config.vocab_size, backend, arena) {
   const auto take = [&](int64_t columns) {
-    return arena.Take(backend_.activation_type(), shape_.rows(), columns);
+    return arena.Take(MemoryUse::kWorkspace, backend_.activation_type(), shape_.rows(), columns);
+  };
+  const auto keep = [&](int64_t columns) {
+    return arena.Take(MemoryUse::kActivations, backend_.activation_type(), shape_.rows(), columns);
   };
   const auto take_inverse_rms = [&] {
-    return arena.Take(backend_.accumulation_type(), shape_.rows(), 1);
+    return arena.Take(MemoryUse::kActivations, backend_.accumulation_type(), shape_.rows(), 1);
   };
-  theta_ = arena.Take(DType::kFloat64, config.heads, config.head_size());
+  theta_ = arena.Take(MemoryUse::kWorkspace, DType::kFloat64, config.heads, config.head_size());
   for (int64_t layer = 0; layer < config.layers; ++layer) {
-    attention_shapes_.push_back({.batch = shape.sequences,
-                                 .tokens = shape.tokens,
-                                 .heads = config.heads,
-                                 .head_size = config.head_size(),
-                                 .lrpe = layer == 0,
-                                 .slopes = arena.Take(DType::kFloat64, 1, config.heads),
-                                 .theta = theta_});
+    attention_shapes_.push_back(
+        {.batch = shape.sequences,
+         .tokens = shape.tokens,
+         .heads = config.heads,
+         .head_size = config.head_size(),
+         .lrpe = layer == 0,
+         .slopes = arena.Take(MemoryUse::kWorkspace, DType::kFloat64, 1, config.heads),
+         .theta = theta_});
   }
   activations_ =
       CreateKeepPlan(config.layers, [&](int64_t layer) { return TakeBlock(layer, arena); });
   attention_.TakeScratch(attention_shapes_[0], arena);
   const int64_t hidden = config.hidden_size;
-  final_input_ = take(hidden);
+  final_input_ = keep(hidden);
   final_inverse_rms_ = take_inverse_rms();
-  final_normed_ = take(hidden);
+  final_normed_ = keep(hidden);
   branch_output_ = take(hidden);
   residual_gradient_ = take(hidden);
   normed_gradient_ = take(hidden);
@@ -57,10 +61,10 @@ TransNormer::TransNormer(const ModelConfig& config, const MicroBatchShape& shape
 
 BlockActivations TransNormer::TakeBlock(int64_t layer, Arena& arena) {
   const auto take = [&](int64_t columns) {
-    return arena.Take(backend_.activation_type(), shape_.rows(), columns);
+    return arena.Take(MemoryUse::kActivations, backend_.activation_type(), shape_.rows(), columns);
   };
   const auto take_inverse_rms = [&] {
-    return arena.Take(backend_.accumulation_type(), shape_.rows(), 1);
+    return arena.Take(MemoryUse::kActivations, backend_.accumulation_type(), shape_.rows(), 1);
   };
   const int64_t hidden = config_.hidden_size;
   BlockActivations block;

@@ -13,8 +13,8 @@ AdamW::AdamW(const lasp::v1::OptimizerSpec& spec, Backend* backend, Tensor maste
       weights_(weights),
       gradients_(gradients),
       ranges_(std::move(ranges)),
-      first_moments_(arena.Take(masters.dtype, 1, masters.columns)),
-      second_moments_(arena.Take(masters.dtype, 1, masters.columns)) {}
+      first_moments_(arena.Take(MemoryUse::kOptimizer, masters.dtype, 1, masters.columns)),
+      second_moments_(arena.Take(MemoryUse::kOptimizer, masters.dtype, 1, masters.columns)) {}
 
 void AdamW::Update(int64_t update, double learning_rate, Tensor decision) {
   AdamWStep step{.learning_rate = learning_rate,

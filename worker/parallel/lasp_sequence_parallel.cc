@@ -13,24 +13,25 @@ class Lasp : public SequenceParallel {
   AttentionMemory TakeMemory(const AttentionShape& shape, Arena& arena) override {
     AttentionMemory memory;
     memory.saved_states =
-        arena.Take(backend_.accumulation_type(),
+        arena.Take(MemoryUse::kStates, backend_.accumulation_type(),
                    shape.state_matrix_rows() * backend_.SavedStateCount(shape), shape.head_size);
     if (!first()) {
-      memory.state_in =
-          arena.Take(backend_.accumulation_type(), shape.state_matrix_rows(), shape.head_size);
+      memory.state_in = arena.Take(MemoryUse::kStates, backend_.accumulation_type(),
+                                   shape.state_matrix_rows(), shape.head_size);
     }
     return memory;
   }
 
   void TakeScratch(const AttentionShape& widest, Arena& arena) override {
     const auto state = [&] {
-      return arena.Take(backend_.accumulation_type(), widest.state_matrix_rows(), widest.head_size);
+      return arena.Take(MemoryUse::kStates, backend_.accumulation_type(),
+                        widest.state_matrix_rows(), widest.head_size);
     };
     local_ = state();
     outgoing_ = state();
     gradient_in_ = state();
     saved_gradients_ =
-        arena.Take(backend_.accumulation_type(),
+        arena.Take(MemoryUse::kStates, backend_.accumulation_type(),
                    widest.state_matrix_rows() * backend_.SavedStateCount(widest), widest.head_size);
   }
 

@@ -131,6 +131,8 @@ std::vector<MetricFamily> RankMetrics::Collect() const {
   MetricFamily dp_wait =
       NewFamily("lasp_worker_gradient_sync_wait_seconds_total",
                 "Time this rank has waited for reduced gradients", MetricType::Counter);
+  MetricFamily memory = NewFamily("lasp_worker_memory_bytes",
+                                  "Device memory this rank has planned, by use", MetricType::Gauge);
   MetricFamily current =
       NewFamily("lasp_worker_current_step", "The last finished step", MetricType::Gauge);
   MetricFamily last_time = NewFamily("lasp_worker_last_step_timestamp_seconds",
@@ -172,6 +174,11 @@ std::vector<MetricFamily> RankMetrics::Collect() const {
     AddValue(labels, static_cast<double>(series.last.dp_sent_bytes_total()), &dp_bytes);
     AddValue(labels, series.last.sp_wait_seconds_total(), &sp_wait);
     AddValue(labels, series.last.gradient_sync_wait_seconds_total(), &dp_wait);
+    for (const auto& [use, bytes] : series.last.memory_bytes()) {
+      MetricLabels use_labels = labels;
+      use_labels.emplace_back("use", use);
+      AddValue(use_labels, static_cast<double>(bytes), &memory);
+    }
     AddValue(labels, static_cast<double>(series.last.step()), &current);
     if (series.steps > 0) {
       AddValue(labels, series.last_step_time, &last_time);
@@ -188,8 +195,8 @@ std::vector<MetricFamily> RankMetrics::Collect() const {
   }
   std::vector<MetricFamily> families;
   for (MetricFamily* family : {&info, &steps, &tokens, &skipped, &step_seconds, &phase_seconds,
-                               &sp_bytes, &dp_bytes, &sp_wait, &dp_wait, &current, &last_time,
-                               &loss, &eval_loss, &gradient, &rate, &throughput}) {
+                               &sp_bytes, &dp_bytes, &sp_wait, &dp_wait, &memory, &current,
+                               &last_time, &loss, &eval_loss, &gradient, &rate, &throughput}) {
     if (!family->metric.empty()) {
       families.push_back(std::move(*family));
     }

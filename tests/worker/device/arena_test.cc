@@ -15,8 +15,9 @@ using ::testing::HasSubstr;
 TEST(ArenaTest, MeasuresFirstAndThenHandsOutAlignedZeroedPieces) {
   const auto backend = CreateCpuBackend(DType::kFloat32, 1).value();
   const auto take = [](Arena& arena) {
-    return std::vector<Tensor>{arena.Take(DType::kFloat32, 3, 5), arena.Take(DType::kInt32, 1, 1),
-                               arena.Take(DType::kFloat64, 2, 9)};
+    return std::vector<Tensor>{arena.Take(MemoryUse::kWeights, DType::kFloat32, 3, 5),
+                               arena.Take(MemoryUse::kStates, DType::kInt32, 1, 1),
+                               arena.Take(MemoryUse::kWeights, DType::kFloat64, 2, 9)};
   };
   Arena plan;
   for (const Tensor& tensor : take(plan)) {
@@ -34,6 +35,17 @@ TEST(ArenaTest, MeasuresFirstAndThenHandsOutAlignedZeroedPieces) {
       ASSERT_EQ(static_cast<const char*>(tensor.data)[i], 0);
     }
   }
+}
+
+TEST(ArenaTest, BillsWhatIsTakenByUse) {
+  Arena plan;
+  plan.Take(MemoryUse::kGradients, DType::kFloat32, 1024, 1024);
+  plan.Take(MemoryUse::kWeights, DType::kBFloat16, 1, 1);
+  plan.Take(MemoryUse::kGradients, DType::kFloat32, 1024, 512);
+  EXPECT_EQ(plan.bill()[MemoryUse::kGradients], 6 << 20);
+  EXPECT_EQ(plan.bill()[MemoryUse::kWeights], 64);
+  EXPECT_EQ(plan.used_bytes(), (6 << 20) + 64);
+  EXPECT_EQ(plan.bill().ToString(), "weights 64 bytes, gradients 6.0 MiB: 6.0 MiB");
 }
 
 TEST(ArenaTest, MoreThanThereIsIsAnErrorThatNamesTheSize) {

@@ -213,5 +213,15 @@ TEST_F(TrainerTest, ACorpusThatShrinksUnderARunIsNamed) {
   EXPECT_LT(records[0].steps.size(), 20u);
 }
 
+TEST_F(TrainerTest, WhatCannotFitIsRefusedBeforeItStartsWithTheBill) {
+  lasp::v1::TrainingSpec spec = Spec(1, 1);
+  spec.mutable_model()->set_hidden_size(1 << 21);
+  const std::vector<LocalTrainingRecord> records = TrainLocally(Options(spec));
+  EXPECT_THAT(records[0].status,
+              StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("optimizer 320.0 TiB")));
+  EXPECT_THAT(records[0].status.message(), HasSubstr("use more ranks, or a smaller model"));
+  EXPECT_TRUE(records[0].steps.empty());
+}
+
 }  // namespace
 }  // namespace lasp::worker

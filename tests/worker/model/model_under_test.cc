@@ -20,12 +20,12 @@ absl::StatusOr<std::unique_ptr<ModelUnderTest>> ModelUnderTest::Create(const Mod
 
 void ModelUnderTest::TakeMemory(Arena& arena) {
   const DType type = rank_.backend->accumulation_type();
-  parameters_.masters = arena.Take(type, 1, layout_.count());
+  parameters_.masters = arena.Take(MemoryUse::kWeights, type, 1, layout_.count());
   parameters_.weights = parameters_.masters;
-  parameters_.gradients = arena.Take(type, 1, layout_.count());
-  loss_ = arena.Take(DType::kFloat64, 1, 1);
-  tokens_ = {.ids = arena.Take(DType::kInt32, shape_.rows(), 1),
-             .labels = arena.Take(DType::kInt32, shape_.rows(), 1)};
+  parameters_.gradients = arena.Take(MemoryUse::kGradients, type, 1, layout_.count());
+  loss_ = arena.Take(MemoryUse::kWorkspace, DType::kFloat64, 1, 1);
+  tokens_ = {.ids = arena.Take(MemoryUse::kWorkspace, DType::kInt32, shape_.rows(), 1),
+             .labels = arena.Take(MemoryUse::kWorkspace, DType::kInt32, shape_.rows(), 1)};
   attention_ = CreateLasp(rank_.backend, rank_.sp);
   model_ = std::make_unique<TransNormer>(config_, shape_, &layout_, parameters_, rank_.backend,
                                          attention_.get(), arena);

@@ -60,11 +60,12 @@ class AttentionLayer {
 
   void TakeMemory(Arena& arena) {
     const auto take = [&] {
-      return arena.Take(backend_.activation_type(), shape_.batch * shape_.tokens,
-                        shape_.heads * shape_.head_size);
+      return arena.Take(MemoryUse::kActivations, backend_.activation_type(),
+                        shape_.batch * shape_.tokens, shape_.heads * shape_.head_size);
     };
-    shape_.slopes = arena.Take(DType::kFloat64, 1, shape_.heads);
-    shape_.theta = arena.Take(DType::kFloat64, shape_.heads, shape_.head_size);
+    shape_.slopes = arena.Take(MemoryUse::kWorkspace, DType::kFloat64, 1, shape_.heads);
+    shape_.theta =
+        arena.Take(MemoryUse::kWorkspace, DType::kFloat64, shape_.heads, shape_.head_size);
     inputs_ = {.q = take(), .k = take(), .v = take()};
     gradients_ = {.q = take(), .k = take(), .v = take(), .theta = {}};
     output_ = take();

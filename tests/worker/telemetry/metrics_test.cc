@@ -84,6 +84,17 @@ TEST_F(RankMetricsTest, HistogramsCountEveryStep) {
   }
 }
 
+TEST_F(RankMetricsTest, MemoryIsByUse) {
+  metrics_.Started(FenceOf(1, 0), 0);
+  auto step = StepOf(1, 0.1);
+  (*step.mutable_memory_bytes())["weights"] = 4096;
+  (*step.mutable_memory_bytes())["states"] = 64;
+  metrics_.Stepped(FenceOf(1, 0), step);
+  const std::string page = Page(metrics_);
+  EXPECT_THAT(page, HasSubstr("use=\"weights\"} 4096\n"));
+  EXPECT_THAT(page, HasSubstr("use=\"states\"} 64\n"));
+}
+
 TEST_F(RankMetricsTest, LossIsThatOfRankZero) {
   metrics_.Started(FenceOf(1, 0), 0);
   metrics_.Started(FenceOf(1, 1), 1);
