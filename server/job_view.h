@@ -21,6 +21,8 @@ struct JobView {
 
   // The whole resource but for `transitions`.
   lasp::v1::TrainingJob ToProto() const;
+  // The same as bytes, without parsing the spec.
+  std::string Serialize() const;
   std::string Etag() const;
 };
 

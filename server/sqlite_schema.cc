@@ -73,6 +73,25 @@ CREATE INDEX requests_by_expiry ON requests (expire_unix_micros);
 
 CREATE TABLE tombstones (revision INTEGER PRIMARY KEY, name TEXT NOT NULL);
 )sql",
+    // Rows at the end of their tables only: an index over names or random keys costs each submit a
+    // page of its own, and nothing is looked up by either, for the coordinator holds both in
+    // memory.
+    R"sql(
+DROP INDEX jobs_by_name;
+ALTER TABLE requests RENAME TO keyed_requests;
+DROP INDEX requests_by_expiry;
+CREATE TABLE requests (
+  key                TEXT NOT NULL,
+  fingerprint        INTEGER NOT NULL,
+  job_name           TEXT NOT NULL,
+  job_uid            TEXT NOT NULL,
+  expire_unix_micros INTEGER NOT NULL
+);
+INSERT INTO requests SELECT key, fingerprint, job_name, job_uid, expire_unix_micros
+  FROM keyed_requests ORDER BY expire_unix_micros;
+CREATE INDEX requests_by_expiry ON requests (expire_unix_micros);
+DROP TABLE keyed_requests;
+)sql",
 };
 static_assert(std::size(kMigrations) == kSchemaVersion);
 

@@ -58,7 +58,7 @@ absl::StatusOr<std::unique_ptr<SqliteWriter>> SqliteWriter::Open(const std::stri
        "ON CONFLICT (job_id, step) DO UPDATE SET generation = excluded.generation, "
        "metrics = excluded.metrics WHERE excluded.generation >= steps.generation"},
       {&writer->put_request_,
-       "INSERT OR REPLACE INTO requests (key, fingerprint, job_name, job_uid, expire_unix_micros) "
+       "INSERT INTO requests (key, fingerprint, job_name, job_uid, expire_unix_micros) "
        "VALUES (?, ?, ?, ?, ?)"},
   };
 
@@ -163,11 +163,12 @@ absl::Status SqliteWriter::LoadRest(StoreContents* contents) {
     worker.slot_count = static_cast<int>(workers.Integer());
     worker.drain_requested = workers.Integer() != 0;
   }
+  // Newest first: where a key has come twice, the first one found counts.
   LASP_ASSIGN_OR_RETURN(
       SqliteStatement requests,
       SqliteStatement::Prepare(database_,
                                "SELECT key, fingerprint, job_name, job_uid, expire_unix_micros "
-                               "FROM requests ORDER BY expire_unix_micros"));
+                               "FROM requests ORDER BY expire_unix_micros DESC, rowid DESC"));
   while (true) {
     LASP_ASSIGN_OR_RETURN(const bool row, requests.Step());
     if (!row) {

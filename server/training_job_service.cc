@@ -23,6 +23,19 @@ namespace {
 // "Only in Get": at most this many.
 constexpr int kMaxTransitions = 100;
 
+// The request of a method that takes bytes.
+absl::Status Parse(const grpc::ByteBuffer& bytes, google::protobuf::Message* request) {
+  grpc::ByteBuffer copy = bytes;  // parsing clears it
+  if (grpc::SerializationTraits<google::protobuf::Message>::Deserialize(&copy, request).ok()) {
+    return absl::OkStatus();
+  }
+  return ErrorWithReason(absl::StatusCode::kInvalidArgument,
+                         absl::StrCat("the request is no ", request->GetDescriptor()->full_name(),
+                                      ": its bytes do not parse; make the client from the proto "
+                                      "files of this release"),
+                         "MALFORMED_REQUEST");
+}
+
 // Answers with the job once the core has committed.
 JobCallback AnswerWithJob(grpc::ServerUnaryReactor* reactor, v1::TrainingJob* response) {
   return [reactor, response](absl::StatusOr<JobViewPtr> job) {
@@ -81,17 +94,27 @@ TrainingJobService::TrainingJobService(const ServiceParts& parts,
       watch_encoder_(&parts.core->watches()) {}
 
 grpc::ServerUnaryReactor* TrainingJobService::CreateTrainingJob(
-    grpc::CallbackServerContext* context, const v1::CreateTrainingJobRequest* request,
-    v1::TrainingJob* response) {
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* bytes,
+    grpc::ByteBuffer* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  return RunBlocking(parts_.blocking_pool, reactor, [this, reactor, request, response] {
-    v1::CreateTrainingJobRequest checked = *request;
-    const absl::Status status = CheckCreate(path_roots_, &checked);
+  return RunBlocking(parts_.blocking_pool, reactor, [this, reactor, bytes, response] {
+    v1::CreateTrainingJobRequest request;
+    absl::Status status = Parse(*bytes, &request);
+    if (status.ok()) {
+      status = CheckCreate(path_roots_, &request);
+    }
     if (!status.ok()) {
       reactor->Finish(ToWireStatus(status));
       return;
     }
-    parts_.core->controller().Create(std::move(checked), AnswerWithJob(reactor, response));
+    parts_.core->controller().Create(std::move(request),
+                                     [reactor, response](const absl::StatusOr<JobViewPtr>& job) {
+                                       if (job.ok()) {
+                                         const grpc::Slice answer((*job)->Serialize());
+                                         *response = grpc::ByteBuffer(&answer, 1);
+                                       }
+                                       reactor->Finish(ToWireStatus(job.status()));
+                                     });
   });
 }
 
@@ -194,10 +217,8 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* TrainingJobService::WatchTrainingJob
     grpc::CallbackServerContext* /*context*/, const grpc::ByteBuffer* bytes) {
   using Stream = grpc::ByteBuffer;
   v1::WatchTrainingJobsRequest request;
-  grpc::ByteBuffer copy = *bytes;  // parsing clears it
-  if (!grpc::SerializationTraits<v1::WatchTrainingJobsRequest>::Deserialize(&copy, &request).ok()) {
-    return EndedStream<Stream>(
-        absl::InvalidArgumentError("the request is no WatchTrainingJobsRequest"));
+  if (const absl::Status parsed = Parse(*bytes, &request); !parsed.ok()) {
+    return EndedStream<Stream>(parsed);
   }
   const auto project = ParseProjectName(request.parent(), true);
   if (!project.ok()) {

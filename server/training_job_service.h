@@ -11,18 +11,20 @@
 
 namespace lasp::server {
 
-// Watches write bytes that are serialised already (watch_encoder.h).
+// Watches write bytes that are serialised already (watch_encoder.h). Creates, which come by the
+// thousand, are parsed where they are checked and answered with the stored spec's own bytes.
 class TrainingJobService final
-    : public v1::TrainingJobService::WithRawCallbackMethod_WatchTrainingJobs<
-          v1::TrainingJobService::CallbackService> {
+    : public v1::TrainingJobService::WithRawCallbackMethod_CreateTrainingJob<
+          v1::TrainingJobService::WithRawCallbackMethod_WatchTrainingJobs<
+              v1::TrainingJobService::CallbackService>> {
  public:
   // `path_roots` as in path_lookup.h; `page_secret` signs page tokens.
   TrainingJobService(const ServiceParts& parts, std::vector<std::string> path_roots,
                      std::string page_secret);
 
   grpc::ServerUnaryReactor* CreateTrainingJob(grpc::CallbackServerContext* context,
-                                              const v1::CreateTrainingJobRequest* request,
-                                              v1::TrainingJob* response) override;
+                                              const grpc::ByteBuffer* bytes,
+                                              grpc::ByteBuffer* response) override;
   grpc::ServerUnaryReactor* GetTrainingJob(grpc::CallbackServerContext* context,
                                            const v1::GetTrainingJobRequest* request,
                                            v1::TrainingJob* response) override;

@@ -1,37 +1,9 @@
 #include "server/watch_encoder.h"
 
-#include <google/protobuf/io/coded_stream.h>
-#include <google/protobuf/wire_format_lite.h>
-
-#include <array>
-
 #include "lasp/v1/training_job_service.pb.h"
+#include "server/wire_field.h"
 
 namespace lasp::server {
-namespace {
-
-using google::protobuf::internal::WireFormatLite;
-
-// What stands before the bytes of a message that is a field.
-std::string FieldHead(int number, size_t size) {
-  using Coder = google::protobuf::io::CodedOutputStream;
-  // Two varints of 32 bits.
-  std::array<uint8_t, 10> head{};
-  const uint32_t tag = WireFormatLite::MakeTag(number, WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
-  const uint8_t* const end = Coder::WriteVarint32ToArray(
-      static_cast<uint32_t>(size), Coder::WriteVarint32ToArray(tag, head.data()));
-  return {head.begin(), head.begin() + (end - head.data())};
-}
-
-// Appends a length-delimited field. Fields of a message may come in any order on the wire, so a
-// message can be put together from parts that are serialised already.
-void AppendField(int number, const std::string& value, std::string* bytes) {
-  *bytes += FieldHead(number, value.size());
-  *bytes += value;
-}
-
-}  // namespace
-
 grpc::Slice WatchEncoder::Change(const JobChange& change) {
   const size_t place = static_cast<size_t>(change.revision) % kKept;
   {
@@ -82,7 +54,6 @@ grpc::ByteBuffer WatchEncoder::Batch(const std::vector<grpc::Slice>& events,
   return {parts.data(), parts.size()};
 }
 
-// What JobView::ToProto gives, without parsing the spec only to serialise it again.
 std::string WatchEncoder::Encode(const JobChange& change) const {
   v1::WatchTrainingJobsResponse event;
   event.set_resume_token(hub_->ResumeToken(change.revision));
@@ -90,13 +61,8 @@ std::string WatchEncoder::Encode(const JobChange& change) const {
     event.set_deleted_name(change.deleted_name);
     return event.SerializeAsString();
   }
-  std::string job = change.job->job.SerializeAsString();
-  if (change.job->spec != nullptr) {
-    AppendField(v1::TrainingJob::kSpecFieldNumber, *change.job->spec, &job);
-  }
-  AppendField(v1::TrainingJob::kEtagFieldNumber, change.job->Etag(), &job);
   std::string bytes = event.SerializeAsString();
-  AppendField(v1::WatchTrainingJobsResponse::kUpdatedFieldNumber, job, &bytes);
+  AppendField(v1::WatchTrainingJobsResponse::kUpdatedFieldNumber, change.job->Serialize(), &bytes);
   return bytes;
 }
 

@@ -165,6 +165,35 @@ TEST_F(SqliteJobStoreTest, TheLatestTransitionsComeInOrder) {
   EXPECT_THAT(reasons, ElementsAre("3", "4", "5"));
 }
 
+TEST_F(SqliteJobStoreTest, AStoreOfTheFirstSchemaIsBroughtUp) {
+  LASP_ASSERT_OK(Open());
+  Commit({PutJob{MakeJob(1, lasp::v1::TrainingJob::STATE_RUNNING), true}});
+  store_ = nullptr;
+  {
+    auto database =
+        SqliteDatabase::Open(options_.path, "", SqliteDatabase::Mode::kReadWrite).value();
+    LASP_ASSERT_OK(database.Execute(
+        "DROP TABLE requests; CREATE UNIQUE INDEX jobs_by_name ON jobs (name);"
+        "CREATE TABLE requests (key TEXT PRIMARY KEY, fingerprint INTEGER NOT NULL, "
+        "job_name TEXT NOT NULL, job_uid TEXT NOT NULL, expire_unix_micros INTEGER NOT NULL) "
+        "WITHOUT ROWID; CREATE INDEX requests_by_expiry ON requests (expire_unix_micros);"
+        "INSERT INTO requests VALUES ('a', 1, 'job-1', 'uid-1', 2000), "
+        "('b', 2, 'job-1', 'uid-1', 1000); PRAGMA user_version = 1"));
+  }
+  LASP_ASSERT_OK(Open());
+  const StoreContents contents = store_->Load().value();
+  ASSERT_EQ(contents.jobs.size(), 1);
+  ASSERT_EQ(contents.requests.size(), 2);
+  EXPECT_EQ(contents.requests[0].key, "a") << "newest first";
+  EXPECT_EQ(contents.requests[1].key, "b");
+  Commit({ExpireRequests{absl::FromUnixMicros(1'000)},
+          PutRequest{"a", 3, "job-2", "uid-2", absl::FromUnixMicros(3'000)}});
+  LASP_ASSERT_OK(Open());
+  const StoreContents later = store_->Load().value();
+  ASSERT_EQ(later.requests.size(), 2);
+  EXPECT_EQ(later.requests[0].fingerprint, 3) << "the one that counts comes first";
+}
+
 TEST_F(SqliteJobStoreTest, ANewerSchemaIsRefused) {
   LASP_ASSERT_OK(Open());
   store_ = nullptr;
