@@ -49,10 +49,10 @@ struct HeadsView {
   int64_t token_stride = 0;
   int64_t head_stride = 0;
 
-  // NOLINTNEXTLINE(google-explicit-constructor): as T* converts to const T*
-  operator HeadsView<const T>() const
-    requires(!std::is_const_v<T>)
-  {
+  // As T* converts to const T*.
+  template <typename U>
+    requires(std::is_same_v<U, const T> && !std::is_const_v<T>)
+  operator HeadsView<U>() const {  // NOLINT(google-explicit-constructor)
     return {data, batch_stride, token_stride, head_stride};
   }
 };

@@ -1,0 +1,93 @@
+// One layer's linear attention on the GPU with inputs as the model has them: q and k in a buffer of
+// their own, v in the packed projection, gradients in another packed one. Everything that a kernel
+// writes is poisoned first. Runs whole, or as ranks of a sequence with hops of the state between
+// them, and tells how far everything is from the fp64 recurrence.
+#pragma once
+
+#include <cstdint>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "kernels/cuda/linear_attention.h"
+#include "tests/kernels/cuda/linear_attention_recurrence.h"
+#include "tests/support/device_array.h"
+
+namespace lasp::kernels {
+
+struct LayerCase {
+  int64_t batch = 1;
+  int64_t tokens = 0;
+  int64_t heads = 1;
+  int64_t size = 128;
+  std::vector<double> slopes = {};
+  int segments = 0;
+  int ranks = 1;
+  bool states_in = true;                      // random KV_in and dKV_in; false: none
+  std::vector<int64_t> document_starts = {};  // positions in [0, batch * tokens)
+  std::vector<int64_t> outliers = {};  // tokens whose keys and values are a million times larger
+  uint64_t seed = 1;
+};
+
+struct LayerErrors {
+  double output = 0;
+  double q_gradient = 0;
+  double k_gradient = 0;
+  double v_gradient = 0;
+  double state = 0;           // KV_out of the last rank
+  double state_gradient = 0;  // dKV_out of the first rank
+
+  bool Within(double bound, double state_bound) const {
+    return output <= bound && q_gradient <= bound && k_gradient <= bound && v_gradient <= bound &&
+           state <= state_bound && state_gradient <= state_bound;
+  }
+
+  std::string Text() const {
+    char text[200];
+    std::snprintf(text, sizeof(text), "o %.2e dq %.2e dk %.2e dv %.2e state %.2e dstate %.2e",
+                  output, q_gradient, k_gradient, v_gradient, state, state_gradient);
+    return text;
+  }
+};
+
+class Layer {
+ public:
+  explicit Layer(const LayerCase& c);
+
+  // Forward and backward over all ranks; the first error of a launch.
+  cudaError_t Run();
+
+  // Against the recurrence over the whole sequence.
+  LayerErrors Errors() const;
+
+  // Everything that Run wrote, to compare runs bit by bit.
+  std::vector<unsigned char> Results() const;
+
+  void Poison();
+
+ private:
+  using Bf16 = cuda::Bf16;
+
+  HeadsView<Bf16> View(const testing::DeviceArray<Bf16>& buffer, int64_t part, int64_t parts,
+                       int64_t first_token = 0) const;
+  cuda::LinearAttentionProblem ProblemOf(int64_t rank) const;
+  int64_t FirstToken(int64_t rank) const;
+
+  LayerCase case_;
+  int64_t hidden_;
+  int64_t state_elements_;
+  testing::DeviceArray<double> slopes_;
+  testing::DeviceArray<Bf16> qk_;
+  testing::DeviceArray<Bf16> packed_;
+  testing::DeviceArray<Bf16> output_gradient_;
+  testing::DeviceArray<Bf16> output_;
+  testing::DeviceArray<Bf16> gradients_;         // packed
+  testing::DeviceArray<float> states_;           // [ranks + 1]: the first is KV_in
+  testing::DeviceArray<float> state_gradients_;  // [ranks + 1]: the last is dKV_in
+  testing::DeviceArray<float> local_;
+  std::vector<testing::DeviceArray<float>> segment_states_;  // a rank each
+  testing::DeviceArray<uint8_t> starts_;
+  std::vector<testing::DeviceArray<uint64_t>> marks_;
+};
+
+}  // namespace lasp::kernels
