@@ -13,6 +13,7 @@
 #include "server/agent_session.h"
 #include "server/job_store.h"
 #include "server/job_view.h"
+#include "server/step_position.h"
 #include "server/worker_catalog.h"
 
 namespace lasp::server {
@@ -30,7 +31,9 @@ struct CommitUnit {
   std::vector<std::pair<AgentSessionPtr, lasp::v1::ConnectResponse>> messages;
   // The highest sequence number of each session whose reports are stored with this unit.
   std::map<AgentSessionPtr, int64_t> acknowledged;
-  std::set<int64_t> jobs_with_steps;
+  // By job: its newest step in this unit, or nothing where its followers should only look again,
+  // because the job has ended.
+  std::map<int64_t, StepPosition> new_steps;
   // Jobs whose log followers should look again, because the job has ended.
   std::set<std::string> ended_uids;
   std::vector<std::function<void()>> callbacks;
@@ -38,7 +41,7 @@ struct CommitUnit {
   bool empty() const {
     return mutations.empty() && published_jobs.empty() && deleted_jobs.empty() &&
            published_workers.empty() && messages.empty() && acknowledged.empty() &&
-           jobs_with_steps.empty() && ended_uids.empty() && callbacks.empty();
+           new_steps.empty() && ended_uids.empty() && callbacks.empty();
   }
 };
 

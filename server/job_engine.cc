@@ -112,7 +112,7 @@ void JobEngine::EnterState(JobRecord* job, JobState from, absl::string_view reas
   if (IsFinished(to)) {
     finished_.emplace(absl::ToUnixMicros(FromProtoTime(job->view->job.end_time())), job->uid());
     unit_.ended_uids.insert(job->uid());
-    unit_.jobs_with_steps.insert(job->id());
+    unit_.new_steps.try_emplace(job->id());
     job->progress = nullptr;
     LASP_LOG(kInfo, "job ended",
              {{"training_job", job->name()},
@@ -173,8 +173,8 @@ void JobEngine::Publish(const CommitUnit& unit) {
   if (!unit.published_jobs.empty() || !unit.deleted_jobs.empty()) {
     parts_.watches->Notify();
   }
-  for (const int64_t job_id : unit.jobs_with_steps) {
-    parts_.metrics->Notify(job_id);
+  for (const auto& [job_id, newest] : unit.new_steps) {
+    parts_.metrics->Notify(job_id, newest);
   }
   for (const std::string& uid : unit.ended_uids) {
     parts_.logs->Notify(uid);

@@ -234,7 +234,10 @@ void JobEngine::OnStepReports(const AgentSessionPtr& session, lasp::v1::StepRepo
     return;
   }
   parts_.observer->OnStepsStored(rows.steps.size());
-  unit_.jobs_with_steps.insert(job->id());
+  StepPosition& newest = unit_.new_steps[job->id()];
+  for (const lasp::v1::StepMetrics& step : rows.steps) {
+    newest = std::max(newest, StepPosition{step.generation(), step.step()});
+  }
   unit_.mutations.emplace_back(std::move(rows));
   if (late) {
     Edit(job, /*stored=*/true,

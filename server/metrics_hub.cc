@@ -1,5 +1,6 @@
 #include "server/metrics_hub.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "proto/rpc/status_macros.h"
@@ -10,13 +11,14 @@ struct MetricsHub::Subscription::State {
   // Held during the callback, so that its owner can wait for it.
   Mutex callback_mutex;
   std::function<void()> on_rows GUARDED_BY(callback_mutex);
-  int64_t job_id = 0;
+  // The newest row told of.
+  StepPosition newest GUARDED_BY(callback_mutex);
 };
 
 MetricsHub::Subscription::~Subscription() {
   {
     MutexLock lock(&hub_->mutex_);
-    const auto [first, last] = hub_->subscriptions_.equal_range(state_->job_id);
+    const auto [first, last] = hub_->subscriptions_.equal_range(job_id_);
     for (auto position = first; position != last; ++position) {
       if (position->second == state_) {
         hub_->subscriptions_.erase(position);
@@ -26,6 +28,54 @@ MetricsHub::Subscription::~Subscription() {
   }
   MutexLock lock(&state_->callback_mutex);
   state_->on_rows = nullptr;
+}
+
+absl::StatusOr<std::vector<lasp::v1::StepMetrics>> MetricsHub::Subscription::Next(int limit,
+                                                                                  bool thorough) {
+  StepPosition newest;
+  {
+    MutexLock lock(&state_->callback_mutex);
+    newest = state_->newest;
+  }
+  if (caught_up_ && !thorough) {
+    if (newest <= position_) {
+      return std::vector<lasp::v1::StepMetrics>();
+    }
+    if (newest.generation == position_.generation) {
+      // A query that has its rows does not go on to look through those of older generations.
+      limit = static_cast<int>(std::min<int64_t>(limit, newest.step - position_.step));
+    }
+  }
+  LASP_ASSIGN_OR_RETURN(auto steps, Read(limit));
+  if (steps.empty()) {
+    caught_up_ = true;
+    // Told of and not there: thinned out, or a newer generation's by now.
+    position_ = std::max(position_, newest);
+  }
+  return steps;
+}
+
+absl::StatusOr<std::vector<lasp::v1::StepMetrics>> MetricsHub::Subscription::Read(int limit) {
+  const JobStore& store = *hub_->store_;
+  while (true) {
+    if (position_.generation > 0) {
+      LASP_ASSIGN_OR_RETURN(auto steps, store.ReadGenerationSteps(job_id_, position_.generation,
+                                                                  position_.step, limit));
+      if (!steps.empty()) {
+        position_.step = steps.back().step();
+        return steps;
+      }
+    }
+    LASP_ASSIGN_OR_RETURN(const int64_t next, store.NextGeneration(job_id_, position_.generation));
+    if (next == 0) {
+      return std::vector<lasp::v1::StepMetrics>();
+    }
+    // The first generation keeps the step asked for; later ones are given from where they begin.
+    if (position_.generation > 0) {
+      position_.step = 0;
+    }
+    position_.generation = next;
+  }
 }
 
 absl::StatusOr<std::vector<lasp::v1::StepMetrics>> MetricsHub::Query(int64_t job_id,
@@ -45,45 +95,21 @@ absl::StatusOr<std::vector<lasp::v1::StepMetrics>> MetricsHub::Query(int64_t job
   return steps;
 }
 
-absl::StatusOr<std::vector<lasp::v1::StepMetrics>> MetricsHub::Next(int64_t job_id, Cursor* cursor,
-                                                                    int limit) const {
-  while (true) {
-    if (cursor->generation > 0) {
-      LASP_ASSIGN_OR_RETURN(auto steps, store_->ReadGenerationSteps(job_id, cursor->generation,
-                                                                    cursor->after_step, limit));
-      if (!steps.empty()) {
-        cursor->after_step = steps.back().step();
-        return steps;
-      }
-    }
-    LASP_ASSIGN_OR_RETURN(const int64_t next, store_->NextGeneration(job_id, cursor->generation));
-    if (next == 0) {
-      return std::vector<lasp::v1::StepMetrics>();
-    }
-    // The first generation keeps the step asked for; later ones are given from where they begin.
-    if (cursor->generation > 0) {
-      cursor->after_step = 0;
-    }
-    cursor->generation = next;
-  }
-}
-
-std::unique_ptr<MetricsHub::Subscription> MetricsHub::Subscribe(int64_t job_id,
+std::unique_ptr<MetricsHub::Subscription> MetricsHub::Subscribe(int64_t job_id, StepPosition after,
                                                                 std::function<void()> on_rows) {
   auto state = std::make_shared<Subscription::State>();
   {
     MutexLock lock(&state->callback_mutex);
     state->on_rows = std::move(on_rows);
-    state->job_id = job_id;
   }
   {
     MutexLock lock(&mutex_);
     subscriptions_.emplace(job_id, state);
   }
-  return std::unique_ptr<Subscription>(new Subscription(this, std::move(state)));
+  return std::unique_ptr<Subscription>(new Subscription(this, job_id, after, std::move(state)));
 }
 
-void MetricsHub::Notify(int64_t job_id) {
+void MetricsHub::Notify(int64_t job_id, StepPosition newest) {
   std::vector<std::shared_ptr<Subscription::State>> woken;
   {
     MutexLock lock(&mutex_);
@@ -94,6 +120,7 @@ void MetricsHub::Notify(int64_t job_id) {
   }
   for (const auto& state : woken) {
     MutexLock lock(&state->callback_mutex);
+    state->newest = std::max(state->newest, newest);
     if (state->on_rows) {
       state->on_rows();
     }

@@ -36,6 +36,20 @@ absl::Status CheckQuery(const v1::QueryMetricsRequest& request) {
   return violations.empty() ? absl::OkStatus() : InvalidFields(violations, "INVALID_REQUEST");
 }
 
+absl::Status CheckStream(const v1::StreamMetricsRequest& request) {
+  std::vector<FieldViolation> violations;
+  if (request.from_step() < 0) {
+    violations.push_back({"from_step", absl::StrCat("is ", request.from_step(),
+                                                    ": steps count from 1; leave it out for all")});
+  }
+  if (request.from_generation() < 0) {
+    violations.push_back(
+        {"from_generation", absl::StrCat("is ", request.from_generation(),
+                                         ": generations count from 1; leave it out for all")});
+  }
+  return violations.empty() ? absl::OkStatus() : InvalidFields(violations, "INVALID_REQUEST");
+}
+
 }  // namespace
 
 grpc::ServerUnaryReactor* MetricsService::QueryMetrics(grpc::CallbackServerContext* context,
@@ -68,18 +82,19 @@ grpc::ServerUnaryReactor* MetricsService::QueryMetrics(grpc::CallbackServerConte
 grpc::ServerWriteReactor<v1::StreamMetricsResponse>* MetricsService::StreamMetrics(
     grpc::CallbackServerContext* /*context*/, const v1::StreamMetricsRequest* request) {
   using Response = v1::StreamMetricsResponse;
-  if (request->from_step() < 0) {
-    return EndedStream<Response>(InvalidFields(
-        {{"from_step", absl::StrCat("is ", request->from_step(), ": steps count from 1")}},
-        "INVALID_REQUEST"));
+  const absl::Status status = CheckStream(*request);
+  if (!status.ok()) {
+    return EndedStream<Response>(status);
   }
   auto job = FindJob(parts_.core->jobs(), request->name());
   if (!job.ok()) {
     return EndedStream<Response>(job.status());
   }
+  const StepPosition after{.generation = request->from_generation(),
+                           .step = std::max<int64_t>(request->from_step(), 1) - 1};
   auto stream = std::make_shared<MetricsStream>(parts_.streams, parts_.blocking_pool,
                                                 parts_.slow_reader_limit, parts_.core,
-                                                *std::move(job), request->from_step());
+                                                *std::move(job), after);
   stream->Subscribe();
   return stream->Open();
 }

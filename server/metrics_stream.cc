@@ -1,7 +1,5 @@
 #include "server/metrics_stream.h"
 
-#include <algorithm>
-
 #include "server/job_lookup.h"
 #include "server/job_state_machine.h"
 
@@ -13,13 +11,14 @@ constexpr int kRowsPerMessage = 1'000;
 }  // namespace
 
 MetricsStream::MetricsStream(OpenStreams* streams, TaskPool* pool, absl::Duration slow_reader_limit,
-                             ServerCore* core, JobViewPtr job, int64_t from_step)
-    : PullStream(streams, pool, slow_reader_limit), core_(core), job_(std::move(job)) {
-  cursor_.after_step = std::max<int64_t>(from_step, 1) - 1;
-}
+                             ServerCore* core, JobViewPtr job, StepPosition after)
+    : PullStream(streams, pool, slow_reader_limit),
+      core_(core),
+      job_(std::move(job)),
+      after_(after) {}
 
 void MetricsStream::Subscribe() {
-  subscription_ = core_->metrics().Subscribe(job_->id, [this] { Wake(); });
+  subscription_ = core_->metrics().Subscribe(job_->id, after_, [this] { Wake(); });
 }
 
 // A job may finish without another row.
@@ -37,7 +36,8 @@ std::optional<absl::Status> MetricsStream::Pull(std::vector<v1::StreamMetricsRes
   if (present == nullptr) {
     return JobNotFound(job_->job.name());
   }
-  auto rows = core_->metrics().Next(job_->id, &cursor_, kRowsPerMessage);
+  const bool finished = IsFinished(present->job.state());
+  auto rows = subscription_->Next(kRowsPerMessage, /*thorough=*/finished);
   if (!rows.ok()) {
     return rows.status();
   }
@@ -48,7 +48,7 @@ std::optional<absl::Status> MetricsStream::Pull(std::vector<v1::StreamMetricsRes
     }
     return std::nullopt;
   }
-  if (IsFinished(present->job.state())) {
+  if (finished) {
     return absl::OkStatus();
   }
   return std::nullopt;

@@ -11,11 +11,11 @@
 
 namespace lasp::server {
 
-// Sends all rows from a step on and then each new one, until the job has finished and all is sent.
+// Sends all rows after a step and then each new one, until the job has finished and all is sent.
 class MetricsStream final : public PullStream<v1::StreamMetricsResponse> {
  public:
   MetricsStream(OpenStreams* streams, TaskPool* pool, absl::Duration slow_reader_limit,
-                ServerCore* core, JobViewPtr job, int64_t from_step);
+                ServerCore* core, JobViewPtr job, StepPosition after);
 
   // Before Open.
   void Subscribe();
@@ -27,7 +27,7 @@ class MetricsStream final : public PullStream<v1::StreamMetricsResponse> {
 
   ServerCore* const core_;
   const JobViewPtr job_;
-  MetricsHub::Cursor cursor_;
+  const StepPosition after_;
   std::unique_ptr<MetricsHub::Subscription> subscription_;
 };
 

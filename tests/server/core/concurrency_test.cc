@@ -422,7 +422,7 @@ class ConcurrencyTest : public ::testing::Test {
         continue;
       }
       const JobViewPtr job = jobs.back();
-      auto rows = core_->metrics().Subscribe(job->id, [&signal] {
+      auto rows = core_->metrics().Subscribe(job->id, {}, [&signal] {
         TheBait()->Touch("metrics");
         signal.Set();
       });
@@ -430,10 +430,9 @@ class ConcurrencyTest : public ::testing::Test {
         TheBait()->Touch("log");
         signal.Set();
       });
-      MetricsHub::Cursor cursor;
       int64_t offset = 0;
       for (int i = 0; i < 10 && !readers_stop_; ++i) {
-        core_->metrics().Next(job->id, &cursor, 10).IgnoreError();
+        rows->Next(10, /*thorough=*/i % 2 == 0).IgnoreError();
         const auto page =
             core_->logs().Read({.uid = job->job.uid(), .generation = 1, .rank = 0}, offset, 1'000);
         if (page.ok()) {

@@ -273,11 +273,11 @@ TEST_F(SqliteJobStoreTest, RangesAreThinnedEvenlyWithTheirEnds) {
 TEST_F(SqliteJobStoreTest, AFollowerGetsEveryRowAndThenTheNextGeneration) {
   LASP_ASSERT_OK(Open());
   MetricsHub hub(store_.get());
-  MetricsHub::Cursor cursor;
-  cursor.after_step = 4;
+  int told = 0;
+  auto subscription = hub.Subscribe(1, {.generation = 0, .step = 4}, [&told] { ++told; });
   const auto next = [&](int limit) {
     std::vector<int64_t> steps;
-    const auto rows = hub.Next(1, &cursor, limit).value();
+    const auto rows = subscription->Next(limit, /*thorough=*/false).value();
     for (const auto& step : rows) {
       steps.push_back(step.step());
     }
@@ -285,19 +285,18 @@ TEST_F(SqliteJobStoreTest, AFollowerGetsEveryRowAndThenTheNextGeneration) {
   };
   EXPECT_TRUE(next(10).empty());
   PutStepRange(1, 1, 8);
+  hub.Notify(1, {1, 8});
   EXPECT_THAT(next(3), ElementsAre(5, 6, 7));
   EXPECT_THAT(next(3), ElementsAre(8));
   EXPECT_TRUE(next(3).empty());
   PutStepRange(2, 1, 2);
+  hub.Notify(1, {2, 2});
   EXPECT_THAT(next(3), ElementsAre(1, 2));
-  int told = 0;
-  auto subscription = hub.Subscribe(1, [&told] { ++told; });
-  hub.Notify(1);
-  hub.Notify(2);
-  EXPECT_EQ(told, 1);
+  hub.Notify(2, {1, 1});
+  EXPECT_EQ(told, 2);
   subscription = nullptr;
-  hub.Notify(1);
-  EXPECT_EQ(told, 1);
+  hub.Notify(1, {2, 3});
+  EXPECT_EQ(told, 2);
 }
 
 TEST_F(SqliteJobStoreTest, AFailingDiskDelaysAndLosesNothing) {

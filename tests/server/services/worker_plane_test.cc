@@ -1,6 +1,7 @@
 // The worker plane: a fake agent drives jobs through their lives.
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "tests/server/services/fake_agent.h"
 #include "tests/server/services/running_server.h"
 #include "tests/server/services/stream_reader.h"
@@ -220,6 +221,60 @@ TEST_F(WorkerPlaneTest, ADeadRankStartsANewGenerationAndOldMessagesAreFenced) {
   ASSERT_TRUE(stop.has_value());
   EXPECT_EQ(stop->stop().reason(), "STALE_GENERATION");
   EXPECT_EQ(stop->stop().fence().generation(), 1);
+}
+
+TEST_F(WorkerPlaneTest, AFollowerOfStepsGoesOnAfterARestart) {
+  const auto agent = NewAgent("host-a", 1);
+  ASSERT_TRUE(agent->Register());
+  LASP_ASSERT_OK(server_.Create("twice"));
+  const auto follow = [this](int64_t generation, int64_t step) {
+    return std::make_unique<StreamReader<v1::StreamMetricsResponse>>(
+        [&](grpc::ClientContext* context) {
+          v1::StreamMetricsRequest request;
+          request.set_name(RunningServer::NameOf("twice"));
+          request.set_from_step(step);
+          request.set_from_generation(generation);
+          return server_.metrics->StreamMetrics(context, request);
+        });
+  };
+  // The next `count` steps, as generation.step.
+  const auto take = [](StreamReader<v1::StreamMetricsResponse>* stream, size_t count) {
+    std::vector<std::string> steps;
+    while (steps.size() < count) {
+      const auto batch = stream->Next();
+      if (!batch.has_value()) {
+        break;
+      }
+      for (const auto& row : batch->steps()) {
+        steps.push_back(absl::StrCat(row.generation(), ".", row.step()));
+      }
+    }
+    return absl::StrJoin(steps, " ");
+  };
+
+  const auto live = follow(0, 0);
+  const std::vector<Fence> first = TakeAssignments(agent.get(), 1);
+  ASSERT_EQ(first.size(), 1U);
+  Connect(agent.get(), first);
+  ASSERT_TRUE(agent->AwaitAck(agent->Send(Steps(first[0], 1, 3))));
+  EXPECT_EQ(take(live.get(), 3), "1.1 1.2 1.3");
+  agent->Send(Exit(first[0], 0, 128 + 9, 3));
+  const std::vector<Fence> second = TakeAssignments(agent.get(), 1);
+  ASSERT_EQ(second.size(), 1U);
+  Connect(agent.get(), second);
+  ASSERT_TRUE(agent->AwaitAck(agent->Send(Steps(second[0], 1, 5))));
+  EXPECT_EQ(take(live.get(), 5), "2.1 2.2 2.3 2.4 2.5");
+  // Who was away meanwhile had seen step 3 of the first generation, or step 2 of the second.
+  EXPECT_EQ(take(follow(1, 4).get(), 5), "2.1 2.2 2.3 2.4 2.5");
+  EXPECT_EQ(take(follow(2, 3).get(), 3), "2.3 2.4 2.5");
+
+  agent->Send(Steps(second[0], 6, 10));
+  ASSERT_TRUE(agent->AwaitAck(agent->Send(Exit(second[0], 0, 0, 10))));
+  EXPECT_EQ(take(live.get(), 5), "2.6 2.7 2.8 2.9 2.10");
+  LASP_EXPECT_OK(live->AwaitEnd());
+
+  EXPECT_THAT(follow(-1, -1)->AwaitEnd(),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("from_step")));
 }
 
 TEST_F(WorkerPlaneTest, CancellingStopsTheRanks) {
