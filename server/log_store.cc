@@ -17,6 +17,7 @@
 #include "proto/rpc/status_macros.h"
 #include "proto/spec/unique_fd.h"
 #include "server/log_line.h"
+#include "server/store_error.h"
 
 namespace lasp::server {
 namespace {
@@ -24,18 +25,16 @@ namespace {
 namespace fs = std::filesystem;
 
 // Logs whose folders need not be read again.
-constexpr size_t kMaxCachedLogs = 4'096;
+constexpr size_t kMaxCachedLogs = 16'384;
+// Of a log's end, when it is first looked at.
+constexpr int64_t kFirstLookBytes = 256;
 // Covers a chunk of the worker plane, so that a page always holds a whole line.
 constexpr int64_t kMinReadBytes = 512 << 10;
-
-absl::Status FileError(absl::string_view what, const std::string& path, int error) {
-  return absl::ErrnoToStatus(error, absl::StrCat(what, " ", path));
-}
 
 absl::StatusOr<std::string> ReadFileRange(const std::string& path, int64_t offset, int64_t size) {
   const UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (fd.get() < 0) {
-    return FileError("open", path, errno);
+    return StoreUnavailable("open", path, errno);
   }
   std::string data(static_cast<size_t>(size), '\0');
   size_t filled = 0;
@@ -46,7 +45,7 @@ absl::StatusOr<std::string> ReadFileRange(const std::string& path, int64_t offse
       continue;
     }
     if (got < 0) {
-      return FileError("read", path, errno);
+      return StoreUnavailable("read", path, errno);
     }
     if (got == 0) {
       break;
@@ -64,7 +63,7 @@ absl::Status WriteAll(int fd, const std::string& path, absl::string_view data, i
       continue;
     }
     if (put < 0) {
-      return FileError("write", path, errno);
+      return StoreUnavailable("write", path, errno);
     }
     data.remove_prefix(static_cast<size_t>(put));
     offset += put;
@@ -91,6 +90,26 @@ struct LogStore::RankLog {
   absl::Status Load() REQUIRES_LOCK(mutex);
 };
 
+namespace {
+
+// How much of a file lies behind its last line feed: nothing where there is none as far as a whole
+// line may reach. Reads little where the last line is whole, as it nearly always is.
+absl::StatusOr<int64_t> CutLineBytes(const std::string& path, int64_t size) {
+  for (int64_t look = kFirstLookBytes;; look *= 16) {
+    look = std::min({look, size, kMinReadBytes});
+    LASP_ASSIGN_OR_RETURN(const std::string tail, ReadFileRange(path, size - look, look));
+    const size_t line_feed = tail.rfind('\n');
+    if (line_feed != std::string::npos) {
+      return static_cast<int64_t>(tail.size() - line_feed - 1);
+    }
+    if (look == size || look == kMinReadBytes) {
+      return 0;
+    }
+  }
+}
+
+}  // namespace
+
 absl::Status LogStore::RankLog::Load() {
   if (loaded) {
     return absl::OkStatus();
@@ -109,17 +128,12 @@ absl::Status LogStore::RankLog::Load() {
     const std::string path = SegmentPath(starts.back());
     const auto size = static_cast<int64_t>(fs::file_size(path, error));
     if (error) {
-      return FileError("size of", path, error.value());
+      return StoreUnavailable("look at", path, error.value());
     }
     // A crash of the machine may have cut the last line: its agent sends it again, whole.
-    LASP_ASSIGN_OR_RETURN(const std::string tail,
-                          ReadFileRange(path, std::max<int64_t>(0, size - kMinReadBytes),
-                                        std::min(size, kMinReadBytes)));
-    const size_t line_feed = tail.rfind('\n');
-    const auto cut = static_cast<int64_t>(
-        line_feed == std::string::npos ? tail.size() : tail.size() - line_feed - 1);
+    LASP_ASSIGN_OR_RETURN(const int64_t cut, CutLineBytes(path, size));
     if (cut > 0 && truncate(path.c_str(), size - cut) != 0) {
-      return FileError("truncate", path, errno);
+      return StoreUnavailable("truncate", path, errno);
     }
     end = starts.back() + size - cut;
   }
@@ -200,7 +214,7 @@ absl::StatusOr<int64_t> LogStore::Append(const LogKey& key, int64_t offset,
       std::error_code error;
       fs::create_directories(log->directory, error);
       if (error) {
-        return FileError("create", log->directory, error.value());
+        return StoreUnavailable("create", log->directory, error.value());
       }
       log->starts.push_back(log->end);
     }
@@ -209,7 +223,7 @@ absl::StatusOr<int64_t> LogStore::Append(const LogKey& key, int64_t offset,
     if (fd.get() < 0) {
       const int error = errno;
       log->loaded = false;
-      return FileError("open", path, error);
+      return StoreUnavailable("open", path, error);
     }
     // After a failed write the same bytes go to the same place again.
     LASP_RETURN_IF_ERROR(WriteAll(fd.get(), path, data, log->end - log->starts.back()));
@@ -262,9 +276,11 @@ absl::StatusOr<LogPage> LogStore::Read(const LogKey& key, int64_t offset, int64_
     offset = starts[segment];
   }
   const int64_t segment_end = segment + 1 < starts.size() ? starts[segment + 1] : end;
-  auto data = ReadFileRange(log->SegmentPath(starts[segment]), offset - starts[segment],
+  const std::string path = log->SegmentPath(starts[segment]);
+  auto data = ReadFileRange(path, offset - starts[segment],
                             std::min(std::max(max_bytes, kMinReadBytes), segment_end - offset));
-  if (absl::IsNotFound(data.status()) && segment + 1 < starts.size()) {
+  std::error_code error;
+  if (!data.ok() && segment + 1 < starts.size() && !fs::exists(path, error)) {
     // Rotated away since the look: go on with what is left.
     page.next_offset = segment_end;
     page.at_end = false;

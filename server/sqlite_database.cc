@@ -5,27 +5,41 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "proto/rpc/error_details.h"
 #include "proto/rpc/status_macros.h"
+#include "server/store_error.h"
 
 namespace lasp::server {
 namespace {
 
-// What a caller can do about it: nothing but wait (UNAVAILABLE), or repair (DATA_LOSS).
-absl::Status SqliteError(sqlite3* database, int code, absl::string_view what) {
-  const std::string message = absl::StrCat(
-      what, ": ", database != nullptr ? sqlite3_errmsg(database) : sqlite3_errstr(code),
-      " (sqlite error ", code, ")");
+// What a caller can do about it: nothing but wait (UNAVAILABLE), or repair (DATA_LOSS). INTERNAL is
+// a fault of ours.
+absl::Status SqliteError(sqlite3* database, const std::string& path, int code,
+                         absl::string_view doing) {
+  const std::string cause =
+      absl::StrCat(database != nullptr ? sqlite3_errmsg(database) : sqlite3_errstr(code),
+                   " (SQLite error ", code, ")");
   switch (code & 0xff) {
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
-      return absl::DataLossError(message);
+      return StoreDamaged(path, cause);
     case SQLITE_CONSTRAINT:
     case SQLITE_MISUSE:
     case SQLITE_ERROR:
-      return absl::InternalError(message);
+      return ErrorWithReason(
+          absl::StatusCode::kInternal,
+          absl::StrCat("the coordinator's store: cannot ", doing, " ", path, ": ", cause,
+                       "; this is a fault of lasp-server: please report it"),
+          "STORE_FAULT", {{"path", path}});
     default:
-      return absl::UnavailableError(message);
+      return StoreUnavailable(doing, path, cause);
   }
+}
+
+absl::Status SqliteError(sqlite3* database, int code, absl::string_view sql) {
+  const char* const path = sqlite3_db_filename(database, "main");
+  return SqliteError(database, path == nullptr ? "" : path, code,
+                     absl::StrCat("run '", sql.substr(0, sql.find('\n')), "' on"));
 }
 
 }  // namespace
@@ -49,7 +63,7 @@ absl::StatusOr<SqliteDatabase> SqliteDatabase::Open(const std::string& path, con
   const int code =
       sqlite3_open_v2(path.c_str(), &database.handle_, flags, vfs.empty() ? nullptr : vfs.c_str());
   if (code != SQLITE_OK) {
-    return SqliteError(database.handle_, code, absl::StrCat("open ", path));
+    return SqliteError(database.handle_, path, code, "open");
   }
   sqlite3_busy_timeout(database.handle_, 5'000);
   return database;
@@ -57,7 +71,7 @@ absl::StatusOr<SqliteDatabase> SqliteDatabase::Open(const std::string& path, con
 
 absl::Status SqliteDatabase::Execute(const std::string& sql) {
   const int code = sqlite3_exec(handle_, sql.c_str(), nullptr, nullptr, nullptr);
-  return code == SQLITE_OK ? absl::OkStatus() : SqliteError(handle_, code, sql.substr(0, 60));
+  return code == SQLITE_OK ? absl::OkStatus() : SqliteError(handle_, code, sql);
 }
 
 absl::StatusOr<int64_t> SqliteDatabase::QueryInteger(const std::string& sql) {
@@ -90,7 +104,7 @@ absl::StatusOr<SqliteStatement> SqliteStatement::Prepare(const SqliteDatabase& d
   const int code = sqlite3_prepare_v3(database.get(), sql.c_str(), -1, SQLITE_PREPARE_PERSISTENT,
                                       &statement.handle_, nullptr);
   if (code != SQLITE_OK) {
-    return SqliteError(database.get(), code, absl::StrCat("prepare ", sql));
+    return SqliteError(database.get(), code, sql);
   }
   return statement;
 }

@@ -70,15 +70,15 @@ void SqliteJobStore::Commit(std::vector<Mutation> mutations, std::function<void(
 
 absl::Status SqliteJobStore::health() const {
   MutexLock lock(&mutex_);
-  return failure_.empty() ? absl::OkStatus() : absl::UnavailableError(failure_);
+  return health_;
 }
 
 void SqliteJobStore::SetHealth(const absl::Status& status) {
   bool changed = false;
   {
     MutexLock lock(&mutex_);
-    changed = failure_.empty() != status.ok();
-    failure_ = status.ok() ? "" : status.ToString();
+    changed = health_.ok() != status.ok();
+    health_ = status;
   }
   if (!changed) {
     return;
@@ -87,7 +87,7 @@ void SqliteJobStore::SetHealth(const absl::Status& status) {
     LASP_LOG(kInfo, "the store can be written again");
   } else {
     LASP_LOG(kError, "the store cannot be written; nothing is decided until it can",
-             {{"path", options_.path}, {"error", status.ToString()}});
+             {{"path", options_.path}, {"error", status.message()}});
   }
   observer_->OnStoreHealth(status.ok());
 }

@@ -89,7 +89,7 @@ class SqliteJobStore final : public JobStore {
   CondVar wake_;
   std::deque<Transaction> queue_ GUARDED_BY(mutex_);
   // The message of the last failure; empty while all is well.
-  std::string failure_ GUARDED_BY(mutex_);
+  absl::Status health_ GUARDED_BY(mutex_);
   bool stopping_ GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };

@@ -4,15 +4,18 @@
 #include <limits>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "proto/rpc/status_macros.h"
+#include "server/store_error.h"
 
 namespace lasp::server {
 namespace {
 
 template <typename Message>
-absl::Status ParseRow(absl::string_view bytes, absl::string_view what, Message* message) {
+absl::Status ParseRow(const std::string& path, absl::string_view bytes, absl::string_view what,
+                      Message* message) {
   if (!message->ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
-    return absl::DataLossError(absl::StrCat("the store holds ", what, " that cannot be read"));
+    return StoreDamaged(path, absl::StrCat("it holds ", what, " that cannot be read"));
   }
   return absl::OkStatus();
 }
@@ -25,7 +28,7 @@ int64_t LastStep(int64_t to_step) {
 
 absl::StatusOr<std::unique_ptr<SqliteReader>> SqliteReader::Open(const std::string& path,
                                                                  const std::string& vfs) {
-  auto reader = std::unique_ptr<SqliteReader>(new SqliteReader());
+  auto reader = std::unique_ptr<SqliteReader>(new SqliteReader(path));
   MutexLock lock(&reader->mutex_);
   LASP_ASSIGN_OR_RETURN(reader->database_,
                         SqliteDatabase::Open(path, vfs, SqliteDatabase::Mode::kReadOnly));
@@ -64,7 +67,7 @@ absl::StatusOr<std::vector<lasp::v1::Transition>> SqliteReader::Transitions(int6
       break;
     }
     LASP_RETURN_IF_ERROR(
-        ParseRow(transitions_.Blob(), "a transition", &transitions.emplace_back()));
+        ParseRow(path_, transitions_.Blob(), "a transition", &transitions.emplace_back()));
   }
   std::reverse(transitions.begin(), transitions.end());
   return transitions;
@@ -97,13 +100,13 @@ absl::StatusOr<std::vector<lasp::v1::StepMetrics>> SqliteReader::ReadSteps(int64
     const absl::string_view bytes = read_steps_.Blob();
     last.clear();
     if (index++ % stride == 0) {
-      LASP_RETURN_IF_ERROR(ParseRow(bytes, "step metrics", &steps.emplace_back()));
+      LASP_RETURN_IF_ERROR(ParseRow(path_, bytes, "step metrics", &steps.emplace_back()));
     } else {
       last.assign(bytes.data(), bytes.size());
     }
   }
   if (!last.empty()) {
-    LASP_RETURN_IF_ERROR(ParseRow(last, "step metrics", &steps.emplace_back()));
+    LASP_RETURN_IF_ERROR(ParseRow(path_, last, "step metrics", &steps.emplace_back()));
   }
   return steps;
 }
@@ -118,7 +121,8 @@ absl::StatusOr<std::vector<lasp::v1::StepMetrics>> SqliteReader::ReadGenerationS
     if (!row) {
       return steps;
     }
-    LASP_RETURN_IF_ERROR(ParseRow(generation_steps_.Blob(), "step metrics", &steps.emplace_back()));
+    LASP_RETURN_IF_ERROR(
+        ParseRow(path_, generation_steps_.Blob(), "step metrics", &steps.emplace_back()));
   }
 }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -33,8 +34,9 @@ class SqliteReader {
   absl::StatusOr<int64_t> NextGeneration(int64_t job_id, int64_t generation);
 
  private:
-  SqliteReader() = default;
+  explicit SqliteReader(std::string path) : path_(std::move(path)) {}
 
+  const std::string path_;
   Mutex mutex_;
   SqliteDatabase database_ GUARDED_BY(mutex_);
   SqliteStatement transitions_ GUARDED_BY(mutex_);

@@ -4,6 +4,7 @@
 #include "proto/rpc/error_details.h"
 #include "proto/rpc/random_id.h"
 #include "proto/rpc/status_macros.h"
+#include "server/store_error.h"
 
 namespace lasp::server {
 namespace {
@@ -111,8 +112,7 @@ absl::Status MigrateSchema(SqliteDatabase* database, const std::string& path) {
   LASP_ASSIGN_OR_RETURN(const bool row, check.Step());
   const std::string verdict = row ? check.Text() : "no answer";
   if (verdict != "ok") {
-    return absl::DataLossError(
-        absl::StrCat(path, ": the store is damaged (", verdict, "); restore it from a backup"));
+    return StoreDamaged(path, verdict);
   }
   check.Reset();
   if (version == kSchemaVersion) {

@@ -5,6 +5,7 @@
 
 #include <filesystem>
 
+#include "proto/rpc/error_details.h"
 #include "server/log_line.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_directory.h"
@@ -12,7 +13,9 @@
 namespace lasp::server {
 namespace {
 
+using ::lasp::testing::StatusIs;
 using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
 const LogKey kKey{.uid = "uid", .generation = 2, .rank = 1};
@@ -131,6 +134,21 @@ TEST_F(LogStoreTest, OddLines) {
   store_->Append(kKey, 0, odd).value();
   EXPECT_THAT(ReadAll(), ElementsAre("no time", "", std::string(2'000, 'x'), "line 7"));
   EXPECT_EQ(SplitLogLine("2026-13-99T00:00:00.000000Zx text").time, absl::UnixEpoch());
+}
+
+// As a full disk, or one that was mounted read-only, does.
+TEST_F(LogStoreTest, AFileThatCannotBeUsedIsNamed) {
+  const std::string segment = directory_.Join("logs/uid/gen-2/rank-1/0000000000000000.log");
+  std::filesystem::create_directories(segment);
+  const auto check = [&segment](const absl::Status& status) {
+    EXPECT_THAT(status, StatusIs(absl::StatusCode::kUnavailable, HasSubstr(segment)));
+    EXPECT_THAT(status, StatusIs(absl::StatusCode::kUnavailable, HasSubstr("disk")));
+    EXPECT_EQ(ErrorReason(status), "STORE_UNAVAILABLE");
+  };
+  check(store_->Append(kKey, 0, Line(1)).status());
+  check(store_->Read(kKey, 0, 100).status());
+  std::filesystem::remove(segment);
+  EXPECT_TRUE(store_->Append(kKey, 0, Line(1)).ok());
 }
 
 }  // namespace

@@ -215,7 +215,32 @@ TEST_F(SqliteJobStoreTest, ADamagedStoreIsRefused) {
   const std::string noise(20'000, '\x5a');
   std::fwrite(noise.data(), 1, noise.size(), file);
   std::fclose(file);
-  EXPECT_THAT(Open(), StatusIs(absl::StatusCode::kDataLoss, HasSubstr("")));
+  const absl::Status status = Open();
+  EXPECT_THAT(status, StatusIs(absl::StatusCode::kDataLoss, HasSubstr(options_.path)));
+  EXPECT_THAT(status, StatusIs(absl::StatusCode::kDataLoss, HasSubstr("backup")));
+  EXPECT_EQ(ErrorReason(status), "STORE_DAMAGED");
+}
+
+TEST_F(SqliteJobStoreTest, AFolderThatIsGoneIsNamed) {
+  options_.path = directory_.Join("absent/store.db");
+  const absl::Status status = Open();
+  EXPECT_THAT(status, StatusIs(absl::StatusCode::kUnavailable, HasSubstr(options_.path)));
+  EXPECT_EQ(ErrorReason(status), "STORE_UNAVAILABLE");
+}
+
+TEST_F(SqliteJobStoreTest, AnUnreadableRowNamesTheStore) {
+  LASP_ASSERT_OK(Open());
+  PutStepRange(1, 1, 1);
+  auto database = SqliteDatabase::Open(options_.path, "", SqliteDatabase::Mode::kReadWrite).value();
+  LASP_ASSERT_OK(database.Execute("UPDATE steps SET metrics = x'ffff'"));
+  const absl::Status status = store_->ReadSteps(1, 1, 0, 1).status();
+  EXPECT_THAT(status, StatusIs(absl::StatusCode::kDataLoss, HasSubstr(options_.path)));
+  EXPECT_EQ(ErrorReason(status), "STORE_DAMAGED");
+  // What it cannot run is its own fault.
+  LASP_ASSERT_OK(database.Execute("DROP TABLE steps"));
+  const absl::Status fault = store_->CountSteps(1, 1, 0).status();
+  EXPECT_THAT(fault, StatusIs(absl::StatusCode::kInternal, HasSubstr(options_.path)));
+  EXPECT_EQ(ErrorReason(fault), "STORE_FAULT");
 }
 
 TEST_F(SqliteJobStoreTest, NewerGenerationsReplaceOlderSteps) {
