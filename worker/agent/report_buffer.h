@@ -15,8 +15,9 @@ namespace lasp::worker {
 struct ReportLimits {
   // Steps kept; above it every second of the older half goes.
   size_t max_steps = 100'000;
-  // Steps of one message, and messages on their way.
-  size_t max_steps_a_message = 2'000;
+  // Steps of one message (some 30 KiB: the coordinator bounds by bytes what it has not worked off),
+  // and messages on their way.
+  size_t max_steps_a_message = 200;
   size_t max_unacknowledged_messages = 8;
   // Between two messages that are not full.
   absl::Duration interval = absl::Seconds(1);

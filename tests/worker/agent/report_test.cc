@@ -216,6 +216,36 @@ TEST_F(ReportBufferTest, ThinningAmongSentOnesKeepsTheirNumbers) {
   EXPECT_EQ(steps.back(), 1200);
 }
 
+TEST(ReportLimitsTest, NoMessageIsLargeWhateverIsBehind) {
+  ReportBuffer buffer;
+  lasp::v1::StepMetrics step;
+  step.set_loss(1.0 / 3);
+  step.set_gradient_norm(1.0 / 7);
+  step.set_learning_rate(1e-3);
+  step.set_eval_loss(1.0 / 3);
+  step.set_tokens_per_second(123456.789);
+  step.set_step_seconds(0.123456789);
+  step.set_sp_wait_seconds(0.0123456789);
+  step.set_gradient_sync_wait_seconds(0.0123456789);
+  step.set_generation(1000);
+  step.mutable_time()->set_seconds(1'800'000'000);
+  step.mutable_time()->set_nanos(123'456'789);
+  constexpr int kSteps = 5000;
+  for (int i = 1; i <= kSteps; ++i) {
+    step.set_step(1'000'000'000 + i);
+    step.set_token_count(int64_t{1} << 50);
+    buffer.AddStep(NewFence("projects/default/trainingJobs/a-job-with-a-long-name"), step);
+  }
+  int64_t next_sequence = 1;
+  int steps = 0;
+  while (const auto message = buffer.Next(absl::Hours(1), &next_sequence)) {
+    EXPECT_LE(message->ByteSizeLong(), 64U << 10);
+    steps += message->step_reports().steps_size();
+    buffer.Acknowledge(message->sequence());
+  }
+  EXPECT_EQ(steps, kSteps);
+}
+
 class OutboxTest : public ::testing::Test {
  protected:
   std::optional<ConnectRequest> Next() { return outbox_.Next(absl::ZeroDuration()); }
