@@ -92,7 +92,10 @@ absl::Status RankLog::Rotate() {
     return FileError("open", path, errno);
   }
   MutexLock lock(&mutex_);
-  files_.push_back({.start = start, .size = 0});
+  if (files_.empty() || files_.back().start != start) {
+    // An empty file that an earlier agent left is there already.
+    files_.push_back({.start = start, .size = 0});
+  }
   while (files_.size() > static_cast<size_t>(std::max(1, limits_.files))) {
     std::remove(Path(files_.front().start).c_str());
     files_.erase(files_.begin());

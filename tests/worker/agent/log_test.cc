@@ -171,6 +171,19 @@ TEST_F(RankLogTest, SkipsHalfALineAtTheEndOfAKilledAgentsFile) {
   EXPECT_EQ(rest->offset, log->end());
 }
 
+TEST_F(RankLogTest, GoesOnInAnEmptyFileThatAKilledAgentLeft) {
+  const std::string path = [this] {
+    LASP_EXPECT_OK(Open()->Append(Line(1)));
+    return std::filesystem::directory_iterator(folder_.Join("log"))->path();
+  }();
+  std::filesystem::resize_file(path, 0);
+  const auto log = Open(1000, 1);
+  LASP_ASSERT_OK(log->Append(Line(2)));
+  const auto piece = log->Read(0, kChunk);
+  LASP_ASSERT_OK(piece);
+  EXPECT_EQ(piece->data, Line(2));
+}
+
 TEST_F(RankLogTest, FullDiskIsAnErrorAndLeavesWholeLines) {
   // The limit of a process's file size stands for the full disk.
   const auto log = Open(1 << 20, 3);
