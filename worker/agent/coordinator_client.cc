@@ -47,6 +47,10 @@ void CoordinatorClient::Finish(absl::Duration timeout) {
   {
     MutexLock lock(&mutex_);
     finishing_ = true;
+    if (context_ != nullptr && !agent_->connected()) {
+      // Whoever is dialed, or has not greeted, hears nothing anyway.
+      context_->TryCancel();
+    }
   }
   agent_->Wake();
   MutexLock lock(&mutex_);
@@ -95,7 +99,7 @@ bool CoordinatorClient::RunStream() {
   grpc::ClientContext context;
   {
     MutexLock lock(&mutex_);
-    if (stopping_) {
+    if (stopping_ || finishing_) {
       return false;
     }
     stream_ended_ = false;

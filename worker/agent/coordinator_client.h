@@ -22,7 +22,8 @@ class CoordinatorClient {
                     std::function<void(bool connected)> connection_changed);
   // Ends the stream; what is not said then is not said.
   ~CoordinatorClient();
-  // Says what there is to say and has the coordinator end the stream; at most for `timeout`.
+  // Says what there is to say and has the coordinator end the stream; at most for `timeout`, and at
+  // once where none listens.
   void Finish(absl::Duration timeout);
   CoordinatorClient(const CoordinatorClient&) = delete;
   CoordinatorClient& operator=(const CoordinatorClient&) = delete;
