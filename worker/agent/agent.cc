@@ -1,5 +1,6 @@
 #include "worker/agent/agent.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "proto/rpc/log.h"
@@ -166,15 +167,25 @@ void Agent::HandleWelcome(const lasp::v1::Welcome& welcome) {
 }
 
 void Agent::HandleAssignment(const lasp::v1::Assignment& assignment) {
+  bool draining = false;
   {
     MutexLock lock(&mutex_);
-    if (draining_) {
-      outbox_.AddExit(DescribeRefusal(assignment.fence(), assignment.slot(), kRankDrained,
-                                      absl::UnavailableError("the worker drains")));
-      return;
-    }
+    draining = draining_;
   }
-  supervisor_->Launch(assignment);
+  if (!draining || Holds(assignment.fence())) {
+    // Said again of a rank that is here, it starts nothing.
+    supervisor_->Launch(assignment);
+  } else {
+    outbox_.AddExit(DescribeRefusal(assignment.fence(), assignment.slot(), kRankDrained,
+                                    absl::UnavailableError("the worker drains")));
+  }
+}
+
+bool Agent::Holds(const lasp::v1::Fence& fence) const {
+  const std::vector<LiveRank> ranks = supervisor_->Ranks();
+  return std::any_of(ranks.begin(), ranks.end(), [&fence](const LiveRank& rank) {
+    return SameFence(rank.status.fence(), fence);
+  });
 }
 
 void Agent::Drain() {

@@ -69,6 +69,8 @@ class Agent : public RankObserver {
  private:
   void HandleWelcome(const lasp::v1::Welcome& welcome);
   void HandleAssignment(const lasp::v1::Assignment& assignment);
+  // Whether a rank of this fence lives here, or waits for its slot.
+  bool Holds(const lasp::v1::Fence& fence) const;
 
   const AgentOptions options_;
   const std::string incarnation_;

@@ -65,8 +65,18 @@ void Supervisor::DoLaunch(const lasp::v1::Assignment& assignment) {
     }
   }
   if (ranks_.count(slot) != 0) {
-    MutexLock lock(&mutex_);
-    waiting_[slot] = assignment;
+    std::optional<lasp::v1::Assignment> displaced;
+    {
+      MutexLock lock(&mutex_);
+      const auto [place, is_new] = waiting_.try_emplace(slot, assignment);
+      if (!is_new && !SameFence(place->second.fence(), fence)) {
+        displaced = std::exchange(place->second, assignment);
+      }
+    }
+    if (displaced.has_value()) {
+      Tell(DescribeRefusal(displaced->fence(), slot, kRankRetry,
+                           absl::CancelledError(absl::StrCat("superseded by ", RankName(fence)))));
+    }
     return;
   }
   const absl::Status started = StartRank(assignment);
@@ -123,6 +133,9 @@ absl::Status Supervisor::StartRank(const lasp::v1::Assignment& assignment) {
 }
 
 void Supervisor::DrainRank(Rank* rank, absl::Duration grace, const std::string& reason) {
+  if (rank->killed) {
+    return;  // for a reason that its end is to name
+  }
   lasp::internal::v1::ToRank message;
   message.mutable_drain();
   SendTo(rank, message);
@@ -162,6 +175,8 @@ void Supervisor::Receive(Rank* rank) {
   const auto messages = rank->link->Receive();
   if (!messages.ok()) {
     KillRank(rank, std::string(messages.status().message()));
+    // Until it has ended, the rest of what it said would be an event time after time.
+    epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, rank->link->descriptor(), nullptr);
     return;
   }
   for (const lasp::internal::v1::FromRank& message : *messages) {

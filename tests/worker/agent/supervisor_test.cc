@@ -1,24 +1,18 @@
-// The supervisor with real processes as ranks, and the whole agent without its transport, driven by
-// many threads: the part that ThreadSanitizer looks at.
+// The supervisor with real processes as ranks.
 #include "worker/agent/supervisor.h"
 
-#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
-#include <unistd.h>
 
 #include <cstdlib>
-#include <random>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "proto/rpc/clock.h"
 #include "proto/rpc/rank_exit_code.h"
 #include "tests/support/temp_directory.h"
-#include "worker/agent/agent.h"
-#include "worker/agent/rank_environment.h"
+#include "tests/worker/agent/rank_orders.h"
 
 namespace lasp::worker {
 
@@ -36,41 +30,12 @@ namespace {
 using lasp::v1::Fence;
 using lasp::v1::RankExited;
 using lasp::v1::RankStatus;
+using testing::Alone;
+using testing::FenceOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
-
-Fence FenceOf(const std::string& job, int64_t generation, int rank) {
-  Fence fence;
-  fence.set_training_job("projects/default/trainingJobs/" + job);
-  fence.set_uid("uid-" + job);
-  fence.set_generation(generation);
-  fence.set_rank(rank);
-  return fence;
-}
-
-// A job of one rank, alone in its world.
-lasp::v1::Assignment Alone(const std::string& job, int64_t generation, int slot, int64_t steps,
-                           const std::vector<std::string>& options = {}) {
-  lasp::v1::Assignment assignment;
-  *assignment.mutable_fence() = FenceOf(job, generation, 0);
-  assignment.set_slot(slot);
-  assignment.set_world_size(1);
-  assignment.mutable_spec()->set_max_steps(steps);
-  for (const std::string& option : options) {
-    assignment.mutable_spec()->mutable_data()->add_train_paths(option);
-  }
-  return assignment;
-}
-
-lasp::v1::Stop StopOf(const Fence& fence, lasp::v1::Stop::Mode mode, int grace_ms = 30'000) {
-  lasp::v1::Stop stop;
-  *stop.mutable_fence() = fence;
-  stop.set_mode(mode);
-  stop.mutable_grace_period()->set_seconds(grace_ms / 1000);
-  stop.mutable_grace_period()->set_nanos(grace_ms % 1000 * 1'000'000);
-  stop.set_reason("TESTED");
-  return stop;
-}
+using testing::Options;
+using testing::StopOf;
 
 // Keeps what it is told, and answers ranks as a coordinator would: each is alone and may begin.
 class Recorder : public RankObserver {
@@ -151,13 +116,6 @@ class Recorder : public RankObserver {
   std::vector<LiveRank> ranks_at_end_ GUARDED_BY(mutex_);
   int64_t last_step_ GUARDED_BY(mutex_) = 0;
 };
-
-SupervisorOptions Options() {
-  return {.rank_binary = FAKE_RANK_BINARY,
-          .slots = 4,
-          .threads_a_rank = 3,
-          .environment = OwnEnvironment()};
-}
 
 class SupervisorTest : public ::testing::Test {
  protected:
@@ -289,6 +247,28 @@ TEST_F(SupervisorTest, NamesWhatWaitsForItsSlot) {
   ASSERT_TRUE(supervisor_->WaitUntilSettled(absl::Seconds(5)));
 }
 
+TEST_F(SupervisorTest, TellsOfWhatLostItsTurnWhileItWaited) {
+  supervisor_->Launch(Alone("a", 1, 0, 1'000'000, {"step_ms=1"}));
+  recorder_.WaitForStep(1);
+  // Faster than a process can end.
+  supervisor_->Launch(Alone("b", 1, 0, 10));
+  supervisor_->Launch(Alone("c", 1, 0, 10));
+  std::map<std::string, RankExited> ended;
+  for (const RankExited& exited : recorder_.WaitForEnds(3)) {
+    ended[exited.fence().uid()] = exited;
+  }
+  EXPECT_THAT(ended["uid-b"].status().message(), HasSubstr("superseded by"));
+  EXPECT_EQ(ended["uid-c"].exit_code(), kRankDone);
+}
+
+TEST_F(SupervisorTest, ADrainDoesNotHideWhyARankWasKilled) {
+  supervisor_->Launch(Alone("a", 1, 0, 1'000'000, {"step_ms=1"}));
+  recorder_.WaitForStep(1);
+  supervisor_->Stop(StopOf(FenceOf("a", 1, 0), lasp::v1::Stop::MODE_KILL));
+  supervisor_->DrainAll(absl::Seconds(1));
+  EXPECT_THAT(recorder_.WaitForEnds(1)[0].status().message(), HasSubstr("TESTED"));
+}
+
 TEST_F(SupervisorTest, OlderGenerationIsRefused) {
   supervisor_->Launch(Alone("a", 7, 0, 1'000'000, {"step_ms=1"}));
   recorder_.WaitForStep(1);
@@ -357,177 +337,7 @@ TEST_F(SupervisorTest, LeavesNoProcessWhenItEnds) {
   EXPECT_TRUE(std::filesystem::is_empty(folder_.Join("ranks")));
 }
 
-// A coordinator without a transport: threads that give orders, and one that carries messages.
-class AgentTest : public ::testing::Test {
- protected:
-  static constexpr int kSlots = 4;
-
-  void Answer(const lasp::v1::ConnectRequest& request) {
-    lasp::v1::ConnectResponse response;
-    if (request.has_hello()) {
-      response.mutable_welcome()->mutable_heartbeat_interval()->set_nanos(20'000'000);
-    } else if (request.has_rank_address()) {
-      *response.mutable_peer_addresses()->mutable_fence() = request.rank_address().fence();
-      response.mutable_peer_addresses()->add_addresses(request.rank_address().address());
-    } else if (request.has_rank_ready()) {
-      *response.mutable_start()->mutable_fence() = request.rank_ready().fence();
-    } else if (request.has_step_reports() || request.has_rank_exited()) {
-      response.set_acked_sequence(request.sequence());
-      if (request.has_rank_exited()) {
-        const RankExited& exited = request.rank_exited();
-        done_ += exited.exit_code() == kRankDone ? 1 : 0;
-        MutexLock lock(&mutex_);
-        ended_[exited.slot()] = std::max(ended_[exited.slot()], exited.fence().generation());
-        changed_.NotifyAll();
-      }
-    }
-    agent_.Handle(response);
-  }
-
-  // Whether the slot's rank of this generation has ended within `timeout`.
-  bool WaitForEnd(int slot, int64_t generation, absl::Duration timeout) {
-    const absl::Duration deadline = SystemClock().Monotonic() + timeout;
-    MutexLock lock(&mutex_);
-    while (ended_[slot] < generation && SystemClock().Monotonic() < deadline) {
-      changed_.WaitWithTimeout(&mutex_, deadline - SystemClock().Monotonic());
-    }
-    return ended_[slot] >= generation;
-  }
-
-  ::lasp::testing::TempDirectory folder_;
-  RankLedger ledger_{
-      (std::filesystem::create_directories(folder_.Join("ranks")), folder_.Join("ranks"))};
-  RankLogs logs_{{.folder = folder_.Join("logs")}, &SystemClock()};
-  RankMetrics rank_metrics_{"w1", &SystemClock()};
-  AgentMetrics agent_metrics_{kSlots, &rank_metrics_};
-  Agent agent_{{.worker_id = "w1", .supervisor = Options()},
-               &ledger_,
-               &logs_,
-               &rank_metrics_,
-               &agent_metrics_,
-               &SystemClock()};
-  Mutex mutex_;
-  CondVar changed_;
-  std::map<int, int64_t> ended_ GUARDED_BY(mutex_);
-  std::atomic<int> done_{0};
-  std::atomic<bool> stopping_{false};
-};
-
-TEST_F(AgentTest, ManyThreadsGiveOrders) {
-  std::vector<std::thread> threads;
-  // One stream after the other.
-  threads.emplace_back([this] {
-    while (!stopping_) {
-      agent_.BeginStream();
-      for (int i = 0; i < 200 && !stopping_; ++i) {
-        if (const auto message = agent_.NextMessage(absl::Milliseconds(20))) {
-          Answer(*message);
-        }
-      }
-      agent_.EndStream();
-    }
-  });
-  constexpr int kOrders = 20;
-  for (int slot = 0; slot < kSlots; ++slot) {
-    threads.emplace_back([this, slot] {
-      std::minstd_rand random(static_cast<unsigned>(slot + 1));
-      for (int order = 1; order <= kOrders; ++order) {
-        lasp::v1::ConnectResponse response;
-        *response.mutable_assignment() =
-            Alone(absl::StrCat("slot", slot), order, slot, 10, {"lines=20"});
-        agent_.Handle(response);
-        if (random() % 3 == 0) {
-          *response.mutable_stop() =
-              StopOf(FenceOf(absl::StrCat("slot", slot), order, 0),
-                     random() % 2 == 0 ? lasp::v1::Stop::MODE_KILL : lasp::v1::Stop::MODE_DRAIN);
-          agent_.Handle(response);
-        }
-        // Some run to their end, some meet the next order half way.
-        WaitForEnd(slot, order,
-                   random() % 2 == 0 ? absl::Seconds(20) : absl::Milliseconds(random() % 50));
-      }
-    });
-  }
-  threads.emplace_back([this] {
-    while (!stopping_) {
-      rank_metrics_.Collect();
-      agent_metrics_.Collect();
-      absl::SleepFor(absl::Milliseconds(1));
-    }
-  });
-  for (size_t i = 1; i + 1 < threads.size(); ++i) {
-    threads[i].join();
-  }
-  agent_.Drain();
-  EXPECT_TRUE(agent_.WaitUntilNoRanks(absl::Seconds(20)));
-  const absl::Duration deadline = SystemClock().Monotonic() + absl::Seconds(20);
-  while (!agent_.AllReported() && SystemClock().Monotonic() < deadline) {
-    absl::SleepFor(absl::Milliseconds(5));
-  }
-  EXPECT_TRUE(agent_.AllReported());
-  stopping_ = true;
-  threads.front().join();
-  threads.back().join();
-  EXPECT_GT(done_, 0);
-  EXPECT_TRUE(std::filesystem::is_empty(folder_.Join("ranks")));
-}
-
-TEST_F(AgentTest, ADrainIsSaidToEveryCoordinator) {
-  const auto next = [this] { return agent_.NextMessage(absl::ZeroDuration()); };
-  lasp::v1::ConnectResponse welcome;
-  welcome.mutable_welcome()->mutable_heartbeat_interval()->set_seconds(60);
-  agent_.BeginStream();
-  EXPECT_FALSE(next()->hello().draining());
-  // After the greeting and before the answer to it.
-  agent_.Drain();
-  agent_.Handle(welcome);
-  const auto draining = next();
-  ASSERT_TRUE(draining.has_value());
-  EXPECT_TRUE(draining->has_draining());
-  lasp::v1::ConnectResponse assignment;
-  *assignment.mutable_assignment() = Alone("late", 1, 0, 10);
-  agent_.Handle(assignment);
-  const auto refused = next();
-  ASSERT_TRUE(refused.has_value());
-  EXPECT_EQ(refused->rank_exited().exit_code(), kRankDrained);
-  agent_.EndStream();
-  agent_.BeginStream();
-  EXPECT_TRUE(next()->hello().draining());
-  agent_.EndStream();
-}
-
-TEST_F(AgentTest, ACoordinatorCanDrainIt) {
-  lasp::v1::ConnectResponse response;
-  response.mutable_welcome();
-  agent_.BeginStream();
-  EXPECT_TRUE(agent_.NextMessage(absl::ZeroDuration())->has_hello());
-  agent_.Handle(response);
-  response.mutable_drain();
-  agent_.Handle(response);
-  const auto draining = agent_.NextMessage(absl::ZeroDuration());
-  ASSERT_TRUE(draining.has_value());
-  EXPECT_TRUE(draining->has_draining());
-  agent_.EndStream();
-}
-
-TEST_F(AgentTest, HasNotReportedWhatIsStillInAPipe) {
-  int ends[2];
-  ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
-  UniqueFd reader(ends[0]);
-  UniqueFd writer(ends[1]);
-  fcntl(reader.get(), F_SETFL, O_NONBLOCK);
-  EXPECT_TRUE(agent_.AllReported());
-  logs_.Attach(*logs_.Prepare(FenceOf("a", 1, 0)), std::move(reader));
-  EXPECT_FALSE(agent_.AllReported());
-  writer = UniqueFd();
-  const absl::Duration deadline = SystemClock().Monotonic() + absl::Seconds(10);
-  while (!agent_.AllReported() && SystemClock().Monotonic() < deadline) {
-    absl::SleepFor(absl::Milliseconds(1));
-  }
-  EXPECT_TRUE(agent_.AllReported());
-}
-
-// Shows that ManyThreadsGiveOrders can fail: with LASP_PLANT_RACE set, ThreadSanitizer must end
+// Shows that a race is found: with LASP_PLANT_RACE set, ThreadSanitizer must end
 // this test.
 TEST_F(SupervisorTest, PlantedRaceIsFound) {
   const char* const plant = std::getenv("LASP_PLANT_RACE");

@@ -1,24 +1,19 @@
-// lasp-worker as a process, with real (fake) ranks, against a coordinator over real gRPC.
+// lasp-worker with jobs: what it does while its coordinator and its ranks come and go.
 #include <gmock/gmock.h>
-#include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <poll.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include <memory>
-#include <nlohmann/json.hpp>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "proto/rpc/channel.h"
-#include "proto/rpc/random_id.h"
 #include "proto/rpc/rank_exit_code.h"
-#include "tests/support/temp_directory.h"
-#include "tests/worker/agent/fake_coordinator.h"
-#include "tests/worker/agent/http_get.h"
-#include "tests/worker/agent/worker_process.h"
+#include "proto/spec/unique_fd.h"
+#include "tests/worker/agent/worker_program_fixture.h"
 #include "worker/agent/rank_ledger.h"
 
 namespace lasp::worker {
@@ -26,20 +21,12 @@ namespace {
 
 using testing::FakeCoordinator;
 using ::testing::HasSubstr;
-using testing::HttpGet;
-using ::testing::Not;
 using testing::RanksWithMark;
+using testing::Spec;
 using testing::WaitForRanks;
 using testing::WorkerProcess;
 
-lasp::v1::TrainingSpec Spec(int64_t steps, const std::vector<std::string>& options = {}) {
-  lasp::v1::TrainingSpec spec;
-  spec.set_max_steps(steps);
-  for (const std::string& option : options) {
-    spec.mutable_data()->add_train_paths(option);
-  }
-  return spec;
-}
+using WorkerProgramTest = testing::WorkerProgramFixture;
 
 // A process that only a signal ends.
 pid_t StartSleeper() {
@@ -51,80 +38,6 @@ pid_t StartSleeper() {
   }
   return pid;
 }
-
-bool IsServing(const std::string& address, const std::string& service) {
-  grpc::GenericStub stub(NewChannel(address));
-  // HealthCheckRequest{service = 1}, HealthCheckResponse{status = 1}, SERVING = 1, by hand.
-  std::string bytes;
-  if (!service.empty()) {
-    bytes = absl::StrCat("\n", std::string(1, static_cast<char>(service.size())), service);
-  }
-  const grpc::Slice slice(bytes);
-  const grpc::ByteBuffer request(&slice, 1);
-  grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(5));
-  grpc::ByteBuffer response;
-  grpc::Status status;
-  grpc::CompletionQueue queue;
-  auto call = stub.PrepareUnaryCall(&context, "/grpc.health.v1.Health/Check", request, &queue);
-  call->StartCall();
-  call->Finish(&response, &status, nullptr);
-  void* tag = nullptr;
-  bool ok = false;
-  queue.Next(&tag, &ok);
-  grpc::Slice answer;
-  return status.ok() && response.DumpToSingleSlice(&answer).ok() &&
-         std::string(reinterpret_cast<const char*>(answer.begin()), answer.size()) == "\b\x01";
-}
-
-class WorkerProgramTest : public ::testing::Test {
- protected:
-  std::vector<std::string> Arguments(const std::vector<std::string>& more = {}) const {
-    std::vector<std::string> arguments = {absl::StrCat("--server=", coordinator_.address()),
-                                          "--worker_id=w1",
-                                          "--cpu_slots=4",
-                                          "--health_address=127.0.0.1:0",
-                                          "--metrics_address=127.0.0.1:0",
-                                          absl::StrCat("--work_dir=", folder_.Join("work"))};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    return arguments;
-  }
-
-  void StartWorker(const std::vector<std::string>& more = {}) {
-    worker_ = std::make_unique<WorkerProcess>(Arguments(more), mark_);
-    serving_ = nlohmann::json::parse(worker_->ReadServingLine(), nullptr, false);
-    ASSERT_FALSE(serving_.is_discarded()) << worker_->ReadStderr();
-    ASSERT_TRUE(coordinator_.WaitFor([&] { return coordinator_.connected; }));
-  }
-
-  void TearDown() override {
-    if (HasFailure() && worker_ != nullptr) {
-      std::cerr << worker_->ReadStderr();
-    }
-    worker_.reset();
-    EXPECT_TRUE(WaitForRanks(mark_, 0, absl::Seconds(2)));
-  }
-
-  bool WaitForExits(size_t count) {
-    return coordinator_.WaitFor([&] { return coordinator_.exits.size() == count; });
-  }
-
-  void ExpectSteps(int64_t generation, int64_t count) {
-    const auto& steps = coordinator_.steps[generation];
-    ASSERT_EQ(static_cast<int64_t>(steps.size()), count);
-    for (int64_t i = 0; i < count; ++i) {
-      ASSERT_EQ(steps[static_cast<size_t>(i)].step(), i + 1);
-    }
-  }
-
-  const std::string mark_ = NewUuid();
-  ::lasp::testing::TempDirectory folder_;
-  FakeCoordinator coordinator_;
-  nlohmann::json serving_;
-  std::unique_ptr<WorkerProcess> worker_;
-
-  void SetUp() override { coordinator_.Serve(); }
-};
 
 TEST_F(WorkerProgramTest, RunsAWholeJob) {
   StartWorker();
@@ -264,6 +177,28 @@ TEST_F(WorkerProgramTest, DrainsOnSigterm) {
   EXPECT_TRUE(absl::StrContains(coordinator_.logs[{1, 2}].text, "rank 2 ends after step"));
 }
 
+// A port that takes connections and says nothing: the transport would wait for long.
+TEST_F(WorkerProgramTest, DrainsAtOnceWhileItConnects) {
+  const UniqueFd mute(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address = {};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  ASSERT_EQ(bind(mute.get(), reinterpret_cast<const sockaddr*>(&address), size), 0);
+  ASSERT_EQ(listen(mute.get(), 16), 0);
+  ASSERT_EQ(getsockname(mute.get(), reinterpret_cast<sockaddr*>(&address), &size), 0);
+  WorkerProcess worker(Arguments({absl::StrCat("--server=127.0.0.1:", ntohs(address.sin_port))}),
+                       mark_);
+  ASSERT_FALSE(worker.ReadServingLine().empty());
+  // It has dialed.
+  pollfd dialed = {.fd = mute.get(), .events = POLLIN, .revents = 0};
+  ASSERT_EQ(poll(&dialed, 1, 10'000), 1);
+  const absl::Time start = absl::Now();
+  worker.Signal(SIGTERM);
+  EXPECT_EQ(worker.Wait(absl::Seconds(20)), 0);
+  EXPECT_LT(absl::Now() - start, absl::Seconds(2));
+}
+
 TEST_F(WorkerProgramTest, TakesNoRankWhileItDrains) {
   StartWorker();
   coordinator_.Submit("job", 1, 1, Spec(1'000'000, {"step_ms=1", "ignore_drain=1"}));
@@ -323,105 +258,6 @@ TEST_F(WorkerProgramTest, ShipsTheLogOfARankAfterAnAgentWasKilled) {
   StartWorker();
   EXPECT_TRUE(coordinator_.WaitFor(
       [&] { return absl::StrContains(coordinator_.logs[{1, 0}].text, "rank 0 of 1 begins\n"); }));
-}
-
-TEST_F(WorkerProgramTest, SecondAgentOnAFolderNamesTheHolder) {
-  StartWorker();
-  WorkerProcess second(Arguments(), mark_);
-  EXPECT_EQ(second.Wait(absl::Seconds(5)), 1);
-  EXPECT_THAT(second.ReadStderr(), HasSubstr(absl::StrCat("process ", worker_->pid())));
-  EXPECT_THAT(second.ReadStderr(), HasSubstr(folder_.Join("work")));
-}
-
-TEST_F(WorkerProgramTest, TakenPortIsNamed) {
-  StartWorker();
-  for (const char* flag : {"health_address", "metrics_address"}) {
-    const std::string taken = serving_[flag].get<std::string>();
-    WorkerProcess second({absl::StrCat("--", flag, "=", taken), "--health_address=127.0.0.1:0",
-                          absl::StrCat("--work_dir=", folder_.Join("other")),
-                          std::string(flag) == "metrics_address" ? "--worker_id=w2"
-                                                                 : "--metrics_address=127.0.0.1:0",
-                          absl::StrCat("--", flag, "=", taken)},
-                         mark_);
-    EXPECT_EQ(second.Wait(absl::Seconds(5)), 1);
-    EXPECT_THAT(second.ReadStderr(), HasSubstr(taken));
-  }
-}
-
-TEST_F(WorkerProgramTest, KeepsItsIdInItsFolder) {
-  StartWorker();
-  worker_->Signal(SIGTERM);
-  ASSERT_EQ(worker_->Wait(absl::Seconds(5)), 0);
-  StartWorker({"--worker_id="});
-  EXPECT_EQ(serving_["worker_id"], "w1");
-}
-
-TEST_F(WorkerProgramTest, RefusesBadFlagsByName) {
-  const std::vector<std::pair<std::string, std::string>> table = {
-      {"--no_such_flag=1", "no_such_flag"},
-      {"--cpu_slots=many", "cpu_slots"},
-      {"--cpu_slots=-1", "cpu_slots"},
-      {"--cpu_slots=100000", "cpu_slots"},
-      {"--server=nowhere", "server"},
-      {"--server=10.0.0.1:7071", "allow_plaintext"},
-      {"--worker_id=not/an/id", "not/an/id"},
-      {"--rank_address=", "rank_address"},
-      {"--drain_timeout=soon", "drain_timeout"},
-      {"--drain_timeout=-1s", "drain_timeout"},
-      {"--log_level=loud", "log_level"},
-      {"--log_files=0", "log_files"},
-      {"--log_file_bytes=1", "log_file_bytes"},
-      {"--log_ship_bytes_per_second=0", "log_ship_bytes_per_second"},
-      {"--metrics_address=here", "here"},
-      {"--health_address", "health_address"},
-      {"positional", "positional"},
-  };
-  for (const auto& [flag, named] : table) {
-    WorkerProcess process(Arguments({flag}), mark_);
-    EXPECT_EQ(process.Wait(absl::Seconds(5)), 2) << flag;
-    EXPECT_THAT(process.ReadStderr(), HasSubstr(named)) << flag;
-  }
-}
-
-TEST_F(WorkerProgramTest, HealthSaysWhetherItIsConnected) {
-  StartWorker();
-  const std::string address = serving_["health_address"];
-  EXPECT_TRUE(coordinator_.WaitFor([&] { return IsServing(address, "readiness"); }));
-  EXPECT_TRUE(IsServing(address, ""));
-  EXPECT_TRUE(IsServing(address, "liveness"));
-  coordinator_.StopServing();
-  const absl::Time deadline = absl::Now() + absl::Seconds(5);
-  while (IsServing(address, "readiness") && absl::Now() < deadline) {
-    absl::SleepFor(absl::Milliseconds(10));
-  }
-  EXPECT_FALSE(IsServing(address, "readiness"));
-  EXPECT_TRUE(IsServing(address, "liveness"));
-}
-
-TEST_F(WorkerProgramTest, MetricsShowAgentAndRanks) {
-  StartWorker();
-  coordinator_.Submit("job", 3, 2, Spec(25));
-  ASSERT_TRUE(WaitForExits(2));
-  const std::string page = HttpGet(serving_["metrics_address"], "/metrics");
-  const std::string labels =
-      R"(generation="3",rank="0",training_job="projects/default/trainingJobs/job"})";
-  for (const std::string& line : std::vector<std::string>{
-           "lasp_agent_connected 1\n",
-           "lasp_agent_slots{state=\"free\"} 4\n",
-           "lasp_agent_ranks_started_total 2\n",
-           "lasp_agent_ranks_ended_total{exit_code=\"0\"} 2\n",
-           "process_open_fds ",
-           "lasp_build_info{component=\"lasp-worker\"",
-           "lasp_worker_steps_total{" + labels + " 25\n",
-           "lasp_worker_tokens_total{" + labels + " 250\n",
-           "lasp_worker_sp_sent_bytes_total{" + labels + " 2500\n",
-           "lasp_worker_dp_sent_bytes_total{" + labels + " 25000\n",
-           "lasp_worker_current_step{" + labels + " 25\n",
-           "lasp_worker_loss{" + labels + " 0.04\n",
-       }) {
-    EXPECT_THAT(page, HasSubstr(line));
-  }
-  EXPECT_THAT(page, Not(HasSubstr(R"(lasp_worker_loss{generation="3",rank="1")")));
 }
 
 }  // namespace

@@ -1,0 +1,149 @@
+// lasp-worker to its surroundings: flags, ports, folders, health, metrics.
+#include <gmock/gmock.h>
+#include <grpcpp/generic/generic_stub.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "proto/rpc/channel.h"
+#include "tests/worker/agent/http_get.h"
+#include "tests/worker/agent/worker_program_fixture.h"
+
+namespace lasp::worker {
+namespace {
+
+using ::testing::HasSubstr;
+using testing::HttpGet;
+using ::testing::Not;
+using testing::Spec;
+using testing::WorkerProcess;
+
+using WorkerSurroundingsTest = testing::WorkerProgramFixture;
+
+bool IsServing(const std::string& address, const std::string& service) {
+  grpc::GenericStub stub(NewChannel(address));
+  // HealthCheckRequest{service = 1}, HealthCheckResponse{status = 1}, SERVING = 1, by hand.
+  std::string bytes;
+  if (!service.empty()) {
+    bytes = absl::StrCat("\n", std::string(1, static_cast<char>(service.size())), service);
+  }
+  const grpc::Slice slice(bytes);
+  const grpc::ByteBuffer request(&slice, 1);
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(5));
+  grpc::ByteBuffer response;
+  grpc::Status status;
+  grpc::CompletionQueue queue;
+  auto call = stub.PrepareUnaryCall(&context, "/grpc.health.v1.Health/Check", request, &queue);
+  call->StartCall();
+  call->Finish(&response, &status, nullptr);
+  void* tag = nullptr;
+  bool ok = false;
+  queue.Next(&tag, &ok);
+  grpc::Slice answer;
+  return status.ok() && response.DumpToSingleSlice(&answer).ok() &&
+         std::string(reinterpret_cast<const char*>(answer.begin()), answer.size()) == "\b\x01";
+}
+
+TEST_F(WorkerSurroundingsTest, SecondAgentOnAFolderNamesTheHolder) {
+  StartWorker();
+  WorkerProcess second(Arguments(), mark_);
+  EXPECT_EQ(second.Wait(absl::Seconds(5)), 1);
+  EXPECT_THAT(second.ReadStderr(), HasSubstr(absl::StrCat("process ", worker_->pid())));
+  EXPECT_THAT(second.ReadStderr(), HasSubstr(folder_.Join("work")));
+}
+
+TEST_F(WorkerSurroundingsTest, TakenPortIsNamed) {
+  StartWorker();
+  for (const char* flag : {"health_address", "metrics_address"}) {
+    const std::string taken = serving_[flag].get<std::string>();
+    WorkerProcess second({absl::StrCat("--", flag, "=", taken), "--health_address=127.0.0.1:0",
+                          absl::StrCat("--work_dir=", folder_.Join("other")),
+                          std::string(flag) == "metrics_address" ? "--worker_id=w2"
+                                                                 : "--metrics_address=127.0.0.1:0",
+                          absl::StrCat("--", flag, "=", taken)},
+                         mark_);
+    EXPECT_EQ(second.Wait(absl::Seconds(5)), 1);
+    EXPECT_THAT(second.ReadStderr(), HasSubstr(taken));
+  }
+}
+
+TEST_F(WorkerSurroundingsTest, KeepsItsIdInItsFolder) {
+  StartWorker();
+  worker_->Signal(SIGTERM);
+  ASSERT_EQ(worker_->Wait(absl::Seconds(5)), 0);
+  StartWorker({"--worker_id="});
+  EXPECT_EQ(serving_["worker_id"], "w1");
+}
+
+TEST_F(WorkerSurroundingsTest, RefusesBadFlagsByName) {
+  const std::vector<std::pair<std::string, std::string>> table = {
+      {"--no_such_flag=1", "no_such_flag"},
+      {"--cpu_slots=many", "cpu_slots"},
+      {"--cpu_slots=-1", "cpu_slots"},
+      {"--cpu_slots=100000", "cpu_slots"},
+      {"--server=nowhere", "server"},
+      {"--server=10.0.0.1:7071", "allow_plaintext"},
+      {"--worker_id=not/an/id", "not/an/id"},
+      {"--rank_address=", "rank_address"},
+      {"--drain_timeout=soon", "drain_timeout"},
+      {"--drain_timeout=-1s", "drain_timeout"},
+      {"--log_level=loud", "log_level"},
+      {"--log_files=0", "log_files"},
+      {"--log_file_bytes=1", "log_file_bytes"},
+      {"--log_ship_bytes_per_second=0", "log_ship_bytes_per_second"},
+      {"--metrics_address=here", "here"},
+      {"--health_address", "health_address"},
+      {"positional", "positional"},
+  };
+  for (const auto& [flag, named] : table) {
+    WorkerProcess process(Arguments({flag}), mark_);
+    EXPECT_EQ(process.Wait(absl::Seconds(5)), 2) << flag;
+    EXPECT_THAT(process.ReadStderr(), HasSubstr(named)) << flag;
+  }
+}
+
+TEST_F(WorkerSurroundingsTest, HealthSaysWhetherItIsConnected) {
+  StartWorker();
+  const std::string address = serving_["health_address"];
+  EXPECT_TRUE(coordinator_.WaitFor([&] { return IsServing(address, "readiness"); }));
+  EXPECT_TRUE(IsServing(address, ""));
+  EXPECT_TRUE(IsServing(address, "liveness"));
+  coordinator_.StopServing();
+  const absl::Time deadline = absl::Now() + absl::Seconds(5);
+  while (IsServing(address, "readiness") && absl::Now() < deadline) {
+    absl::SleepFor(absl::Milliseconds(10));
+  }
+  EXPECT_FALSE(IsServing(address, "readiness"));
+  EXPECT_TRUE(IsServing(address, "liveness"));
+}
+
+TEST_F(WorkerSurroundingsTest, MetricsShowAgentAndRanks) {
+  StartWorker();
+  coordinator_.Submit("job", 3, 2, Spec(25));
+  ASSERT_TRUE(WaitForExits(2));
+  const std::string page = HttpGet(serving_["metrics_address"], "/metrics");
+  const std::string labels =
+      R"(generation="3",rank="0",training_job="projects/default/trainingJobs/job"})";
+  for (const std::string& line : std::vector<std::string>{
+           "lasp_agent_connected 1\n",
+           "lasp_agent_slots{state=\"free\"} 4\n",
+           "lasp_agent_ranks_started_total 2\n",
+           "lasp_agent_ranks_ended_total{exit_code=\"0\"} 2\n",
+           "process_open_fds ",
+           "lasp_build_info{component=\"lasp-worker\"",
+           "lasp_worker_steps_total{" + labels + " 25\n",
+           "lasp_worker_tokens_total{" + labels + " 250\n",
+           "lasp_worker_sp_sent_bytes_total{" + labels + " 2500\n",
+           "lasp_worker_dp_sent_bytes_total{" + labels + " 25000\n",
+           "lasp_worker_current_step{" + labels + " 25\n",
+           "lasp_worker_loss{" + labels + " 0.04\n",
+       }) {
+    EXPECT_THAT(page, HasSubstr(line));
+  }
+  EXPECT_THAT(page, Not(HasSubstr(R"(lasp_worker_loss{generation="3",rank="1")")));
+}
+
+}  // namespace
+}  // namespace lasp::worker
