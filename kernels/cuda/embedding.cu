@@ -136,10 +136,12 @@ __global__ void __launch_bounds__(kThreads) sum_crossing_runs_kernel(const Backw
     end += kPiece;
   } while (args.IdAt(end - 1) == id && args.IdAt(end) == id);
   for (int64_t c = threadIdx.x; c < args.hidden_size; c += kThreads) {
-    float sum[1] = {args.tails[piece * args.hidden_size + c]};
+    // A run may be as long as the batch: fp32 would lose what each piece adds.
+    double total = static_cast<double>(args.tails[piece * args.hidden_size + c]);
     for (int64_t p = piece + 1; p <= last; ++p) {
-      sum[0] += args.heads[p * args.hidden_size + c];
+      total += static_cast<double>(args.heads[p * args.hidden_size + c]);
     }
+    const float sum[1] = {static_cast<float>(total)};
     AddToTable(args, id, static_cast<int>(c), sum);
   }
 }
