@@ -1,12 +1,12 @@
 // One AdamW update (Loshchilov and Hutter, decoupled weight decay) over a range of parameters:
-//   g = decision.gradient_scale * gradient
+//   g = control.gradient_scale * gradient
 //   m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2
 //   p = p - learning_rate (weight_decay p + (m / correction1) / (sqrt(v / correction2) + epsilon))
 #pragma once
 
 #include <cstdint>
 
-#include "kernels/update_decision.h"
+#include "kernels/update_control.h"
 
 namespace lasp::kernels {
 
@@ -17,14 +17,11 @@ struct AdamWArgs {
   const T* gradient = nullptr;  // [count]
   T* first_moment = nullptr;    // [count], m
   T* second_moment = nullptr;   // [count], v
-  double learning_rate = 0;
   double beta1 = 0.9;
   double beta2 = 0.95;
   double epsilon = 1e-8;
-  double weight_decay = 0;                   // 0 for what is not a matrix
-  double correction1 = 1;                    // 1 - beta1^n, n the number of updates with this one
-  double correction2 = 1;                    // 1 - beta2^n
-  const UpdateDecision* decision = nullptr;  // nothing changes where it does not apply
+  double weight_decay = 0;                 // 0 for what is not a matrix
+  const UpdateControl* control = nullptr;  // nothing changes where it does not apply
 };
 
 namespace cpu {

@@ -9,19 +9,20 @@ namespace lasp::kernels::cpu {
 
 template <typename T>
 void AdamW(const AdamWArgs<T>& args) {
-  if (args.decision->apply == 0) {
+  const UpdateControl& control = *args.control;
+  if (control.apply == 0) {
     return;
   }
   // p (1 - lr wd) - (lr / correction1) m / (sqrt(v / correction2) + epsilon)
-  const T keep = static_cast<T>(1.0 - args.learning_rate * args.weight_decay);
-  const T rate = static_cast<T>(args.learning_rate / args.correction1);
-  const T root_scale = static_cast<T>(1.0 / std::sqrt(args.correction2));
+  const T keep = static_cast<T>(1.0 - control.learning_rate * args.weight_decay);
+  const T rate = static_cast<T>(control.learning_rate / control.correction1);
+  const T root_scale = static_cast<T>(1.0 / std::sqrt(control.correction2));
   const T epsilon = static_cast<T>(args.epsilon);
   const T beta1 = static_cast<T>(args.beta1);
   const T beta2 = static_cast<T>(args.beta2);
   const T rest1 = static_cast<T>(1.0 - args.beta1);
   const T rest2 = static_cast<T>(1.0 - args.beta2);
-  const T scale = static_cast<T>(args.decision->gradient_scale);
+  const T scale = static_cast<T>(control.gradient_scale);
   ParallelRanges(args.count, 7, [&](int64_t begin, int64_t end) {
     RunVectorised([&]() LASP_ALWAYS_INLINE {
 #pragma omp simd

@@ -21,7 +21,7 @@ struct Batch {
   float beta1;
   float beta2;
   float epsilon;
-  const AdamWControl* control;
+  const UpdateControl* control;
 };
 
 struct Step {
@@ -69,8 +69,8 @@ __device__ __forceinline__ bool QuadsFit(const AdamWTensor& tensor) {
 }
 
 __global__ void __launch_bounds__(kThreads) adamw_kernel(const __grid_constant__ Batch batch) {
-  const AdamWControl& control = *batch.control;
-  if (control.skip != 0) {
+  const UpdateControl& control = *batch.control;
+  if (control.apply == 0) {
     return;
   }
   int index = 0;
@@ -84,11 +84,11 @@ __global__ void __launch_bounds__(kThreads) adamw_kernel(const __grid_constant__
   const Step step = {.beta1 = batch.beta1,
                      .beta2 = batch.beta2,
                      .epsilon = batch.epsilon,
-                     .learning_rate = control.learning_rate,
+                     .learning_rate = static_cast<float>(control.learning_rate),
                      .weight_decay = tensor.weight_decay,
-                     .inverse_correction1 = 1.0F / control.correction1,
-                     .inverse_correction2 = 1.0F / control.correction2,
-                     .gradient_scale = control.gradient_scale};
+                     .inverse_correction1 = static_cast<float>(1.0 / control.correction1),
+                     .inverse_correction2 = static_cast<float>(1.0 / control.correction2),
+                     .gradient_scale = static_cast<float>(control.gradient_scale)};
   int64_t rest = begin;
   if (end - begin == kBlockValues && QuadsFit(tensor)) {
     float4 p[kUnroll];
@@ -126,22 +126,21 @@ __global__ void __launch_bounds__(kThreads) adamw_kernel(const __grid_constant__
 }
 
 __global__ void judge_update_kernel(const JudgeUpdateArgs args) {
-  AdamWControl control = *args.control;
-  const double norm = sqrt(*args.sum_of_squares);
-  control.gradient_norm = norm;
-  if (!isfinite(norm) || (args.loss != nullptr && !isfinite(*args.loss))) {
-    control.skip = 1;
+  UpdateControl control = *args.control;
+  control.gradient_norm = sqrt(*args.sum_of_squares);
+  if (!isfinite(*args.loss) || !isfinite(control.gradient_norm)) {
+    control.apply = 0;
+    control.gradient_scale = 0;
     control.skipped += 1;
     control.skipped_in_a_row += 1;
-    control.gradient_scale = 0;
   } else {
-    control.skip = 0;
-    control.skipped_in_a_row = 0;
+    const bool clip = args.max_gradient_norm > 0 && control.gradient_norm > args.max_gradient_norm;
+    control.apply = 1;
+    control.gradient_scale = clip ? args.max_gradient_norm / control.gradient_norm : 1.0;
     control.updates += 1;
-    const bool clip = args.max_gradient_norm > 0 && norm > args.max_gradient_norm;
-    control.gradient_scale = clip ? static_cast<float>(args.max_gradient_norm / norm) : 1.0F;
-    control.correction1 = static_cast<float>(1.0 - pow(args.beta1, control.updates));
-    control.correction2 = static_cast<float>(1.0 - pow(args.beta2, control.updates));
+    control.skipped_in_a_row = 0;
+    control.correction1 = 1.0 - pow(args.beta1, control.updates);
+    control.correction2 = 1.0 - pow(args.beta2, control.updates);
   }
   *args.control = control;
 }

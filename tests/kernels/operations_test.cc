@@ -360,23 +360,23 @@ TYPED_TEST(Operations, AdamWOverSteps) {
     std::vector<T> parameter = Converted<T>(start);
     std::vector<T> first(start.size());
     std::vector<T> second(start.size());
-    const UpdateDecision decision{.apply = 1, .gradient_scale = 0.5};
+    UpdateControl control{.learning_rate = 1e-2};
     for (size_t step = 0; step < gradients.size(); ++step) {
       const std::vector<T> gradient = Converted<T>(gradients[step]);
-      const auto n = static_cast<double>(step + 1);
+      // A norm of 4, clipped to 2: the gradient is halved.
+      const double loss = 1;
+      const double sum_of_squares = 16;
+      cpu::JudgeUpdate({.max_gradient_norm = 2,
+                        .loss = &loss,
+                        .sum_of_squares = &sum_of_squares,
+                        .control = &control});
       cpu::AdamW<T>({.count = count,
                      .parameter = parameter.data(),
                      .gradient = gradient.data(),
                      .first_moment = first.data(),
                      .second_moment = second.data(),
-                     .learning_rate = 1e-2,
-                     .beta1 = 0.9,
-                     .beta2 = 0.95,
-                     .epsilon = 1e-8,
                      .weight_decay = 0.1,
-                     .correction1 = 1 - std::pow(0.9, n),
-                     .correction2 = 1 - std::pow(0.95, n),
-                     .decision = &decision});
+                     .control = &control});
     }
     EXPECT_LE(RelativeRms(parameter, expected), this->kTolerance);
   }

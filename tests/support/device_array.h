@@ -35,7 +35,7 @@ class DeviceArray {
       : DeviceArray(static_cast<int64_t>(values.size())) {
     std::vector<T> rounded;
     rounded.reserve(values.size());
-    for (const Value value : values) {
+    for (const Value& value : values) {
       rounded.push_back(static_cast<T>(value));
     }
     Upload(0, rounded);

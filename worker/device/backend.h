@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -63,14 +64,22 @@ struct AttentionBackward {
   Tensor theta_gradient;  // [heads, head_size]; empty: not wanted
 };
 
-struct AdamWStep {
-  double learning_rate = 0;
+// What does not change from step to step.
+struct AdamWConstants {
   double beta1 = 0.9;
   double beta2 = 0.95;
   double epsilon = 1e-8;
+};
+
+// A range of parameters that is updated alike: all contiguous and of one size, of the accumulation
+// type but for `weight`.
+struct AdamWTensors {
+  Tensor master;
+  Tensor weight;  // the master's copy for the products, or the same tensor
+  Tensor gradient;
+  Tensor first_moment;
+  Tensor second_moment;
   double weight_decay = 0;
-  double correction1 = 1;
-  double correction2 = 1;
 };
 
 // Operations are issued in order by one thread, but for StateHop and StateGradientHop, which a
@@ -162,15 +171,14 @@ class Backend {
 
   // sum: kFloat64 [1, 1], added to. values: contiguous.
   virtual void SumOfSquares(Tensor values, Tensor sum) = 0;
-  // Whether the step's update is made, and with which factor on the gradient: decided on the
-  // device, so that no host waits between backward and update. All kFloat64: loss_sum and
-  // sum_of_squares [1, 1], decision [1, 2].
-  virtual void DecideUpdate(double max_gradient_norm, Tensor loss_sum, Tensor sum_of_squares,
-                            Tensor decision) = 0;
-  // All contiguous and of one size. `parameter` is the master; `weight`, its copy for the products,
-  // may be the same tensor. Does nothing where `decision` says so.
-  virtual void AdamW(const AdamWStep& step, Tensor decision, Tensor parameter, Tensor weight,
-                     Tensor gradient, Tensor first_moment, Tensor second_moment) = 0;
+  // Whether the step's update is made, decided on the device, so that no host waits between
+  // backward and update. control: kFloat64, a kernels::UpdateControl. loss, sum_of_squares:
+  // kFloat64 [1, 1].
+  virtual void JudgeUpdate(const AdamWConstants& constants, double max_gradient_norm, Tensor loss,
+                           Tensor sum_of_squares, Tensor control) = 0;
+  // Nothing where `control` says so.
+  virtual void AdamW(const AdamWConstants& constants, Tensor control,
+                     const std::vector<AdamWTensors>& tensors) = 0;
 };
 
 // The CPU: kernels/cpu in fp32, or in fp64 for tests. `threads` for OpenMP and BLAS. Call from the

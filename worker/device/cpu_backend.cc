@@ -16,7 +16,7 @@
 #include "kernels/rms_norm.h"
 #include "kernels/silu.h"
 #include "kernels/threads.h"
-#include "kernels/update_decision.h"
+#include "kernels/update_control.h"
 #include "kernels/vector_ops.h"
 #include "worker/device/backend.h"
 #include "worker/device/host_phase_clock.h"
@@ -353,29 +353,30 @@ class CpuBackend : public Backend {
         {.count = values.count(), .values = In(values), .sum = static_cast<double*>(sum.data)});
   }
 
-  void DecideUpdate(double max_gradient_norm, Tensor loss_sum, Tensor sum_of_squares,
-                    Tensor decision) override {
-    cpu::DecideUpdate({.max_gradient_norm = max_gradient_norm,
-                       .loss_sum = static_cast<const double*>(loss_sum.data),
-                       .sum_of_squares = static_cast<const double*>(sum_of_squares.data),
-                       .decision = static_cast<kernels::UpdateDecision*>(decision.data)});
+  void JudgeUpdate(const AdamWConstants& constants, double max_gradient_norm, Tensor loss,
+                   Tensor sum_of_squares, Tensor control) override {
+    cpu::JudgeUpdate({.max_gradient_norm = max_gradient_norm,
+                      .beta1 = constants.beta1,
+                      .beta2 = constants.beta2,
+                      .loss = static_cast<const double*>(loss.data),
+                      .sum_of_squares = static_cast<const double*>(sum_of_squares.data),
+                      .control = static_cast<kernels::UpdateControl*>(control.data)});
   }
 
-  void AdamW(const AdamWStep& step, Tensor decision, Tensor parameter, Tensor /*weight*/,
-             Tensor gradient, Tensor first_moment, Tensor second_moment) override {
-    cpu::AdamW<T>({.count = parameter.count(),
-                   .parameter = Out(parameter),
-                   .gradient = In(gradient),
-                   .first_moment = Out(first_moment),
-                   .second_moment = Out(second_moment),
-                   .learning_rate = step.learning_rate,
-                   .beta1 = step.beta1,
-                   .beta2 = step.beta2,
-                   .epsilon = step.epsilon,
-                   .weight_decay = step.weight_decay,
-                   .correction1 = step.correction1,
-                   .correction2 = step.correction2,
-                   .decision = static_cast<const kernels::UpdateDecision*>(decision.data)});
+  void AdamW(const AdamWConstants& constants, Tensor control,
+             const std::vector<AdamWTensors>& tensors) override {
+    for (const AdamWTensors& range : tensors) {
+      cpu::AdamW<T>({.count = range.master.count(),
+                     .parameter = Out(range.master),
+                     .gradient = In(range.gradient),
+                     .first_moment = Out(range.first_moment),
+                     .second_moment = Out(range.second_moment),
+                     .beta1 = constants.beta1,
+                     .beta2 = constants.beta2,
+                     .epsilon = constants.epsilon,
+                     .weight_decay = range.weight_decay,
+                     .control = static_cast<const kernels::UpdateControl*>(control.data)});
+    }
   }
 
  private:

@@ -19,9 +19,11 @@ constexpr int64_t kDrain = 1;
 constexpr int64_t kLabelCount = 2;
 constexpr int64_t kReducedSize = 3;
 constexpr int64_t kSumOfSquares = 3;
-constexpr int64_t kDecision = 4;
-constexpr int64_t kDecisionSize = 2;
-constexpr int64_t kControlSize = kDecision + kDecisionSize;
+// What a step sets to zero.
+constexpr int64_t kStepSize = 4;
+constexpr int64_t kUpdate = 4;
+constexpr int64_t kUpdateSize = sizeof(kernels::UpdateControl) / sizeof(double);
+constexpr int64_t kControlSize = kUpdate + kUpdateSize;
 
 }  // namespace
 
@@ -29,8 +31,7 @@ Trainer::Trainer(Options options)
     : options_(std::move(options)),
       model_config_(ModelConfig::FromSpec(options_.spec.model())),
       layout_(model_config_),
-      schedule_(options_.spec.optimizer(), options_.spec.max_steps()),
-      guard_(options_.spec.optimizer().max_skipped_steps()) {}
+      schedule_(options_.spec.optimizer(), options_.spec.max_steps()) {}
 
 absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(Options options) {
   auto trainer = std::unique_ptr<Trainer>(new Trainer(std::move(options)));
@@ -102,7 +103,7 @@ absl::Status Trainer::Accumulate(int64_t step) {
                              static_cast<double>(spec.data().sequence_length());
   const int64_t micro_batches = options_.train_data->micro_batches_per_step();
   options_.backend->Fill(0, parameters_.gradients);
-  options_.backend->Fill(0, control_);
+  options_.backend->Fill(0, control_.Columns(0, kStepSize));
   for (int64_t micro_batch = 0; micro_batch < micro_batches; ++micro_batch) {
     options_.backend->EnterPhase(Phase::kData);
     LASP_ASSIGN_OR_RETURN(Batch batch, batches_->Next());
@@ -128,14 +129,28 @@ absl::Status Trainer::Reduce() {
   return reduced.Wait();
 }
 
-void Trainer::ReadControl(StepResult* result) {
-  double control[kControlSize];
-  options_.backend->CopyToHost(control_, control);
+absl::Status Trainer::ReadControl(StepResult* result) {
+  LASP_RETURN_IF_ERROR(options_.backend->Synchronize());
+  double control[kStepSize];
+  options_.backend->CopyToHost(control_.Columns(0, kStepSize), control);
+  options_.backend->CopyToHost(control_.Columns(kUpdate, kUpdateSize), &last_update_);
   result->loss = control[kLossSum] / (static_cast<double>(options_.spec.global_batch_size()) *
                                       static_cast<double>(options_.spec.data().sequence_length()));
   result->drain = control[kDrain] > 0;
   result->gradient_norm = std::sqrt(control[kSumOfSquares]);
-  result->skipped = control[kDecision] == 0;
+  result->skipped = last_update_.apply == 0;
+  return absl::OkStatus();
+}
+
+absl::Status Trainer::status() const {
+  const int64_t most = options_.spec.optimizer().max_skipped_steps();
+  if (last_update_.skipped_in_a_row <= static_cast<double>(most)) {
+    return absl::OkStatus();
+  }
+  return absl::FailedPreconditionError(absl::StrCat(
+      "the loss or the gradient was not finite in ", last_update_.skipped_in_a_row,
+      " steps in a row, more than optimizer.max_skipped_steps (", most,
+      "): lower optimizer.learning_rate or optimizer.max_gradient_norm, or check the data"));
 }
 
 absl::StatusOr<StepResult> Trainer::Step(int64_t step) {
@@ -154,22 +169,17 @@ absl::Status Trainer::Update(int64_t step, StepResult* result) {
   options_.backend->EnterPhase(Phase::kOptimizer);
   // Reduced gradients are the same bits on every rank, hence so are the norm and the decision.
   const Tensor sum_of_squares = control_.Columns(kSumOfSquares, 1);
-  const Tensor decision = control_.Columns(kDecision, kDecisionSize);
   options_.backend->SumOfSquares(parameters_.gradients, sum_of_squares);
-  options_.backend->DecideUpdate(options_.spec.optimizer().max_gradient_norm(),
-                                 control_.Columns(kLossSum, 1), sum_of_squares, decision);
   if (!dumped_batches_.empty()) {
-    ReadControl(result);
+    LASP_RETURN_IF_ERROR(ReadControl(result));
     LASP_RETURN_IF_ERROR(Dump(step, *result));
   }
   result->learning_rate = schedule_.At(step);
-  optimizer_->Update(guard_.updates() + 1, result->learning_rate, decision);
+  optimizer_->Update(result->learning_rate, control_.Columns(kLossSum, 1), sum_of_squares,
+                     control_.Columns(kUpdate, kUpdateSize));
   options_.backend->EnterPhase(Phase::kOther);
   // The step's one wait for the device.
-  LASP_RETURN_IF_ERROR(options_.backend->Synchronize());
-  ReadControl(result);
-  guard_.Count(result->skipped);
-  return absl::OkStatus();
+  return ReadControl(result);
 }
 
 absl::Status Trainer::Dump(int64_t step, const StepResult& result) {
@@ -195,7 +205,7 @@ absl::StatusOr<EvaluationResult> Trainer::EvaluateAll() {
   double loss_sum = 0;
   double label_count = 0;
   for (int64_t batch_index = 1; batch_index <= data.global_batch_count(); ++batch_index) {
-    options_.backend->Fill(0, control_);
+    options_.backend->Fill(0, control_.Columns(0, kStepSize));
     double own_labels = 0;
     for (int64_t micro = 0; micro < data.micro_batches_per_step(); ++micro) {
       LASP_ASSIGN_OR_RETURN(const Batch batch, data.Read(batch_index, micro));
@@ -207,8 +217,8 @@ absl::StatusOr<EvaluationResult> Trainer::EvaluateAll() {
     options_.backend->CopyFromHost(&drain, control_.Columns(kDrain, 1));
     options_.backend->CopyFromHost(&own_labels, control_.Columns(kLabelCount, 1));
     LASP_RETURN_IF_ERROR(options_.world->AllReduceSum(control_.Columns(0, kReducedSize)).Wait());
-    double control[kControlSize];
-    options_.backend->CopyToHost(control_, control);
+    double control[kStepSize];
+    options_.backend->CopyToHost(control_.Columns(0, kStepSize), control);
     loss_sum += control[kLossSum];
     label_count += control[kLabelCount];
     if (control[kDrain] > 0) {

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "kernels/update_control.h"
 #include "lasp/v1/training_spec.pb.h"
 #include "worker/data/batch_prefetcher.h"
 #include "worker/data/batch_source.h"
@@ -18,7 +19,6 @@
 #include "worker/model/transnormer.h"
 #include "worker/optim/adamw.h"
 #include "worker/optim/learning_rate_schedule.h"
-#include "worker/optim/step_guard.h"
 #include "worker/parallel/communicator.h"
 #include "worker/parallel/data_parallel.h"
 #include "worker/parallel/process_grid.h"
@@ -72,9 +72,9 @@ class Trainer {
   absl::StatusOr<EvaluationResult> Evaluate();
 
   // FAILED_PRECONDITION when too many steps in a row had to be skipped.
-  absl::Status status() const { return guard_.status(); }
+  absl::Status status() const;
 
-  int64_t skipped_total() const { return guard_.skipped_total(); }
+  int64_t skipped_total() const { return static_cast<int64_t>(last_update_.skipped); }
 
   const ParameterLayout& layout() const { return layout_; }
 
@@ -97,7 +97,7 @@ class Trainer {
   // Everything after the backward pass.
   absl::Status Update(int64_t step, StepResult* result);
   // Waits for the device.
-  void ReadControl(StepResult* result);
+  absl::Status ReadControl(StepResult* result);
   absl::StatusOr<EvaluationResult> EvaluateAll();
   absl::Status Dump(int64_t step, const StepResult& result);
 
@@ -105,12 +105,13 @@ class Trainer {
   const ModelConfig model_config_;
   const ParameterLayout layout_;
   const LearningRateSchedule schedule_;
-  StepGuard guard_;
   Arena arena_;
   ParameterTensors parameters_;
   TokenBatch tokens_;
   // kFloat64 [1, n]: what the host learns from a step; the first of it is reduced.
   Tensor control_;
+  // As the last step left it.
+  kernels::UpdateControl last_update_;
   std::unique_ptr<SequenceParallel> owned_attention_;
   SequenceParallel* attention_ = nullptr;
   std::unique_ptr<TransNormer> model_;

@@ -1,37 +1,33 @@
 #include "worker/optim/adamw.h"
 
-#include <cmath>
-#include <utility>
+#include <cstddef>
 
 namespace lasp::worker {
 
 AdamW::AdamW(const lasp::v1::OptimizerSpec& spec, Backend* backend, Tensor masters, Tensor weights,
-             Tensor gradients, std::vector<ParameterRange> ranges, Arena& arena)
-    : spec_(spec),
-      backend_(*backend),
-      masters_(masters),
-      weights_(weights),
-      gradients_(gradients),
-      ranges_(std::move(ranges)),
-      first_moments_(arena.Take(MemoryUse::kOptimizer, masters.dtype, 1, masters.columns)),
-      second_moments_(arena.Take(MemoryUse::kOptimizer, masters.dtype, 1, masters.columns)) {}
-
-void AdamW::Update(int64_t update, double learning_rate, Tensor decision) {
-  AdamWStep step{.learning_rate = learning_rate,
-                 .beta1 = spec_.beta1(),
-                 .beta2 = spec_.beta2(),
-                 .epsilon = spec_.epsilon(),
-                 .weight_decay = 0,
-                 .correction1 = 1 - std::pow(spec_.beta1(), static_cast<double>(update)),
-                 .correction2 = 1 - std::pow(spec_.beta2(), static_cast<double>(update))};
-  for (const ParameterRange& range : ranges_) {
-    step.weight_decay = range.decays ? spec_.weight_decay() : 0;
-    backend_.AdamW(step, decision, masters_.Columns(range.begin, range.count),
-                   weights_.Columns(range.begin, range.count),
-                   gradients_.Columns(range.begin, range.count),
-                   first_moments_.Columns(range.begin, range.count),
-                   second_moments_.Columns(range.begin, range.count));
+             Tensor gradients, const std::vector<ParameterRange>& ranges, Arena& arena)
+    : backend_(*backend),
+      constants_{.beta1 = spec.beta1(), .beta2 = spec.beta2(), .epsilon = spec.epsilon()},
+      max_gradient_norm_(spec.max_gradient_norm()) {
+  const Tensor first_moments = arena.Take(MemoryUse::kOptimizer, masters.dtype, 1, masters.columns);
+  const Tensor second_moments =
+      arena.Take(MemoryUse::kOptimizer, masters.dtype, 1, masters.columns);
+  for (const ParameterRange& range : ranges) {
+    const auto part = [&range](Tensor flat) { return flat.Columns(range.begin, range.count); };
+    tensors_.push_back({.master = part(masters),
+                        .weight = part(weights),
+                        .gradient = part(gradients),
+                        .first_moment = part(first_moments),
+                        .second_moment = part(second_moments),
+                        .weight_decay = range.decays ? spec.weight_decay() : 0});
   }
+}
+
+void AdamW::Update(double learning_rate, Tensor loss, Tensor sum_of_squares, Tensor control) {
+  static_assert(offsetof(kernels::UpdateControl, learning_rate) == 0);
+  backend_.CopyFromHost(&learning_rate, control.Columns(0, 1));
+  backend_.JudgeUpdate(constants_, max_gradient_norm_, loss, sum_of_squares, control);
+  backend_.AdamW(constants_, control, tensors_);
 }
 
 }  // namespace lasp::worker

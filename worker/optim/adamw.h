@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernels/update_control.h"
 #include "lasp/v1/training_spec.pb.h"
 #include "worker/device/arena.h"
 #include "worker/device/backend.h"
@@ -24,20 +25,18 @@ class AdamW {
   // same) and gradients: [1, n]. The ranges cover what is to be updated. Takes the two moments from
   // `arena`.
   AdamW(const lasp::v1::OptimizerSpec& spec, Backend* backend, Tensor masters, Tensor weights,
-        Tensor gradients, std::vector<ParameterRange> ranges, Arena& arena);
+        Tensor gradients, const std::vector<ParameterRange>& ranges, Arena& arena);
 
-  // The `update`-th update, from 1, where `decision` (Backend::DecideUpdate) allows it.
-  void Update(int64_t update, double learning_rate, Tensor decision);
+  // Judges the reduced gradients and updates, or leaves everything as it is. loss, sum_of_squares:
+  // kFloat64 [1, 1]. control: a kernels::UpdateControl as the last update left it, zeros before the
+  // first. Issued to the device: nothing is known when this returns.
+  void Update(double learning_rate, Tensor loss, Tensor sum_of_squares, Tensor control);
 
  private:
-  const lasp::v1::OptimizerSpec spec_;
   Backend& backend_;
-  const Tensor masters_;
-  const Tensor weights_;
-  const Tensor gradients_;
-  const std::vector<ParameterRange> ranges_;
-  Tensor first_moments_;
-  Tensor second_moments_;
+  const AdamWConstants constants_;
+  const double max_gradient_norm_;
+  std::vector<AdamWTensors> tensors_;
 };
 
 }  // namespace lasp::worker

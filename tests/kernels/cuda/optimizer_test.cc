@@ -49,8 +49,10 @@ TEST_F(OptimizerCuda, AdamWOverManyTensorsAndSteps) {
   constexpr int kSteps = 5;
   std::vector<int64_t> counts = {1, 3, 2048, 5000, 70000};
   counts.resize(60, 9);  // more tensors than a launch holds
-  const DeviceArray<AdamWControl> control(std::vector<AdamWControl>{{.learning_rate = 1e-2F}});
+  const DeviceArray<UpdateControl> control(
+      std::vector<UpdateControl>{UpdateControl{.learning_rate = 1e-2}});
   const DeviceArray<double> sum_of_squares(std::vector<double>{16});
+  const DeviceArray<double> loss(std::vector<double>{1});
 
   struct State {
     std::vector<double> start;
@@ -90,8 +92,9 @@ TEST_F(OptimizerCuda, AdamWOverManyTensorsAndSteps) {
       state.gradient.Upload(0, Converted<float>(state.gradients[step]));
     }
     // A norm of 4 clipped to 2: the gradient is halved.
-    ASSERT_EQ(JudgeUpdate({.sum_of_squares = sum_of_squares.data(),
-                           .max_gradient_norm = 2,
+    ASSERT_EQ(JudgeUpdate({.max_gradient_norm = 2,
+                           .loss = loss.data(),
+                           .sum_of_squares = sum_of_squares.data(),
                            .control = control.data()},
                           nullptr),
               cudaSuccess);
@@ -110,7 +113,7 @@ TEST_F(OptimizerCuda, AdamWOverManyTensorsAndSteps) {
       EXPECT_EQ(states[i].copy.Values(), RoundedToBf16(actual)) << i;
     }
   }
-  const AdamWControl judged = control.Download()[0];
+  const UpdateControl judged = control.Download()[0];
   EXPECT_EQ(judged.updates, kSteps);
   EXPECT_EQ(judged.gradient_norm, 4);
 }
@@ -121,7 +124,8 @@ TEST_F(OptimizerCuda, AStepThatIsNotFiniteChangesNothing) {
   const DeviceArray<float> gradient(5000);  // NaN
   const DeviceArray<float> first(std::vector<float>(5000));
   const DeviceArray<float> second(std::vector<float>(5000));
-  const DeviceArray<AdamWControl> control(std::vector<AdamWControl>{{.learning_rate = 1}});
+  const DeviceArray<UpdateControl> control(
+      std::vector<UpdateControl>{UpdateControl{.learning_rate = 1}});
   const AdamWTensor tensor = {.count = 5000,
                               .parameter = parameter.data(),
                               .gradient = gradient.data(),
@@ -134,15 +138,15 @@ TEST_F(OptimizerCuda, AStepThatIsNotFiniteChangesNothing) {
                                    {std::numeric_limits<double>::infinity(), 1}}) {
     const DeviceArray<double> sum_of_squares(std::vector<double>{norm});
     const DeviceArray<double> loss_d(std::vector<double>{loss});
-    ASSERT_EQ(JudgeUpdate({.sum_of_squares = sum_of_squares.data(),
-                           .loss = loss_d.data(),
+    ASSERT_EQ(JudgeUpdate({.loss = loss_d.data(),
+                           .sum_of_squares = sum_of_squares.data(),
                            .control = control.data()},
                           nullptr),
               cudaSuccess);
     ASSERT_EQ(AdamW({.tensors = &tensor, .tensor_count = 1, .control = control.data()}, nullptr),
               cudaSuccess);
-    const AdamWControl judged = control.Download()[0];
-    EXPECT_EQ(judged.skip, 1);
+    const UpdateControl judged = control.Download()[0];
+    EXPECT_EQ(judged.apply, 0);
     EXPECT_EQ(judged.skipped, ++skipped);
     EXPECT_EQ(judged.updates, 0);
   }

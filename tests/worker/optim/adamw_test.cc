@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 #include <vector>
 
 namespace lasp::worker {
@@ -14,6 +15,7 @@ lasp::v1::OptimizerSpec Spec() {
   spec.set_beta1(0.9);
   spec.set_beta2(0.95);
   spec.set_epsilon(1e-8);
+  spec.set_max_gradient_norm(1);
   return spec;
 }
 
@@ -48,6 +50,14 @@ TEST(AdamWTest, FollowsANaiveOracleAndDecaysMatricesOnly) {
   AdamW optimizer(Spec(), backend.get(), parameter_view, parameter_view, gradient_view, ranges,
                   arena);
 
+  kernels::UpdateControl control;
+  const auto update = [&](double learning_rate, double sum_of_squares) {
+    double loss = 1;
+    optimizer.Update(learning_rate, {&loss, DType::kFloat64, 1, 1, 1},
+                     {&sum_of_squares, DType::kFloat64, 1, 1, 1},
+                     {&control, DType::kFloat64, 1, sizeof(control) / 8, sizeof(control) / 8});
+  };
+
   std::vector<double> expected(kCount);
   std::vector<NaiveAdamW> oracle(kCount);
   for (int64_t i = 0; i < kCount; ++i) {
@@ -61,26 +71,26 @@ TEST(AdamWTest, FollowsANaiveOracleAndDecaysMatricesOnly) {
       const bool decays = i < 20 || i >= 30;
       expected[i] = oracle[i].Update(expected[i], scale * gradients[i], rate, decays ? 0.1 : 0.0);
     }
-    double decision[] = {1, scale};
-    optimizer.Update(step, rate, {decision, DType::kFloat64, 1, 2, 2});
+    // A norm of `step`, clipped to 1.
+    update(rate, static_cast<double>(step * step));
     for (int64_t i = 0; i < kCount; ++i) {
       ASSERT_NEAR(parameters[i], expected[i], 1e-14) << "element " << i << " step " << step;
     }
   }
+  EXPECT_EQ(control.updates, 5);
   // A step that is left out changes nothing, moments included: the next is as if it had not been.
-  double left_out[] = {0, 0};
-  optimizer.Update(6, 1.0, {left_out, DType::kFloat64, 1, 2, 2});
+  update(1.0, std::numeric_limits<double>::infinity());
   for (int64_t i = 0; i < kCount; ++i) {
     ASSERT_NEAR(parameters[i], expected[i], 1e-14) << "element " << i;
   }
-  double decision[] = {1, 1};
-  optimizer.Update(6, 0.01, {decision, DType::kFloat64, 1, 2, 2});
+  update(0.01, 1);
   for (int64_t i = 0; i < kCount; ++i) {
     const bool decays = i < 20 || i >= 30;
-    ASSERT_NEAR(parameters[i],
-                oracle[i].Update(expected[i], gradients[i], 0.01, decays ? 0.1 : 0.0), 1e-14)
-        << "element " << i;
+    expected[i] = oracle[i].Update(expected[i], gradients[i], 0.01, decays ? 0.1 : 0.0);
+    ASSERT_NEAR(parameters[i], expected[i], 1e-14) << "element " << i;
   }
+  EXPECT_EQ(control.updates, 6);
+  EXPECT_EQ(control.skipped, 1);
 }
 
 }  // namespace

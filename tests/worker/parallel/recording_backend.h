@@ -102,9 +102,9 @@ class RecordingBackend : public Backend {
 
   void SumOfSquares(Tensor, Tensor) override {}
 
-  void DecideUpdate(double, Tensor, Tensor, Tensor) override {}
+  void JudgeUpdate(const AdamWConstants&, double, Tensor, Tensor, Tensor) override {}
 
-  void AdamW(const AdamWStep&, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor) override {}
+  void AdamW(const AdamWConstants&, Tensor, const std::vector<AdamWTensors>&) override {}
 
  private:
   const Listener listener_;

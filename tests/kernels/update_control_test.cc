@@ -1,0 +1,54 @@
+#include "kernels/update_control.h"
+
+#include <gtest/gtest.h>
+
+#include <limits>
+#include <utility>
+
+namespace lasp::kernels {
+namespace {
+
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+void Judge(double limit, double loss, double sum_of_squares, UpdateControl* control) {
+  cpu::JudgeUpdate({.max_gradient_norm = limit,
+                    .loss = &loss,
+                    .sum_of_squares = &sum_of_squares,
+                    .control = control});
+}
+
+TEST(UpdateControlTest, ClipsAboveTheLimitOnly) {
+  UpdateControl control;
+  Judge(2, 1, 3.9, &control);
+  EXPECT_EQ(control.gradient_scale, 1);
+  Judge(2, 1, 64, &control);
+  EXPECT_EQ(control.gradient_scale, 0.25);
+  EXPECT_EQ(control.gradient_norm, 8);
+  Judge(0, 1, 1e60, &control);
+  EXPECT_EQ(control.gradient_scale, 1);
+  EXPECT_EQ(control.updates, 3);
+  EXPECT_NEAR(control.correction1, 1 - 0.9 * 0.9 * 0.9, 1e-15);
+}
+
+TEST(UpdateControlTest, RefusesAndCountsWhatIsNotFinite) {
+  UpdateControl control;
+  Judge(1, 1, 1, &control);
+  double skipped = 0;
+  for (const auto& [loss, sum] :
+       {std::pair{kNaN, 1.0}, {kInfinity, 1.0}, {-kInfinity, 1.0}, {1.0, kNaN}, {1.0, kInfinity}}) {
+    Judge(1, loss, sum, &control);
+    EXPECT_EQ(control.apply, 0) << loss << " " << sum;
+    EXPECT_EQ(control.gradient_scale, 0) << loss << " " << sum;
+    EXPECT_EQ(control.skipped_in_a_row, ++skipped);
+  }
+  EXPECT_EQ(control.updates, 1);
+  Judge(1, 1, 1, &control);
+  EXPECT_EQ(control.apply, 1);
+  EXPECT_EQ(control.skipped, 5);
+  EXPECT_EQ(control.skipped_in_a_row, 0);
+  EXPECT_EQ(control.updates, 2);
+}
+
+}  // namespace
+}  // namespace lasp::kernels
