@@ -70,6 +70,34 @@ inline Block BlockAt(const LinearAttentionShape& shape, int64_t index) {
 template <typename T>
 bool FarScale(const AttentionHead<T>& head, int64_t start, int64_t length, T* scale);
 
+// Visits the blocks of a slice to which the state before it still reaches, in order: calls
+// body(block, scale, moved) with lambda^{i+1} of each row's distance from the slice's start, and
+// with `state`, a tile, holding `state_in` as seen from the block's start. `moved` says whether the
+// tile has changed since the last block.
+template <typename T, typename Body>
+void ForEachBlockInReach(const LinearAttentionShape& shape, const AttentionHead<T>& head,
+                         const T* state_in, T* state, const Body& body) {
+  const int64_t blocks = BlockCount(shape);
+  // From the slice's start to the block's.
+  Turn turn = head.rotary() ? Turn::None(shape.key_size) : Turn{};
+  T scale[kLinearAttentionBlock];
+  for (int64_t index = 0; index < blocks; ++index) {
+    const Block block = BlockAt(shape, index);
+    if (!FarScale(head, block.start + 1, block.length, scale)) {
+      return;
+    }
+    const bool moved = head.rotary() || index == 0;
+    if (moved) {
+      if (index > 0) {
+        turn.Advance(head.BlockTurn(kLinearAttentionBlock));
+      }
+      head.Move(turn, 1.0, state_in, shape.value_size, nullptr, state,
+                TileStride<T>(shape.value_size));
+    }
+    body(block, scale, moved);
+  }
+}
+
 // theta_gradient[head] += the sums of its (batch, head) pairs, in the order of the batch.
 template <typename T>
 void AddThetaSums(const LinearAttentionShape& shape, const double* pair_sums, T* theta_gradient);

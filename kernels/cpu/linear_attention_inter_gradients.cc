@@ -10,59 +10,48 @@ template <typename T>
 void AddInterQueryGradients(const AddInterQueryGradientsArgs<T>& args) {
   const LinearAttentionShape& shape = args.shape;
   const TileSizes<T> sizes(shape);
-  const int64_t blocks = BlockCount(shape);
   const bool learned = args.theta_gradient != nullptr && shape.theta != nullptr;
   std::vector<double> theta_sums(
       learned ? static_cast<size_t>(shape.batch * shape.heads * shape.key_size) : 0);
   const int64_t scratch_elements =
       sizes.tables + sizes.keys + sizes.values + sizes.state + sizes.state_transposed;
-  ForEachHead<T>(
-      shape, scratch_elements,
-      [&](int64_t pair, int64_t batch, int64_t head_index, Scratch<T>& scratch) {
-        const AttentionHead<T> head(shape, head_index, scratch.Take(sizes.tables));
-        T* const query_gradient = scratch.Take(sizes.keys);
-        T* const output_gradient = scratch.Take(sizes.values);
-        T* const state = scratch.Take(sizes.state);
-        T* const state_transposed = scratch.Take(sizes.state_transposed);
-        const T* const state_in = args.state_in + pair * sizes.state_rows * shape.value_size;
-        const Rows<const T> q = RowsOf(args.q, batch, head_index);
-        const Rows<const T> d_o = RowsOf(args.output_gradient, batch, head_index);
-        const Rows<T> d_q = RowsOf(args.q_gradient, batch, head_index);
-        // From the slice's start to the block's.
-        Turn turn = head.rotary() ? Turn::None(shape.key_size) : Turn{};
-        T scale[kLinearAttentionBlock];
-        for (int64_t index = 0; index < blocks; ++index) {
-          const Block block = BlockAt(shape, index);
-          if (!FarScale(head, block.start + 1, block.length, scale)) {
-            break;
-          }
-          if (head.rotary() || index == 0) {
-            if (index > 0) {
-              turn.Advance(head.BlockTurn(kLinearAttentionBlock));
-            }
-            head.Move(turn, 1.0, state_in, shape.value_size, nullptr, state, sizes.value_stride);
-            TransposeTile(sizes.state_rows, shape.value_size, state, state_transposed);
-          }
-          LoadTile(block.length, shape.value_size, d_o.At(block.start), d_o.stride,
-                   output_gradient);
-          TileGemm<T>({.m = block.length,
-                       .n = sizes.state_rows,
-                       .k = shape.value_size,
-                       .a = output_gradient,
-                       .a_stride = sizes.value_stride,
-                       .b = state_transposed,
-                       .b_stride = sizes.key_stride,
-                       .c = query_gradient,
-                       .c_stride = sizes.key_stride,
-                       .row_scale = scale});
-          head.StoreKeys(block.length, query_gradient, true, d_q, block.start);
-          if (learned) {  // the distance from the slice's start
-            head.AddTheta(block.length, q, block.start, query_gradient,
-                          static_cast<double>(block.start), 1,
-                          theta_sums.data() + pair * shape.key_size);
-          }
-        }
-      });
+  ForEachHead<T>(shape, scratch_elements,
+                 [&](int64_t pair, int64_t batch, int64_t head_index, Scratch<T>& scratch) {
+                   const AttentionHead<T> head(shape, head_index, scratch.Take(sizes.tables));
+                   T* const query_gradient = scratch.Take(sizes.keys);
+                   T* const output_gradient = scratch.Take(sizes.values);
+                   T* const state = scratch.Take(sizes.state);
+                   T* const state_transposed = scratch.Take(sizes.state_transposed);
+                   const Rows<const T> q = RowsOf(args.q, batch, head_index);
+                   const Rows<const T> d_o = RowsOf(args.output_gradient, batch, head_index);
+                   const Rows<T> d_q = RowsOf(args.q_gradient, batch, head_index);
+                   const auto add = [&](const Block& block, const T* scale, bool moved) {
+                     if (moved) {
+                       TransposeTile(sizes.state_rows, shape.value_size, state, state_transposed);
+                     }
+                     LoadTile(block.length, shape.value_size, d_o.At(block.start), d_o.stride,
+                              output_gradient);
+                     TileGemm<T>({.m = block.length,
+                                  .n = sizes.state_rows,
+                                  .k = shape.value_size,
+                                  .a = output_gradient,
+                                  .a_stride = sizes.value_stride,
+                                  .b = state_transposed,
+                                  .b_stride = sizes.key_stride,
+                                  .c = query_gradient,
+                                  .c_stride = sizes.key_stride,
+                                  .row_scale = scale});
+                     head.StoreKeys(block.length, query_gradient, true, d_q, block.start);
+                     if (learned) {  // the distance from the slice's start
+                       head.AddTheta(block.length, q, block.start, query_gradient,
+                                     static_cast<double>(block.start), 1,
+                                     theta_sums.data() + pair * shape.key_size);
+                     }
+                   };
+                   ForEachBlockInReach<T>(
+                       shape, head, args.state_in + pair * sizes.state_rows * shape.value_size,
+                       state, add);
+                 });
   if (learned) {
     AddThetaSums(shape, theta_sums.data(), args.theta_gradient);
   }

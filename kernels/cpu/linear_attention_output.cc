@@ -81,7 +81,6 @@ template <typename T>
 void AddInterOutput(const AddInterOutputArgs<T>& args) {
   const LinearAttentionShape& shape = args.shape;
   const TileSizes<T> sizes(shape);
-  const int64_t blocks = BlockCount(shape);
   const int64_t state_elements = sizes.state_rows * shape.value_size;
   const int64_t scratch_elements = sizes.tables + sizes.keys + sizes.values + sizes.state;
   ForEachHead<T>(
@@ -91,22 +90,9 @@ void AddInterOutput(const AddInterOutputArgs<T>& args) {
         T* const queries = scratch.Take(sizes.keys);
         T* const output = scratch.Take(sizes.values);
         T* const state = scratch.Take(sizes.state);
-        const T* const state_in = args.state_in + pair * state_elements;
         const Rows<const T> q = RowsOf(args.q, batch, head_index);
         const Rows<T> o = RowsOf(args.output, batch, head_index);
-        LoadTile(sizes.state_rows, shape.value_size, state_in, shape.value_size, state);
-        // From the slice's start to the block's.
-        Turn turn = head.rotary() ? Turn::None(shape.key_size) : Turn{};
-        T scale[kLinearAttentionBlock];
-        for (int64_t index = 0; index < blocks; ++index) {
-          const Block block = BlockAt(shape, index);
-          if (!FarScale(head, block.start + 1, block.length, scale)) {
-            break;
-          }
-          if (head.rotary() && index > 0) {
-            turn.Advance(head.BlockTurn(kLinearAttentionBlock));
-            head.Move(turn, 1.0, state_in, shape.value_size, nullptr, state, sizes.value_stride);
-          }
+        const auto add = [&](const Block& block, const T* scale, bool /*moved*/) {
           head.LoadKeys(block.length, q, block.start, queries);
           TileGemm<T>({.m = block.length,
                        .n = shape.value_size,
@@ -119,7 +105,8 @@ void AddInterOutput(const AddInterOutputArgs<T>& args) {
                        .c_stride = sizes.value_stride,
                        .row_scale = scale});
           StoreTile(block.length, shape.value_size, output, true, o.At(block.start), o.stride);
-        }
+        };
+        ForEachBlockInReach<T>(shape, head, args.state_in + pair * state_elements, state, add);
       });
 }
 
