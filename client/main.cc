@@ -14,6 +14,6 @@ int main(int argc, char** argv) {
   log.level = lasp::LogLevel::kError;
   log.component = "lasp";
   lasp::InitializeLog(log);
-  lasp::RouteGrpcLog();
+  lasp::PrepareGrpc();
   return lasp::client::RunCommandLine(std::vector<std::string>(argv + 1, argv + argc));
 }

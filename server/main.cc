@@ -6,7 +6,6 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "absl/synchronization/mutex.h"
 #include "proto/rpc/channel.h"
 #include "proto/rpc/log.h"
 #include "proto/rpc/version.h"
@@ -57,11 +56,8 @@ int main(int argc, char** argv) {
   signal(SIGPIPE, SIG_IGN);
 
   RaiseFileLimit();
-  // Debian builds Abseil with its debugging aids: every lock and unlock inside gRPC would go
-  // through one global graph that looks for cycles, at a tenth and more of the processor time.
-  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   lasp::InitializeLog({.level = line->log_level, .component = "lasp-server", .fields = {}});
-  lasp::RouteGrpcLog();
+  lasp::PrepareGrpc();
   const auto server = lasp::server::Server::Start(line->options);
   if (!server.ok()) {
     std::fprintf(stderr, "lasp-server: %s\n", std::string(server.status().message()).c_str());

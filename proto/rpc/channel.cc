@@ -5,6 +5,7 @@
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
 
+#include "absl/synchronization/mutex.h"
 #include "proto/rpc/log.h"
 
 namespace lasp {
@@ -62,7 +63,12 @@ void ApplyServerPolicy(grpc::ServerBuilder* builder) {
   builder->SetMaxSendMessageSize(kMaxMessageBytes);
 }
 
-void RouteGrpcLog() { gpr_set_log_function(LogFromGrpc); }
+void PrepareGrpc() {
+  gpr_set_log_function(LogFromGrpc);
+  // Debian builds Abseil with its debugging aids: every lock and unlock inside gRPC would go
+  // through one global graph that looks for cycles, at a tenth and more of the processor time.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
+}
 
 bool IsLoopbackAddress(absl::string_view address) {
   const size_t colon = address.rfind(':');

@@ -23,8 +23,9 @@ std::shared_ptr<grpc::Channel> NewChannel(const std::string& address);
 // The server's side of the policy: keepalive, message sizes, exclusive ports (SO_REUSEPORT off).
 void ApplyServerPolicy(grpc::ServerBuilder* builder);
 
-// Sends gRPC's own log messages through log.h. Call after InitializeLog.
-void RouteGrpcLog();
+// Makes gRPC fit to live in a program: its messages go through log.h, and Abseil does not watch its
+// locks. Once, after InitializeLog and before the first channel or server.
+void PrepareGrpc();
 
 // Whether `address` (host:port) names a loopback interface: localhost, 127.0.0.0/8 or [::1].
 bool IsLoopbackAddress(absl::string_view address);

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "absl/synchronization/mutex.h"
 #include "proto/rpc/channel.h"
 #include "proto/rpc/error_details.h"
 #include "proto/rpc/random_id.h"
@@ -130,6 +131,27 @@ TEST(ChannelTest, OnlyLoopbackAddressesAreLoopback) {
   }
   // A name that merely begins like one resolves to wherever its owner likes.
   EXPECT_FALSE(IsLoopbackAddress("127.0.0.1.example.org:7070"));
+}
+
+// Abseil's graph of locks would end this process: two are taken in both orders.
+TEST(PrepareGrpcDeathTest, AbseilDoesNotWatchItsLocks) {
+  const auto lock_in_both_orders = [] {
+    absl::Mutex first;
+    absl::Mutex second;
+    for (absl::Mutex* outer : {&first, &second}) {
+      absl::Mutex* const inner = outer == &first ? &second : &first;
+      const absl::MutexLock outer_lock(outer);
+      const absl::MutexLock inner_lock(inner);
+    }
+  };
+  EXPECT_EXIT(
+      {
+        absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kAbort);
+        PrepareGrpc();
+        lock_in_both_orders();
+        std::exit(0);
+      },
+      ::testing::ExitedWithCode(0), "");
 }
 
 }  // namespace

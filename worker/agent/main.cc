@@ -122,7 +122,7 @@ int Main(int argc, char** argv) {
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
   signal(SIGPIPE, SIG_IGN);
   InitializeLog({.level = line->log_level, .component = "lasp-worker", .fields = {}});
-  RouteGrpcLog();
+  PrepareGrpc();
   const absl::Status served = Serve(*line);
   if (!served.ok()) {
     LASP_LOG(kError, served.message());
