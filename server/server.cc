@@ -4,6 +4,7 @@
 
 #include "proto/rpc/clock.h"
 #include "proto/rpc/log.h"
+#include "proto/rpc/metrics_exposer.h"
 #include "proto/rpc/mutex.h"
 #include "proto/rpc/process_metrics.h"
 #include "proto/rpc/status_macros.h"
@@ -11,8 +12,8 @@
 #include "server/checkpoint_service.h"
 #include "server/data_folder_lock.h"
 #include "server/grpc_listener.h"
+#include "server/listen_address.h"
 #include "server/log_service.h"
-#include "server/metrics_http.h"
 #include "server/metrics_service.h"
 #include "server/rpc_metrics.h"
 #include "server/server_core.h"
@@ -68,6 +69,16 @@ class Readiness {
   GrpcListener* listener_ GUARDED_BY(mutex_) = nullptr;
 };
 
+// A taken port is answered with its holder, as on the other ports.
+absl::StatusOr<std::unique_ptr<MetricsExposer>> ServeMetrics(const std::string& address) {
+  auto page = MetricsExposer::Create(address);
+  if (absl::IsUnavailable(page.status())) {
+    LASP_ASSIGN_OR_RETURN(const ListenAddress listen, ListenAddress::Parse(address));
+    return PortTaken("metrics_address", listen, page.status().message());
+  }
+  return page;
+}
+
 }  // namespace
 
 // In the order in which they are made; destroyed backwards.
@@ -81,11 +92,13 @@ struct Server::Parts {
   // the last streams, before the core does.
   std::unique_ptr<OpenStreams> streams;
   std::unique_ptr<TaskPool> blocking_pool;
+  std::unique_ptr<TaskPool> answer_pool;
   std::unique_ptr<TaskPool> log_pool;
   std::unique_ptr<TaskPool> watch_pool;
   std::unique_ptr<RpcMetrics> rpc_metrics;
   std::vector<std::unique_ptr<grpc::Service>> services;
-  std::unique_ptr<MetricsHttp> metrics_http;
+  std::vector<std::shared_ptr<prometheus::Collectable>> exposed;
+  std::unique_ptr<MetricsExposer> metrics_page;
   std::unique_ptr<GrpcListener> worker_plane;
   std::unique_ptr<GrpcListener> api;
   std::unique_ptr<GrpcListener> health;
@@ -105,6 +118,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   parts->streams = std::make_unique<OpenStreams>(
       &SystemClock(), [metrics = &parts->metrics] { metrics->OnStreamEvicted(); });
   parts->blocking_pool = std::make_unique<TaskPool>(TaskPool::Options{.threads = 2});
+  parts->answer_pool = std::make_unique<TaskPool>(TaskPool::Options{.threads = 2});
   parts->log_pool = std::make_unique<TaskPool>(TaskPool::Options{.threads = 2});
   // A burst of commits wakes every watch at each of them; a short rest lets one pass answer many.
   parts->watch_pool =
@@ -116,6 +130,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
                             .clock = &SystemClock(),
                             .streams = parts->streams.get(),
                             .blocking_pool = parts->blocking_pool.get(),
+                            .answer_pool = parts->answer_pool.get(),
                             .log_pool = parts->log_pool.get(),
                             .watch_pool = parts->watch_pool.get(),
                             .slow_reader_limit = options.slow_reader_limit};
@@ -129,11 +144,12 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   services.push_back(std::make_unique<ServerService>(SystemClock().Now()));
   services.push_back(std::make_unique<WorkerService>(shared));
 
-  LASP_ASSIGN_OR_RETURN(
-      parts->metrics_http,
-      MetricsHttp::Start(options.metrics_address,
-                         {parts->metrics.counted(), ServerMetrics::ReadFrom(parts->core.get()),
-                          std::make_shared<ProcessMetrics>("lasp-server")}));
+  LASP_ASSIGN_OR_RETURN(parts->metrics_page, ServeMetrics(options.metrics_address));
+  parts->exposed = {parts->metrics.counted(), ServerMetrics::ReadFrom(parts->core.get()),
+                    std::make_shared<ProcessMetrics>("lasp-server")};
+  for (const auto& collectable : parts->exposed) {
+    parts->metrics_page->Add(collectable);
+  }
   LASP_ASSIGN_OR_RETURN(parts->worker_plane,
                         GrpcListener::Start({.flag = "worker_address",
                                              .address = options.worker_address,
@@ -154,7 +170,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   parts->addresses = {.api_address = parts->api->address(),
                       .worker_address = parts->worker_plane->address(),
                       .health_address = parts->health->address(),
-                      .metrics_address = parts->metrics_http->address()};
+                      .metrics_address = parts->metrics_page->address()};
   LASP_RETURN_IF_ERROR(parts->folder->Publish(parts->addresses.api_address));
   return std::unique_ptr<Server>(new Server(std::move(parts)));
 }
@@ -180,7 +196,7 @@ void Server::Stop(absl::Duration grace) {
     parts_->api->Shutdown(grace);
     parts_->worker_plane->Shutdown(grace);
   }
-  parts_->metrics_http.reset();
+  parts_->metrics_page.reset();
   parts_->health->Shutdown(absl::ZeroDuration());
   parts_->health.reset();
   parts_->api.reset();
@@ -188,6 +204,7 @@ void Server::Stop(absl::Duration grace) {
   parts_->services.clear();
   parts_->watch_pool.reset();
   parts_->log_pool.reset();
+  parts_->answer_pool.reset();
   parts_->blocking_pool.reset();
   parts_->streams.reset();
   parts_->core.reset();

@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <exception>
@@ -65,13 +66,12 @@ absl::StatusOr<AddressList> Resolve(const std::string& address, const HostPort& 
 }
 
 // Binds for a moment, because the HTTP library does not say why it could not.
-absl::Status ProbeAddress(const std::string& address, const HostPort& parts) {
-  LASP_ASSIGN_OR_RETURN(const AddressList found, Resolve(address, parts));
-  const int descriptor = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+absl::Status ProbeAddress(const std::string& address, const addrinfo& found) {
+  const int descriptor = socket(found.ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
   const int reuse = 1;
   setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof(reuse));
   int error = 0;
-  if (bind(descriptor, found->ai_addr, found->ai_addrlen) != 0 || listen(descriptor, 1) != 0) {
+  if (bind(descriptor, found.ai_addr, found.ai_addrlen) != 0 || listen(descriptor, 1) != 0) {
     error = errno;
   }
   close(descriptor);
@@ -84,8 +84,21 @@ absl::Status ProbeAddress(const std::string& address, const HostPort& parts) {
                              : absl::InvalidArgumentError(message);
 }
 
+// The HTTP library knows no host names, and neither needs Knock.
+absl::StatusOr<std::string> NumericHost(const std::string& address, const addrinfo& found) {
+  std::array<char, NI_MAXHOST> host{};
+  const int lookup = getnameinfo(found.ai_addr, found.ai_addrlen, host.data(), host.size(), nullptr,
+                                 0, NI_NUMERICHOST);
+  if (lookup != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("cannot serve metrics on ", address, ": ", gai_strerror(lookup)));
+  }
+  return found.ai_family == AF_INET6 ? absl::StrCat("[", host.data(), "]")
+                                     : std::string(host.data());
+}
+
 // The library's listening thread looks every two seconds whether it should end, or when somebody
-// connects.
+// connects. Whether this arrives does not matter.
 void Knock(const std::string& address) {
   const absl::StatusOr<HostPort> parts = SplitAddress(address);
   const absl::StatusOr<AddressList> found = parts.ok() ? Resolve(address, *parts) : parts.status();
@@ -101,23 +114,26 @@ void Knock(const std::string& address) {
 
 absl::StatusOr<std::unique_ptr<MetricsExposer>> MetricsExposer::Create(const std::string& address) {
   LASP_ASSIGN_OR_RETURN(const HostPort parts, SplitAddress(address));
-  LASP_RETURN_IF_ERROR(ProbeAddress(address, parts));
+  LASP_ASSIGN_OR_RETURN(const AddressList found, Resolve(address, parts));
+  LASP_RETURN_IF_ERROR(ProbeAddress(address, *found));
+  LASP_ASSIGN_OR_RETURN(const std::string host, NumericHost(address, *found));
   try {
-    auto exposer = std::make_unique<prometheus::Exposer>(address, kServingThreads);
-    const std::vector<int> ports = exposer->GetListeningPorts();
-    if (ports.empty()) {
-      return absl::UnavailableError(absl::StrCat("cannot serve metrics on ", address));
-    }
-    return std::unique_ptr<MetricsExposer>(
-        new MetricsExposer(std::move(exposer), absl::StrCat(parts.host, ":", ports.front())));
+    auto exposer =
+        std::make_unique<prometheus::Exposer>(absl::StrCat(host, ":", parts.port), kServingThreads);
+    const int port = exposer->GetListeningPorts().at(0);
+    return std::unique_ptr<MetricsExposer>(new MetricsExposer(
+        std::move(exposer), absl::StrCat(parts.host, ":", port), absl::StrCat(host, ":", port)));
   } catch (const std::exception& error) {
     return absl::UnavailableError(
         absl::StrCat("cannot serve metrics on ", address, ": ", error.what()));
   }
 }
 
-MetricsExposer::MetricsExposer(std::unique_ptr<prometheus::Exposer> exposer, std::string address)
-    : exposer_(std::move(exposer)), address_(std::move(address)) {}
+MetricsExposer::MetricsExposer(std::unique_ptr<prometheus::Exposer> exposer, std::string address,
+                               std::string numeric_address)
+    : exposer_(std::move(exposer)),
+      address_(std::move(address)),
+      numeric_address_(std::move(numeric_address)) {}
 
 MetricsExposer::~MetricsExposer() {
   Mutex mutex;
@@ -126,7 +142,7 @@ MetricsExposer::~MetricsExposer() {
   std::thread knocker([this, &mutex, &changed, &ended] {
     MutexLock lock(&mutex);
     while (!ended) {
-      Knock(address_);
+      Knock(numeric_address_);
       changed.WaitWithTimeout(&mutex, kKnockInterval);
     }
   });

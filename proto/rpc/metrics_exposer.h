@@ -29,14 +29,16 @@ class MetricsExposer {
   // Shows what `collectable` collects at each scrape, for as long as it lives.
   void Add(const std::shared_ptr<prometheus::Collectable>& collectable);
 
-  // host:port with the port in use.
+  // As given, with the port in use.
   const std::string& address() const { return address_; }
 
  private:
-  MetricsExposer(std::unique_ptr<prometheus::Exposer> exposer, std::string address);
+  MetricsExposer(std::unique_ptr<prometheus::Exposer> exposer, std::string address,
+                 std::string numeric_address);
 
   std::unique_ptr<prometheus::Exposer> exposer_;
   const std::string address_;
+  const std::string numeric_address_;
 };
 
 }  // namespace lasp
