@@ -91,18 +91,8 @@ class LiveDashboardTest(ClusterTest):
         self.assertEqual(answer["status"], "success", expression)
         return answer["data"]["result"]
 
-    def test_every_panel_shows_something(self):
-        self.start_server()
-        worker = self.start_worker(slots=4)
-        metrics = {"server": self.server.metrics_address, "worker": worker.metrics_address}
-        prometheus = self.start_prometheus(metrics)
-        self.write_corpus("held_out.txt", 50_000)
-        spec = small_spec(sp=2, dp=2, steps=1_000_000, eval_interval_steps=20)
-        spec["data"]["eval_paths"] = ["held_out.txt"]
-        self.submit(spec)
-        self.wait_for_step("job", 40)
-        time.sleep(6)  # several scrapes, for rates
-
+    def exposed_families(self, metrics):
+        """The names of the series on the metrics pages, which promtool finds well-formed."""
         promtool = os.path.join(prometheus_folder(), "promtool")
         exposed = set()
         for name, address in metrics.items():
@@ -114,32 +104,58 @@ class LiveDashboardTest(ClusterTest):
                 exposed.add(family[0])
                 if family[1] == "histogram":
                     exposed.update(family[0] + suffix for suffix in ("_bucket", "_count", "_sum"))
+        return exposed
+
+    def panel_failures(self, prometheus, panel, exposed):
+        for target in panel.get("targets", []):
+            expression = target["expr"]
+            without_labels = re.sub(r"\b(by|on|without) *\([^)]*\)|\{[^}]*\}", "", expression)
+            for name in set(re.findall(r"\b(?:lasp|grpc|process)_\w+", without_labels)) - exposed:
+                yield f"{panel['title']}: no metric {name}"
+            for variable, value in (("$training_job", JOB), ("$rank", ".*"),
+                                    ("$__rate_interval", "5s"), ("$__range", "5m")):
+                expression = expression.replace(variable, value)
+            if not self.query(prometheus, expression) and panel["title"] not in MAY_BE_EMPTY:
+                yield f"{panel['title']}: no data for {expression}"
+
+    def failures(self, prometheus, metrics):
+        """What the dashboards do not show now."""
+        exposed = self.exposed_families(metrics)
         failures = []
         for path in DASHBOARDS:
             with open(path) as file:
                 dashboard = json.load(file)
             for panel in panels_of(dashboard):
-                for target in panel.get("targets", []):
-                    expression = target["expr"]
-                    without_labels = re.sub(r"\b(by|on|without) *\([^)]*\)|\{[^}]*\}", "", expression)
-                    for name in set(re.findall(r"\b(?:lasp|grpc|process)_\w+", without_labels)) - exposed:
-                        failures.append(f"{panel['title']}: no metric {name}")
-                    for variable, value in (("$training_job", JOB), ("$rank", ".*"),
-                                            ("$__rate_interval", "5s"), ("$__range", "5m")):
-                        expression = expression.replace(variable, value)
-                    if not self.query(prometheus, expression) and panel["title"] not in MAY_BE_EMPTY:
-                        failures.append(f"{panel['title']}: no data for {expression}")
+                failures += self.panel_failures(prometheus, panel, exposed)
             for variable in dashboard["templating"]["list"]:
                 if variable["type"] == "query":
                     metric, label = re.match(r"label_values\((.+), *(\w+)\)", variable["query"]["query"]).groups()
                     metric = metric.replace("$training_job", JOB)
                     if not any(label in row["metric"] for row in self.query(prometheus, metric)):
                         failures.append(f"variable {variable['name']}: no values")
+        return failures
+
+    def test_every_panel_shows_something(self):
+        self.start_server()
+        worker = self.start_worker(slots=4)
+        metrics = {"server": self.server.metrics_address, "worker": worker.metrics_address}
+        prometheus = self.start_prometheus(metrics)
+        self.write_corpus("held_out.txt", 50_000)
+        spec = small_spec(sp=2, dp=2, steps=1_000_000, eval_interval_steps=20)
+        spec["data"]["eval_paths"] = ["held_out.txt"]
+        self.submit(spec)
+        self.wait_for_step("job", 40)
+        # Rates want several scrapes; how long those take depends on the machine.
+        deadline = time.monotonic() + 60
+        failures = self.failures(prometheus, metrics)
+        while failures and time.monotonic() < deadline:
+            time.sleep(0.5)
+            failures = self.failures(prometheus, metrics)
+        self.assertEqual(failures, [])
         up = {row["metric"]["job"]: row["value"][1] for row in self.query(prometheus, "up")}
         self.assertEqual(up, {"lasp-server": "1", "lasp-worker": "1"})
         self.lasp("cancel", "job")
         self.wait_for_state("job", "CANCELLED")
-        self.assertEqual(failures, [])
 
 
 if __name__ == "__main__":
