@@ -16,6 +16,9 @@ struct ServiceParts {
   OpenStreams* streams = nullptr;
   // For what reads files or the store.
   TaskPool* blocking_pool = nullptr;
+  // For answers to what the core has done: sending one takes far longer than deciding it, and the
+  // controller's thread, which learns first that it may be sent, has others to decide for.
+  TaskPool* answer_pool = nullptr;
   // For the logs that agents send, so that no user's slow file holds an agent's stream up.
   TaskPool* log_pool = nullptr;
   // For watches, which read memory only.

@@ -14,10 +14,15 @@ namespace {
 
 // Transactions in one commit: bounds how long the first of them waits for the last.
 constexpr size_t kMaxBatch = 1'024;
-// After a commit those whom it answered come again: waiting a part of its duration for them,
-// instead of syncing for the few who came meanwhile, nearly doubles the batches.
-constexpr double kGatherShare = 0.25;
-constexpr absl::Duration kMaxGather = absl::Milliseconds(3);
+// After a commit those whom it answered come again. Where that takes them less time than a commit,
+// waiting for them nearly doubles what the next one carries, instead of syncing for the few who
+// came meanwhile. A wait ends when most of what can be expected has come; where it ends without,
+// twice in a row, the next commits do without.
+constexpr double kGatherShare = 0.6;
+constexpr absl::Duration kMaxGather = absl::Milliseconds(6);
+constexpr double kGatheredShare = 0.8;
+constexpr int kMaxMisses = 2;
+constexpr int kCommitsWithoutGather = 32;
 
 }  // namespace
 
@@ -57,13 +62,15 @@ absl::StatusOr<StoreContents> SqliteJobStore::Load() { return writer_->Load(); }
 
 void SqliteJobStore::Commit(std::vector<Mutation> mutations, std::function<void()> committed) {
   ++pending_;
-  bool was_empty = false;
+  bool wanted = false;
   {
     MutexLock lock(&mutex_);
-    was_empty = queue_.empty();
+    const bool gathered = queued_rows_ >= awaited_rows_;
+    queued_rows_ += mutations.size();
+    wanted = queue_.empty() || (!gathered && queued_rows_ >= awaited_rows_);
     queue_.push_back({std::move(mutations), std::move(committed)});
   }
-  if (was_empty) {
+  if (wanted) {
     wake_.Notify();
   }
 }
@@ -97,15 +104,13 @@ void SqliteJobStore::Run() {
   absl::Duration gather_until = -absl::InfiniteDuration();
   while (true) {
     std::deque<Transaction> batch;
+    size_t rows = 0;
     {
       MutexLock lock(&mutex_);
       while (queue_.empty() && !stopping_) {
         wake_.Wait(&mutex_);
       }
-      for (absl::Duration now = clock.Monotonic(); now < gather_until && !stopping_;
-           now = clock.Monotonic()) {
-        wake_.WaitWithTimeout(&mutex_, gather_until - now);
-      }
+      Gather(gather_until);
       if (queue_.empty()) {
         return;
       }
@@ -116,6 +121,10 @@ void SqliteJobStore::Run() {
         batch.assign(std::make_move_iterator(queue_.begin()), std::make_move_iterator(end));
         queue_.erase(queue_.begin(), end);
       }
+      for (const Transaction& transaction : batch) {
+        rows += transaction.mutations.size();
+      }
+      queued_rows_ -= rows;
     }
     const absl::Duration start = clock.Monotonic();
     if (!CommitBatch(batch)) {
@@ -123,6 +132,11 @@ void SqliteJobStore::Run() {
     }
     const absl::Duration end = clock.Monotonic();
     gather_until = end + std::min((end - start) * kGatherShare, kMaxGather);
+    {
+      MutexLock lock(&mutex_);
+      awaited_rows_ =
+          static_cast<size_t>(kGatheredShare * static_cast<double>(queued_rows_ + rows));
+    }
     for (Transaction& transaction : batch) {
       if (transaction.committed) {
         transaction.committed();
@@ -130,6 +144,29 @@ void SqliteJobStore::Run() {
       --pending_;
     }
   }
+}
+
+void SqliteJobStore::Gather(absl::Duration until) {
+  const Clock& clock = SystemClock();
+  if (clock.Monotonic() >= until) {
+    return;
+  }
+  if (commits_without_gather_ > 0) {
+    --commits_without_gather_;
+    return;
+  }
+  while (queued_rows_ < awaited_rows_ && !stopping_) {
+    const absl::Duration now = clock.Monotonic();
+    if (now >= until) {
+      if (++gather_misses_ == kMaxMisses) {
+        gather_misses_ = 0;
+        commits_without_gather_ = kCommitsWithoutGather;
+      }
+      return;
+    }
+    wake_.WaitWithTimeout(&mutex_, until - now);
+  }
+  gather_misses_ = 0;
 }
 
 bool SqliteJobStore::CommitBatch(const std::deque<Transaction>& batch) {

@@ -73,6 +73,8 @@ class SqliteJobStore final : public JobStore {
   void Run();
   // Until it is durable; false when the store is being destroyed and the disk does not work.
   bool CommitBatch(const std::deque<Transaction>& batch);
+  // Waits for more to commit, until then at the latest.
+  void Gather(absl::Duration until) REQUIRES_LOCK(mutex_);
   void SetHealth(const absl::Status& status);
   // A read connection that is free, or the next in turn.
   SqliteReader& reader() const;
@@ -88,6 +90,11 @@ class SqliteJobStore final : public JobStore {
   mutable Mutex mutex_;
   CondVar wake_;
   std::deque<Transaction> queue_ GUARDED_BY(mutex_);
+  // Of all transactions of the queue, and how many Gather waits for.
+  size_t queued_rows_ GUARDED_BY(mutex_) = 0;
+  size_t awaited_rows_ GUARDED_BY(mutex_) = 0;
+  int gather_misses_ GUARDED_BY(mutex_) = 0;
+  int commits_without_gather_ GUARDED_BY(mutex_) = 0;
   // The message of the last failure; empty while all is well.
   absl::Status health_ GUARDED_BY(mutex_);
   bool stopping_ GUARDED_BY(mutex_) = false;

@@ -37,12 +37,29 @@ absl::Status Parse(const grpc::ByteBuffer& bytes, google::protobuf::Message* req
 }
 
 // Answers with the job once the core has committed.
-JobCallback AnswerWithJob(grpc::ServerUnaryReactor* reactor, v1::TrainingJob* response) {
-  return [reactor, response](absl::StatusOr<JobViewPtr> job) {
-    if (job.ok()) {
-      *response = (*job)->ToProto();
-    }
-    reactor->Finish(ToWireStatus(job.status()));
+JobCallback AnswerWithJob(TaskPool* pool, grpc::ServerUnaryReactor* reactor,
+                          v1::TrainingJob* response) {
+  return [pool, reactor, response](absl::StatusOr<JobViewPtr> job) {
+    pool->RunAlways([reactor, response, job = std::move(job)] {
+      if (job.ok()) {
+        *response = (*job)->ToProto();
+      }
+      reactor->Finish(ToWireStatus(job.status()));
+    });
+  };
+}
+
+// The same without parsing the spec.
+JobCallback AnswerWithBytes(TaskPool* pool, grpc::ServerUnaryReactor* reactor,
+                            grpc::ByteBuffer* response) {
+  return [pool, reactor, response](absl::StatusOr<JobViewPtr> job) {
+    pool->RunAlways([reactor, response, job = std::move(job)] {
+      if (job.ok()) {
+        const grpc::Slice answer((*job)->Serialize());
+        *response = grpc::ByteBuffer(&answer, 1);
+      }
+      reactor->Finish(ToWireStatus(job.status()));
+    });
   };
 }
 
@@ -100,21 +117,18 @@ grpc::ServerUnaryReactor* TrainingJobService::CreateTrainingJob(
   return RunBlocking(parts_.blocking_pool, reactor, [this, reactor, bytes, response] {
     v1::CreateTrainingJobRequest request;
     absl::Status status = Parse(*bytes, &request);
+    // One that was carried out before is answered so again, whatever has become of its data.
+    const bool repeatable =
+        status.ok() && !request.request_id().empty() && !request.validate_only();
     if (status.ok()) {
       status = CheckCreate(path_roots_, &request);
     }
-    if (!status.ok()) {
+    if (!status.ok() && !repeatable) {
       reactor->Finish(ToWireStatus(status));
       return;
     }
-    parts_.core->controller().Create(std::move(request),
-                                     [reactor, response](const absl::StatusOr<JobViewPtr>& job) {
-                                       if (job.ok()) {
-                                         const grpc::Slice answer((*job)->Serialize());
-                                         *response = grpc::ByteBuffer(&answer, 1);
-                                       }
-                                       reactor->Finish(ToWireStatus(job.status()));
-                                     });
+    parts_.core->controller().Create(
+        std::move(request), AnswerWithBytes(parts_.answer_pool, reactor, response), status);
   });
 }
 
@@ -160,7 +174,7 @@ grpc::ServerUnaryReactor* TrainingJobService::UpdateTrainingJob(
     return Finish(context, status);
   }
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  parts_.core->controller().Update(*request, AnswerWithJob(reactor, response));
+  parts_.core->controller().Update(*request, AnswerWithJob(parts_.answer_pool, reactor, response));
   return reactor;
 }
 
@@ -173,7 +187,9 @@ grpc::ServerUnaryReactor* TrainingJobService::DeleteTrainingJob(
   }
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   parts_.core->controller().Delete(
-      *request, [reactor](const absl::Status& status) { reactor->Finish(ToWireStatus(status)); });
+      *request, [pool = parts_.answer_pool, reactor](const absl::Status& status) {
+        pool->RunAlways([reactor, status] { reactor->Finish(ToWireStatus(status)); });
+      });
   return reactor;
 }
 
@@ -185,7 +201,7 @@ grpc::ServerUnaryReactor* TrainingJobService::CancelTrainingJob(
     return Finish(context, status);
   }
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  parts_.core->controller().Cancel(*request, AnswerWithJob(reactor, response));
+  parts_.core->controller().Cancel(*request, AnswerWithJob(parts_.answer_pool, reactor, response));
   return reactor;
 }
 
@@ -197,7 +213,7 @@ grpc::ServerUnaryReactor* TrainingJobService::SuspendTrainingJob(
     return Finish(context, status);
   }
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  parts_.core->controller().Suspend(*request, AnswerWithJob(reactor, response));
+  parts_.core->controller().Suspend(*request, AnswerWithJob(parts_.answer_pool, reactor, response));
   return reactor;
 }
 
@@ -209,7 +225,7 @@ grpc::ServerUnaryReactor* TrainingJobService::ResumeTrainingJob(
     return Finish(context, status);
   }
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  parts_.core->controller().Resume(*request, AnswerWithJob(reactor, response));
+  parts_.core->controller().Resume(*request, AnswerWithJob(parts_.answer_pool, reactor, response));
   return reactor;
 }
 

@@ -56,13 +56,13 @@ WatchBatch Watch::Next(int limit) {
     if (!changes.empty()) {
       state.cursor = changes.back().revision;
     }
-    const bool all_seen = static_cast<int>(changes.size()) < limit;
-    for (JobChange& change : changes) {
-      if (change.job != nullptr || !state.in_snapshot ||
-          change.revision > state.snapshot_revision) {
-        batch.changes.push_back(std::move(change));
-      }
+    const bool all_seen = std::ssize(changes) < limit;
+    if (state.in_snapshot) {
+      std::erase_if(changes, [&state](const JobChange& change) {
+        return change.job == nullptr && change.revision <= state.snapshot_revision;
+      });
     }
+    batch.changes = std::move(changes);
     if (all_seen) {
       if (state.in_snapshot) {
         state.in_snapshot = false;
