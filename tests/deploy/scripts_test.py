@@ -196,5 +196,45 @@ class QuickstartTest(unittest.TestCase):
             self.assertEqual(process.returncode, code)
 
 
+class BundleTest(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.addCleanup(self.folder.cleanup)
+        self.out = os.path.join(self.folder.name, "bundle")
+
+    def bundle(self, *arguments):
+        return subprocess.run([os.path.join(ROOT, "deploy", "bundle"), *arguments], stdin=subprocess.DEVNULL, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def test_starts_with_its_own_libraries(self):
+        note = os.path.join(self.folder.name, "note")
+        with open(note, "w") as file:
+            file.write("kept")
+        for _ in range(2):  # the second replaces the first
+            done = self.bundle("--add", note, self.out, shutil.which("xz"))
+            self.assertEqual(done.returncode, 0, done.stderr)
+        moved = os.path.join(self.folder.name, "moved")
+        os.mkdir(moved)
+        subprocess.run(["tar", "-xJf", self.out + ".tar.xz", "-C", moved], check=True)
+        libraries = os.listdir(os.path.join(moved, "bundle", "lib"))
+        self.assertTrue([name for name in libraries if name.startswith("liblzma")], libraries)
+        self.assertFalse([name for name in libraries if name.startswith(("libc.so", "ld-linux"))], libraries)
+        self.assertTrue(os.path.exists(os.path.join(moved, "bundle", "note")))
+        run = subprocess.run([os.path.join(moved, "bundle", "run"), "xz", "--version"], text=True,
+                             env={"PATH": os.environ["PATH"], "LD_DEBUG": "libs"}, stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE)
+        self.assertIn("xz", run.stdout)
+        self.assertRegex(run.stderr, "calling init: " + moved + ".*liblzma")
+
+    def test_refuses_what_would_be_wrong(self):
+        os.mkdir(self.out)
+        xz = shutil.which("xz")
+        for arguments, code in (((self.out, xz), 2), ((self.out,), 2), (("--unknown",), 2),
+                                ((self.out + "2", "/nowhere/program"), 1), ((self.out + "2", xz, xz), 1)):
+            done = self.bundle(*arguments)
+            self.assertEqual(done.returncode, code, done.stderr)
+        self.assertEqual(os.listdir(self.folder.name), ["bundle"])
+
+
 if __name__ == "__main__":
     unittest.main()

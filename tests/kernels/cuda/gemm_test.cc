@@ -103,8 +103,7 @@ void Check(cublasLtHandle_t handle, GemmShape shape, const Case& c, float beta,
                    algorithms[i], workspace.data(), nullptr),
               CUBLAS_STATUS_SUCCESS);
     const std::vector<double> actual = c_d.Values();
-    EXPECT_LE(RelativeRms(start.Inside(actual), expected),
-              sizeof(C) == 2 ? kBf16Tolerance : kFp32Tolerance)
+    EXPECT_LE(RelativeRms(start.Inside(actual), expected), sizeof(C) == 2 ? kBf16Tolerance : 5e-6)
         << c.m << " x " << c.n << " x " << c.k << ", algorithm " << i;
     EXPECT_EQ(ColumnsOf(actual, start.stride, c.n, c.padding),
               ColumnsOf(start.values, start.stride, c.n, c.padding));
