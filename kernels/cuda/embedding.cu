@@ -32,7 +32,7 @@ struct Forward {
 // The sorted tokens are cut into pieces. Runs of one id that end inside a piece are added to the
 // table there; the sums of the two that may cross its borders go to the workspace, and a second
 // kernel adds those up, one run a block.
-constexpr int kPiece = 64;
+constexpr int kPiece = 32;
 constexpr int kThreads = 256;
 constexpr int kInFlight = 8;
 
@@ -53,13 +53,46 @@ struct Backward {
 };
 
 template <int N>
+__device__ __forceinline__ void LoadFloats(const float* from, float (&to)[N]) {
+  if constexpr (N % 4 == 0) {
+#pragma unroll
+    for (int e = 0; e < N; e += 4) {
+      *reinterpret_cast<float4*>(to + e) = *reinterpret_cast<const float4*>(from + e);
+    }
+  } else {
+#pragma unroll
+    for (int e = 0; e < N; ++e) {
+      to[e] = from[e];
+    }
+  }
+}
+
+template <int N>
+__device__ __forceinline__ void StoreFloats(const float (&from)[N], float* to) {
+  if constexpr (N % 4 == 0) {
+#pragma unroll
+    for (int e = 0; e < N; e += 4) {
+      *reinterpret_cast<float4*>(to + e) = *reinterpret_cast<const float4*>(from + e);
+    }
+  } else {
+#pragma unroll
+    for (int e = 0; e < N; ++e) {
+      to[e] = from[e];
+    }
+  }
+}
+
+template <int N>
 __device__ __forceinline__ void AddToTable(const Backward& args, int id, int column,
                                            const float (&sum)[N]) {
   float* const to = args.table_gradient + id * args.hidden_size + column;
+  alignas(16) float row[N];
+  LoadFloats(to, row);
 #pragma unroll
   for (int e = 0; e < N; ++e) {
-    to[e] += args.scale * sum[e];
+    row[e] += args.scale * sum[e];
   }
+  StoreFloats(row, to);
 }
 
 template <int N>
@@ -79,7 +112,7 @@ __global__ void __launch_bounds__(kThreads) sum_pieces_kernel(const Backward arg
   if (column >= args.hidden_size) {
     return;
   }
-  float sum[N] = {};
+  alignas(16) float sum[N] = {};
   bool from_before = ids[0] == ids[1];
   for (int first = 0; first < size; first += kInFlight) {
     Bf16Pack<N> d_x[kInFlight];
@@ -103,10 +136,7 @@ __global__ void __launch_bounds__(kThreads) sum_pieces_kernel(const Backward arg
           if (from_before || goes_on) {
             float* const to = (from_before ? args.heads : args.tails) +
                               static_cast<int64_t>(blockIdx.x) * args.hidden_size + column;
-#pragma unroll
-            for (int e = 0; e < N; ++e) {
-              to[e] = sum[e];
-            }
+            StoreFloats(sum, to);
           } else {
             AddToTable(args, ids[i + 1], column, sum);
           }
@@ -123,21 +153,30 @@ __global__ void __launch_bounds__(kThreads) sum_pieces_kernel(const Backward arg
 
 // Block p: the run that begins in piece p and ends in a later one, if there is one.
 __global__ void __launch_bounds__(kThreads) sum_crossing_runs_kernel(const Backward args) {
-  int64_t piece = blockIdx.x;
-  int64_t end = (piece + 1) * kPiece;
-  const int id = args.IdAt(end - 1);
-  const bool crosses = id >= 0 && args.IdAt(end) == id;
-  if (!crosses || (args.IdAt(piece * kPiece) == id && args.IdAt(piece * kPiece - 1) == id)) {
+  const int64_t piece = blockIdx.x;
+  const int64_t begin = piece * kPiece;
+  const int id = args.IdAt(begin + kPiece - 1);
+  const bool crosses = id >= 0 && args.IdAt(begin + kPiece) == id;
+  if (!crosses || (args.IdAt(begin) == id && args.IdAt(begin - 1) == id)) {
     return;
   }
-  int64_t last = piece;
-  do {
-    ++last;
-    end += kPiece;
-  } while (args.IdAt(end - 1) == id && args.IdAt(end) == id);
-  for (int64_t c = threadIdx.x; c < args.hidden_size; c += kThreads) {
+  // The run's last place, between `inside` and `outside`.
+  int64_t inside = begin + kPiece;
+  int64_t outside = args.tokens;
+  while (outside - inside > 1) {
+    const int64_t middle = (inside + outside) / 2;
+    if (args.IdAt(middle) == id) {
+      inside = middle;
+    } else {
+      outside = middle;
+    }
+  }
+  const int64_t last = inside / kPiece;
+  const int64_t c = static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x;
+  if (c < args.hidden_size) {
     // A run may be as long as the batch: fp32 would lose what each piece adds.
     double total = static_cast<double>(args.tails[piece * args.hidden_size + c]);
+#pragma unroll 8
     for (int64_t p = piece + 1; p <= last; ++p) {
       total += static_cast<double>(args.heads[p * args.hidden_size + c]);
     }
@@ -195,7 +234,9 @@ cudaError_t EmbeddingBackward(const EmbeddingBackwardArgs<Bf16, float>& args, in
   } else {
     sum_pieces_kernel<1><<<grid, kThreads, 0, stream>>>(backward);
   }
-  sum_crossing_runs_kernel<<<grid.x, kThreads, 0, stream>>>(backward);
+  const dim3 all_columns(grid.x,
+                         static_cast<unsigned>((args.hidden_size + kThreads - 1) / kThreads));
+  sum_crossing_runs_kernel<<<all_columns, kThreads, 0, stream>>>(backward);
   return cudaGetLastError();
 }
 

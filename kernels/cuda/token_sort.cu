@@ -82,21 +82,31 @@ __global__ void __launch_bounds__(kScanThreads) scan_kernel(int count, int32_t* 
   }
 }
 
-__global__ void __launch_bounds__(32) move_kernel(const Pass pass) {
+__global__ void __launch_bounds__(kDigits) move_kernel(const Pass pass) {
   __shared__ int next[kDigits];
-  const int lane = static_cast<int>(threadIdx.x);
+  __shared__ int positions[kTile];
+  __shared__ int digits[kTile];
   const int tile = static_cast<int>(blockIdx.x);
-  for (int digit = lane; digit < kDigits; digit += 32) {
-    next[digit] = pass.counts[digit * pass.tiles + tile];
-  }
-  __syncwarp();
   const int begin = tile * kTile;
-  const int end = min(begin + kTile, pass.tokens);
-  for (int first = begin; first < end; first += 32) {
+  const int size = min(kTile, pass.tokens - begin);
+  next[threadIdx.x] = pass.counts[static_cast<int>(threadIdx.x) * pass.tiles + tile];
+#pragma unroll
+  for (int i = static_cast<int>(threadIdx.x); i < kTile; i += kDigits) {
+    if (i < size) {
+      positions[i] = PositionAt(pass, begin + i);
+      digits[i] = DigitOf(pass, positions[i]);
+    }
+  }
+  __syncthreads();
+  if (threadIdx.x >= 32) {
+    return;
+  }
+  const int lane = static_cast<int>(threadIdx.x);
+  for (int first = 0; first < size; first += 32) {
     const int i = first + lane;
-    const bool valid = i < end;
-    const int position = valid ? PositionAt(pass, i) : 0;
-    const int digit = valid ? DigitOf(pass, position) : kDigits;
+    const bool valid = i < size;
+    const int position = valid ? positions[i] : 0;
+    const int digit = valid ? digits[i] : kDigits;
     const unsigned same = __match_any_sync(kWholeWarp, digit);
     const int before = __popc(same & ((1U << lane) - 1));
     const int place = valid ? next[digit] + before : 0;
@@ -137,7 +147,7 @@ cudaError_t TokenSort(int64_t tokens, int64_t vocabulary, const int32_t* ids, vo
   for (bool first = true; first || (vocabulary - 1) >> pass.shift > 0; first = false) {
     count_digits_kernel<<<tiles, kDigits, 0, stream>>>(pass);
     scan_kernel<<<1, kScanThreads, 0, stream>>>(kDigits * tiles, pass.counts);
-    move_kernel<<<tiles, 32, 0, stream>>>(pass);
+    move_kernel<<<tiles, kDigits, 0, stream>>>(pass);
     *order = pass.to;
     pass.from = pass.to;
     pass.shift += 8;
