@@ -143,8 +143,6 @@ struct Role {
                   ? nullptr
                   : parameters.state_gradient_in + pair * parameters.state_elements,
               far, state);
-    TokenWeights whole_weights;
-    FillWeights(at, whole_weights, [&](int token) { return decay[token + 1]; });
 
     float scores[32];
     Ring<kStages> ring;
@@ -176,15 +174,11 @@ struct Role {
       TokenFragments values;
       LoadTransposed(hopper::SharedAddress(stage.output_gradient + kGroup * kPanelBytes), at,
                      values);
-      if (marks == 0) {
-        ScaleTokens(whole_weights, values);
-      } else {
-        TokenWeights weights;
-        FillWeights(at, weights, [&](int token) {
-          return (marks << (kChunk - 1 - token)) == 0 ? decay[token + 1] : 0.0F;
-        });
-        ScaleTokens(weights, values);
-      }
+      TokenWeights weights;
+      const int first_mark = FirstMark(marks);
+      FillWeights(at, weights,
+                  [&](int token) { return token < first_mark ? decay[token + 1] : 0.0F; });
+      ScaleTokens(weights, values);
       uint32_t operand[4][4];
       DecayScores<true>(decay, at, marks, scores, operand);
       Scale(marks == 0 ? decay[length] : 0.0F, state);
@@ -195,8 +189,9 @@ struct Role {
 
       hopper::ProductsWait<0>();
       hopper::HoldRegisters(output);
+      const int last_mark = LastMark(marks);
       const auto row_decay = [&](int row) {
-        return ((marks >> row) >> 1) == 0 ? decay[length - 1 - row] : 0.0F;
+        return row >= last_mark ? decay[length - 1 - row] : 0.0F;
       };
       ScaleRows(row_decay(at.row), row_decay(at.row + 8), output);
 

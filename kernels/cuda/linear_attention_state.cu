@@ -91,11 +91,11 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   const int first = segments.FirstChunk(segment);
   const int end = segments.EndChunk(segment);
   const auto chunk_at = [&](int i) { return kGradient ? first + i : end - 1 - i; };
-  Ring<kStages> ring;
 
   if (thread >= kMathThreads) {
     hopper::LowerRegisters<kLoadRegisters>();
     if (thread == kMathThreads) {
+      Ring<kStages> ring;
       for (int i = 0; i < count; ++i) {
         hopper::BarrierWait(&memory.empty[ring.stage], ring.phase ^ 1);
         uint64_t* const full = &memory.full[ring.stage];
@@ -116,44 +116,39 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   hopper::RaiseRegisters<kMathRegisters>();
   const int group = thread / kWarpgroup;
   const FragmentLane at(thread);
+  const int64_t end_token = segments.EndToken(segment);
   const auto slope_log2 = static_cast<float>(-slope * 1.4426950408889634);
   float state[64];
 #pragma unroll
   for (int i = 0; i < 64; ++i) {
     state[i] = 0;
   }
-  TokenWeights weights;
-  bool whole = false;  // whether `weights` are those of a chunk of 64 tokens without marks
-  for (int i = 0; i < count; ++i) {
-    const int chunk = chunk_at(i);
+  // The chunk's values, weighted; nothing of a chunk past the last.
+  const auto prepare = [&](int i, const Ring<kStages>& ring, TokenFragments& values) {
+    const bool exists = i < count;
+    const int chunk = chunk_at(exists ? i : count - 1);
     const int length = segments.Length(chunk);
     const uint64_t marks = MarksOf(segments, batch, chunk);
-    if (!whole || length != kChunk || marks != 0) {
-      FillWeights(at, weights, [&](int token) {
-        const bool seen =
-            kGradient ? (marks << (kChunk - 1 - token)) == 0 : ((marks >> token) >> 1) == 0;
-        const float weight = decay[kGradient ? token + 1 : length - 1 - token];
-        return seen ? weight : 0.0F;
-      });
-      whole = length == kChunk && marks == 0;
+    const int64_t distance = kGradient ? static_cast<int64_t>(chunk - first) * kChunk
+                                       : end_token - static_cast<int64_t>(chunk) * kChunk - length;
+    const float far = exists ? exp2f(slope_log2 * static_cast<float>(distance)) : 0.0F;
+    const int bound = kGradient ? FirstMark(marks) : LastMark(marks);
+    TokenWeights weights;
+    FillWeights(at, weights, [&](int token) {
+      const bool seen = kGradient ? token < bound : token >= bound;
+      const float weight = decay[kGradient ? token + 1 : length - 1 - token];
+      return seen ? weight * far : 0.0F;
+    });
+    if (exists) {
+      hopper::BarrierWait(&memory.full[ring.stage], ring.phase);
     }
-    const int64_t distance =
-        kGradient ? static_cast<int64_t>(chunk - first) * kChunk
-                  : segments.EndToken(segment) - static_cast<int64_t>(chunk) * kChunk - length;
-    const float far = exp2f(slope_log2 * static_cast<float>(distance));
-    TokenWeights far_weights;
-#pragma unroll
-    for (int k = 0; k < 16; ++k) {
-      far_weights[k / 4][k % 4] = weights[k / 4][k % 4] * far;
-    }
-    hopper::BarrierWait(&memory.full[ring.stage], ring.phase);
-    TokenFragments values;
     LoadTransposed(hopper::SharedAddress(memory.values[ring.stage] + group * kPanelBytes), at,
                    values);
-    ScaleTokens(far_weights, values);
+    ScaleTokens(weights, values);
+  };
+  const auto issue = [&](const Ring<kStages>& ring, const TokenFragments& values) {
     const uint64_t keys =
         hopper::OperandDescriptor(hopper::SharedAddress(memory.keys[ring.stage]), kPanelBytes);
-    hopper::HoldRegisters(state);
     hopper::ProductsBegin();
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
@@ -161,11 +156,30 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
                                                                   keys + k * (2048 >> 4), true);
     }
     hopper::ProductsCommit();
-    hopper::ProductsWait<0>();
-    hopper::HoldRegisters(state);
+  };
+  const auto release = [&](const Ring<kStages>& ring) {
     if (at.lane == 0) {
       hopper::BarrierArrive(&memory.empty[ring.stage]);
     }
+  };
+  // Two chunks at a time: the second is prepared while the first is multiplied.
+  Ring<kStages> ring;
+  for (int i = 0; i < count; i += 2) {
+    TokenFragments even;
+    TokenFragments odd;
+    Ring<kStages> next = ring;
+    if (i + 1 < count) {
+      next.Advance();
+    }
+    prepare(i, ring, even);
+    issue(ring, even);
+    prepare(i + 1, next, odd);
+    issue(next, odd);
+    hopper::ProductsWait<0>();
+    hopper::HoldRegisters(state);
+    release(ring);
+    release(next);
+    ring = next;
     ring.Advance();
   }
   const StateLayout layout = StateLayout::ValuesByKeys(parameters.key_size, parameters.value_size);
@@ -186,6 +200,11 @@ struct ScanParameters {
 
 constexpr int kScanThreads = 256;
 
+__device__ float4 MultiplyAdd(float4 x, float factor, float4 addend) {
+  return {fmaf(x.x, factor, addend.x), fmaf(x.y, factor, addend.y), fmaf(x.z, factor, addend.z),
+          fmaf(x.w, factor, addend.w)};
+}
+
 // One thread for four elements of a state, over the segments in the order of the recurrence.
 template <bool kGradient>
 __global__ void ScanKernel(const ScanParameters parameters) {
@@ -195,34 +214,53 @@ __global__ void ScanKernel(const ScanParameters parameters) {
   const auto batch = static_cast<int>(pair / segments.heads);
   const int64_t element = 4 * (static_cast<int64_t>(blockIdx.x) * kScanThreads + threadIdx.x);
   const bool active = element < parameters.elements;
-  float4* at = reinterpret_cast<float4*>(parameters.states +
-                                         pair * segments.count * parameters.elements + element);
+  float4* const at = reinterpret_cast<float4*>(
+      parameters.states + pair * segments.count * parameters.elements + element);
   const int64_t step = parameters.elements / 4;
+  const int count = segments.count;
+  const float whole_factor =
+      FarDecay(slope, static_cast<int64_t>(segments.segment_chunks) * kChunk);
+  const auto local_of = [&](int i) {
+    // The last in order adds only to the slice's own state.
+    const bool wanted = active && (i < count - 1 || (i < count && parameters.total != nullptr));
+    return wanted ? at[(kGradient ? count - 1 - i : i) * step] : make_float4(0, 0, 0, 0);
+  };
+  // A few segments' loads are in flight, ahead of the stores.
+  constexpr int kAhead = 4;
+  float4 ahead[kAhead];
+#pragma unroll
+  for (int i = 0; i < kAhead; ++i) {
+    ahead[i] = local_of(i);
+  }
   float4 running = make_float4(0, 0, 0, 0);
-  for (int i = 0; i < segments.count; ++i) {
-    const int segment = kGradient ? segments.count - 1 - i : i;
-    bool starts = false;
-    if (segments.marks != nullptr) {
-      for (int chunk = segments.FirstChunk(segment) + static_cast<int>(threadIdx.x);
-           chunk < segments.EndChunk(segment); chunk += kScanThreads) {
-        starts = starts || MarksOf(segments, batch, chunk) != 0;
+  for (int base = 0; base < count; base += kAhead) {
+#pragma unroll
+    for (int j = 0; j < kAhead; ++j) {
+      const int i = base + j;
+      if (i >= count) {
+        break;
       }
-      starts = __syncthreads_or(static_cast<int>(starts)) != 0;
+      const int segment = kGradient ? count - 1 - i : i;
+      bool starts = false;
+      if (segments.marks != nullptr) {
+        for (int chunk = segments.FirstChunk(segment) + static_cast<int>(threadIdx.x);
+             chunk < segments.EndChunk(segment); chunk += kScanThreads) {
+          starts = starts || MarksOf(segments, batch, chunk) != 0;
+        }
+        starts = __syncthreads_or(static_cast<int>(starts)) != 0;
+      }
+      float factor = whole_factor;
+      if (segment == count - 1) {
+        factor = FarDecay(
+            slope, segments.tokens - static_cast<int64_t>(segments.FirstChunk(segment)) * kChunk);
+      }
+      const float4 local = ahead[j];
+      ahead[j] = local_of(i + kAhead);
+      if (active) {
+        at[segment * step] = running;
+      }
+      running = MultiplyAdd(running, starts ? 0.0F : factor, local);
     }
-    if (!active) {
-      continue;
-    }
-    const int64_t length =
-        segments.EndToken(segment) - static_cast<int64_t>(segments.FirstChunk(segment)) * kChunk;
-    const float factor = starts ? 0.0F : FarDecay(slope, length);
-    const bool last = i == segments.count - 1;
-    float4* const here = at + segment * step;
-    const float4 local = last && parameters.total == nullptr ? make_float4(0, 0, 0, 0) : *here;
-    *here = running;
-    running.x = running.x * factor + local.x;
-    running.y = running.y * factor + local.y;
-    running.z = running.z * factor + local.z;
-    running.w = running.w * factor + local.w;
   }
   if (active && parameters.total != nullptr) {
     *reinterpret_cast<float4*>(parameters.total + pair * parameters.elements + element) = running;
@@ -261,10 +299,7 @@ __global__ void HopKernel(const HopParameters parameters) {
   float4 out = *reinterpret_cast<const float4*>(parameters.local + offset);
   if (parameters.in != nullptr && factor != 0) {
     const float4 in = *reinterpret_cast<const float4*>(parameters.in + offset);
-    out.x += factor * in.x;
-    out.y += factor * in.y;
-    out.z += factor * in.z;
-    out.w += factor * in.w;
+    out = MultiplyAdd(in, factor, out);
   }
   *reinterpret_cast<float4*>(parameters.out + offset) = out;
 }

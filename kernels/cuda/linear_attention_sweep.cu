@@ -138,8 +138,6 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
 
   const uint32_t state_panels = hopper::SharedAddress(memory.state);
   const uint64_t state_operand = hopper::OperandDescriptor(state_panels + group * 64 * 128, 0);
-  TokenWeights whole_weights;
-  FillWeights(at, whole_weights, [&](int token) { return decay[kChunk - 1 - token]; });
   const float first_row_decay = decay[at.row + 1];
   const float second_row_decay = decay[at.row + 9];
 
@@ -178,16 +176,11 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
 
     TokenFragments values;
     LoadTransposed(hopper::SharedAddress(stage.z + group * kPanelBytes), at, values);
-    if (length == kChunk && marks == 0) {
-      ScaleTokens(whole_weights, values);
-    } else {
-      TokenWeights weights;
-      FillWeights(at, weights, [&](int token) {
-        const float weight = decay[length - 1 - token];
-        return ((marks >> token) >> 1) == 0 ? weight : 0.0F;
-      });
-      ScaleTokens(weights, values);
-    }
+    TokenWeights weights;
+    const int last_mark = LastMark(marks);
+    FillWeights(at, weights,
+                [&](int token) { return token >= last_mark ? decay[length - 1 - token] : 0.0F; });
+    ScaleTokens(weights, values);
 
     uint32_t operand[4][4];
     DecayScores<false>(decay, at, marks, scores, operand);
@@ -195,9 +188,9 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
 
     hopper::ProductsWait<0>();
     hopper::HoldRegisters(output);
-    const auto seen = [&](int row) { return (marks << (kChunk - 1 - row)) == 0; };
-    ScaleRows(seen(at.row) ? first_row_decay : 0.0F, seen(at.row + 8) ? second_row_decay : 0.0F,
-              output);
+    const int first_mark = FirstMark(marks);
+    ScaleRows(at.row < first_mark ? first_row_decay : 0.0F,
+              at.row + 8 < first_mark ? second_row_decay : 0.0F, output);
 
     // output += scores z
     hopper::HoldRegisters(output);

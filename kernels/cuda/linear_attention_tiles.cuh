@@ -203,20 +203,18 @@ struct StateLayout {
   }
 };
 
-// Calls body(i, offset) for each element i of the accumulator that exists. The accumulator's row 0
-// is the state's row `first_row`.
-template <int kCount, typename Body>
-__device__ void ForEachOfState(const StateLayout& layout, const FragmentLane& at, int first_row,
-                               Body body) {
-#pragma unroll
-  for (int i = 0; i < kCount; ++i) {
+// Element i of an accumulator whose row 0 is the state's row `first_row`.
+struct StateElement {
+  bool exists;
+  int offset;
+
+  __device__ StateElement(const StateLayout& layout, const FragmentLane& at, int first_row, int i) {
     const int row = first_row + at.row + 8 * ((i >> 1) & 1);
     const int column = 8 * (i >> 2) + at.column + (i & 1);
-    if (row < layout.rows && column < layout.columns) {
-      body(i, row * layout.row_stride + column * layout.column_stride);
-    }
+    exists = row < layout.rows && column < layout.columns;
+    offset = row * layout.row_stride + column * layout.column_stride;
   }
-}
+};
 
 // d = near + factor * far, each null for zeros.
 template <int kCount>
@@ -224,21 +222,35 @@ __device__ void LoadState(const StateLayout& layout, const FragmentLane& at, int
                           const float* near, const float* far, float factor, float (&d)[kCount]) {
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
-    d[i] = 0;
+    const StateElement element(layout, at, first_row, i);
+    d[i] = near != nullptr && element.exists ? near[element.offset] : 0.0F;
   }
-  if (near != nullptr) {
-    ForEachOfState<kCount>(layout, at, first_row, [&](int i, int offset) { d[i] = near[offset]; });
+  if (far == nullptr || factor == 0) {
+    return;
   }
-  if (far != nullptr && factor != 0) {
-    ForEachOfState<kCount>(layout, at, first_row,
-                           [&](int i, int offset) { d[i] += factor * far[offset]; });
+  // All loads before the first use of one.
+  float added[kCount];
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) {
+    const StateElement element(layout, at, first_row, i);
+    added[i] = element.exists ? far[element.offset] : 0.0F;
+  }
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) {
+    d[i] = fmaf(factor, added[i], d[i]);
   }
 }
 
 template <int kCount>
 __device__ void StoreState(const StateLayout& layout, const FragmentLane& at, int first_row,
                            const float (&d)[kCount], float* to) {
-  ForEachOfState<kCount>(layout, at, first_row, [&](int i, int offset) { to[offset] = d[i]; });
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) {
+    const StateElement element(layout, at, first_row, i);
+    if (element.exists) {
+      to[element.offset] = d[i];
+    }
+  }
 }
 
 // A ring of stages in shared memory, and which turn of it a thread is at.
