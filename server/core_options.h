@@ -17,8 +17,9 @@ struct CoreOptions {
 
   // --- the worker plane ---
   absl::Duration heartbeat_interval = absl::Seconds(2);
-  // An agent not heard of for this long is lost.
-  absl::Duration lease_duration = absl::Seconds(9);
+  // An agent not heard of for this long is lost: three heartbeats are missed, and there is a second
+  // for a late one.
+  absl::Duration lease_duration = absl::Seconds(7);
   absl::Duration sweep_interval = absl::Milliseconds(200);
   // After a restart of the coordinator, how long ranks may take to register again. At least three
   // leases are given.
