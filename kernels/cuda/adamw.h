@@ -1,7 +1,7 @@
 // AdamW (kernels/adamw.h) and its control (kernels/update_control.h) on the GPU, over many tensors
-// at once: fp32 master parameters, of which a bf16 copy
-// is written for the next step. What changes from step to step lies in device memory, so that
-// neither a launch nor a recorded graph of launches waits for the host.
+// at once: fp32 master parameters, of which a bf16 copy is written for the next step. What changes
+// from step to step lies in device memory, so that neither a launch nor a recorded graph of
+// launches waits for the host.
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -244,8 +244,8 @@ void Optimizer(Report& report) {
   Bf16* const copy = GpuMemory<Bf16>(kParameters);
   auto* const sum = GpuMemory<double>(1);
   auto* const workspace = GpuMemory<char>(SumOfSquaresWorkspaceBytes());
-  auto* const control = GpuMemory<AdamWControl>(1);
-  const AdamWControl initial = {.learning_rate = 1e-4F};
+  auto* const control = GpuMemory<lasp::kernels::UpdateControl>(1);
+  const lasp::kernels::UpdateControl initial = {.learning_rate = 1e-4};
   Check(cudaMemcpy(control, &initial, sizeof(initial), cudaMemcpyHostToDevice), "cudaMemcpy");
   const AdamWTensor tensor = {.count = kParameters,
                               .parameter = buffers[0],
@@ -261,8 +261,8 @@ void Optimizer(Report& report) {
       "sum_of_squares", count * 4,
       [&] { return SumOfSquares({kParameters, buffers[1], sum}, workspace, nullptr); }, 3);
   report.Add("judge_update", 0, [&] {
-    return JudgeUpdate({.sum_of_squares = sum, .max_gradient_norm = 1, .control = control},
-                       nullptr);
+    return JudgeUpdate(
+        {.max_gradient_norm = 1, .loss = sum, .sum_of_squares = sum, .control = control}, nullptr);
   });
   report.Add(
       "adamw", count * 30,

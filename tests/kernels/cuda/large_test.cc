@@ -290,9 +290,11 @@ TEST_F(LargeCuda, AdamWAndGlobalNorm) {
   const auto one = static_cast<double>(gradient.Download(0, 1)[0]);
   const double expected_sum = static_cast<double>(kElements) * one * one + 14e6;
   EXPECT_NEAR(sum.Values()[0], expected_sum, 1e-9 * expected_sum);
-  const DeviceArray<AdamWControl> control(std::vector<AdamWControl>{{.learning_rate = 1e-2F}});
-  ASSERT_EQ(JudgeUpdate({.sum_of_squares = sum.data(), .control = control.data()}, nullptr),
-            cudaSuccess);
+  const DeviceArray<UpdateControl> control(std::vector<UpdateControl>{{.learning_rate = 1e-2}});
+  ASSERT_EQ(
+      JudgeUpdate({.loss = sum.data(), .sum_of_squares = sum.data(), .control = control.data()},
+                  nullptr),
+      cudaSuccess);
   const AdamWTensor tensor = {.count = count,
                               .parameter = parameter.data(),
                               .gradient = gradient.data(),
