@@ -1,0 +1,114 @@
+// The CPU behind the device seam: linear attention.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/linear_attention.h"
+#include "worker/device/backend.h"
+#include "worker/device/cpu_tensors.h"
+
+namespace lasp::worker {
+
+template <typename T>
+class CpuAttention : public Backend {
+ public:
+  int64_t SavedStateCount(const AttentionShape& shape) const override {
+    return kernels::BlockCount(cpu_tensors::KernelShape(shape));
+  }
+
+  void LocalState(const AttentionShape& shape, Tensor k, Tensor v, Tensor state,
+                  Tensor saved_states) override {
+    kernels::cpu::LocalState<T>({.shape = cpu_tensors::KernelShape(shape),
+                                 .k = cpu_tensors::HeadsIn<T>(shape, k),
+                                 .v = cpu_tensors::HeadsIn<T>(shape, v),
+                                 .state = cpu_tensors::Out<T>(state),
+                                 .block_states = cpu_tensors::Out<T>(saved_states)});
+  }
+
+  void BeginOutput(const AttentionShape& shape, const AttentionForward& tensors) override {
+    kernels::cpu::IntraOutput<T>({.shape = cpu_tensors::KernelShape(shape),
+                                  .q = cpu_tensors::HeadsIn<T>(shape, tensors.q),
+                                  .k = cpu_tensors::HeadsIn<T>(shape, tensors.k),
+                                  .v = cpu_tensors::HeadsIn<T>(shape, tensors.v),
+                                  .block_states = cpu_tensors::In<T>(tensors.saved_states),
+                                  .output = cpu_tensors::HeadsOut<T>(shape, tensors.output)});
+  }
+
+  void EndOutput(const AttentionShape& shape, const AttentionForward& tensors) override {
+    if (tensors.state_in.empty()) {
+      return;
+    }
+    kernels::cpu::AddInterOutput<T>({.shape = cpu_tensors::KernelShape(shape),
+                                     .q = cpu_tensors::HeadsIn<T>(shape, tensors.q),
+                                     .state_in = cpu_tensors::In<T>(tensors.state_in),
+                                     .output = cpu_tensors::HeadsOut<T>(shape, tensors.output)});
+  }
+
+  void LocalStateGradient(const AttentionShape& shape, Tensor q, Tensor output_gradient,
+                          Tensor state_gradient, Tensor saved_gradients) override {
+    kernels::cpu::LocalStateGradient<T>(
+        {.shape = cpu_tensors::KernelShape(shape),
+         .q = cpu_tensors::HeadsIn<T>(shape, q),
+         .output_gradient = cpu_tensors::HeadsIn<T>(shape, output_gradient),
+         .state_gradient = cpu_tensors::Out<T>(state_gradient),
+         .block_state_gradients = cpu_tensors::Out<T>(saved_gradients)});
+  }
+
+  void BeginGradients(const AttentionShape& shape, const AttentionBackward& tensors) override {
+    kernels::cpu::IntraGradients<T>(
+        {.shape = cpu_tensors::KernelShape(shape),
+         .q = cpu_tensors::HeadsIn<T>(shape, tensors.q),
+         .k = cpu_tensors::HeadsIn<T>(shape, tensors.k),
+         .v = cpu_tensors::HeadsIn<T>(shape, tensors.v),
+         .output_gradient = cpu_tensors::HeadsIn<T>(shape, tensors.output_gradient),
+         .block_states = cpu_tensors::In<T>(tensors.saved_states),
+         .block_state_gradients = cpu_tensors::In<T>(tensors.saved_gradients),
+         .q_gradient = cpu_tensors::HeadsOut<T>(shape, tensors.q_gradient),
+         .k_gradient = cpu_tensors::HeadsOut<T>(shape, tensors.k_gradient),
+         .v_gradient = cpu_tensors::HeadsOut<T>(shape, tensors.v_gradient),
+         .theta_gradient = cpu_tensors::Out<T>(tensors.theta_gradient)});
+    if (tensors.state_in.empty()) {
+      return;
+    }
+    kernels::cpu::AddInterQueryGradients<T>(
+        {.shape = cpu_tensors::KernelShape(shape),
+         .q = cpu_tensors::HeadsIn<T>(shape, tensors.q),
+         .output_gradient = cpu_tensors::HeadsIn<T>(shape, tensors.output_gradient),
+         .state_in = cpu_tensors::In<T>(tensors.state_in),
+         .q_gradient = cpu_tensors::HeadsOut<T>(shape, tensors.q_gradient),
+         .theta_gradient = cpu_tensors::Out<T>(tensors.theta_gradient)});
+  }
+
+  void EndGradients(const AttentionShape& shape, const AttentionBackward& tensors) override {
+    if (tensors.state_gradient_in.empty()) {
+      return;
+    }
+    kernels::cpu::AddInterKeyValueGradients<T>(
+        {.shape = cpu_tensors::KernelShape(shape),
+         .k = cpu_tensors::HeadsIn<T>(shape, tensors.k),
+         .v = cpu_tensors::HeadsIn<T>(shape, tensors.v),
+         .state_gradient_in = cpu_tensors::In<T>(tensors.state_gradient_in),
+         .k_gradient = cpu_tensors::HeadsOut<T>(shape, tensors.k_gradient),
+         .v_gradient = cpu_tensors::HeadsOut<T>(shape, tensors.v_gradient),
+         .state_in = cpu_tensors::In<T>(tensors.state_in),
+         .theta_gradient = cpu_tensors::Out<T>(tensors.theta_gradient)});
+  }
+
+  void StateHop(const AttentionShape& shape, Tensor state_in, Tensor local,
+                Tensor state_out) override {
+    kernels::cpu::StateHop<T>({.shape = cpu_tensors::KernelShape(shape),
+                               .state_in = cpu_tensors::In<T>(state_in),
+                               .local = cpu_tensors::In<T>(local),
+                               .state_out = cpu_tensors::Out<T>(state_out)});
+  }
+
+  void StateGradientHop(const AttentionShape& shape, Tensor state_in, Tensor local,
+                        Tensor state_out) override {
+    kernels::cpu::StateGradientHop<T>({.shape = cpu_tensors::KernelShape(shape),
+                                       .state_in = cpu_tensors::In<T>(state_in),
+                                       .local = cpu_tensors::In<T>(local),
+                                       .state_out = cpu_tensors::Out<T>(state_out)});
+  }
+};
+
+}  // namespace lasp::worker

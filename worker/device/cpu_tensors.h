@@ -1,0 +1,43 @@
+// Tensors of the CPU as the kernels take them.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/linear_attention.h"
+#include "worker/device/backend.h"
+
+namespace lasp::worker::cpu_tensors {
+
+template <typename T>
+const T* In(Tensor tensor) {
+  return static_cast<const T*>(tensor.data);
+}
+
+template <typename T>
+T* Out(Tensor tensor) {
+  return static_cast<T*>(tensor.data);
+}
+
+inline const int32_t* Ids(Tensor tensor) { return static_cast<const int32_t*>(tensor.data); }
+
+inline kernels::LinearAttentionShape KernelShape(const AttentionShape& shape) {
+  return {.batch = shape.batch,
+          .tokens = shape.tokens,
+          .heads = shape.heads,
+          .key_size = shape.head_size,
+          .value_size = shape.head_size,
+          .slopes = static_cast<const double*>(shape.slopes.data),
+          .theta = shape.lrpe ? static_cast<const double*>(shape.theta.data) : nullptr};
+}
+
+template <typename T>
+kernels::HeadsView<const T> HeadsIn(const AttentionShape& shape, Tensor tensor) {
+  return {In<T>(tensor), shape.tokens * tensor.row_stride, tensor.row_stride, shape.head_size};
+}
+
+template <typename T>
+kernels::HeadsView<T> HeadsOut(const AttentionShape& shape, Tensor tensor) {
+  return {Out<T>(tensor), shape.tokens * tensor.row_stride, tensor.row_stride, shape.head_size};
+}
+
+}  // namespace lasp::worker::cpu_tensors
