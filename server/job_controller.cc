@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <deque>
+#include <functional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -81,15 +82,20 @@ void JobController::Submit(Request request, std::function<void(Answer)> done, Me
   }
   const absl::Status status = inbox_->Add(
       Kind::kCommand, 0, [request = std::move(request), once, method](JobEngine& engine) mutable {
-        (engine.*method)(std::move(request), once);
+        std::invoke(method, engine, std::move(request), once);
       });
   if (!status.ok()) {
     once(status);
   }
 }
 
-void JobController::Create(lasp::v1::CreateTrainingJobRequest request, JobCallback done) {
-  Submit(std::move(request), std::move(done), &JobEngine::Create);
+void JobController::Create(lasp::v1::CreateTrainingJobRequest request, JobCallback done,
+                           absl::Status verdict) {
+  Submit(std::move(request), std::move(done),
+         [verdict = std::move(verdict)](
+             JobEngine& engine, lasp::v1::CreateTrainingJobRequest checked, JobCallback once) {
+           engine.Create(std::move(checked), std::move(once), verdict);
+         });
 }
 
 void JobController::Update(lasp::v1::UpdateTrainingJobRequest request, JobCallback done) {

@@ -48,8 +48,11 @@ class JobController {
   // --- users. Names, ids, fields and the spec have been checked and defaults written out. ---
 
   // Honours training_job_id (made from display_name where empty), request_id and validate_only.
-  // INVALID_ARGUMENT (REQUEST_ID_REUSED), ALREADY_EXISTS.
-  void Create(lasp::v1::CreateTrainingJobRequest request, JobCallback done);
+  // INVALID_ARGUMENT (REQUEST_ID_REUSED), ALREADY_EXISTS. Where the request has not stood the
+  // check, `verdict` says why, and is the answer unless the same request has been carried out
+  // before: its data may have been fine then.
+  void Create(lasp::v1::CreateTrainingJobRequest request, JobCallback done,
+              absl::Status verdict = absl::OkStatus());
   // Takes display_name and labels as update_mask says (empty: both). ABORTED (ETAG_MISMATCH) where
   // the job in the request carries an etag that is not the present one.
   void Update(lasp::v1::UpdateTrainingJobRequest request, JobCallback done);

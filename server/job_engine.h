@@ -38,7 +38,10 @@ class JobEngine {
   absl::Status Restore();
 
   // --- users ---
-  void Create(lasp::v1::CreateTrainingJobRequest request, JobCallback done);
+  // A request that was refused by `verdict` is answered with it, unless the same request has been
+  // carried out before.
+  void Create(lasp::v1::CreateTrainingJobRequest request, JobCallback done,
+              absl::Status verdict = absl::OkStatus());
   void Update(const lasp::v1::UpdateTrainingJobRequest& request, const JobCallback& done);
   void Delete(const lasp::v1::DeleteTrainingJobRequest& request, const DoneCallback& done);
   void Cancel(const lasp::v1::CancelTrainingJobRequest& request, const JobCallback& done);

@@ -111,7 +111,8 @@ std::string JobEngine::NewJobId(const std::string& project, const std::string& d
   }
 }
 
-void JobEngine::Create(lasp::v1::CreateTrainingJobRequest request, JobCallback done) {
+void JobEngine::Create(lasp::v1::CreateTrainingJobRequest request, JobCallback done,
+                       absl::Status verdict) {
   const absl::StatusOr<std::string> project = ParseProjectName(request.parent());
   if (!project.ok()) {
     Answer(done, project.status());
@@ -139,6 +140,10 @@ void JobEngine::Create(lasp::v1::CreateTrainingJobRequest request, JobCallback d
   }
 
   auto view = std::make_shared<JobView>();
+  if (!verdict.ok()) {
+    Answer(done, std::move(verdict));
+    return;
+  }
   view->spec = std::make_shared<const std::string>(job.spec().SerializeAsString());
   Job& stored = view->job;
   stored.set_name(name);

@@ -1,4 +1,5 @@
 // Jobs over the wire: every method of TrainingJobService but Watch.
+#include <filesystem>
 #include <set>
 
 #include "absl/strings/str_cat.h"
@@ -108,6 +109,23 @@ TEST_F(JobApiTest, ARepeatedRequestGivesTheSameAnswer) {
   request.mutable_training_job()->set_display_name("another");
   EXPECT_THAT(server_.Create(request), StatusIs(absl::StatusCode::kInvalidArgument, _));
   EXPECT_EQ(ListIds(ListRequest()).size(), 1U);
+}
+
+TEST_F(JobApiTest, ARepeatedRequestIsAnsweredThoughItsDataIsGone) {
+  auto request = RunningServer::CreateRequest("once");
+  request.set_request_id(kUuid);
+  const auto first = server_.Create(request);
+  LASP_ASSERT_OK(first);
+  std::filesystem::remove(server_.folder().Join("corpus.txt"));
+  const auto second = server_.Create(request);
+  LASP_ASSERT_OK(second);
+  EXPECT_EQ(second->uid(), first->uid());
+  // Any other request is told of it.
+  request.set_training_job_id("twice");
+  request.set_request_id(NewUuid());
+  EXPECT_THAT(server_.Create(request), StatusIs(absl::StatusCode::kNotFound, HasSubstr("corpus")));
+  request.clear_request_id();
+  EXPECT_THAT(server_.Create(request), StatusIs(absl::StatusCode::kNotFound, HasSubstr("corpus")));
 }
 
 TEST_F(JobApiTest, TellsEveryViolationAtOnce) {
