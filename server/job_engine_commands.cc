@@ -27,6 +27,20 @@ absl::Status EtagMismatch(const JobRecord& job) {
       "ETAG_MISMATCH");
 }
 
+// What the user of a job in this state can do instead of what it does not allow.
+absl::string_view NextStep(JobState state) {
+  switch (state) {
+    case Job::STATE_SUSPENDING:
+      return "wait until it is SUSPENDED";
+    case Job::STATE_CANCELLING:
+      return "it ends by itself; to train it again, create another job of its spec";
+    default:
+      return IsFinished(state)
+                 ? "it has ended; delete it, or create another job of its spec to train it again"
+                 : "only a SUSPENDED job can; this one starts by itself";
+  }
+}
+
 // "My Run #2" → "my-run-2".
 std::string Slug(const std::string& display_name) {
   constexpr size_t kMaxLength = 48;
@@ -243,7 +257,7 @@ void JobEngine::Delete(const lasp::v1::DeleteTrainingJobRequest& request,
 void JobEngine::AnswerState(const JobRecord& job, absl::string_view wish, const JobCallback& done) {
   Answer(done, ErrorWithReason(absl::StatusCode::kFailedPrecondition,
                                absl::StrCat(job.name(), " is ", JobStateName(job.state()),
-                                            " and cannot be ", wish),
+                                            " and cannot be ", wish, ": ", NextStep(job.state())),
                                "WRONG_STATE", {{"state", std::string(JobStateName(job.state()))}}));
 }
 

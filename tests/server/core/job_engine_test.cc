@@ -522,6 +522,8 @@ TEST(JobEngineTest, AJobThatEndsWhileItIsSuspendedHasSucceeded) {
   EXPECT_EQ(harness.State(job), Job::STATE_SUCCEEDED);
 }
 
+      EXPECT_THAT(answer, StatusIs(absl::StatusCode::kFailedPrecondition,
+                                   HasSubstr("create another job of its spec")));
 TEST(JobEngineTest, ASuspensionThatTakesTooLongBecomesAKilling) {
   EngineHarness harness;
   FakeAgent* agent = harness.AddAgent("a", 2);
