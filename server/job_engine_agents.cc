@@ -220,6 +220,8 @@ void JobEngine::OnStepReports(const AgentSessionPtr& session, lasp::v1::StepRepo
     return;
   }
   PutSteps rows{.job_id = job->id(), .steps = {}};
+  // What later rows do not tell again is stored with the job, and survives a restart with it.
+  bool notable = false;
   for (lasp::v1::StepMetrics& step : *message->mutable_steps()) {
     if (step.step() < 1 || step.step() > job->view->job.progress().max_steps()) {
       LASP_LOG(kWarning, "a step that the job does not have was reported",
@@ -228,6 +230,7 @@ void JobEngine::OnStepReports(const AgentSessionPtr& session, lasp::v1::StepRepo
     }
     step.set_generation(message->fence().generation());
     TakeStep(job, step);
+    notable = notable || step.skipped() || step.has_eval_loss();
     rows.steps.push_back(std::move(step));
   }
   if (rows.steps.empty()) {
@@ -242,6 +245,8 @@ void JobEngine::OnStepReports(const AgentSessionPtr& session, lasp::v1::StepRepo
   if (late) {
     Edit(job, /*stored=*/true,
          [](Job* failed) { failed->mutable_progress()->clear_remaining_duration(); });
+  } else if (notable) {
+    Edit(job, /*stored=*/true, [](Job*) {});
   } else if (parts_.clock->Monotonic() - job->last_publication >= options_.progress_interval) {
     Edit(job, /*stored=*/false, [](Job*) {});
   } else {

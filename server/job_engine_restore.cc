@@ -127,6 +127,9 @@ void JobEngine::RestoreRun(const StoredJob& stored, JobRecord* job) {
         run->stop_gently ? restored_until_ + options_.drain_grace : absl::InfiniteDuration();
   } else if (job->state() == Job::STATE_STARTING) {
     run->deadline = restored_until_ + options_.presence_deadline;
+  } else if (run->CountAtLeast(Phase::kExited) > 0) {
+    // Some are done, and the others should follow.
+    run->deadline = restored_until_ + options_.finish_deadline;
   }
   job->run = std::move(run);
   running_[job->id()] = job;

@@ -413,6 +413,61 @@ TEST(JobEngineTest, ARankThatDoesNotEndWithTheOthersFailsTheGeneration) {
 
 // A job brought into a state with ranks or without, for tests of commands.
 std::string BringTo(EngineHarness* harness, FakeAgent* agent, Job::State state) {
+TEST(JobEngineTest, ARestartOfTheCoordinatorExcusesNoRankFromEnding) {
+  EngineHarness harness;
+  FakeAgent* agent = harness.AddAgent("a", 2);
+  const std::string job = harness.Submit("run", 2, 1, /*max_restarts=*/0);
+  harness.Exit(agent, *agent->Find(job, 0), kRankDone);
+  harness.Crash();
+  harness.Connect(agent);
+  harness.Advance(absl::Seconds(80));
+  EXPECT_EQ(harness.State(job), Job::STATE_RUNNING) << "agents may take a while to come back";
+  harness.Advance(absl::Seconds(20));
+  EXPECT_EQ(harness.State(job), Job::STATE_FAILED);
+  EXPECT_THAT(harness.Get(job).message(), HasSubstr("did not end with the others: 1 on a"));
+}
+
+TEST(JobEngineTest, WhatLaterStepsDoNotTellSurvivesARestart) {
+  EngineHarness harness;
+  FakeAgent* agent = harness.AddAgent("a", 1);
+  const std::string job = harness.Submit("run");
+  lasp::v1::ConnectRequest message;
+  *message.mutable_step_reports()->mutable_fence() = agent->Find(job)->fence;
+  for (int step = 1; step <= 20; ++step) {
+    auto* row = message.mutable_step_reports()->add_steps();
+    row->set_step(step);
+    row->set_loss(10.0 / step);
+    row->set_skipped(step % 5 == 0);
+    if (step == 10) {
+      row->set_eval_loss(3.5);
+    }
+  }
+  harness.Deliver(agent, std::move(message));
+  harness.Pump();
+  harness.Report(agent, *agent->Find(job), 21, 22);
+  for (const bool restarted : {false, true}) {
+    if (restarted) {
+      harness.Crash();
+      harness.Connect(agent);
+    } else {
+      harness.Advance(absl::Seconds(2));
+    }
+    const auto progress = harness.Get(job).progress();
+    EXPECT_EQ(progress.step(), 22) << restarted;
+    EXPECT_EQ(progress.skipped_step_count(), 4) << restarted;
+    EXPECT_EQ(progress.eval_loss(), 3.5) << restarted;
+    EXPECT_EQ(progress.first_loss(), 10.0) << restarted;
+  }
+  // Counted on from there.
+  lasp::v1::ConnectRequest more;
+  *more.mutable_step_reports()->mutable_fence() = agent->Find(job)->fence;
+  more.mutable_step_reports()->add_steps()->set_step(23);
+  more.mutable_step_reports()->mutable_steps(0)->set_skipped(true);
+  harness.Deliver(agent, std::move(more));
+  harness.Pump();
+  EXPECT_EQ(harness.Get(job).progress().skipped_step_count(), 5);
+}
+
   agent->readies_ranks = state != Job::STATE_STARTING;
   const std::string job = harness->Submit("run", 1, 2);
   switch (state) {
