@@ -39,6 +39,12 @@ struct AttentionShape {
   int64_t state_matrix_rows() const { return batch * heads * state_rows(); }
 };
 
+// The largest operands of a step.
+struct WorkspaceShape {
+  int64_t rows = 0;  // tokens at a time
+  int64_t hidden_size = 0;
+};
+
 // What one layer's forward works on. state_in is KV_in; empty: zeros.
 struct AttentionForward {
   Tensor q;
@@ -96,6 +102,17 @@ class Backend {
   // Of what accumulates: master weights, gradients of parameters, moments, attention's states, and
   // rows' inverse rms. The same as activation_type() on a device that rounds nothing.
   virtual DType accumulation_type() const = 0;
+  // As many logits at a time keep the device busy, in a chunk of the head.
+  virtual int64_t logits_at_a_time() const = 0;
+  // What the operations need besides their operands, for the sizes given, and where it lies
+  // (kInt32, aligned as all of an arena). To be given before the first operation that is not a
+  // copy.
+  virtual int64_t WorkspaceBytes(const WorkspaceShape& shape) const = 0;
+  virtual void UseWorkspace(Tensor workspace) = 0;
+  // Whether a step should be rehearsed before the first: while rehearsing the device computes what
+  // it is given several times over, to find out how it is fastest, and no result is worth anything.
+  virtual bool wants_rehearsal() const = 0;
+  virtual void Rehearse(bool rehearsing) = 0;
   // Zeroed and aligned to 64 bytes. RESOURCE_EXHAUSTED names the size.
   virtual absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(int64_t bytes) = 0;
   // Waits for everything issued so far.

@@ -52,6 +52,17 @@ class CpuBackend : public CpuLayers<T> {
 
   DType accumulation_type() const override { return TypeOf<T>(); }
 
+  // Few enough for a large vocabulary's to stay near the caches.
+  int64_t logits_at_a_time() const override { return int64_t{1} << 20; }
+
+  int64_t WorkspaceBytes(const WorkspaceShape& /*shape*/) const override { return 0; }
+
+  void UseWorkspace(Tensor /*workspace*/) override {}
+
+  bool wants_rehearsal() const override { return false; }
+
+  void Rehearse(bool /*rehearsing*/) override {}
+
   absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(int64_t bytes) override {
     const size_t rounded =
         (static_cast<size_t>(bytes) + kAlignment - 1) / kAlignment * kAlignment + kAlignment;

@@ -51,6 +51,7 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(Options options) {
   if (trainer->parameters_.weights.data != trainer->parameters_.masters.data) {
     trainer->options_.backend->Convert(trainer->parameters_.masters, trainer->parameters_.weights);
   }
+  LASP_RETURN_IF_ERROR(trainer->Rehearse());
   trainer->batches_ = std::make_unique<BatchPrefetcher>(trainer->options_.train_data, 1,
                                                         trainer->options_.spec.max_steps());
   return trainer;
@@ -87,6 +88,20 @@ absl::Status Trainer::TakeMemory(Arena& arena) {
   optimizer_ =
       std::make_unique<AdamW>(spec.optimizer(), backend, parameters_.masters, parameters_.weights,
                               parameters_.gradients, layout_.Ranges(), arena);
+  return absl::OkStatus();
+}
+
+absl::Status Trainer::Rehearse() {
+  Backend& backend = *options_.backend;
+  if (!backend.wants_rehearsal()) {
+    return absl::OkStatus();
+  }
+  // Tokens and labels are zeros. What a step leaves, the next one writes anew or fills with zeros.
+  backend.Rehearse(true);
+  LASP_RETURN_IF_ERROR(model_->ForwardForTraining(tokens_, 1, control_.Columns(kLossSum, 1)));
+  LASP_RETURN_IF_ERROR(model_->Backward(tokens_, nullptr));
+  LASP_RETURN_IF_ERROR(backend.Synchronize());
+  backend.Rehearse(false);
   return absl::OkStatus();
 }
 

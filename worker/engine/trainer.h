@@ -90,6 +90,9 @@ class Trainer {
   explicit Trainer(Options options);
   // Takes everything from `arena`; run over a measuring arena first.
   absl::Status TakeMemory(Arena& arena);
+  // One forward and backward whose results are thrown away, on a device that gains by it. All ranks
+  // of a group rehearse together.
+  absl::Status Rehearse();
   void Upload(const Batch& batch);
   // Forward and backward of all micro-batches; leaves the loss sum in control_.
   absl::Status Accumulate(int64_t step);

@@ -5,11 +5,9 @@
 namespace lasp::worker {
 namespace {
 
-// Enough rows to keep a matrix product busy, few enough for a large vocabulary's logits to stay
-// near the caches.
-int64_t ChunkRows(int64_t rows, int64_t vocab_size) {
-  constexpr int64_t kChunkElements = 1 << 20;
-  return std::min(rows, std::max<int64_t>(64, kChunkElements / vocab_size));
+// Enough rows to keep a matrix product busy.
+int64_t ChunkRows(const Backend& backend, int64_t rows, int64_t vocab_size) {
+  return std::min(rows, std::max<int64_t>(64, backend.logits_at_a_time() / vocab_size));
 }
 
 }  // namespace
@@ -17,7 +15,7 @@ int64_t ChunkRows(int64_t rows, int64_t vocab_size) {
 LanguageHead::LanguageHead(int64_t rows, int64_t vocab_size, Backend* backend, Arena& arena)
     : backend_(*backend),
       logits_(arena.Take(MemoryUse::kWorkspace, backend->activation_type(),
-                         ChunkRows(rows, vocab_size), vocab_size)) {}
+                         ChunkRows(*backend, rows, vocab_size), vocab_size)) {}
 
 void LanguageHead::Run(Tensor hidden, Tensor weight, Tensor labels, double gradient_scale,
                        Tensor loss_sum, Tensor hidden_gradient, Tensor weight_gradient) {

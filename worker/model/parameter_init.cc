@@ -1,8 +1,10 @@
 #include "worker/model/parameter_init.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <numbers>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/string_view.h"
@@ -40,10 +42,55 @@ double Uniform(uint32_t high, uint32_t low) {
   return (static_cast<double>(bits) + 0.5) * 0x1p-53;
 }
 
+constexpr int64_t kPiece = int64_t{1} << 22;  // even
+// Below this a thread costs more than it brings.
+constexpr int64_t kThreadShare = int64_t{1} << 16;
+
+// values[i] = deviate begin + i of the stream, times `deviation`. `begin` is even.
 template <typename T>
-void Write(const std::vector<double>& values, Backend& backend, Tensor destination) {
-  const std::vector<T> converted(values.begin(), values.end());
-  backend.CopyFromHost(converted.data(), destination);
+void FillNormal(uint64_t seed, uint64_t stream, double deviation, int64_t begin,
+                std::vector<T>& values) {
+  const auto count = static_cast<int64_t>(values.size());
+  const auto fill = [&](int64_t from, int64_t to) {
+    for (int64_t i = from; i < to; i += 2) {
+      const auto pair = NormalDeviates(seed, stream, static_cast<uint64_t>(begin + i) / 2);
+      values[i] = static_cast<T>(deviation * pair[0]);
+      if (i + 1 < to) {
+        values[i + 1] = static_cast<T>(deviation * pair[1]);
+      }
+    }
+  };
+  const int64_t threads = std::clamp<int64_t>(
+      count / kThreadShare, 1, std::max<int64_t>(1, std::thread::hardware_concurrency()));
+  const int64_t share = (count / threads + 2) / 2 * 2;
+  std::vector<std::thread> others;
+  for (int64_t from = share; from < count; from += share) {
+    others.emplace_back(fill, from, std::min(from + share, count));
+  }
+  fill(0, std::min(share, count));
+  for (std::thread& thread : others) {
+    thread.join();
+  }
+}
+
+template <typename T>
+void Initialize(const ModelConfig& config, const Parameter& parameter, uint64_t seed,
+                Backend& backend, Tensor destination) {
+  if (!parameter.decays) {
+    std::vector<double> theta(static_cast<size_t>(parameter.count()));
+    kernels::LrpeTheta(config.heads, config.head_size(), theta.data());
+    const std::vector<T> converted(theta.begin(), theta.end());
+    backend.CopyFromHost(converted.data(), destination);
+    return;
+  }
+  const uint64_t stream = StreamOf(parameter.name);
+  std::vector<T> values;
+  for (int64_t begin = 0; begin < parameter.count(); begin += kPiece) {
+    values.resize(static_cast<size_t>(std::min(kPiece, parameter.count() - begin)));
+    FillNormal(seed, stream, config.init_std, begin, values);
+    const auto count = static_cast<int64_t>(values.size());
+    backend.CopyFromHost(values.data(), destination.Columns(begin, count));
+  }
 }
 
 }  // namespace
@@ -60,25 +107,12 @@ std::array<double, 2> NormalDeviates(uint64_t seed, uint64_t name, uint64_t pair
 void InitializeParameters(const ModelConfig& config, const ParameterLayout& layout, int64_t seed,
                           Backend& backend, Tensor parameters) {
   for (const Parameter& parameter : layout.parameters()) {
-    std::vector<double> values(static_cast<size_t>(parameter.count()));
-    if (parameter.decays) {
-      const uint64_t stream = StreamOf(parameter.name);
-      for (size_t i = 0; i < values.size(); i += 2) {
-        const auto pair = NormalDeviates(static_cast<uint64_t>(seed), stream, i / 2);
-        values[i] = config.init_std * pair[0];
-        if (i + 1 < values.size()) {
-          values[i + 1] = config.init_std * pair[1];
-        }
-      }
-    } else {
-      kernels::LrpeTheta(config.heads, config.head_size(), values.data());
-    }
     const Tensor destination =
         parameters.Columns(parameter.offset, parameter.count()).Reshape(1, parameter.count());
     if (parameters.dtype == DType::kFloat64) {
-      Write<double>(values, backend, destination);
+      Initialize<double>(config, parameter, static_cast<uint64_t>(seed), backend, destination);
     } else {
-      Write<float>(values, backend, destination);
+      Initialize<float>(config, parameter, static_cast<uint64_t>(seed), backend, destination);
     }
   }
 }

@@ -75,7 +75,7 @@ std::vector<LocalTrainingRecord> TrainLocally(LocalTrainingOptions options) {
   const int dp_size = options.spec.parallelism().data_parallel().size();
   std::vector<LocalTrainingRecord> records(static_cast<size_t>(sp_size * dp_size));
   const std::vector<absl::Status> statuses = RunLocalRanks(
-      {.sp_size = sp_size, .dp_size = dp_size},
+      {.sp_size = sp_size, .dp_size = dp_size, .create_backend = options.create_backend},
       [&](LocalRank& rank) { return TrainOne(options, rank, &records[rank.grid.rank()]); });
   for (size_t rank = 0; rank < records.size(); ++rank) {
     records[rank].status = statuses[rank];

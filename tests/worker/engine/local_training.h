@@ -21,6 +21,7 @@ struct LocalTrainingOptions {
   lasp::v1::TrainingSpec spec;  // its SP and DP sizes make the world
   std::vector<std::string> path_roots;
   std::string dump_directory;
+  std::function<absl::StatusOr<std::unique_ptr<Backend>>()> create_backend;  // null: the CPU's
   // Called by each rank's training thread after a step.
   std::function<void(int rank, const lasp::internal::v1::RankStep& step, DrainRequest& drain)>
       on_step;

@@ -9,6 +9,7 @@
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_directory.h"
 #include "tests/worker/engine/corpus_text.h"
+#include "tests/worker/engine/dump_reader.h"
 #include "tests/worker/engine/local_training.h"
 
 namespace lasp::worker {
@@ -46,41 +47,6 @@ class TrainerTest : public ::testing::Test {
 
   TempDirectory folder_;
 };
-
-// The arrays of one rank's dump, by name, as double.
-std::map<std::string, std::vector<double>> ReadDump(const std::string& stem) {
-  const nlohmann::json index = nlohmann::json::parse(std::ifstream(stem + ".json"));
-  std::ifstream file(stem + ".bin", std::ios::binary);
-  const std::string bytes{std::istreambuf_iterator<char>(file), {}};
-  std::map<std::string, std::vector<double>> arrays;
-  for (const auto& array : index["arrays"]) {
-    size_t count = 1;
-    for (const auto& size : array["shape"]) {
-      count *= size.get<size_t>();
-    }
-    std::vector<double>& values = arrays[array["name"]];
-    for (size_t i = 0; i < count; ++i) {
-      const char* const at = bytes.data() + array["offset"].get<size_t>() + 4 * i;
-      float real = 0;
-      int32_t integer = 0;
-      std::memcpy(&real, at, 4);
-      std::memcpy(&integer, at, 4);
-      values.push_back(array["dtype"] == "int32" ? integer : static_cast<double>(real));
-    }
-  }
-  return arrays;
-}
-
-double RelativeRms(const std::vector<double>& got, const std::vector<double>& want) {
-  EXPECT_EQ(got.size(), want.size());
-  double difference = 0;
-  double scale = 0;
-  for (size_t i = 0; i < want.size(); ++i) {
-    difference += (got[i] - want[i]) * (got[i] - want[i]);
-    scale += want[i] * want[i];
-  }
-  return std::sqrt(difference / scale);
-}
 
 TEST_F(TrainerTest, TheShapeOfTheRanksChangesNothing) {
   LocalTrainingOptions options = Options(Spec(1, 1));

@@ -49,6 +49,28 @@ TEST(ParameterInitTest, IsNormalWithTheDeviationAsked) {
   EXPECT_NEAR(std::sqrt(variance / static_cast<double>(parameters.size())), 0.02, 0.0005);
 }
 
+TEST(ParameterInitTest, LargeTensorsAreTheirStreamWholeWhateverTheThreads) {
+  // Larger than a piece, and than what one thread fills; an odd number of columns.
+  ModelConfig large = kConfig;
+  large.hidden_size = 63;
+  large.heads = 1;
+  large.vocab_size = 70001;
+  const ParameterLayout layout(large);
+  const Parameter& embedding = layout.parameters().front();
+  ASSERT_EQ(embedding.count(), 63 * 70001);
+  const std::vector<float> parameters = Make(large, 1);
+  // The same stream under another shape.
+  large.vocab_size = 1001;
+  const std::vector<float> small = Make(large, 1);
+  for (size_t i = 0; i < 63 * 1001; ++i) {
+    ASSERT_EQ(parameters[i], small[i]) << i;
+  }
+  for (const int64_t i : {int64_t{4194303}, int64_t{4194304}, embedding.count() - 1}) {
+    EXPECT_NE(parameters[i], 0) << i;
+    EXPECT_NE(parameters[i], parameters[i - 1]) << i;
+  }
+}
+
 TEST(ParameterInitTest, DependsOnSeedAndNameAlone) {
   EXPECT_EQ(Make(kConfig, 1), Make(kConfig, 1));
   EXPECT_NE(Make(kConfig, 1), Make(kConfig, 2));

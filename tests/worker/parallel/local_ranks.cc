@@ -16,7 +16,9 @@ absl::Status RunOne(const LocalRanksOptions& options, int rank, std::vector<std:
                     const std::function<void(const absl::Status&)>& finish) {
   LASP_ASSIGN_OR_RETURN(const ProcessGrid grid,
                         ProcessGrid::Create(rank, options.sp_size, options.dp_size));
-  LASP_ASSIGN_OR_RETURN(auto backend, CreateCpuBackend(options.compute_type, 1));
+  LASP_ASSIGN_OR_RETURN(auto backend, options.create_backend
+                                          ? options.create_backend()
+                                          : CreateCpuBackend(options.compute_type, 1));
   auto mesh = GlooMesh::Create(rank, grid.world_size(), "127.0.0.1", options.timeout);
   if (mesh.ok()) {
     (*addresses)[rank] = (*mesh)->Address();

@@ -22,6 +22,16 @@ class RecordingBackend : public Backend {
 
   DType accumulation_type() const override { return DType::kFloat32; }
 
+  int64_t logits_at_a_time() const override { return 1; }
+
+  int64_t WorkspaceBytes(const WorkspaceShape&) const override { return 0; }
+
+  void UseWorkspace(Tensor) override {}
+
+  bool wants_rehearsal() const override { return false; }
+
+  void Rehearse(bool) override {}
+
   absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(int64_t) override {
     return absl::UnimplementedError("nothing to allocate");
   }
