@@ -1,16 +1,11 @@
 #include "server/agent_stream.h"
 
 #include <algorithm>
-#include <set>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "proto/rpc/error_details.h"
-#include "proto/rpc/resource_name.h"
 #include "proto/rpc/status_macros.h"
-#include "proto/rpc/version.h"
 #include "server/agent_session.h"
-#include "server/request_id.h"
 #include "server/wire_status.h"
 
 namespace lasp::server {
@@ -21,48 +16,10 @@ constexpr size_t kMaxQueuedMessages = 4'096;
 constexpr size_t kMaxQueuedBytes = 16 << 20;
 // A write that takes longer has met an agent that hangs.
 constexpr absl::Duration kMaxWriteTime = absl::Seconds(15);
-constexpr int kMaxSlots = 1'024;
-constexpr size_t kMaxNameBytes = 256;
 
 absl::Status AgentTooSlow() {
   return ErrorWithReason(absl::StatusCode::kResourceExhausted,
                          "the agent does not read its stream: connect again", "SLOW_READER");
-}
-
-absl::Status CheckHello(const v1::Hello& hello) {
-  if (hello.protocol_version() != kWorkerProtocolVersion) {
-    return ErrorWithReason(absl::StatusCode::kFailedPrecondition,
-                           absl::StrCat("the agent speaks worker protocol ",
-                                        hello.protocol_version(), ", this coordinator ",
-                                        kWorkerProtocolVersion, ": run the same version of both"),
-                           "PROTOCOL_VERSION");
-  }
-  std::vector<FieldViolation> violations;
-  if (!IsValidWorkerId(hello.worker_id())) {
-    violations.push_back({"hello.worker_id", absl::StrCat("'", hello.worker_id().substr(0, 80),
-                                                          "' is not of the form "
-                                                          "[A-Za-z0-9]([A-Za-z0-9._-]{0,252})")});
-  }
-  if (hello.incarnation().empty() || !CheckRequestId(hello.incarnation()).ok()) {
-    violations.push_back({"hello.incarnation", "is not a UUID"});
-  }
-  if (hello.host_name().size() > kMaxNameBytes || hello.version().size() > kMaxNameBytes) {
-    violations.push_back({"hello", absl::StrCat("host_name and version have at most ",
-                                                kMaxNameBytes, " characters")});
-  }
-  if (hello.slots_size() > kMaxSlots) {
-    violations.push_back(
-        {"hello.slots", absl::StrCat("has ", hello.slots_size(), " entries: at most ", kMaxSlots)});
-  }
-  std::set<int> indices;
-  for (const v1::Slot& slot : hello.slots()) {
-    if (slot.index() < 0 || !indices.insert(slot.index()).second) {
-      violations.push_back(
-          {"hello.slots", absl::StrCat("index ", slot.index(), " is negative or given twice")});
-      break;
-    }
-  }
-  return violations.empty() ? absl::OkStatus() : InvalidFields(violations, "INVALID_HELLO");
 }
 
 }  // namespace
@@ -196,14 +153,15 @@ void AgentStream::OnReadDone(bool ok) {
     Close(absl::OkStatus());  // the agent has said all
     return;
   }
-  const bool stores = request_.has_log_chunk();
+  // A Hello asks for the ends of its ranks' logs.
+  const bool files = request_.has_log_chunk() || request_.has_hello();
   {
     MutexLock lock(&mutex_);
     ++takers_;
-    storing_ = stores ? session_ : nullptr;
+    storing_ = files ? session_ : nullptr;
   }
-  if (stores) {
-    // The core writes it to a file, which may wait for the disk. The next read starts after it, so
+  if (files) {
+    // The core opens files for it, which may wait for the disk. The next read starts after it, so
     // messages stay in order and one agent never has more than one task.
     parts_.log_pool->RunAlways([self = shared_from_this()] { self->Take(); });
   } else {
@@ -277,7 +235,6 @@ absl::Status AgentStream::TakeHello() {
     return ErrorWithReason(absl::StatusCode::kFailedPrecondition,
                            "the first message of an agent's stream must be Hello", "NO_HELLO");
   }
-  LASP_RETURN_IF_ERROR(CheckHello(request_.hello()));
   LASP_ASSIGN_OR_RETURN(session_, parts_.core->controller().Connect(
                                       std::move(*request_.mutable_hello()), shared_from_this()));
   return absl::OkStatus();

@@ -8,9 +8,9 @@
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/clock.h"
 #include "proto/rpc/mutex.h"
-#include "proto/rpc/resource_name.h"
 #include "proto/rpc/status_macros.h"
 #include "server/core_parts.h"
+#include "server/hello_check.h"
 #include "server/job_engine.h"
 #include "server/log_intake.h"
 #include "server/try_again.h"
@@ -124,18 +124,17 @@ void JobController::DrainWorker(lasp::v1::DrainWorkerRequest request, WorkerCall
 
 absl::StatusOr<std::shared_ptr<AgentSession>> JobController::Connect(
     lasp::v1::Hello hello, std::shared_ptr<AgentLink> link) {
-  if (!IsValidWorkerId(hello.worker_id())) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("worker_id: '", hello.worker_id(),
-                     "' must be letters, digits, '.', '_' and '-', at most 253"));
-  }
+  LASP_RETURN_IF_ERROR(CheckHello(hello));
   auto session = std::make_shared<AgentSession>(
       hello.worker_id(), parts_->leases->Grant(hello.worker_id()), std::move(link));
   const size_t bytes = hello.ByteSizeLong();
-  LASP_RETURN_IF_ERROR(inbox_->Add(Kind::kAgentMessage, bytes,
-                                   [session, hello = std::move(hello)](JobEngine& engine) {
-                                     engine.Connected(session, hello);
-                                   }));
+  // On this thread, for the controller must not wait for the disk.
+  std::vector<int64_t> log_ends = LogEnds(*parts_, hello);
+  LASP_RETURN_IF_ERROR(inbox_->Add(
+      Kind::kAgentMessage, bytes,
+      [session, hello = std::move(hello), log_ends = std::move(log_ends)](JobEngine& engine) {
+        engine.Connected(session, hello, log_ends);
+      }));
   return session;
 }
 

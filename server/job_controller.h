@@ -67,7 +67,8 @@ class JobController {
 
   // --- agents ---
 
-  // The first message of a stream. The answer (Welcome, or Close with a reason) goes over the link.
+  // The first message of a stream, as CheckHello wants it. The Welcome goes over the link. Reads
+  // where the logs of the agent's ranks end, so it blocks on the file system.
   absl::StatusOr<std::shared_ptr<AgentSession>> Connect(lasp::v1::Hello hello,
                                                         std::shared_ptr<AgentLink> link);
   // Every later message, in order, by one thread at a time. Log chunks are written by the calling

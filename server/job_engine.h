@@ -50,7 +50,9 @@ class JobEngine {
   void DrainWorker(const lasp::v1::DrainWorkerRequest& request, const WorkerCallback& done);
 
   // --- agents ---
-  void Connected(const AgentSessionPtr& session, const lasp::v1::Hello& hello);
+  // A Hello that CheckHello allows, and where the log of each rank that it lists ends here.
+  void Connected(const AgentSessionPtr& session, const lasp::v1::Hello& hello,
+                 const std::vector<int64_t>& log_ends);
   void Received(const AgentSessionPtr& session, lasp::v1::ConnectRequest message);
   void Disconnected(const AgentSessionPtr& session);
 
@@ -71,6 +73,8 @@ class JobEngine {
   void Publish(const CommitUnit& unit);
 
  private:
+  using RankList = std::vector<std::pair<JobRecord*, int>>;
+
   // --- job_engine.cc: records and transitions ---
   JobRecord* FindJob(const std::string& name);
   JobRecord* AddRecord(JobViewPtr view);
@@ -103,9 +107,10 @@ class JobEngine {
 
   // --- job_engine_sessions.cc ---
   void AdoptRanks(const AgentSessionPtr& session, const lasp::v1::Hello& hello,
-                  WorkerRecord* worker, bool same_incarnation);
+                  const std::vector<int64_t>& log_ends, WorkerRecord* worker,
+                  bool same_incarnation);
   void RefreshRank(const AgentSessionPtr& session, JobRecord* job, RankRecord* rank,
-                   const lasp::v1::RankStatus& status);
+                   const lasp::v1::RankStatus& status, int64_t log_end);
   // Moves the jobs with ranks on a worker that drains elsewhere.
   void StopForDrain(WorkerRecord* worker);
   void LoseWorker(WorkerRecord* worker, absl::string_view reason, absl::string_view message);
@@ -129,6 +134,9 @@ class JobEngine {
   void StopStale(const AgentSessionPtr& session, const lasp::v1::Fence& fence);
 
   // --- job_engine_generations.cc ---
+  // The job has a run from here on, whose ranks are placed.
+  void BeginRun(JobRecord* job, std::unique_ptr<GenerationRun> run);
+  void EndRun(JobRecord* job);
   void StartGeneration(JobRecord* job, const std::vector<WorkerRecord*>& workers);
   void SendAssignment(JobRecord* job, int rank);
   void SendPeerAddresses(JobRecord* job, int rank);
@@ -184,6 +192,8 @@ class JobEngine {
   std::map<int64_t, JobRecord*> recovering_;
   // Jobs with ranks.
   std::map<int64_t, JobRecord*> running_;
+  // The ranks of their runs by worker.
+  std::unordered_map<std::string, RankList> ranks_on_worker_;
   // Jobs with progress that readers have not seen.
   std::set<JobRecord*> unpublished_;
   // Finished jobs by their end, for retention.

@@ -23,18 +23,40 @@ bool EndsTheJob(int exit_code) {
 
 }  // namespace
 
+void JobEngine::BeginRun(JobRecord* job, std::unique_ptr<GenerationRun> run) {
+  job->run = std::move(run);
+  running_[job->id()] = job;
+  for (size_t rank = 0; rank < job->run->ranks.size(); ++rank) {
+    ranks_on_worker_[job->run->ranks[rank].worker_id].emplace_back(job, static_cast<int>(rank));
+  }
+}
+
+void JobEngine::EndRun(JobRecord* job) {
+  running_.erase(job->id());
+  for (const RankRecord& rank : job->run->ranks) {
+    const auto found = ranks_on_worker_.find(rank.worker_id);
+    if (found == ranks_on_worker_.end()) {
+      continue;
+    }
+    std::erase_if(found->second, [job](const auto& entry) { return entry.first == job; });
+    if (found->second.empty()) {
+      ranks_on_worker_.erase(found);
+    }
+  }
+  job->run = nullptr;
+}
+
 void JobEngine::StartGeneration(JobRecord* job, const std::vector<WorkerRecord*>& workers) {
   const absl::Duration now = parts_.clock->Monotonic();
   const int64_t generation = job->generation() + 1;
-  job->run = std::make_unique<GenerationRun>();
-  job->run->generation = generation;
-  job->run->start = now;
-  job->run->deadline = now + options_.presence_deadline;
+  auto run = std::make_unique<GenerationRun>();
+  run->generation = generation;
+  run->start = now;
+  run->deadline = now + options_.presence_deadline;
   job->progress = nullptr;
-  running_[job->id()] = job;
   std::set<std::string> hosts;
   for (size_t rank = 0; rank < workers.size(); ++rank) {
-    RankRecord& record = job->run->ranks.emplace_back();
+    RankRecord& record = run->ranks.emplace_back();
     record.worker_id = workers[rank]->id();
     record.slot = workers[rank]->Claim({.job_name = job->name(),
                                         .uid = job->uid(),
@@ -44,6 +66,7 @@ void JobEngine::StartGeneration(JobRecord* job, const std::vector<WorkerRecord*>
     hosts.insert(record.worker_id);
     PublishWorker(workers[rank]);
   }
+  BeginRun(job, std::move(run));
   const std::string message =
       absl::StrCat(generation == 1 ? "starts" : "starts again from the first step", ", ",
                    workers.size(), workers.size() == 1 ? " rank" : " ranks", " on ", hosts.size(),
@@ -208,8 +231,7 @@ void JobEngine::FailForGood(JobRecord* job, const GenerationFailure& failure) {
              [&error](Job* changed) { *changed->mutable_error() = error; });
   // Its slots stay held until the agents have told of each exit; the job itself waits for nothing.
   StopRanks(job, /*gently=*/false, reason::kPeerFailed);
-  running_.erase(job->id());
-  job->run = nullptr;
+  EndRun(job);
 }
 
 void JobEngine::DrainGeneration(JobRecord* job, const std::string& worker_id) {
@@ -299,8 +321,7 @@ void JobEngine::OnAllRanksGone(JobRecord* job) {
       std::all_of(job->run->ranks.begin(), job->run->ranks.end(),
                   [](const RankRecord& rank) { return rank.exit_code == kRankDone; });
   const int64_t generation = job->run->generation;
-  running_.erase(job->id());
-  job->run = nullptr;
+  EndRun(job);
   schedule_due_ = true;
   switch (job->state()) {
     case Job::STATE_RUNNING:

@@ -131,8 +131,7 @@ void JobEngine::RestoreRun(const StoredJob& stored, JobRecord* job) {
     // Some are done, and the others should follow.
     run->deadline = restored_until_ + options_.finish_deadline;
   }
-  job->run = std::move(run);
-  running_[job->id()] = job;
+  BeginRun(job, std::move(run));
   if (job->run->AllGone()) {
     OnAllRanksGone(job);
   }

@@ -6,9 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "proto/rpc/error_details.h"
 #include "proto/rpc/log.h"
-#include "proto/rpc/version.h"
 #include "server/job_engine.h"
 #include "server/proto_time.h"
 
@@ -17,31 +15,6 @@ namespace {
 
 using Job = lasp::v1::TrainingJob;
 using Phase = RankRecord::Phase;
-
-constexpr int kMaxSlots = 1'024;
-
-absl::Status CheckHello(const lasp::v1::Hello& hello) {
-  if (hello.protocol_version() != kWorkerProtocolVersion) {
-    return ErrorWithReason(
-        absl::StatusCode::kFailedPrecondition,
-        absl::StrCat("worker protocol version ", hello.protocol_version(),
-                     " is not spoken here, only version ", kWorkerProtocolVersion,
-                     "; install lasp-worker and lasp-server of one release"),
-        "PROTOCOL_VERSION_MISMATCH");
-  }
-  if (hello.incarnation().empty()) {
-    return absl::InvalidArgumentError("hello.incarnation: must not be empty");
-  }
-  std::set<int> indices;
-  for (const auto& slot : hello.slots()) {
-    indices.insert(slot.index());
-  }
-  if (hello.slots_size() > kMaxSlots || static_cast<int>(indices.size()) != hello.slots_size()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("hello.slots: at most ", kMaxSlots, ", each index once"));
-  }
-  return absl::OkStatus();
-}
 
 SlotHolder HolderOf(const lasp::v1::Fence& fence) {
   return {.job_name = fence.training_job(),
@@ -52,11 +25,8 @@ SlotHolder HolderOf(const lasp::v1::Fence& fence) {
 
 }  // namespace
 
-void JobEngine::Connected(const AgentSessionPtr& session, const lasp::v1::Hello& hello) {
-  if (const absl::Status status = CheckHello(hello); !status.ok()) {
-    session->Close(status);
-    return;
-  }
+void JobEngine::Connected(const AgentSessionPtr& session, const lasp::v1::Hello& hello,
+                          const std::vector<int64_t>& log_ends) {
   WorkerRecord* worker = workers_.FindOrAdd(hello.worker_id());
   if (worker->session != nullptr) {
     worker->session->registered = false;
@@ -66,9 +36,12 @@ void JobEngine::Connected(const AgentSessionPtr& session, const lasp::v1::Hello&
                                         "--worker_id of its own")));
   }
   const bool same_incarnation = worker->incarnation == hello.incarnation();
+  const int stored_slots = std::max(worker->slot_count(), worker->expected_slots);
   session->registered = true;
   worker->Register(hello, session, parts_.leases->Grant(worker->id()), parts_.clock->Now());
-  StoreWorker(*worker);
+  if (!same_incarnation || stored_slots != worker->slot_count()) {
+    StoreWorker(*worker);
+  }
 
   lasp::v1::ConnectResponse response;
   response.set_acked_sequence(session->acked_sequence);
@@ -78,7 +51,7 @@ void JobEngine::Connected(const AgentSessionPtr& session, const lasp::v1::Hello&
   *welcome->mutable_lease_duration() = ToProtoDuration(options_.lease_duration);
   Send(session, std::move(response));
 
-  AdoptRanks(session, hello, worker, same_incarnation);
+  AdoptRanks(session, hello, log_ends, worker, same_incarnation);
   if (worker->draining()) {
     StopForDrain(worker);
   }
@@ -87,14 +60,17 @@ void JobEngine::Connected(const AgentSessionPtr& session, const lasp::v1::Hello&
 }
 
 void JobEngine::AdoptRanks(const AgentSessionPtr& session, const lasp::v1::Hello& hello,
-                           WorkerRecord* worker, bool same_incarnation) {
+                           const std::vector<int64_t>& log_ends, WorkerRecord* worker,
+                           bool same_incarnation) {
   std::set<std::tuple<std::string, int64_t, int>> listed;
-  for (const lasp::v1::RankStatus& status : hello.ranks()) {
+  for (int i = 0; i < hello.ranks_size(); ++i) {
+    const lasp::v1::RankStatus& status = hello.ranks(i);
     const lasp::v1::Fence& fence = status.fence();
     listed.emplace(fence.uid(), fence.generation(), fence.rank());
     worker->Occupy(status.slot(), HolderOf(fence));
     if (JobRecord* job = FencedJob(*session, fence); job != nullptr) {
-      RefreshRank(session, job, &job->run->ranks[static_cast<size_t>(fence.rank())], status);
+      RefreshRank(session, job, &job->run->ranks[static_cast<size_t>(fence.rank())], status,
+                  log_ends[static_cast<size_t>(i)]);
     } else {
       StopStale(session, fence);
     }
@@ -102,30 +78,28 @@ void JobEngine::AdoptRanks(const AgentSessionPtr& session, const lasp::v1::Hello
   // Ranks that should be there. With a new process of the agent they are gone for certain;
   // otherwise their exits may be among the reports that it sends again now.
   const absl::Duration missing = parts_.clock->Monotonic() + options_.missing_rank_grace;
-  std::vector<std::pair<JobRecord*, int>> gone;
+  RankList gone;
   std::set<std::tuple<std::string, int64_t, int>> awaited;
-  for (const auto& [id, job] : running_) {
-    for (size_t rank = 0; rank < job->run->ranks.size(); ++rank) {
-      RankRecord& record = job->run->ranks[rank];
-      const auto key = std::make_tuple(job->uid(), job->run->generation, static_cast<int>(rank));
-      if (record.worker_id != worker->id() || record.phase == Phase::kExited ||
-          listed.contains(key)) {
-        continue;
-      }
-      if (same_incarnation && job->state() == Job::STATE_STARTING && !job->run->stopping()) {
-        // It may never have heard of the rank. One that it has is not started twice, and the end of
-        // one that it had is told again; the deadlines of the start cover the rest.
-        record.attached = true;
-        record.missing_deadline = absl::InfiniteDuration();
-        worker->Occupy(record.slot, HolderOf(FenceOf(*job, static_cast<int>(rank))));
-        SendAssignment(job, static_cast<int>(rank));
-        awaited.insert(key);
-      } else if (same_incarnation) {
-        record.missing_deadline = std::min(record.missing_deadline, missing);
-        awaited.insert(key);
-      } else {
-        gone.emplace_back(job, static_cast<int>(rank));
-      }
+  const auto here = ranks_on_worker_.find(worker->id());
+  for (const auto& [job, rank] : here == ranks_on_worker_.end() ? RankList() : here->second) {
+    RankRecord& record = job->run->ranks[static_cast<size_t>(rank)];
+    const auto key = std::make_tuple(job->uid(), job->run->generation, rank);
+    if (record.phase == Phase::kExited || listed.contains(key)) {
+      continue;
+    }
+    if (same_incarnation && job->state() == Job::STATE_STARTING && !job->run->stopping()) {
+      // It may never have heard of the rank. One that it has is not started twice, and the end of
+      // one that it had is told again; the deadlines of the start cover the rest.
+      record.attached = true;
+      record.missing_deadline = absl::InfiniteDuration();
+      worker->Occupy(record.slot, HolderOf(FenceOf(*job, rank)));
+      SendAssignment(job, rank);
+      awaited.insert(key);
+    } else if (same_incarnation) {
+      record.missing_deadline = std::min(record.missing_deadline, missing);
+      awaited.insert(key);
+    } else {
+      gone.emplace_back(job, rank);
     }
   }
   for (const WorkerSlot& slot : std::vector<WorkerSlot>(worker->slots())) {
@@ -154,15 +128,13 @@ void JobEngine::AdoptRanks(const AgentSessionPtr& session, const lasp::v1::Hello
 }
 
 void JobEngine::RefreshRank(const AgentSessionPtr& session, JobRecord* job, RankRecord* rank,
-                            const lasp::v1::RankStatus& status) {
+                            const lasp::v1::RankStatus& status, int64_t log_end) {
   rank->attached = true;
   rank->missing_deadline = absl::InfiniteDuration();
   rank->slot = status.slot();
   lasp::v1::ConnectResponse position;
   *position.mutable_log_position()->mutable_fence() = status.fence();
-  const auto end = parts_.logs->End(
-      {.uid = job->uid(), .generation = job->run->generation, .rank = status.fence().rank()});
-  position.mutable_log_position()->set_offset(end.value_or(0));
+  position.mutable_log_position()->set_offset(log_end);
   Send(session, std::move(position));
   // What was sent over the last stream may be lost: say it again.
   if (job->run->stopping()) {

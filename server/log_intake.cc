@@ -7,15 +7,39 @@
 #include "proto/rpc/log_chunk_limit.h"
 
 namespace lasp::server {
+namespace {
+
+// Null where no log of this rank is to be kept: the job has been deleted, most likely, and its logs
+// with it.
+JobViewPtr LoggedJob(const CoreParts& parts, const lasp::v1::Fence& fence) {
+  JobViewPtr job = parts.jobs->FindByUid(fence.uid());
+  const int ranks = job == nullptr ? 0 : job->job.placements_size();
+  if (job == nullptr || fence.generation() < 1 || fence.rank() < 0 ||
+      (ranks > 0 && fence.rank() >= ranks) || fence.generation() > job->job.generation()) {
+    return nullptr;
+  }
+  return job;
+}
+
+LogKey KeyOf(const lasp::v1::Fence& fence) {
+  return {.uid = fence.uid(), .generation = fence.generation(), .rank = fence.rank()};
+}
+
+}  // namespace
+
+std::vector<int64_t> LogEnds(const CoreParts& parts, const lasp::v1::Hello& hello) {
+  std::vector<int64_t> ends;
+  for (const lasp::v1::RankStatus& rank : hello.ranks()) {
+    const bool kept = LoggedJob(parts, rank.fence()) != nullptr;
+    ends.push_back(kept ? parts.logs->End(KeyOf(rank.fence())).value_or(0) : 0);
+  }
+  return ends;
+}
 
 absl::Status TakeLogChunk(const CoreParts& parts, AgentSession* session,
                           const lasp::v1::LogChunk& chunk) {
   const lasp::v1::Fence& fence = chunk.fence();
-  const JobViewPtr job = parts.jobs->FindByUid(fence.uid());
-  const int ranks = job == nullptr ? 0 : job->job.placements_size();
-  if (job == nullptr || fence.generation() < 1 || fence.rank() < 0 ||
-      (ranks > 0 && fence.rank() >= ranks) || fence.generation() > job->job.generation()) {
-    // A job that has been deleted, most likely: its logs have gone with it.
+  if (LoggedJob(parts, fence) == nullptr) {
     return absl::OkStatus();
   }
   if (chunk.data().size() > kMaxLogChunkBytes || chunk.offset() < 0) {
@@ -23,9 +47,8 @@ absl::Status TakeLogChunk(const CoreParts& parts, AgentSession* session,
         absl::StrCat("log_chunk: has ", chunk.data().size(), " bytes from offset ", chunk.offset(),
                      ": at most ", kMaxLogChunkBytes, ", from an offset of at least 0"));
   }
-  const absl::StatusOr<int64_t> appended = parts.logs->Append(
-      {.uid = fence.uid(), .generation = fence.generation(), .rank = fence.rank()}, chunk.offset(),
-      chunk.data());
+  const absl::StatusOr<int64_t> appended =
+      parts.logs->Append(KeyOf(fence), chunk.offset(), chunk.data());
   if (!appended.ok()) {
     // A full disk must not cost the agent its stream. The next chunk finds the gap, and the agent
     // sends again from there.

@@ -71,6 +71,22 @@ absl::Status WriteAll(int fd, const std::string& path, absl::string_view data, i
   return absl::OkStatus();
 }
 
+// How much of a file lies behind its last line feed, at most as far as a whole line may reach.
+// Reads little where the last line is whole, as it nearly always is.
+absl::StatusOr<int64_t> CutLineBytes(const std::string& path, int64_t size) {
+  for (int64_t look = kFirstLookBytes;; look *= 16) {
+    look = std::min({look, size, kMinReadBytes});
+    LASP_ASSIGN_OR_RETURN(const std::string tail, ReadFileRange(path, size - look, look));
+    const size_t line_feed = tail.rfind('\n');
+    if (line_feed != std::string::npos) {
+      return static_cast<int64_t>(tail.size() - line_feed - 1);
+    }
+    if (look == size || look == kMinReadBytes) {
+      return look;
+    }
+  }
+}
+
 }  // namespace
 
 // One rank's segments: where each begins, and where the last one ends.
@@ -89,26 +105,6 @@ struct LogStore::RankLog {
 
   absl::Status Load() REQUIRES_LOCK(mutex);
 };
-
-namespace {
-
-// How much of a file lies behind its last line feed: nothing where there is none as far as a whole
-// line may reach. Reads little where the last line is whole, as it nearly always is.
-absl::StatusOr<int64_t> CutLineBytes(const std::string& path, int64_t size) {
-  for (int64_t look = kFirstLookBytes;; look *= 16) {
-    look = std::min({look, size, kMinReadBytes});
-    LASP_ASSIGN_OR_RETURN(const std::string tail, ReadFileRange(path, size - look, look));
-    const size_t line_feed = tail.rfind('\n');
-    if (line_feed != std::string::npos) {
-      return static_cast<int64_t>(tail.size() - line_feed - 1);
-    }
-    if (look == size || look == kMinReadBytes) {
-      return 0;
-    }
-  }
-}
-
-}  // namespace
 
 absl::Status LogStore::RankLog::Load() {
   if (loaded) {

@@ -169,7 +169,7 @@ class ConcurrencyTest : public ::testing::Test {
     while (!agents_stop_) {
       lasp::v1::Hello hello;
       hello.set_worker_id(absl::StrCat("agent-", index));
-      hello.set_incarnation("only");
+      hello.set_incarnation("0d2a0e63-5c1f-4c36-9d2b-3f6e4f7b1a10");
       hello.set_protocol_version(kWorkerProtocolVersion);
       for (int i = 0; i < kSlots; ++i) {
         hello.add_slots()->set_index(i);

@@ -126,7 +126,8 @@ class EngineHarness {
     agent->link = std::make_shared<RecordingLink>();
     agent->session =
         std::make_shared<AgentSession>(agent->id, leases->Grant(agent->id), agent->link);
-    engine->Connected(agent->session, hello);
+    engine->Connected(agent->session, hello,
+                      std::vector<int64_t>(static_cast<size_t>(hello.ranks_size()), 0));
     Pump();
   }
 

@@ -1,0 +1,57 @@
+#include "server/hello_check.h"
+
+#include <set>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "proto/rpc/error_details.h"
+#include "proto/rpc/resource_name.h"
+#include "proto/rpc/version.h"
+#include "server/request_id.h"
+
+namespace lasp::server {
+namespace {
+
+constexpr int kMaxSlots = 1'024;
+constexpr size_t kMaxNameBytes = 256;
+
+}  // namespace
+
+absl::Status CheckHello(const lasp::v1::Hello& hello) {
+  if (hello.protocol_version() != kWorkerProtocolVersion) {
+    return ErrorWithReason(
+        absl::StatusCode::kFailedPrecondition,
+        absl::StrCat("the agent speaks worker protocol version ", hello.protocol_version(),
+                     ", this coordinator ", kWorkerProtocolVersion,
+                     ": install lasp-worker and lasp-server of one release"),
+        "PROTOCOL_VERSION_MISMATCH");
+  }
+  std::vector<FieldViolation> violations;
+  if (!IsValidWorkerId(hello.worker_id())) {
+    violations.push_back({"hello.worker_id", absl::StrCat("'", hello.worker_id().substr(0, 80),
+                                                          "' is not of the form "
+                                                          "[A-Za-z0-9]([A-Za-z0-9._-]{0,252})")});
+  }
+  if (hello.incarnation().empty() || !CheckRequestId(hello.incarnation()).ok()) {
+    violations.push_back({"hello.incarnation", "is not a UUID"});
+  }
+  if (hello.host_name().size() > kMaxNameBytes || hello.version().size() > kMaxNameBytes) {
+    violations.push_back({"hello", absl::StrCat("host_name and version have at most ",
+                                                kMaxNameBytes, " characters")});
+  }
+  if (hello.slots_size() > kMaxSlots) {
+    violations.push_back(
+        {"hello.slots", absl::StrCat("has ", hello.slots_size(), " entries: at most ", kMaxSlots)});
+  }
+  std::set<int> indices;
+  for (const lasp::v1::Slot& slot : hello.slots()) {
+    if (slot.index() < 0 || !indices.insert(slot.index()).second) {
+      violations.push_back(
+          {"hello.slots", absl::StrCat("index ", slot.index(), " is negative or given twice")});
+      break;
+    }
+  }
+  return violations.empty() ? absl::OkStatus() : InvalidFields(violations, "INVALID_HELLO");
+}
+
+}  // namespace lasp::server
