@@ -6,6 +6,7 @@
 #include "server/job_catalog.h"
 #include "server/job_store.h"
 #include "server/lease_table.h"
+#include "server/log_remover.h"
 #include "server/log_store.h"
 #include "server/metrics_hub.h"
 #include "server/watch_hub.h"
@@ -21,6 +22,7 @@ struct CoreParts {
   WatchHub* watches = nullptr;
   MetricsHub* metrics = nullptr;
   LogStore* logs = nullptr;
+  LogRemover* log_remover = nullptr;
   LeaseTable* leases = nullptr;
   CoreObserver* observer = nullptr;
 };

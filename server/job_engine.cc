@@ -153,7 +153,7 @@ void JobEngine::Publish(const CommitUnit& unit) {
   }
   for (size_t i = 0; i < unit.deleted_jobs.size(); ++i) {
     parts_.jobs->Delete(unit.deleted_uids[i], unit.deleted_jobs[i].revision);
-    parts_.logs->DeleteJob(unit.deleted_uids[i]);
+    parts_.log_remover->Remove(unit.deleted_uids[i]);
   }
   for (const auto& [worker_id, view] : unit.published_workers) {
     parts_.workers->Publish(worker_id, view);

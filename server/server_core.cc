@@ -13,14 +13,14 @@ namespace lasp::server {
 namespace {
 
 // Logs of jobs that no longer exist: a crash came between a job's deletion and that of its files.
-void RemoveOrphanLogs(const std::string& directory, const JobCatalog& jobs) {
+void RemoveOrphanLogs(const std::string& directory, const JobCatalog& jobs, LogRemover* remover) {
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(directory, error)) {
-    if (jobs.FindByUid(entry.path().filename().string()) == nullptr) {
-      std::error_code remove_error;
-      std::filesystem::remove_all(entry.path(), remove_error);
-      LASP_LOG(kInfo, "removed the logs of a job that is gone",
+    const std::string uid = entry.path().filename().string();
+    if (jobs.FindByUid(uid) == nullptr) {
+      LASP_LOG(kInfo, "removes the logs of a job that is gone",
                {{"directory", entry.path().string()}});
+      remover->Remove(uid);
     }
   }
 }
@@ -46,6 +46,8 @@ absl::StatusOr<std::unique_ptr<ServerCore>> ServerCore::Open(const CoreOptions& 
   const std::string log_directory = absl::StrCat(options.data_dir, "/logs");
   core->logs_ = std::make_unique<LogStore>(log_directory, options.max_log_bytes_per_rank,
                                            options.log_segment_bytes);
+  core->log_remover_ = std::make_unique<LogRemover>(
+      [logs = core->logs_.get()](const std::string& uid) { logs->DeleteJob(uid); });
   core->leases_ = std::make_unique<LeaseTable>(clock, options.lease_duration);
   LASP_ASSIGN_OR_RETURN(core->controller_,
                         JobController::Start(options, {.clock = clock,
@@ -55,9 +57,10 @@ absl::StatusOr<std::unique_ptr<ServerCore>> ServerCore::Open(const CoreOptions& 
                                                        .watches = core->watches_.get(),
                                                        .metrics = core->metrics_.get(),
                                                        .logs = core->logs_.get(),
+                                                       .log_remover = core->log_remover_.get(),
                                                        .leases = core->leases_.get(),
                                                        .observer = observer}));
-  RemoveOrphanLogs(log_directory, core->jobs_);
+  RemoveOrphanLogs(log_directory, core->jobs_, core->log_remover_.get());
   return core;
 }
 

@@ -11,6 +11,7 @@
 #include "server/job_controller.h"
 #include "server/job_store.h"
 #include "server/lease_table.h"
+#include "server/log_remover.h"
 #include "server/log_store.h"
 #include "server/metrics_hub.h"
 #include "server/watch_hub.h"
@@ -54,6 +55,7 @@ class ServerCore {
   std::unique_ptr<WatchHub> watches_;
   std::unique_ptr<MetricsHub> metrics_;
   std::unique_ptr<LogStore> logs_;
+  std::unique_ptr<LogRemover> log_remover_;
   std::unique_ptr<LeaseTable> leases_;
   std::unique_ptr<JobController> controller_;
 };

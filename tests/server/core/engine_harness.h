@@ -352,6 +352,7 @@ class EngineHarness {
   std::unique_ptr<WatchHub> watches;
   std::unique_ptr<MetricsHub> metrics;
   std::unique_ptr<LogStore> logs;
+  std::unique_ptr<LogRemover> log_remover;
   std::unique_ptr<LeaseTable> leases;
   std::unique_ptr<JobEngine> engine;
 
@@ -366,6 +367,8 @@ class EngineHarness {
         std::make_unique<WatchHub>(jobs.get(), store->uuid(), &clock, options_.bookmark_interval);
     metrics = std::make_unique<MetricsHub>(store.get());
     logs = std::make_unique<LogStore>(directory_.Join("logs"), 1 << 20, 1 << 18);
+    log_remover =
+        std::make_unique<LogRemover>([this](const std::string& uid) { logs->DeleteJob(uid); });
     leases = std::make_unique<LeaseTable>(&clock, options_.lease_duration);
     engine = std::make_unique<JobEngine>(options_, CoreParts{.clock = &clock,
                                                              .store = store.get(),
@@ -374,6 +377,7 @@ class EngineHarness {
                                                              .watches = watches.get(),
                                                              .metrics = metrics.get(),
                                                              .logs = logs.get(),
+                                                             .log_remover = log_remover.get(),
                                                              .leases = leases.get(),
                                                              .observer = &observer_});
     LASP_ASSERT_OK(engine->Restore());
@@ -382,6 +386,7 @@ class EngineHarness {
 
   void Stop() {
     engine = nullptr;
+    log_remover = nullptr;
     store = nullptr;
   }
 

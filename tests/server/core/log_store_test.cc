@@ -3,10 +3,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <filesystem>
+#include <future>
+#include <utility>
 
 #include "proto/rpc/error_details.h"
 #include "server/log_line.h"
+#include "server/log_remover.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_directory.h"
 
@@ -149,6 +153,24 @@ TEST_F(LogStoreTest, AFileThatCannotBeUsedIsNamed) {
   check(store_->Read(kKey, 0, 100).status());
   std::filesystem::remove(segment);
   EXPECT_TRUE(store_->Append(kKey, 0, Line(1)).ok());
+}
+
+TEST(LogRemoverTest, NobodyWaitsForARemoval) {
+  std::promise<void> all_asked;
+  const std::shared_future<void> asked = all_asked.get_future();
+  std::promise<bool> first;
+  {
+    LogRemover remover([&, is_first = true](const std::string& uid) mutable {
+      if (std::exchange(is_first, false)) {
+        EXPECT_EQ(uid, "a");
+        first.set_value(asked.wait_for(std::chrono::seconds(30)) == std::future_status::ready);
+      }
+    });
+    remover.Remove("a");
+    remover.Remove("b");
+    all_asked.set_value();
+    EXPECT_TRUE(first.get_future().get()) << "it was removed before Remove returned";
+  }
 }
 
 }  // namespace
