@@ -140,6 +140,10 @@ void JobEngine::Create(lasp::v1::CreateTrainingJobRequest request, JobCallback d
   if (!validate_only && Repeated("create", *project, request_id, fingerprint, done, &key)) {
     return;
   }
+  if (!verdict.ok()) {
+    Answer(done, std::move(verdict));
+    return;
+  }
   Job& job = *request.mutable_training_job();
   const std::string id = request.training_job_id().empty() ? NewJobId(*project, job.display_name())
                                                            : request.training_job_id();
@@ -154,10 +158,6 @@ void JobEngine::Create(lasp::v1::CreateTrainingJobRequest request, JobCallback d
   }
 
   auto view = std::make_shared<JobView>();
-  if (!verdict.ok()) {
-    Answer(done, std::move(verdict));
-    return;
-  }
   view->spec = std::make_shared<const std::string>(job.spec().SerializeAsString());
   Job& stored = view->job;
   stored.set_name(name);
@@ -338,7 +338,7 @@ void JobEngine::Resume(const lasp::v1::ResumeTrainingJobRequest& request, const 
     return;
   }
   if (!Transition(job, JobEvent::kResumeRequested, reason::kResumed, "queued again", "user")) {
-    AnswerState(*job, "resumed; only a SUSPENDED job can", done);
+    AnswerState(*job, "resumed", done);
     return;
   }
   Remember(key, 0, *job);
