@@ -1,9 +1,14 @@
 // The worker plane: a fake agent drives jobs through their lives.
+#include <filesystem>
+#include <fstream>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "proto/rpc/rank_exit_code.h"
 #include "tests/server/services/fake_agent.h"
 #include "tests/server/services/running_server.h"
+#include "tests/server/services/scrape.h"
 #include "tests/server/services/stream_reader.h"
 #include "tests/support/status_matchers.h"
 
@@ -18,6 +23,8 @@ using v1::ConnectResponse;
 using v1::Fence;
 using v1::TrainingJob;
 using v1::Worker;
+
+constexpr char kDroppedChunks[] = "lasp_log_chunks_dropped_total";
 
 class WorkerPlaneTest : public ::testing::Test {
  protected:
@@ -367,6 +374,84 @@ TEST_F(WorkerPlaneTest, WorkersAreListedAndDrained) {
       server_.Call(server_.workers.get(), &v1::WorkerAdminService::Stub::DrainWorker, drain),
       StatusIs(absl::StatusCode::kNotFound, _));
   EXPECT_THAT(GetWorker("bad id"), StatusIs(absl::StatusCode::kInvalidArgument, _));
+}
+
+TEST_F(WorkerPlaneTest, AFollowerGetsTheLastWordsOfAFailingJob) {
+  const auto agent = NewAgent("host-a", 1);
+  ASSERT_TRUE(agent->Register());
+  LASP_ASSERT_OK(server_.Create("fails"));
+  const std::vector<Fence> fences = TakeAssignments(agent.get(), 1);
+  ASSERT_EQ(fences.size(), 1U);
+  v1::StreamLogsRequest request;
+  request.set_name(RunningServer::NameOf("fails"));
+  request.set_follow(true);
+  const auto follow = [&](grpc::ClientContext* context) {
+    return server_.logs->StreamLogs(context, request);
+  };
+  StreamReader<v1::StreamLogsResponse> lines(follow);
+  agent->Send(Log(fences[0], 0, "2026-11-21T20:00:00.000001Z first\n"));
+  auto batch = lines.Next();
+  ASSERT_TRUE(batch.has_value());
+  EXPECT_EQ(batch->lines(0).text(), "first");
+
+  // Agents tell of an exit before the rest of the log.
+  ASSERT_TRUE(agent->AwaitAck(agent->Send(Exit(fences[0], 0, kRankWrongConfiguration, 3))));
+  AwaitState("fails", TrainingJob::STATE_FAILED);
+  agent->Send(Log(fences[0], 34, "2026-11-21T20:00:01.000001Z why it failed\n"));
+  batch = lines.Next();
+  ASSERT_TRUE(batch.has_value());
+  EXPECT_EQ(batch->lines(0).text(), "why it failed");
+  LASP_EXPECT_OK(lines.AwaitEnd());
+
+  // Who comes later reads all, and is not held.
+  StreamReader<v1::StreamLogsResponse> late(follow);
+  batch = late.Next();
+  ASSERT_TRUE(batch.has_value());
+  EXPECT_EQ(batch->lines_size(), 2);
+  LASP_EXPECT_OK(late.AwaitEnd());
+}
+
+TEST_F(WorkerPlaneTest, APieceOfALogThatCannotBeStoredIsCountedAndAskedForAgain) {
+  const auto agent = NewAgent("host-a", 1);
+  ASSERT_TRUE(agent->Register());
+  LASP_ASSERT_OK(server_.Create("talks"));
+  const std::vector<Fence> fences = TakeAssignments(agent.get(), 1);
+  ASSERT_EQ(fences.size(), 1U);
+  // A file where the job's folder should be.
+  const std::string in_the_way =
+      absl::StrCat(server_.options().data_dir, "/logs/", fences[0].uid());
+  std::filesystem::create_directories(std::filesystem::path(in_the_way).parent_path());
+  std::ofstream(in_the_way) << "x";
+  const std::string line = "2026-11-21T20:00:00.000001Z first\n";
+  const std::string address = server_.server().addresses().metrics_address;
+  EXPECT_EQ(ScrapeValue(address, kDroppedChunks), 0);
+  agent->Send(Log(fences[0], 0, line));
+  const absl::Time deadline = absl::Now() + absl::Seconds(10);
+  while (ScrapeValue(address, kDroppedChunks) < 1 && absl::Now() < deadline) {
+    absl::SleepFor(absl::Milliseconds(10));
+  }
+  EXPECT_EQ(ScrapeValue(address, kDroppedChunks), 1);
+
+  std::filesystem::remove(in_the_way);
+  agent->Send(Log(fences[0], std::ssize(line), line));
+  const auto position = agent->Await(ConnectResponse::kLogPosition);
+  ASSERT_TRUE(position.has_value()) << "the stream has gone on, and the gap is noticed";
+  EXPECT_EQ(position->log_position().offset(), 0);
+  EXPECT_EQ(position->log_position().fence().uid(), fences[0].uid());
+}
+
+TEST_F(WorkerPlaneTest, ALogChunkHasTheSizeOfTheContract) {
+  const auto agent = NewAgent("host-a", 1);
+  ASSERT_TRUE(agent->Register());
+  LASP_ASSERT_OK(server_.Create("talks"));
+  const std::vector<Fence> fences = TakeAssignments(agent.get(), 1);
+  ASSERT_EQ(fences.size(), 1U);
+  std::string data(256 << 10, 'x');
+  data.back() = '\n';
+  agent->Send(Log(fences[0], 0, data));
+  agent->Send(Log(fences[0], std::ssize(data), "y" + data));
+  EXPECT_THAT(agent->AwaitEnd(),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("at most 262144")));
 }
 
 TEST_F(WorkerPlaneTest, LogsAreReadByRankSinceAndTail) {
