@@ -149,6 +149,9 @@ class HelloStormTest : public ::testing::Test {
     }
     ConnectAll();
     StartJobs(jobs, ranks);
+    for (Agent& agent : agents_) {
+      agent.link->Take();
+    }
     core_ = nullptr;
     Open();
     const absl::Duration begin = SystemClock().Monotonic();
