@@ -10,6 +10,7 @@
 #include "proto/rpc/channel.h"
 #include "proto/rpc/status_macros.h"
 #include "server/listen_address.h"
+#include "server/malformed_request.h"
 
 namespace lasp::server {
 namespace {
@@ -54,14 +55,14 @@ absl::StatusOr<std::unique_ptr<GrpcListener>> GrpcListener::Start(
   for (grpc::Service* service : options.services) {
     builder.RegisterService(service);
   }
-  // gRPC starts no server without a service besides health; this one answers UNIMPLEMENTED to all.
-  auto others = std::make_unique<grpc::CallbackGenericService>();
-  if (options.services.empty()) {
-    builder.RegisterCallbackGenericService(others.get());
-  }
+  // Also what lets a port start that serves health alone.
+  auto unknown_methods = std::make_unique<UnknownMethods>(options.flag, options.service_names);
+  builder.RegisterCallbackGenericService(unknown_methods.get());
   builder.SetOption(std::make_unique<ReflectionOption>(options.reflection));
   if (options.metrics != nullptr) {
     std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> factories;
+    // First, so that a status is counted as it is sent.
+    factories.push_back(MalformedRequestInterceptor());
     factories.push_back(options.metrics->NewInterceptorFactory());
     builder.experimental().SetInterceptorCreators(std::move(factories));
   }
@@ -69,8 +70,8 @@ absl::StatusOr<std::unique_ptr<GrpcListener>> GrpcListener::Start(
   if (server == nullptr || port == 0) {
     return PortTaken(options.flag, listen, "");
   }
-  return std::unique_ptr<GrpcListener>(
-      new GrpcListener(std::move(others), std::move(server), absl::StrCat(listen.host, ":", port)));
+  return std::unique_ptr<GrpcListener>(new GrpcListener(
+      std::move(unknown_methods), std::move(server), absl::StrCat(listen.host, ":", port)));
 }
 
 GrpcListener::~GrpcListener() { Shutdown(absl::ZeroDuration()); }

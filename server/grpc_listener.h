@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "server/rpc_metrics.h"
+#include "server/unknown_methods.h"
 
 namespace lasp::server {
 
@@ -22,6 +23,8 @@ struct GrpcListenerOptions {
   std::string address;
   // Not owned; outlive the listener.
   std::vector<grpc::Service*> services = {};
+  // Their full names, for callers of others.
+  std::vector<std::string> service_names = {};
   // Whether clients may ask for the services' descriptors.
   bool reflection = false;
   // Whether connections are many and carry little (agents): small buffers for each.
@@ -49,12 +52,14 @@ class GrpcListener {
   void Shutdown(absl::Duration grace);
 
  private:
-  GrpcListener(std::unique_ptr<grpc::CallbackGenericService> others,
+  GrpcListener(std::unique_ptr<UnknownMethods> unknown_methods,
                std::unique_ptr<grpc::Server> server, std::string address)
-      : others_(std::move(others)), server_(std::move(server)), address_(std::move(address)) {}
+      : unknown_methods_(std::move(unknown_methods)),
+        server_(std::move(server)),
+        address_(std::move(address)) {}
 
   // Outlives the server.
-  const std::unique_ptr<grpc::CallbackGenericService> others_;
+  const std::unique_ptr<UnknownMethods> unknown_methods_;
   const std::unique_ptr<grpc::Server> server_;
   const std::string address_;
 };

@@ -30,7 +30,7 @@ namespace {
 constexpr char kReadiness[] = "readiness";
 constexpr char kLiveness[] = "liveness";
 
-// Full names of what each port serves.
+// Full names of what is served: the last on the worker plane, the others on the API port.
 const std::vector<std::string>& ServedServices() {
   static const auto* const names = new std::vector<std::string>{
       "lasp.v1.TrainingJobService", "lasp.v1.CheckpointService",  "lasp.v1.MetricsService",
@@ -154,10 +154,12 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
                         GrpcListener::Start({.flag = "worker_address",
                                              .address = options.worker_address,
                                              .services = {services.back().get()},
+                                             .service_names = {ServedServices().back()},
                                              .many_connections = true,
                                              .metrics = parts->rpc_metrics.get()}));
   GrpcListenerOptions api{.flag = "api_address",
                           .address = options.api_address,
+                          .service_names = {ServedServices().begin(), ServedServices().end() - 1},
                           .reflection = true,
                           .metrics = parts->rpc_metrics.get()};
   for (size_t i = 0; i + 1 < services.size(); ++i) {
