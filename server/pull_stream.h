@@ -97,7 +97,6 @@ class PullStream : public grpc::ServerWriteReactor<Response>,
   void OnWriteDone(bool ok) final {
     std::optional<absl::Status> end;
     const Response* next = nullptr;
-    bool more = false;
     int64_t number = 0;
     {
       MutexLock lock(&mutex_);
@@ -113,7 +112,6 @@ class PullStream : public grpc::ServerWriteReactor<Response>,
         end = end_status_;
       } else if (++next_ < batch_.size()) {
         next = &batch_[next_];
-        more = next_ + 1 < batch_.size();
         number = BeginWrite();
       } else {
         phase_ = Phase::kPulling;
@@ -122,7 +120,7 @@ class PullStream : public grpc::ServerWriteReactor<Response>,
     if (end.has_value()) {
       this->Finish(ToWireStatus(*end));
     } else if (next != nullptr) {
-      IssueWrite(next, number, more);
+      IssueWrite(next, number);
     } else {
       pool_->RunAlways([self = this->shared_from_this()] { self->PullAndWrite(); });
     }
@@ -152,13 +150,10 @@ class PullStream : public grpc::ServerWriteReactor<Response>,
   }
 
   // The calls into gRPC are made without the lock: their reactions may run inside them.
-  void IssueWrite(const Response* message, int64_t number, bool more) {
-    // What is followed by more may wait for it: fewer packets.
-    grpc::WriteOptions options;
-    if (more) {
-      options.set_buffer_hint();
-    }
-    this->StartWrite(message, options);
+  void IssueWrite(const Response* message, int64_t number) {
+    // Without gRPC's hint that more follows: a write so hinted may not be done before the next one
+    // begins, and here the next one waits for it.
+    this->StartWrite(message);
     MutexLock lock(&mutex_);
     issued_write_ = std::max(issued_write_, number);
   }
@@ -177,7 +172,6 @@ class PullStream : public grpc::ServerWriteReactor<Response>,
         end = Pull(&batch);
       }
       const Response* first = nullptr;
-      bool more = false;
       int64_t number = 0;
       {
         MutexLock lock(&mutex_);
@@ -186,7 +180,6 @@ class PullStream : public grpc::ServerWriteReactor<Response>,
           next_ = 0;
           last_status_ = std::move(end);
           first = &batch_[0];
-          more = batch_.size() > 1;
           number = BeginWrite();
         } else if (!closed_ && end.has_value()) {
           closed_ = true;
@@ -200,7 +193,7 @@ class PullStream : public grpc::ServerWriteReactor<Response>,
         finished_ = closed_;
       }
       if (first != nullptr) {
-        IssueWrite(first, number, more);
+        IssueWrite(first, number);
       } else {
         this->Finish(ToWireStatus(end_status_));
       }

@@ -285,5 +285,24 @@ TEST(SlowReaderTest, IsEndedAndCostsNothingMeanwhile) {
   LASP_EXPECT_OK(server.Create("still-serving"));
 }
 
+// Each on a connection of its own, on which nothing else is said.
+TEST(QuietWatchTest, TheSnapshotDoesNotWaitForOtherTraffic) {
+  RunningServer server;
+  LASP_ASSERT_OK(server.Create("a"));
+  LASP_ASSERT_OK(server.Create("b"));
+  for (int i = 0; i < 20; ++i) {
+    const auto stub =
+        v1::TrainingJobService::NewStub(NewChannel(server.server().addresses().api_address));
+    Watcher watcher([&stub](grpc::ClientContext* context) {
+      WatchTrainingJobsRequest request;
+      request.set_parent("projects/default");
+      return stub->WatchTrainingJobs(context, request);
+    });
+    for (const char* event : {"job a", "job b", "the end of the snapshot"}) {
+      ASSERT_TRUE(watcher.Next(absl::Seconds(3)).has_value()) << event << " of watch " << i;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace lasp::server
