@@ -1,0 +1,39 @@
+// A GPU behind the device seam: linear attention. Its output is one pass over the tokens that
+// starts from the received state, so that all of it comes after the state; the gradient of the
+// queries needs no other rank, and runs while the state's gradient is under way.
+#pragma once
+
+#include <memory>
+#include <utility>
+
+#include "worker/device/cuda_backend.h"
+#include "worker/device/cuda_context.h"
+
+namespace lasp::worker {
+
+class CudaAttention : public CudaBackend {
+ public:
+  int64_t SavedStateCount(const AttentionShape& shape) const override;
+  void LocalState(const AttentionShape& shape, Tensor k, Tensor v, Tensor state,
+                  Tensor saved_states) override;
+  void BeginOutput(const AttentionShape& shape, const AttentionForward& tensors) override;
+  void EndOutput(const AttentionShape& shape, const AttentionForward& tensors) override;
+  void LocalStateGradient(const AttentionShape& shape, Tensor q, Tensor output_gradient,
+                          Tensor state_gradient, Tensor saved_gradients) override;
+  void BeginGradients(const AttentionShape& shape, const AttentionBackward& tensors) override;
+  void EndGradients(const AttentionShape& shape, const AttentionBackward& tensors) override;
+  void StateHop(const AttentionShape& shape, Tensor state_in, Tensor local,
+                Tensor state_out) override;
+  void StateGradientHop(const AttentionShape& shape, Tensor state_in, Tensor local,
+                        Tensor state_out) override;
+
+ protected:
+  explicit CudaAttention(std::unique_ptr<CudaContext> context) : context_(std::move(context)) {}
+
+  CudaContext& context() { return *context_; }
+
+ private:
+  const std::unique_ptr<CudaContext> context_;
+};
+
+}  // namespace lasp::worker

@@ -1,0 +1,29 @@
+// A Hopper GPU behind the device seam: activations and the weights of products in bf16, all that
+// accumulates in fp32.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "worker/device/backend.h"
+
+namespace lasp::worker {
+
+struct CudaBackendOptions {
+  int device = 0;  // among those that this process sees
+  // An earlier run's GemmRecord; empty: none. See CudaGemm.
+  std::string gemm_record;
+};
+
+class CudaBackend : public Backend {
+ public:
+  // The matrix products' algorithms chosen so far, for another run to use the same.
+  virtual std::string GemmRecord() = 0;
+};
+
+// Call from the thread that will issue the operations. FAILED_PRECONDITION where there is no such
+// GPU, or no driver.
+absl::StatusOr<std::unique_ptr<CudaBackend>> CreateCudaBackend(const CudaBackendOptions& options);
+
+}  // namespace lasp::worker

@@ -1,0 +1,33 @@
+// A GPU behind the device seam: products, norms, activations, embedding and loss.
+#pragma once
+
+#include "worker/device/cuda_attention.h"
+
+namespace lasp::worker {
+
+class CudaLayers : public CudaAttention {
+ public:
+  void Gemm(bool transpose_a, Tensor a, bool transpose_b, Tensor b, double beta, Tensor c) override;
+  void EmbeddingForward(double scale, Tensor ids, Tensor table, Tensor output) override;
+  void EmbeddingBackward(double scale, Tensor ids, Tensor output_gradient,
+                         Tensor table_gradient) override;
+  void RmsNormForward(Tensor input, Tensor addend, Tensor sum, Tensor output,
+                      Tensor inverse_rms) override;
+  void RmsNormBackward(Tensor input, Tensor inverse_rms, Tensor output_gradient, Tensor addend,
+                       Tensor input_gradient) override;
+  void GatedRmsNormForward(Tensor input, Tensor gate, Tensor output, Tensor inverse_rms) override;
+  void GatedRmsNormBackward(Tensor input, Tensor gate, Tensor inverse_rms, Tensor output_gradient,
+                            Tensor input_gradient, Tensor gate_gradient) override;
+  void SiluForward(Tensor input, Tensor output) override;
+  void SiluBackward(Tensor input, Tensor output_gradient, Tensor input_gradient) override;
+  void GluForward(Tensor a, Tensor b, Tensor output) override;
+  void GluBackward(Tensor a, Tensor b, Tensor output_gradient, Tensor a_gradient,
+                   Tensor b_gradient) override;
+  void CrossEntropy(Tensor logits, Tensor labels, double gradient_scale, Tensor gradient,
+                    Tensor loss_sum) override;
+
+ protected:
+  using CudaAttention::CudaAttention;
+};
+
+}  // namespace lasp::worker
