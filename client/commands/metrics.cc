@@ -100,7 +100,9 @@ absl::StatusOr<int> FollowMetrics(const MetricsOptions& options, const std::stri
         continue;
       }
       retry.Heard();
-      request.set_from_step(stream.message().steps().rbegin()->step() + 1);
+      const StepMetrics& last = *stream.message().steps().rbegin();
+      request.set_from_step(last.step() + 1);
+      request.set_from_generation(last.generation());
       if (!PrintSteps(stream.message(), options, first, session)) {
         return kExitOk;
       }
@@ -117,6 +119,10 @@ absl::StatusOr<int> FollowMetrics(const MetricsOptions& options, const std::stri
 
 absl::StatusOr<int> Metrics(const MetricsOptions& options, const Words& words, Session* session) {
   LASP_ASSIGN_OR_RETURN(const std::string reference, JobArgument(words));
+  if (options.to_step > 0 && options.to_step < options.from_step) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--to ", options.to_step, " is before the first step, --from ", options.from_step));
+  }
   LASP_ASSIGN_OR_RETURN(const lasp::v1::TrainingJob job, ResolveJob(reference, session));
   if (options.follow) {
     return FollowMetrics(options, job.name(), session);

@@ -6,6 +6,8 @@
 #include <regex>
 #include <string>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "proto/rpc/error_details.h"
 #include "tests/client/fake_server.h"
 #include "tests/client/lasp_process.h"
@@ -284,10 +286,36 @@ TEST_F(CommandsTest, MetricsAreAnArrayOfSteps) {
             "   STEP       LOSS  GRAD NORM  LEARNING RATE  TOKENS/S  EVAL LOSS\n"
             "      4    2.00000     1.2500      1.000e-03     14.2k          -\n"
             "     5!    1.00000     1.2500      1.000e-03     14.2k    3.50000\n");
+  const ProcessResult backwards = Run({"metrics", "quickstart", "--from", "5", "--to", "4"});
+  EXPECT_EQ(backwards.exit_code, 2);
+  EXPECT_THAT(backwards.error, HasSubstr("--to 4 is before"));
   const ProcessResult followed = Run({"metrics", "quickstart", "--follow", "-o", "json"});
   EXPECT_EQ(std::count(followed.out.begin(), followed.out.end(), '\n'), 5);
   const ProcessResult rows = Run({"metrics", "quickstart", "-f", "--from", "2"});
   EXPECT_EQ(std::count(rows.out.begin(), rows.out.end(), '\n'), 5);  // a header and four steps
+}
+
+TEST_F(CommandsTest, FollowedMetricsSurviveALostConnectionAndARestart) {
+  server_.PutJob(RunningJob("quickstart", 5));
+  std::vector<lasp::v1::StepMetrics> steps;
+  for (const auto& [generation, step] :
+       {std::pair{2, 7}, std::pair{2, 8}, std::pair{2, 9}, std::pair{3, 1}, std::pair{3, 2}}) {
+    steps.emplace_back().set_step(step);
+    steps.back().set_generation(generation);
+  }
+  server_.SetSteps(steps);
+  server_.BreakNextSteps();
+  const ProcessResult result = Run({"metrics", "quickstart", "--follow", "-o", "json"});
+  EXPECT_EQ(result.exit_code, 0);
+  EXPECT_THAT(result.error, HasSubstr("trying again"));
+  std::string seen;
+  for (const absl::string_view line : absl::StrSplit(result.out, '\n', absl::SkipEmpty())) {
+    const json row = json::parse(line.begin(), line.end());
+    seen += absl::StrCat(row["generation"].get<int>(), ".", row["step"].get<int>(), " ");
+  }
+  EXPECT_EQ(seen, "2.7 2.8 2.9 3.1 3.2 ");
+  EXPECT_EQ(server_.last_steps().from_generation(), 2);
+  EXPECT_EQ(server_.last_steps().from_step(), 9);
 }
 
 TEST_F(CommandsTest, LogsComeByRankAndTime) {

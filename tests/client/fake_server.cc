@@ -34,6 +34,8 @@ struct FakeServer::State {
   lasp::v1::ListTrainingJobsRequest list GUARDED_BY(mutex);
   lasp::v1::WatchTrainingJobsRequest watch GUARDED_BY(mutex);
   lasp::v1::QueryMetricsRequest query GUARDED_BY(mutex);
+  lasp::v1::StreamMetricsRequest step_stream GUARDED_BY(mutex);
+  bool break_steps GUARDED_BY(mutex) = false;
   lasp::v1::StreamLogsRequest logs GUARDED_BY(mutex);
   lasp::v1::DrainWorkerRequest drain GUARDED_BY(mutex);
   std::string request_id GUARDED_BY(mutex);
@@ -223,14 +225,22 @@ class FakeServer::MetricsImpl final : public lasp::v1::MetricsService::Service {
   grpc::Status StreamMetrics(grpc::ServerContext*, const lasp::v1::StreamMetricsRequest* request,
                              grpc::ServerWriter<lasp::v1::StreamMetricsResponse>* writer) override {
     MutexLock lock(&state_.mutex);
+    state_.step_stream = *request;
     lasp::v1::StreamMetricsResponse response;
     for (const auto& step : state_.steps) {
-      if (step.step() >= request->from_step()) {
+      const bool first = step.generation() == request->from_generation() ||
+                         (request->from_generation() == 0 &&
+                          step.generation() == state_.steps.front().generation());
+      if (step.generation() >= request->from_generation() &&
+          (!first || step.step() >= request->from_step())) {
         *response.add_steps() = step;
       }
       if (response.steps_size() == 2) {
         writer->Write(response);
         response.Clear();
+        if (std::exchange(state_.break_steps, false)) {
+          return {grpc::StatusCode::UNAVAILABLE, "the coordinator is stopping"};
+        }
       }
     }
     writer->Write(response);
@@ -400,6 +410,16 @@ lasp::v1::ListTrainingJobsRequest FakeServer::last_list() {
 lasp::v1::WatchTrainingJobsRequest FakeServer::last_watch() {
   MutexLock lock(&state_->mutex);
   return state_->watch;
+}
+
+void FakeServer::BreakNextSteps() {
+  MutexLock lock(&state_->mutex);
+  state_->break_steps = true;
+}
+
+lasp::v1::StreamMetricsRequest FakeServer::last_steps() {
+  MutexLock lock(&state_->mutex);
+  return state_->step_stream;
 }
 
 lasp::v1::QueryMetricsRequest FakeServer::last_query() {

@@ -39,6 +39,8 @@ class FakeServer {
   void OnWatch(std::function<void(FakeServer*)> callback);
   void PutWorker(const lasp::v1::Worker& worker);
   void SetSteps(std::vector<lasp::v1::StepMetrics> steps);
+  // The next stream of steps ends after its first message, with UNAVAILABLE.
+  void BreakNextSteps();
   void SetLogLines(std::vector<lasp::v1::LogLine> lines);
   // Every unary call fails with this.
   void FailWith(const absl::Status& status);
@@ -50,6 +52,7 @@ class FakeServer {
   lasp::v1::ListTrainingJobsRequest last_list();
   lasp::v1::WatchTrainingJobsRequest last_watch();
   lasp::v1::QueryMetricsRequest last_query();
+  lasp::v1::StreamMetricsRequest last_steps();
   lasp::v1::StreamLogsRequest last_logs();
   std::string last_request_id();
   lasp::v1::DrainWorkerRequest last_drain();
