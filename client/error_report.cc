@@ -13,6 +13,7 @@ namespace {
 constexpr char kHintKey[] = "lasp.client/hint";
 constexpr char kRequestIdKey[] = "lasp.client/request_id";
 constexpr char kUnreachableReason[] = "UNREACHABLE";
+constexpr char kWrongPortReason[] = "METHOD_NOT_SERVED";
 
 std::string Payload(const absl::Status& status, const char* key) {
   const auto payload = status.GetPayload(key);
@@ -26,11 +27,18 @@ std::string Hint(const absl::Status& status) {
   }
   switch (status.code()) {
     case absl::StatusCode::kUnavailable:
+      if (ErrorReason(status) != kUnreachableReason && !ErrorReason(status).empty()) {
+        return "";  // the coordinator itself says so
+      }
       return "start a coordinator with 'lasp-server --data_dir DIR', or name another with --server "
              "or LASP_SERVER";
     case absl::StatusCode::kDeadlineExceeded:
       return "it may be busy: try again, or give it longer with --timeout";
     case absl::StatusCode::kUnimplemented:
+      if (ErrorReason(status) == kWrongPortReason) {
+        return "--server or LASP_SERVER names the coordinator's --api_address, 127.0.0.1:7070 "
+               "unless it was told otherwise";
+      }
       return "the coordinator may be older than this program: compare with 'lasp version'";
     default:
       return "";

@@ -52,15 +52,19 @@ std::vector<int> Table::Widths(const Terminal& terminal, bool with_header) const
   }
   const int gaps = kGap * (static_cast<int>(widths.size()) - 1);
   while (std::accumulate(widths.begin(), widths.end(), gaps) > terminal.width) {
-    // The first column names the row: it is cut last.
-    auto widest = std::max_element(widths.begin() + 1, widths.end());
-    if (widest == widths.end() || *widest <= kMinCut) {
-      widest = widths.begin();
+    // The first column names the row: it is cut last. Numbers never are: one without its end is
+    // another number.
+    size_t widest = 0;
+    for (size_t i = 1; i < widths.size(); ++i) {
+      if (!columns_[i].right && widths[i] > kMinCut &&
+          (widest == 0 || widths[i] > widths[widest])) {
+        widest = i;
+      }
     }
-    if (*widest <= kMinCut) {
+    if (widths[widest] <= kMinCut || columns_[widest].right) {
       break;
     }
-    --*widest;
+    --widths[widest];
   }
   return widths;
 }

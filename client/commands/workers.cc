@@ -7,6 +7,7 @@
 #include "absl/time/clock.h"
 #include "client/commands/commands.h"
 #include "client/enum_names.h"
+#include "client/error_report.h"
 #include "client/exit_code.h"
 #include "client/job_reference.h"
 #include "client/output.h"
@@ -135,14 +136,17 @@ absl::StatusOr<int> Drain(const Words& words, bool undo, Session* session) {
   LASP_ASSIGN_OR_RETURN(*request.mutable_name(), WorkerArgument(words));
   request.set_undo(undo);
   LASP_ASSIGN_OR_RETURN(Connection* const connection, session->Connect());
-  LASP_ASSIGN_OR_RETURN(const Worker worker,
-                        connection->Call(&connection->workers(), &AdminStub::DrainWorker, request,
-                                         kMutationDeadline));
+  const auto worker =
+      connection->Call(&connection->workers(), &AdminStub::DrainWorker, request, kMutationDeadline);
+  if (absl::IsNotFound(worker.status())) {
+    return WithHint(worker.status(), "'lasp workers' lists them");
+  }
+  LASP_RETURN_IF_ERROR(worker.status());
   PrintMessage(
-      worker, worker.name(),
+      *worker, worker->name(),
       [&] {
-        return absl::StrCat("worker/", ShortName(worker.name()), " ",
-                            ShortEnumName(*Worker::State_descriptor(), worker.state()), "\n");
+        return absl::StrCat("worker/", ShortName(worker->name()), " ",
+                            ShortEnumName(*Worker::State_descriptor(), worker->state()), "\n");
       },
       session);
   return kExitOk;

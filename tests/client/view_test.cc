@@ -12,6 +12,7 @@
 #include "client/help_text.h"
 #include "client/job_description.h"
 #include "client/job_view.h"
+#include "client/output_table.h"
 #include "client/utf8.h"
 #include "proto/rpc/error_details.h"
 #include "tests/client/fake_server.h"
@@ -110,6 +111,32 @@ TEST(ErrorReport, NamesEveryFieldAndAHint) {
             "hint: mend it");
   EXPECT_EQ(ErrorReport("get", absl::InternalError("broken"), Terminal{}, true),
             "error: get: broken\ncode: INTERNAL");
+}
+
+TEST(ErrorReport, SendsNobodyToStartACoordinatorThatAnswers) {
+  const auto report = [](const absl::Status& status) {
+    return ErrorReport("submit", status, Terminal{}, false);
+  };
+  EXPECT_THAT(report(ErrorWithReason(absl::StatusCode::kUnavailable, "the disk is full",
+                                     "STORE_UNAVAILABLE")),
+              Not(HasSubstr("start a coordinator")));
+  EXPECT_THAT(report(Unreachable("127.0.0.1:1", "connection refused")),
+              HasSubstr("start a coordinator"));
+  EXPECT_THAT(report(ErrorWithReason(absl::StatusCode::kUnimplemented, "not served here",
+                                     "METHOD_NOT_SERVED")),
+              HasSubstr("--api_address"));
+  EXPECT_THAT(report(absl::UnavailableError("Socket closed")), HasSubstr("start a coordinator"));
+}
+
+TEST(Table, CutsWordsAndNeverNumbers) {
+  Table table({{"NAME"}, {"RATE", true}, {"MESSAGE"}});
+  table.AddRow({std::string("quickstart"), std::string("5.000e-04"),
+                std::string("a message that takes its time")});
+  const Terminal narrow{.utf8 = true, .width = 34};
+  EXPECT_EQ(table.Render(narrow, false), "quickstart  5.000e-04  a message …\n");
+  // Nothing is left to cut: the line is longer than the terminal.
+  EXPECT_THAT(table.Render(Terminal{.utf8 = true, .width = 12}, false),
+              AllOf(HasSubstr("5.000e-04"), HasSubstr("quick…")));
 }
 
 TEST(ErrorReport, GivesTheRequestIdWhereTheOutcomeIsUnknown) {
