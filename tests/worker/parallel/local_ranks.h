@@ -30,7 +30,7 @@ struct LocalRanksOptions {
   int dp_size = 1;
   DType compute_type = DType::kFloat32;
   // Where given, makes a rank's backend instead of the CPU's.
-  std::function<absl::StatusOr<std::unique_ptr<Backend>>()> create_backend;
+  std::function<absl::StatusOr<std::unique_ptr<Backend>>()> create_backend = {};
   absl::Duration timeout = absl::Seconds(30);
   // A rank whose body succeeds closes its connections at once, instead of waiting for the others.
   bool leave_early = false;
