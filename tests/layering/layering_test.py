@@ -28,8 +28,8 @@ FORBIDDEN_INCLUDES = {
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
 # Beyond the C++ library, whose headers have no suffix.
 KERNEL_HEADERS = {"cblas.h", "omp.h", "immintrin.h"}
-CUDA_HEADERS = {"cooperative_groups.h", "cublasLt.h", "cuda.h", "cuda_bf16.h", "cuda_runtime.h", "cuda_runtime_api.h",
-                "cudaTypedefs.h"}
+CUDA_HEADERS = {"cooperative_groups.h", "cublasLt.h", "cuda.h", "cuda_bf16.h", "cuda_fp16.h",
+                "cuda_runtime.h", "cuda_runtime_api.h", "cudaTypedefs.h"}
 
 
 def includes_under(folder):

@@ -21,7 +21,10 @@ absl::StatusOr<std::unique_ptr<ModelUnderTest>> ModelUnderTest::Create(const Mod
 void ModelUnderTest::TakeMemory(Arena& arena) {
   const DType type = rank_.backend->accumulation_type();
   parameters_.masters = arena.Take(MemoryUse::kWeights, type, 1, layout_.count());
-  parameters_.weights = parameters_.masters;
+  parameters_.weights =
+      rank_.backend->activation_type() == type
+          ? parameters_.masters
+          : arena.Take(MemoryUse::kWeights, rank_.backend->activation_type(), 1, layout_.count());
   parameters_.gradients = arena.Take(MemoryUse::kGradients, type, 1, layout_.count());
   loss_ = arena.Take(MemoryUse::kWorkspace, DType::kFloat64, 1, 1);
   tokens_ = {.ids = arena.Take(MemoryUse::kWorkspace, DType::kInt32, shape_.rows(), 1),
@@ -32,16 +35,26 @@ void ModelUnderTest::TakeMemory(Arena& arena) {
 }
 
 void ModelUnderTest::SetParameters(const std::vector<double>& parameters) {
-  const Tensor host{const_cast<double*>(parameters.data()), DType::kFloat64, 1, layout_.count(),
-                    layout_.count()};
-  rank_.backend->Convert(host, parameters_.masters);
+  if (parameters_.masters.dtype == DType::kFloat64) {
+    rank_.backend->CopyFromHost(parameters.data(), parameters_.masters);
+    return;
+  }
+  const std::vector<float> rounded(parameters.begin(), parameters.end());
+  rank_.backend->CopyFromHost(rounded.data(), parameters_.masters);
+  if (parameters_.weights.data != parameters_.masters.data) {
+    rank_.backend->Convert(parameters_.masters, parameters_.weights);
+  }
 }
 
 std::vector<double> ModelUnderTest::Read(Tensor tensor) const {
   std::vector<double> values(static_cast<size_t>(tensor.count()));
-  rank_.backend->Convert(tensor,
-                         Tensor{values.data(), DType::kFloat64, 1, tensor.count(), tensor.count()});
-  return values;
+  if (tensor.dtype == DType::kFloat64) {
+    rank_.backend->CopyToHost(tensor, values.data());
+    return values;
+  }
+  std::vector<float> narrow(values.size());
+  rank_.backend->CopyToHost(tensor, narrow.data());
+  return {narrow.begin(), narrow.end()};
 }
 
 void ModelUnderTest::Upload(const std::vector<int32_t>& whole, Tensor slice) {
