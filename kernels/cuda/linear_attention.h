@@ -74,7 +74,9 @@ struct OutputArgs {
   // SegmentStateElements: the state before each segment, for QueryGradient; null: not kept. May be
   // `segment_states`.
   float* segment_starts = nullptr;
-  float* state_out = nullptr;  // the state after the slice, KV_out; null: not wanted
+  // The state after the slice, KV_out; null: not wanted. Must be null where there is theta
+  // (StateHop gives it).
+  float* state_out = nullptr;
 };
 
 struct LocalStateGradientArgs {

@@ -5,6 +5,7 @@
 // rows in fp32 registers. Both halves are rounded to shared memory once a chunk, where one reads
 // them as R and the other as R^T; two buffers, so that one barrier a chunk is enough.
 #include "kernels/cuda/linear_attention.h"
+#include "kernels/cuda/linear_attention_rotary.h"
 #include "kernels/cuda/linear_attention_segments.h"
 #include "kernels/cuda/linear_attention_tiles.cuh"
 #include "kernels/cuda/tensor_map.h"
@@ -297,6 +298,9 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
 }  // namespace
 
 cudaError_t KeyValueGradient(const KeyValueGradientArgs& args, cudaStream_t stream) {
+  if (args.problem.shape.theta != nullptr) {
+    return RotaryKeyValueGradient(args, stream);
+  }
   GradientParameters parameters{};
   const LinearAttentionShape& shape = args.problem.shape;
   if (const cudaError_t error = PlanSegments(args.problem, &parameters.segments);

@@ -3,6 +3,9 @@
 #include <algorithm>
 
 #include "kernels/cuda/linear_attention.h"
+#include "kernels/cuda/linear_attention_rotary.cuh"
+#include "kernels/cuda/linear_attention_rotary.h"
+#include "kernels/cuda/linear_attention_segment_reach.cuh"
 #include "kernels/cuda/linear_attention_segments.h"
 #include "kernels/cuda/linear_attention_tiles.cuh"
 #include "kernels/cuda/tensor_map.h"
@@ -32,34 +35,6 @@ struct SegmentStateMemory {
   uint64_t empty[kStages];
   int chunks;
 };
-
-// How many chunks of a segment, counted from the border that the state is for, may count: all, up
-// to the first with a document's start, as far as anything is seen. By all threads.
-template <bool kGradient>
-__device__ int ChunksThatCount(const Segments& segments, int segment, int batch, double slope,
-                               int* shared) {
-  const int first = segments.FirstChunk(segment);
-  const int end = segments.EndChunk(segment);
-  if (threadIdx.x == 0) {
-    int count = end - first;
-    if (slope > 0) {
-      const double farthest = kFarthestExponent / slope / kChunk + 2;
-      count = farthest < count ? static_cast<int>(farthest) : count;
-    }
-    *shared = count;
-  }
-  __syncthreads();
-  if (segments.marks != nullptr) {
-    for (int i = static_cast<int>(threadIdx.x); i < end - first; i += kBlockThreads) {
-      if (MarksOf(segments, batch, kGradient ? first + i : end - 1 - i) != 0) {
-        atomicMin(shared, i + 1);
-        break;
-      }
-    }
-    __syncthreads();
-  }
-  return *shared;
-}
 
 // kGradient false: sum over the segment's tokens j of lambda^{end-1-j} k_j^T v_j, from the last
 // chunk back; true: sum of lambda^{i+1} q_i^T do_i, i from the segment's start, from the first
@@ -114,7 +89,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   }
 
   hopper::RaiseRegisters<kMathRegisters>();
-  const int group = thread / kWarpgroup;
+  const int group = UniformWarpgroup();
   const FragmentLane at(thread);
   const int64_t end_token = segments.EndToken(segment);
   const auto slope_log2 = static_cast<float>(-slope * 1.4426950408889634);
@@ -191,13 +166,6 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
 
 // ---- the states at the segments' borders --------------------------------------------------------
 
-struct ScanParameters {
-  Segments segments;
-  int64_t elements;  // of a state
-  float* states;     // local ones become those before (after) each segment
-  float* total;      // the local state of the slice, or null
-};
-
 constexpr int kScanThreads = 256;
 
 __device__ float4 MultiplyAdd(float4 x, float factor, float4 addend) {
@@ -205,34 +173,132 @@ __device__ float4 MultiplyAdd(float4 x, float factor, float4 addend) {
           fmaf(x.w, factor, addend.w)};
 }
 
-// One thread for four elements of a state, over the segments in the order of the recurrence.
-template <bool kGradient>
-__global__ void ScanKernel(const ScanParameters parameters) {
-  const Segments& segments = parameters.segments;
-  const int64_t pair = blockIdx.y;
-  const double slope = segments.slopes[pair % segments.heads];
-  const auto batch = static_cast<int>(pair / segments.heads);
-  const int64_t element = 4 * (static_cast<int64_t>(blockIdx.x) * kScanThreads + threadIdx.x);
-  const bool active = element < parameters.elements;
-  float4* const at = reinterpret_cast<float4*>(
-      parameters.states + pair * segments.count * parameters.elements + element);
-  const int64_t step = parameters.elements / 4;
+// Four neighbours in a row of a state; with LRPE also those of the same row's sine half.
+template <bool kRotary>
+struct Elements {
+  static constexpr int kParts = kRotary ? 2 : 1;
+
+  float4 parts[kParts];
+
+  static __device__ Elements Zero() {
+    Elements zero;
+    for (int i = 0; i < kParts; ++i) {
+      zero.parts[i] = make_float4(0, 0, 0, 0);
+    }
+    return zero;
+  }
+
+  // `half_size` is the distance of the halves.
+  static __device__ Elements Load(const float* from, int64_t half_size) {
+    Elements elements;
+    for (int i = 0; i < kParts; ++i) {
+      elements.parts[i] = *reinterpret_cast<const float4*>(from + i * half_size);
+    }
+    return elements;
+  }
+
+  __device__ void Store(float* to, int64_t half_size) const {
+    for (int i = 0; i < kParts; ++i) {
+      *reinterpret_cast<float4*>(to + i * half_size) = parts[i];
+    }
+  }
+
+  // factor * (this, its origin moved ahead by the angle) + addend
+  __device__ Elements Move(Angle angle, float factor, const Elements& addend) const {
+    if constexpr (kRotary) {
+      const float cosine = factor * angle.cosine;
+      const float sine = factor * angle.sine;
+      return {MultiplyAdd(parts[1], sine, MultiplyAdd(parts[0], cosine, addend.parts[0])),
+              MultiplyAdd(parts[0], -sine, MultiplyAdd(parts[1], cosine, addend.parts[1]))};
+    } else {
+      return {MultiplyAdd(parts[0], factor, addend.parts[0])};
+    }
+  }
+};
+
+// Which elements of a state a thread has: [rows, width] of a half, all of a state without LRPE.
+struct ElementPlace {
+  int64_t pair;
+  int head;
+  int batch;
+  int64_t element;
+  bool active;
+
+  __device__ ElementPlace(const Segments& segments, int64_t half_size)
+      : pair(blockIdx.y),
+        head(static_cast<int>(pair % segments.heads)),
+        batch(static_cast<int>(pair / segments.heads)),
+        element(4 * (static_cast<int64_t>(blockIdx.x) * kScanThreads + threadIdx.x)),
+        active(element < half_size) {}
+};
+
+struct MoveParameters {
+  Segments segments;
+  const double* theta;  // [heads, key_size] or null
+  int64_t half_size;    // elements of a half of a state, of all of it without LRPE
+  int key_size;
+  int value_size;
+
+  // The angle by which an origin moves, ahead or back, over some tokens.
+  template <bool kGradient>
+  __device__ Angle AngleOver(const ElementPlace& at, int64_t tokens) const {
+    const double row_theta =
+        theta[static_cast<int64_t>(at.head) * key_size + at.element / value_size];
+    return AngleOf(row_theta, kGradient ? -tokens : tokens);
+  }
+};
+
+// Whether a document starts in chunks [begin, end). By all threads of the block.
+__device__ bool DocumentStartsIn(const Segments& segments, int batch, int begin, int end) {
+  if (segments.marks == nullptr) {
+    return false;
+  }
+  bool starts = false;
+  for (int chunk = begin + static_cast<int>(threadIdx.x); chunk < end; chunk += kScanThreads) {
+    starts = starts || MarksOf(segments, batch, chunk) != 0;
+  }
+  return __syncthreads_or(static_cast<int>(starts)) != 0;
+}
+
+// Over the segments in the order of the recurrence: each one's local state is replaced by what the
+// segments before (after) it leave; `total`, if wanted, gets the slice's.
+template <bool kGradient, bool kRotary>
+__global__ void __launch_bounds__(kScanThreads)
+    ScanKernel(const MoveParameters move, float* states, float* total) {
+  using State = Elements<kRotary>;
+  const Segments& segments = move.segments;
+  const ElementPlace at(segments, move.half_size);
+  const double slope = segments.slopes[at.head];
   const int count = segments.count;
-  const float whole_factor =
-      FarDecay(slope, static_cast<int64_t>(segments.segment_chunks) * kChunk);
+  const int64_t elements = move.half_size * State::kParts;
+  const int64_t whole = static_cast<int64_t>(segments.segment_chunks) * kChunk;
+  const int64_t rest =
+      segments.tokens - static_cast<int64_t>(segments.FirstChunk(count - 1)) * kChunk;
+  Angle whole_angle = {1, 0};
+  Angle rest_angle = {1, 0};
+  if constexpr (kRotary) {
+    if (at.active) {
+      whole_angle = move.AngleOver<kGradient>(at, whole);
+      rest_angle = move.AngleOver<kGradient>(at, rest);
+    }
+  }
+  const float whole_factor = FarDecay(slope, whole);
+  const float rest_factor = FarDecay(slope, rest);
+  const auto segment_of = [&](int i) { return kGradient ? count - 1 - i : i; };
+  float* const own = states + at.pair * count * elements + at.element;
   const auto local_of = [&](int i) {
     // The last in order adds only to the slice's own state.
-    const bool wanted = active && (i < count - 1 || (i < count && parameters.total != nullptr));
-    return wanted ? at[(kGradient ? count - 1 - i : i) * step] : make_float4(0, 0, 0, 0);
+    const bool wanted = at.active && (i < count - 1 || (i < count && total != nullptr));
+    return wanted ? State::Load(own + segment_of(i) * elements, move.half_size) : State::Zero();
   };
   // A few segments' loads are in flight, ahead of the stores.
   constexpr int kAhead = 4;
-  float4 ahead[kAhead];
+  State ahead[kAhead];
 #pragma unroll
   for (int i = 0; i < kAhead; ++i) {
     ahead[i] = local_of(i);
   }
-  float4 running = make_float4(0, 0, 0, 0);
+  State running = State::Zero();
   for (int base = 0; base < count; base += kAhead) {
 #pragma unroll
     for (int j = 0; j < kAhead; ++j) {
@@ -240,100 +306,76 @@ __global__ void ScanKernel(const ScanParameters parameters) {
       if (i >= count) {
         break;
       }
-      const int segment = kGradient ? count - 1 - i : i;
-      bool starts = false;
-      if (segments.marks != nullptr) {
-        for (int chunk = segments.FirstChunk(segment) + static_cast<int>(threadIdx.x);
-             chunk < segments.EndChunk(segment); chunk += kScanThreads) {
-          starts = starts || MarksOf(segments, batch, chunk) != 0;
-        }
-        starts = __syncthreads_or(static_cast<int>(starts)) != 0;
-      }
-      float factor = whole_factor;
-      if (segment == count - 1) {
-        factor = FarDecay(
-            slope, segments.tokens - static_cast<int64_t>(segments.FirstChunk(segment)) * kChunk);
-      }
-      const float4 local = ahead[j];
+      const int segment = segment_of(i);
+      const bool starts = DocumentStartsIn(segments, at.batch, segments.FirstChunk(segment),
+                                           segments.EndChunk(segment));
+      const State local = ahead[j];
       ahead[j] = local_of(i + kAhead);
-      if (active) {
-        at[segment * step] = running;
+      if (at.active) {
+        running.Store(own + segment * elements, move.half_size);
       }
-      running = MultiplyAdd(running, starts ? 0.0F : factor, local);
+      const bool last = segment == count - 1;
+      running = running.Move(last ? rest_angle : whole_angle,
+                             starts ? 0.0F : (last ? rest_factor : whole_factor), local);
     }
   }
-  if (active && parameters.total != nullptr) {
-    *reinterpret_cast<float4*>(parameters.total + pair * parameters.elements + element) = running;
+  if (at.active && total != nullptr) {
+    running.Store(total + at.pair * elements + at.element, move.half_size);
   }
 }
 
 // ---- the hops between ranks ---------------------------------------------------------------------
 
-struct HopParameters {
-  Segments segments;
-  int64_t elements;
-  const float* in;
-  const float* local;
-  float* out;
-};
-
-__global__ void HopKernel(const HopParameters parameters) {
-  const Segments& segments = parameters.segments;
-  const int64_t pair = blockIdx.y;
-  const auto batch = static_cast<int>(pair / segments.heads);
-  bool starts = false;
-  if (segments.marks != nullptr) {
-    for (int chunk = static_cast<int>(threadIdx.x); chunk < segments.chunks;
-         chunk += kScanThreads) {
-      starts = starts || MarksOf(segments, batch, chunk) != 0;
-    }
-    starts = __syncthreads_or(static_cast<int>(starts)) != 0;
-  }
-  const int64_t element = 4 * (static_cast<int64_t>(blockIdx.x) * kScanThreads + threadIdx.x);
-  if (element >= parameters.elements) {
+template <bool kGradient, bool kRotary>
+__global__ void __launch_bounds__(kScanThreads)
+    HopKernel(const MoveParameters move, const float* in, const float* local, float* out) {
+  using State = Elements<kRotary>;
+  const Segments& segments = move.segments;
+  const ElementPlace at(segments, move.half_size);
+  const bool starts = DocumentStartsIn(segments, at.batch, 0, segments.chunks);
+  if (!at.active) {
     return;
   }
-  const float factor =
-      starts ? 0.0F : FarDecay(segments.slopes[pair % segments.heads], segments.tokens);
-  const int64_t offset = pair * parameters.elements + element;
-  float4 out = *reinterpret_cast<const float4*>(parameters.local + offset);
-  if (parameters.in != nullptr && factor != 0) {
-    const float4 in = *reinterpret_cast<const float4*>(parameters.in + offset);
-    out = MultiplyAdd(in, factor, out);
+  const int64_t offset = at.pair * move.half_size * State::kParts + at.element;
+  State state = State::Load(local + offset, move.half_size);
+  const float factor = starts ? 0.0F : FarDecay(segments.slopes[at.head], segments.tokens);
+  if (in != nullptr && factor != 0) {
+    Angle angle = {1, 0};
+    if constexpr (kRotary) {
+      angle = move.AngleOver<kGradient>(at, segments.tokens);
+    }
+    state = State::Load(in + offset, move.half_size).Move(angle, factor, state);
   }
-  *reinterpret_cast<float4*>(parameters.out + offset) = out;
+  state.Store(out + offset, move.half_size);
 }
 
-dim3 ElementGrid(const Segments& segments, int64_t elements) {
+MoveParameters MoveOf(const LinearAttentionShape& shape, const Segments& segments) {
+  return {segments, shape.theta, shape.key_size * shape.value_size,
+          static_cast<int>(shape.key_size), static_cast<int>(shape.value_size)};
+}
+
+dim3 ElementGrid(const MoveParameters& move) {
   const int64_t per_block = 4 * kScanThreads;
-  return {static_cast<unsigned>((elements + per_block - 1) / per_block),
-          static_cast<unsigned>(segments.batch * segments.heads)};
+  return {static_cast<unsigned>((move.half_size + per_block - 1) / per_block),
+          static_cast<unsigned>(move.segments.batch * move.segments.heads)};
 }
 
 // ---- launchers ----------------------------------------------------------------------------------
 
 template <bool kGradient>
-cudaError_t LaunchStates(const LinearAttentionProblem& problem, const HeadsView<const Bf16>& keys,
-                         const HeadsView<const Bf16>& values, float* states, float* total,
-                         cudaStream_t stream) {
-  SegmentStateParameters parameters;
-  const LinearAttentionShape& shape = problem.shape;
-  if (const cudaError_t error = PlanSegments(problem, &parameters.segments); error != cudaSuccess) {
-    return error;
-  }
-  const int count = parameters.segments.count;
-  const int wanted = total == nullptr ? count - 1 : count;
-  if (count > 1 && states == nullptr) {
-    return cudaErrorInvalidValue;
-  }
-  if (wanted == 0) {
-    return cudaSuccess;
-  }
-  cudaError_t error = MakeHeadsMap(keys, shape.batch, shape.tokens, shape.heads, shape.key_size,
-                                   kChunk, &parameters.keys);
+cudaError_t LaunchSegmentStates(const SegmentStateArgs& args, cudaStream_t stream) {
+  const LinearAttentionShape& shape = args.problem.shape;
+  SegmentStateParameters parameters{};
+  parameters.segments = args.segments;
+  parameters.first_segment = args.first_segment;
+  parameters.key_size = static_cast<int>(shape.key_size);
+  parameters.value_size = static_cast<int>(shape.value_size);
+  parameters.states = args.states;
+  cudaError_t error = MakeHeadsMap(args.keys, shape.batch, shape.tokens, shape.heads,
+                                   shape.key_size, kChunk, &parameters.keys);
   if (error == cudaSuccess) {
-    error = MakeHeadsMap(values, shape.batch, shape.tokens, shape.heads, shape.value_size, kChunk,
-                         &parameters.values);
+    error = MakeHeadsMap(args.values, shape.batch, shape.tokens, shape.heads, shape.value_size,
+                         kChunk, &parameters.values);
   }
   if (error == cudaSuccess) {
     error = cudaFuncSetAttribute(SegmentStateKernel<kGradient>,
@@ -343,36 +385,67 @@ cudaError_t LaunchStates(const LinearAttentionProblem& problem, const HeadsView<
   if (error != cudaSuccess) {
     return error;
   }
-  // The slice's own state needs every segment's; those before (after) the segments need all but the
-  // last (first).
-  parameters.first_segment = kGradient ? count - wanted : 0;
-  parameters.key_size = static_cast<int>(shape.key_size);
-  parameters.value_size = static_cast<int>(shape.value_size);
-  parameters.states = count == 1 ? total : states;
-  const dim3 grid(static_cast<unsigned>(wanted), static_cast<unsigned>(shape.heads),
+  const dim3 grid(static_cast<unsigned>(args.count), static_cast<unsigned>(shape.heads),
                   static_cast<unsigned>(shape.batch));
   SegmentStateKernel<kGradient>
       <<<grid, kBlockThreads, sizeof(SegmentStateMemory), stream>>>(parameters);
-  if (count > 1) {
-    const int64_t elements = StateRows(shape) * shape.value_size;
-    ScanKernel<kGradient><<<ElementGrid(parameters.segments, elements), kScanThreads, 0, stream>>>(
-        {parameters.segments, elements, states, total});
+  return cudaGetLastError();
+}
+
+template <bool kGradient>
+cudaError_t LaunchStates(const LinearAttentionProblem& problem, const HeadsView<const Bf16>& keys,
+                         const HeadsView<const Bf16>& values, float* states, float* total,
+                         cudaStream_t stream) {
+  SegmentStateArgs args;
+  args.problem = problem;
+  args.keys = keys;
+  args.values = values;
+  if (const cudaError_t error = PlanSegments(problem, &args.segments); error != cudaSuccess) {
+    return error;
+  }
+  const int segments = args.segments.count;
+  // The slice's own state needs every segment's; those before (after) the segments need all but the
+  // last (first).
+  args.count = total == nullptr ? segments - 1 : segments;
+  args.first_segment = kGradient ? segments - args.count : 0;
+  args.states = segments == 1 ? total : states;
+  if (segments > 1 && states == nullptr) {
+    return cudaErrorInvalidValue;
+  }
+  if (args.count == 0) {
+    return cudaSuccess;
+  }
+  const bool rotary = problem.shape.theta != nullptr;
+  const cudaError_t error = rotary ? RotarySegmentStates<kGradient>(args, stream)
+                                   : LaunchSegmentStates<kGradient>(args, stream);
+  if (error != cudaSuccess || segments == 1) {
+    return error;
+  }
+  const MoveParameters move = MoveOf(problem.shape, args.segments);
+  if (rotary) {
+    ScanKernel<kGradient, true>
+        <<<ElementGrid(move), kScanThreads, 0, stream>>>(move, states, total);
+  } else {
+    ScanKernel<kGradient, false>
+        <<<ElementGrid(move), kScanThreads, 0, stream>>>(move, states, total);
   }
   return cudaGetLastError();
 }
 
+template <bool kGradient>
 cudaError_t LaunchHop(const StateHopArgs& args, cudaStream_t stream) {
-  HopParameters parameters;
-  if (const cudaError_t error = PlanSegments(args.problem, &parameters.segments);
-      error != cudaSuccess) {
+  Segments segments;
+  if (const cudaError_t error = PlanSegments(args.problem, &segments); error != cudaSuccess) {
     return error;
   }
-  parameters.elements = StateRows(args.problem.shape) * args.problem.shape.value_size;
-  parameters.in = args.state_in;
-  parameters.local = args.local;
-  parameters.out = args.state_out;
-  HopKernel<<<ElementGrid(parameters.segments, parameters.elements), kScanThreads, 0, stream>>>(
-      parameters);
+  const MoveParameters move = MoveOf(args.problem.shape, segments);
+  if (args.problem.shape.theta != nullptr) {
+    HopKernel<kGradient, true><<<ElementGrid(move), kScanThreads, 0, stream>>>(
+        move, args.state_in, args.local, args.state_out);
+  } else {
+    HopKernel<kGradient, false><<<ElementGrid(move), kScanThreads, 0, stream>>>(
+        move, args.state_in, args.local, args.state_out);
+  }
   return cudaGetLastError();
 }
 
@@ -388,11 +461,11 @@ cudaError_t LocalStateGradient(const LocalStateGradientArgs& args, cudaStream_t 
 }
 
 cudaError_t StateHop(const StateHopArgs& args, cudaStream_t stream) {
-  return LaunchHop(args, stream);
+  return LaunchHop<false>(args, stream);
 }
 
 cudaError_t StateGradientHop(const StateHopArgs& args, cudaStream_t stream) {
-  return LaunchHop(args, stream);
+  return LaunchHop<true>(args, stream);
 }
 
 }  // namespace lasp::kernels::cuda

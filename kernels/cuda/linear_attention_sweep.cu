@@ -6,6 +6,7 @@
 // the state, in fp32 registers, and computes the chunk's scores for itself, so that the two never
 // wait for each other: one's products run under the other's arithmetic.
 #include "kernels/cuda/linear_attention.h"
+#include "kernels/cuda/linear_attention_rotary.h"
 #include "kernels/cuda/linear_attention_segments.h"
 #include "kernels/cuda/linear_attention_tiles.cuh"
 #include "kernels/cuda/tensor_map.h"
@@ -119,7 +120,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     return;
   }
   hopper::RaiseRegisters<kMathRegisters>();
-  const int group = thread / kWarpgroup;
+  const int group = UniformWarpgroup();
   const FragmentLane at(thread);
   const int64_t pair = static_cast<int64_t>(batch) * segments.heads + head;
   const int64_t segment_offset = (pair * segments.count + segment) * parameters.state_elements;
@@ -299,6 +300,9 @@ cudaError_t LaunchSweep(const LinearAttentionShape& shape, const SweepViews& vie
 }  // namespace
 
 cudaError_t Output(const OutputArgs& args, cudaStream_t stream) {
+  if (args.problem.shape.theta != nullptr) {
+    return RotaryOutput(args, stream);
+  }
   SweepParameters parameters{};
   const LinearAttentionShape& shape = args.problem.shape;
   if (const cudaError_t error = PlanSegments(args.problem, &parameters.segments);
@@ -320,6 +324,9 @@ cudaError_t Output(const OutputArgs& args, cudaStream_t stream) {
 }
 
 cudaError_t QueryGradient(const QueryGradientArgs& args, cudaStream_t stream) {
+  if (args.problem.shape.theta != nullptr) {
+    return RotaryQueryGradient(args, stream);
+  }
   SweepParameters parameters{};
   const LinearAttentionShape& shape = args.problem.shape;
   if (const cudaError_t error = PlanSegments(args.problem, &parameters.segments);

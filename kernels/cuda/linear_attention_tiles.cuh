@@ -57,6 +57,19 @@ inline __device__ float FarDecay(double slope, int64_t distance) {
   return static_cast<float>(exp(-slope * static_cast<double>(distance)));
 }
 
+// The thread's warpgroup, in a form that the compiler knows to be the same over a warp, so that
+// addresses and descriptors made from it are computed once a warp.
+inline __device__ int UniformWarpgroup() {
+  return __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / kWarpgroup, 0);
+}
+
+// The same value, of which the compiler knows nothing. What a loop computes from it stays in the
+// loop: addresses made ahead would fill the registers, and spill.
+inline __device__ int Opaque(int value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
+
 // Where a thread's elements of accumulators and fragments lie.
 struct FragmentLane {
   int warp;    // of the warpgroup
@@ -104,7 +117,27 @@ __device__ void FillWeights(const FragmentLane& at, TokenWeights& weights, Weigh
   }
 }
 
-// Multiplies each token by its weight, in fp32, and rounds once.
+// Multiplies each token by its weight, in fp32, and rounds once; the weights as they are needed.
+template <typename WeightOf>
+__device__ void ScaleTokens(const FragmentLane& at, WeightOf weight_of, TokenFragments& fragments) {
+#pragma unroll
+  for (int k = 0; k < 4; ++k) {
+#pragma unroll
+    for (int pair = 0; pair < 2; ++pair) {
+      const int token = 16 * k + at.column + 8 * pair;
+      const float low = weight_of(token);
+      const float high = weight_of(token + 1);
+#pragma unroll
+      for (int r = 2 * pair; r < 2 * pair + 2; ++r) {
+        const uint32_t packed = fragments[k][r];
+        fragments[k][r] =
+            hopper::PackBfloat16(hopper::LowOf(packed) * low, hopper::HighOf(packed) * high);
+      }
+    }
+  }
+}
+
+// The same with weights from registers.
 inline __device__ void ScaleTokens(const TokenWeights& weights, TokenFragments& fragments) {
 #pragma unroll
   for (int k = 0; k < 4; ++k) {
@@ -125,10 +158,12 @@ template <bool kReverse>
 __device__ void DecayScores(const DecayTable& decay, const FragmentLane& at, uint64_t marks,
                             float (&scores)[32], uint32_t (&operand)[4][4]) {
   if (marks != 0) {
+    const int first_row = Opaque(at.row);
+    const int first_column = Opaque(at.column);
 #pragma unroll
     for (int i = 0; i < 32; ++i) {
-      const int row = at.row + 8 * ((i >> 1) & 1);
-      const int column = 8 * (i >> 2) + at.column + (i & 1);
+      const int row = first_row + 8 * ((i >> 1) & 1);
+      const int column = 8 * (i >> 2) + first_column + (i & 1);
       const int later = kReverse ? column : row;
       const int earlier = kReverse ? row : column;
       if (later > earlier) {

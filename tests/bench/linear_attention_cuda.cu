@@ -16,6 +16,7 @@
 
 #include "kernels/cuda/linear_attention.h"
 #include "kernels/decay_slopes.h"
+#include "kernels/lrpe.h"
 
 namespace lasp::kernels {
 namespace {
@@ -73,16 +74,20 @@ double Milliseconds(const std::function<void(int, cudaStream_t)>& body, int call
   Expect(cudaEventCreate(&start), "event");
   Expect(cudaEventCreate(&stop), "event");
   std::vector<float> times;
-  for (int i = 0; i < 14; ++i) {
+  float total = 0;
+  // The first 40 ms warm the GPU up; then at least 20 launches count.
+  constexpr float kWarmUp = 40;
+  while (total < kWarmUp || times.size() < 20) {
     Expect(cudaEventRecord(start, stream), "record");
     Expect(cudaGraphLaunch(executable, stream), "launch");
     Expect(cudaEventRecord(stop, stream), "record");
     Expect(cudaEventSynchronize(stop), "synchronize");
     float elapsed = 0;
     Expect(cudaEventElapsedTime(&elapsed, start, stop), "elapsed");
-    if (i >= 3) {
+    if (total >= kWarmUp) {
       times.push_back(elapsed);
     }
+    total += elapsed;
   }
   Expect(cudaGraphExecDestroy(executable), "destroy");
   Expect(cudaGraphDestroy(graph), "destroy");
@@ -113,6 +118,7 @@ struct Sizes {
   int64_t tokens;
   int64_t heads;
   int64_t size;
+  bool lrpe;
 };
 
 // Buffers of one layer, laid out as in the model.
@@ -262,6 +268,12 @@ void Measure(const Sizes& sizes, int64_t layer, int segments, double copy, bool 
   Expect(cudaMemcpy(device_slopes, slopes.data(), slopes.size() * sizeof(double),
                     cudaMemcpyHostToDevice),
          "copy");
+  std::vector<double> theta(static_cast<size_t>(sizes.heads * sizes.size));
+  LrpeTheta(sizes.heads, sizes.size, theta.data());
+  auto* device_theta = Allocate<double>(sizes.heads * sizes.size);
+  Expect(
+      cudaMemcpy(device_theta, theta.data(), theta.size() * sizeof(double), cudaMemcpyHostToDevice),
+      "copy");
   cuda::LinearAttentionProblem problem;
   problem.shape = {.batch = sizes.batch,
                    .tokens = sizes.tokens,
@@ -269,7 +281,7 @@ void Measure(const Sizes& sizes, int64_t layer, int segments, double copy, bool 
                    .key_size = sizes.size,
                    .value_size = sizes.size,
                    .slopes = device_slopes,
-                   .theta = nullptr};
+                   .theta = sizes.lrpe ? device_theta : nullptr};
   problem.segments = segments;
   const int64_t count = cuda::SegmentCount(problem);
   const double one = static_cast<double>(sizes.batch * sizes.tokens * sizes.heads * sizes.size) * 2;
@@ -303,23 +315,23 @@ void Measure(const Sizes& sizes, int64_t layer, int segments, double copy, bool 
   const double forward_bytes = 4 * one + pass;
   const double both_bytes = 14 * one + 2 * pass;
   std::printf(
-      "%s\n    {\"batch\": %lld, \"tokens\": %lld, \"heads\": %lld, \"size\": %lld, \"layer\": "
-      "%lld, "
-      "\"segments\": %lld,\n     \"forward_ms\": %.4f, \"forward_backward_ms\": %.4f, "
-      "\"forward_backward_again_ms\": %.4f,\n     \"local_state_ms\": %.4f, \"output_ms\": %.4f, "
-      "\"local_state_gradient_ms\": %.4f, \"query_gradient_ms\": %.4f, "
-      "\"key_value_gradient_ms\": %.4f,\n     \"forward_gigabytes\": %.4f, "
-      "\"forward_backward_gigabytes\": %.4f, \"forward_floor_ms\": %.4f, "
-      "\"forward_backward_floor_ms\": %.4f,\n     \"forward_share_of_copy\": %.3f, "
-      "\"forward_backward_share_of_copy\": %.3f}",
+      "%s\n    {\"batch\": %lld, \"tokens\": %lld, \"heads\": %lld, \"size\": %lld, "
+      "\"lrpe\": %s, \"layer\": %lld, \"segments\": %lld,\n     \"forward_ms\": %.4f, "
+      "\"forward_backward_ms\": %.4f, \"forward_backward_again_ms\": %.4f,\n     "
+      "\"local_state_ms\": %.4f, \"output_ms\": %.4f, \"local_state_gradient_ms\": %.4f, "
+      "\"query_gradient_ms\": %.4f, \"key_value_gradient_ms\": %.4f,\n     "
+      "\"forward_gigabytes\": %.4f, \"forward_backward_gigabytes\": %.4f, "
+      "\"forward_floor_ms\": %.4f, \"forward_backward_floor_ms\": %.4f,\n     "
+      "\"forward_share_of_copy\": %.3f, \"forward_backward_share_of_copy\": %.3f}",
       first ? "" : ",", static_cast<long long>(sizes.batch), static_cast<long long>(sizes.tokens),
       static_cast<long long>(sizes.heads), static_cast<long long>(sizes.size),
-      static_cast<long long>(layer), static_cast<long long>(count), forward, both, again, parts[0],
-      parts[1], parts[2], parts[3], parts[4], forward_bytes * 1e-9, both_bytes * 1e-9,
-      forward_bytes / copy * 1e-9, both_bytes / copy * 1e-9, forward_bytes / copy * 1e-9 / forward,
-      both_bytes / copy * 1e-9 / both);
+      sizes.lrpe ? "true" : "false", static_cast<long long>(layer), static_cast<long long>(count),
+      forward, both, again, parts[0], parts[1], parts[2], parts[3], parts[4], forward_bytes * 1e-9,
+      both_bytes * 1e-9, forward_bytes / copy * 1e-9, both_bytes / copy * 1e-9,
+      forward_bytes / copy * 1e-9 / forward, both_bytes / copy * 1e-9 / both);
   std::fflush(stdout);
   Expect(cudaFree(device_slopes), "free");
+  Expect(cudaFree(device_theta), "free");
 }
 
 int Main(int segments) {
@@ -334,8 +346,10 @@ int Main(int segments) {
       "{\"gpu\": \"%s\", \"driver\": %d, \"runtime\": %d, \"copy_terabytes_per_second\": %.3f,\n"
       " \"results\": [",
       properties.name, driver, runtime, copy);
-  const Sizes shapes[] = {{1, 131072, 16, 128}, {1, 32768, 16, 128}, {1, 8192, 16, 128},
-                          {8, 2048, 16, 128},   {1, 32768, 16, 64},  {1, 32768, 16, 96}};
+  const Sizes shapes[] = {{1, 131072, 16, 128, false}, {1, 131072, 16, 128, true},
+                          {1, 32768, 16, 128, false},  {1, 32768, 16, 128, true},
+                          {1, 8192, 16, 128, false},   {8, 2048, 16, 128, false},
+                          {1, 32768, 16, 64, false},   {1, 32768, 16, 96, false}};
   bool first = true;
   for (const Sizes& sizes : shapes) {
     for (const int64_t layer : {0, 8, 15}) {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/lrpe.h"
+
 namespace lasp::kernels {
 namespace {
 
@@ -15,6 +17,12 @@ void Append(const DeviceArray<T>& array, std::vector<unsigned char>& bytes) {
   bytes.insert(bytes.end(), data, data + values.size() * sizeof(T));
 }
 
+std::vector<double> ThetaOf(const LayerCase& c) {
+  std::vector<double> theta(static_cast<size_t>(c.heads * c.size));
+  LrpeTheta(c.heads, c.size, theta.data());
+  return theta;
+}
+
 template <typename T>
 void PoisonArray(const DeviceArray<T>& array) {
   EXPECT_EQ(cudaMemset(array.data(), 0xff, static_cast<size_t>(array.bytes())), cudaSuccess);
@@ -25,8 +33,9 @@ void PoisonArray(const DeviceArray<T>& array) {
 Layer::Layer(const LayerCase& c)
     : case_(c),
       hidden_(c.heads * c.size),
-      state_elements_(c.batch * c.heads * c.size * c.size),
+      state_elements_(c.batch * c.heads * c.size * c.size * (c.lrpe ? 2 : 1)),
       slopes_(c.slopes),
+      theta_(ThetaOf(c)),
       qk_(c.batch * c.tokens * 2 * hidden_),
       packed_(c.batch * c.tokens * 4 * hidden_),
       output_gradient_(c.batch * c.tokens * hidden_),
@@ -108,7 +117,8 @@ cuda::LinearAttentionProblem Layer::ProblemOf(int64_t rank) const {
                    .heads = case_.heads,
                    .key_size = case_.size,
                    .value_size = case_.size,
-                   .slopes = slopes_.data()};
+                   .slopes = slopes_.data(),
+                   .theta = case_.lrpe ? theta_.data() : nullptr};
   problem.segments = case_.segments;
   if (!case_.document_starts.empty() && static_cast<size_t>(rank) < marks_.size()) {
     problem.document_marks = marks_[static_cast<size_t>(rank)].data();
@@ -225,9 +235,9 @@ LayerErrors Layer::Errors() const {
   errors.k_gradient = error(View(gradients_, 1, 4), k_gradient);
   errors.v_gradient = error(View(gradients_, 2, 4), v_gradient);
   errors.state = WorstHeadError(states_.data() + c.ranks * state_elements_, state.data(),
-                                c.batch * c.heads, c.size * c.size);
+                                c.batch * c.heads, state_elements_ / (c.batch * c.heads));
   errors.state_gradient = WorstHeadError(state_gradients_.data(), state_gradient.data(),
-                                         c.batch * c.heads, c.size * c.size);
+                                         c.batch * c.heads, state_elements_ / (c.batch * c.heads));
   return errors;
 }
 

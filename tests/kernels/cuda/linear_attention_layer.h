@@ -21,6 +21,7 @@ struct LayerCase {
   int64_t heads = 1;
   int64_t size = 128;
   std::vector<double> slopes = {};
+  bool lrpe = false;
   int segments = 0;
   int ranks = 1;
   bool states_in = true;                      // random KV_in and dKV_in; false: none
@@ -77,6 +78,7 @@ class Layer {
   int64_t hidden_;
   int64_t state_elements_;
   testing::DeviceArray<double> slopes_;
+  testing::DeviceArray<double> theta_;
   testing::DeviceArray<Bf16> qk_;
   testing::DeviceArray<Bf16> packed_;
   testing::DeviceArray<Bf16> output_gradient_;

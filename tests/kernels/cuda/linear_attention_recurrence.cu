@@ -15,7 +15,11 @@ constexpr int kSlices = 8;     // of the state's rows
 constexpr int kRows = 16;      // of a slice, at most
 constexpr int kThreads = kColumns * kSlices;
 
-// LA(X, Y, Z)_i = sum_j lambda^{i-j} (x_i . y_j) z_j, one block a (batch, head).
+enum class Rotate { kNone, kKeys, kValues };
+
+// LA(X, Y, Z)_i = sum_j lambda^{i-j} (x_i . y_j) z_j, one block a (batch, head). With LRPE a pass
+// does one half of the state: X and Y, or Z and the output, are multiplied by cosines or sines of
+// theta times their distance from `origin`.
 struct Pass {
   LinearAttentionShape shape;
   const uint8_t* starts;
@@ -32,6 +36,15 @@ struct Pass {
   double* state_out;
   double* output;  // [batch, tokens, heads, z_size]
   bool reverse;
+  Rotate rotate = Rotate::kNone;
+  bool sine = false;  // also: adds to the output of the cosine half
+  int64_t origin = 0;
+
+  __device__ double Factor(int64_t head, int64_t column, int64_t token) const {
+    const double angle =
+        shape.theta[head * shape.key_size + column] * static_cast<double>(token - origin);
+    return sine ? sin(angle) : cos(angle);
+  }
 };
 
 __global__ void __launch_bounds__(kThreads) RecurrenceKernel(const Pass pass) {
@@ -66,9 +79,16 @@ __global__ void __launch_bounds__(kThreads) RecurrenceKernel(const Pass pass) {
     for (int i = static_cast<int>(threadIdx.x); i < pass.x_size; i += kThreads) {
       x[i] = static_cast<double>(__bfloat162float(at(pass.x, token)[i]));
       y[i] = static_cast<double>(__bfloat162float(at(pass.y, token)[i]));
+      if (pass.rotate == Rotate::kKeys) {
+        const double factor = pass.Factor(head, i, token);
+        x[i] *= factor;
+        y[i] *= factor;
+      }
     }
-    const double z =
-        active ? static_cast<double>(__bfloat162float(at(pass.z, token)[column])) : 0.0;
+    double z = active ? static_cast<double>(__bfloat162float(at(pass.z, token)[column])) : 0.0;
+    const double z_factor =
+        active && pass.rotate == Rotate::kValues ? pass.Factor(head, column, token) : 1.0;
+    z *= z_factor;
     const bool start =
         pass.starts != nullptr && pass.starts[batch * pass.shape.tokens + token] != 0;
     __syncthreads();
@@ -93,8 +113,10 @@ __global__ void __launch_bounds__(kThreads) RecurrenceKernel(const Pass pass) {
       for (int s = 0; s < kSlices; ++s) {
         total += partial[s][column];
       }
-      pass.output[((batch * pass.shape.tokens + token) * pass.shape.heads + head) * pass.z_size +
-                  column] = total;
+      double& output = pass.output[((batch * pass.shape.tokens + token) * pass.shape.heads + head) *
+                                       pass.z_size +
+                                   column];
+      output = (pass.sine ? output : 0.0) + total * z_factor;
     }
   }
   if (pass.state_out != nullptr) {
@@ -108,10 +130,51 @@ __global__ void __launch_bounds__(kThreads) RecurrenceKernel(const Pass pass) {
   }
 }
 
-void Run(const Pass& pass) {
+void RunHalf(const Pass& pass) {
   RecurrenceKernel<<<dim3(static_cast<unsigned>(pass.shape.heads),
                           static_cast<unsigned>(pass.shape.batch)),
                      kThreads>>>(pass);
+}
+
+// Moves the origins of states [pairs, 2 key_size, value_size] ahead by some tokens.
+__global__ void TurnKernel(LinearAttentionShape shape, int64_t tokens, double* states) {
+  const int64_t elements = shape.key_size * shape.value_size;
+  const int64_t pair = blockIdx.y;
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i >= elements) {
+    return;
+  }
+  const double angle = shape.theta[pair % shape.heads * shape.key_size + i / shape.value_size] *
+                       static_cast<double>(tokens);
+  double& cosine = states[pair * 2 * elements + i];
+  double& sine = states[(pair * 2 + 1) * elements + i];
+  const double a = cosine;
+  const double b = sine;
+  cosine = a * cos(angle) + b * sin(angle);
+  sine = b * cos(angle) - a * sin(angle);
+}
+
+// A state's own origin is at the slice's first token, a gradient's at the token after the slice.
+void Run(Pass pass, Rotate rotate) {
+  if (pass.shape.theta == nullptr) {
+    RunHalf(pass);
+    return;
+  }
+  const int64_t elements = pass.shape.key_size * pass.shape.value_size;
+  double* const state_out = pass.state_out;
+  pass.rotate = rotate;
+  pass.origin = pass.reverse ? pass.shape.tokens : 0;
+  RunHalf(pass);
+  pass.sine = true;
+  pass.state_in = pass.state_in == nullptr ? nullptr : pass.state_in + elements;
+  pass.state_out = state_out == nullptr ? nullptr : state_out + elements;
+  RunHalf(pass);
+  if (state_out != nullptr) {
+    TurnKernel<<<dim3(static_cast<unsigned>((elements + 255) / 256),
+                      static_cast<unsigned>(pass.shape.batch * pass.shape.heads)),
+                 256>>>(pass.shape, pass.reverse ? -pass.shape.tokens : pass.shape.tokens,
+                        state_out);
+  }
 }
 
 __device__ float Normal(uint64_t seed, int64_t i) {
@@ -229,13 +292,13 @@ cudaError_t RunRecurrence(const Recurrence& r) {
                      .z_size = values,
                      .row_stride = values,
                      .column_stride = 1,
-                     .state_size = static_cast<int64_t>(keys) * values,
+                     .state_size = StateRows(r.shape) * values,
                      .state_in = r.state_in,
                      .state_out = r.state_out,
                      .output = r.output,
                      .reverse = false};
   if (r.output != nullptr || r.state_out != nullptr) {
-    Run(base);
+    Run(base, Rotate::kKeys);
   }
   if (r.q_gradient != nullptr) {
     Pass pass = base;
@@ -248,7 +311,7 @@ cudaError_t RunRecurrence(const Recurrence& r) {
     pass.column_stride = values;
     pass.state_out = nullptr;
     pass.output = r.q_gradient;
-    Run(pass);
+    Run(pass, Rotate::kValues);
   }
   if (r.v_gradient != nullptr || r.state_gradient_out != nullptr) {
     Pass pass = base;
@@ -259,7 +322,7 @@ cudaError_t RunRecurrence(const Recurrence& r) {
     pass.state_out = r.state_gradient_out;
     pass.output = r.v_gradient;
     pass.reverse = true;
-    Run(pass);
+    Run(pass, Rotate::kKeys);
   }
   if (r.k_gradient != nullptr) {
     Pass pass = base;
@@ -274,7 +337,7 @@ cudaError_t RunRecurrence(const Recurrence& r) {
     pass.state_out = nullptr;
     pass.output = r.k_gradient;
     pass.reverse = true;
-    Run(pass);
+    Run(pass, Rotate::kValues);
   }
   return cudaGetLastError();
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/decay_slopes.h"
+#include "kernels/lrpe.h"
 #include "kernels/reference/linear_attention.h"
 #include "tests/kernels/cuda/linear_attention_layer.h"
 #include "tests/support/gpu.h"
@@ -45,7 +46,8 @@ class CudaLinearAttention : public testing::GpuTest {
   }
 };
 
-TEST_F(CudaLinearAttention, RecurrenceIsTheReference) {
+// With LRPE or without.
+void CheckRecurrence(bool lrpe) {
   const int64_t batch = 2;
   const int64_t tokens = 37;
   const int64_t heads = 3;
@@ -61,19 +63,24 @@ TEST_F(CudaLinearAttention, RecurrenceIsTheReference) {
   const DeviceArray<cuda::Bf16> v = random(3);
   const DeviceArray<cuda::Bf16> output_gradient = random(4);
   const std::vector<double> slopes = LayerSlopes(1, heads);
+  std::vector<double> theta(lrpe ? heads * size : 0);
+  if (lrpe) {
+    LrpeTheta(heads, size, theta.data());
+  }
   const reference::LinearAttention x = {.batch = batch,
                                         .tokens = tokens,
                                         .heads = heads,
                                         .key_size = size,
                                         .value_size = size,
                                         .slopes = slopes,
-                                        .theta = {},
+                                        .theta = theta,
                                         .q = q.Values(),
                                         .k = k.Values(),
                                         .v = v.Values()};
   const reference::LinearAttentionGradients gradients =
       reference::LinearAttentionBackward(x, output_gradient.Values());
   const DeviceArray<double> device_slopes(slopes);
+  const DeviceArray<double> device_theta(theta);
   const DeviceArray<double> output(count);
   const DeviceArray<double> q_gradient(count);
   const DeviceArray<double> k_gradient(count);
@@ -84,7 +91,8 @@ TEST_F(CudaLinearAttention, RecurrenceIsTheReference) {
                       .heads = heads,
                       .key_size = size,
                       .value_size = size,
-                      .slopes = device_slopes.data()};
+                      .slopes = device_slopes.data(),
+                      .theta = lrpe ? device_theta.data() : nullptr};
   const auto view = [&](const DeviceArray<cuda::Bf16>& array) -> HeadsView<const cuda::Bf16> {
     return {array.data(), tokens * heads * size, heads * size, size};
   };
@@ -108,6 +116,65 @@ TEST_F(CudaLinearAttention, RecurrenceIsTheReference) {
   expect_near(q_gradient.Values(), gradients.q);
   expect_near(k_gradient.Values(), gradients.k);
   expect_near(v_gradient.Values(), gradients.v);
+}
+
+TEST_F(CudaLinearAttention, RecurrenceIsTheReference) {
+  CheckRecurrence(false);
+  CheckRecurrence(true);
+}
+
+TEST_F(CudaLinearAttention, Lrpe) {
+  uint64_t seed = 200;
+  for (const int64_t tokens : {1, 63, 64, 65, 129, 1000, 8192}) {
+    Check("lrpe length", {.batch = 2,
+                          .tokens = tokens,
+                          .heads = 3,
+                          .slopes = {0, 0.03, 0.99},
+                          .lrpe = true,
+                          .seed = ++seed});
+  }
+  for (const int segments : {1, 2, 5, 31}) {
+    Check("lrpe segments", {.batch = 2,
+                            .tokens = 1950,
+                            .heads = 4,
+                            .slopes = {0, 0.004, 0.3, 0.99},
+                            .lrpe = true,
+                            .segments = segments,
+                            .seed = ++seed});
+  }
+  for (const int ranks : {2, 3, 4}) {
+    Check("lrpe ranks", {.batch = 2,
+                         .tokens = 3001,
+                         .heads = 4,
+                         .slopes = {0, 0.002, 0.1, 0.99},
+                         .lrpe = true,
+                         .ranks = ranks,
+                         .states_in = ranks == 3,
+                         .seed = ++seed});
+  }
+  for (const int64_t size : {8, 64, 96}) {
+    Check("lrpe size", {.batch = 2,
+                        .tokens = 777,
+                        .heads = 3,
+                        .size = size,
+                        .slopes = {0.004, 0.3, 0.99},
+                        .lrpe = true,
+                        .segments = 3,
+                        .seed = ++seed});
+  }
+  Check("lrpe layer 0",
+        {.tokens = 2500, .heads = 16, .slopes = LayerSlopes(0, 16), .lrpe = true, .seed = ++seed});
+  Check("lrpe documents", {.batch = 2,
+                           .tokens = 1000,
+                           .heads = 3,
+                           .slopes = {0, 0.01, 0.3},
+                           .lrpe = true,
+                           .segments = 4,
+                           .document_starts = {5, 64, 100, 101, 127, 600, 1000, 1063, 1999},
+                           .seed = ++seed});
+  Check(
+      "lrpe long",
+      {.tokens = 100003, .heads = 4, .slopes = {0, 1e-5, 0.1, 0.99}, .lrpe = true, .seed = ++seed});
 }
 
 TEST_F(CudaLinearAttention, AnyLength) {
