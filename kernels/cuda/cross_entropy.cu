@@ -10,12 +10,14 @@
 namespace lasp::kernels::cuda {
 namespace {
 
-// A cluster of blocks holds a row in registers. Two blocks fit a multiprocessor, so that one loads
-// while the other computes.
-constexpr int kThreads = 512;
+// A cluster of blocks holds a row in registers. Several blocks fit a multiprocessor, so that some
+// load while others compute: the smaller, the better they mix.
+constexpr int kSmallBlock = 256;
+constexpr int kLargeBlock = 512;
 constexpr int kPacks = 8;
-constexpr int kBlockLogits = kThreads * kPacks * kBf16Pack;
-constexpr int kMostBlocks = 8;  // what every GPU of this kind allows in a cluster
+constexpr int kThreadLogits = kPacks * kBf16Pack;
+constexpr int kBlocksThreads = 1024;  // that one multiprocessor holds
+constexpr int kMostBlocks = 8;        // what every GPU of this kind allows in a cluster
 constexpr float kLog2E = 1.4426950408889634F;
 
 // 2^x; what fp32 cannot hold as a normal number becomes zero.
@@ -51,6 +53,7 @@ __device__ __forceinline__ ExpSum Merge(const ExpSum& a, const ExpSum& b) {
 }
 
 // Over a block, for all threads.
+template <int kThreads>
 __device__ __forceinline__ ExpSum BlockExpSum(ExpSum own) {
   __shared__ ExpSum warps[kThreads / 32];
 #pragma unroll
@@ -71,7 +74,9 @@ __device__ __forceinline__ ExpSum BlockExpSum(ExpSum own) {
   return own;
 }
 
-__global__ void __launch_bounds__(kThreads, 2) cross_entropy_kernel(const Rows args) {
+template <int kThreads>
+__global__ void __launch_bounds__(kThreads, kBlocksThreads / kThreads)
+    cross_entropy_kernel(const Rows args) {
   __shared__ ExpSum blocks[kMostBlocks];
   const auto cluster = cooperative_groups::this_cluster();
   cluster.barrier_arrive();
@@ -123,7 +128,7 @@ __global__ void __launch_bounds__(kThreads, 2) cross_entropy_kernel(const Rows a
   for (int i = 0; i < kPacks; ++i) {
     x[i].Hold();
   }
-  own = BlockExpSum(own);
+  own = BlockExpSum<kThreads>(own);
   cluster.barrier_wait();  // all blocks have begun: their shared memory may be written
   if (cluster_size > 1) {
     if (static_cast<int>(threadIdx.x) < cluster_size) {
@@ -168,7 +173,8 @@ __global__ void __launch_bounds__(kThreads, 2) cross_entropy_kernel(const Rows a
 }
 
 // A block a row, reading it twice.
-__global__ void __launch_bounds__(kThreads) cross_entropy_slow_kernel(const Rows args) {
+__global__ void __launch_bounds__(kLargeBlock) cross_entropy_slow_kernel(const Rows args) {
+  constexpr int kThreads = kLargeBlock;
   const int64_t row = blockIdx.x;
   const Bf16* const logits = args.logits + row * args.logits_stride;
   const int label = args.labels[row];
@@ -177,7 +183,7 @@ __global__ void __launch_bounds__(kThreads) cross_entropy_slow_kernel(const Rows
   for (int64_t c = threadIdx.x; c < args.vocabulary; c += kThreads) {
     own = Merge(own, {__bfloat162float(logits[c]), 1.0F});
   }
-  own = BlockExpSum(own);  // after this, x_label has been read by all
+  own = BlockExpSum<kThreads>(own);  // after this, x_label has been read by all
   const float log_sum = own.maximum + logf(own.sum);
   if (threadIdx.x == 0) {
     args.losses[row] = label >= 0 ? log_sum - x_label : 0.0F;
@@ -194,8 +200,9 @@ __global__ void __launch_bounds__(kThreads) cross_entropy_slow_kernel(const Rows
   }
 }
 
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kLargeBlock)
     add_losses_kernel(int64_t rows, const float* losses, double* sum) {
+  constexpr int kThreads = kLargeBlock;
   double own = 0;
   for (int64_t row = threadIdx.x; row < rows; row += kThreads) {
     own += static_cast<double>(losses[row]);
@@ -204,6 +211,25 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x == 0) {
     *sum += own;
   }
+}
+
+// As many blocks of kThreads a row as hold it.
+template <int kThreads>
+cudaError_t LaunchClusters(int64_t rows, const Rows& args, cudaStream_t stream) {
+  unsigned blocks = 1;
+  while (static_cast<int64_t>(blocks) * kThreads * kThreadLogits < args.vocabulary) {
+    blocks *= 2;
+  }
+  cudaLaunchAttribute cluster = {};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim = {blocks, 1, 1};
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(static_cast<unsigned>(rows) * blocks);
+  config.blockDim = dim3(kThreads);
+  config.stream = stream;
+  config.attrs = &cluster;
+  config.numAttrs = 1;
+  return cudaLaunchKernelEx(&config, cross_entropy_kernel<kThreads>, args);
 }
 
 }  // namespace
@@ -228,29 +254,19 @@ cudaError_t CrossEntropy(const CrossEntropyArgs<Bf16>& args, void* workspace, cu
   const bool aligned = args.vocabulary % kBf16Pack == 0 &&
                        Aligned16(args.logits, args.logits_stride) &&
                        Aligned16(args.gradient, args.gradient_stride);
-  unsigned blocks = 1;
-  while (blocks < kMostBlocks && static_cast<int64_t>(blocks) * kBlockLogits < args.vocabulary) {
-    blocks *= 2;
-  }
-  if (aligned && args.vocabulary <= static_cast<int64_t>(blocks) * kBlockLogits) {
-    cudaLaunchAttribute cluster = {};
-    cluster.id = cudaLaunchAttributeClusterDimension;
-    cluster.val.clusterDim = {blocks, 1, 1};
-    cudaLaunchConfig_t config = {};
-    config.gridDim = dim3(static_cast<unsigned>(args.rows) * blocks);
-    config.blockDim = dim3(kThreads);
-    config.stream = stream;
-    config.attrs = &cluster;
-    config.numAttrs = 1;
-    const cudaError_t error = cudaLaunchKernelEx(&config, cross_entropy_kernel, rows);
+  const int64_t most = int64_t{kMostBlocks} * kThreadLogits;
+  if (aligned && args.vocabulary <= most * kLargeBlock) {
+    const cudaError_t error = args.vocabulary <= most * kSmallBlock
+                                  ? LaunchClusters<kSmallBlock>(args.rows, rows, stream)
+                                  : LaunchClusters<kLargeBlock>(args.rows, rows, stream);
     if (error != cudaSuccess) {
       return error;
     }
   } else {
-    cross_entropy_slow_kernel<<<static_cast<unsigned>(args.rows), kThreads, 0, stream>>>(rows);
+    cross_entropy_slow_kernel<<<static_cast<unsigned>(args.rows), kLargeBlock, 0, stream>>>(rows);
   }
   if (args.loss_sum != nullptr) {
-    add_losses_kernel<<<1, kThreads, 0, stream>>>(args.rows, losses, args.loss_sum);
+    add_losses_kernel<<<1, kLargeBlock, 0, stream>>>(args.rows, losses, args.loss_sum);
   }
   return cudaGetLastError();
 }
