@@ -99,17 +99,17 @@ __global__ void __launch_bounds__(kThreads) adamw_kernel(const __grid_constant__
     for (int u = 0; u < kUnroll; ++u) {
       const int64_t at = begin + (static_cast<int>(threadIdx.x) + u * kThreads) * 4;
       g[u] = __ldcs(reinterpret_cast<const float4*>(tensor.gradient + at));
-      p[u] = __ldcs(reinterpret_cast<const float4*>(tensor.parameter + at));
-      m[u] = __ldcs(reinterpret_cast<const float4*>(tensor.first_moment + at));
-      v[u] = __ldcs(reinterpret_cast<const float4*>(tensor.second_moment + at));
+      p[u] = *reinterpret_cast<const float4*>(tensor.parameter + at);
+      m[u] = *reinterpret_cast<const float4*>(tensor.first_moment + at);
+      v[u] = *reinterpret_cast<const float4*>(tensor.second_moment + at);
     }
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) {
       const int64_t at = begin + (static_cast<int>(threadIdx.x) + u * kThreads) * 4;
       UpdateQuad(step, g[u], p[u], m[u], v[u]);
-      __stcs(reinterpret_cast<float4*>(tensor.parameter + at), p[u]);
-      __stcs(reinterpret_cast<float4*>(tensor.first_moment + at), m[u]);
-      __stcs(reinterpret_cast<float4*>(tensor.second_moment + at), v[u]);
+      *reinterpret_cast<float4*>(tensor.parameter + at) = p[u];
+      *reinterpret_cast<float4*>(tensor.first_moment + at) = m[u];
+      *reinterpret_cast<float4*>(tensor.second_moment + at) = v[u];
       if (tensor.copy != nullptr) {
         StoreCopy(p[u], tensor.copy + at);
       }

@@ -13,7 +13,13 @@ using cuda_tensors::Out;
 using cuda_tensors::ProblemOf;
 
 int64_t CudaAttention::SavedStateCount(const AttentionShape& shape) const {
-  return cuda::SegmentCount(ProblemOf(shape));
+  cuda::LinearAttentionProblem problem = ProblemOf(shape);
+  // While memory is being planned slopes and theta have no place yet; that they exist is what
+  // counts.
+  static constexpr double kAny = 0;
+  problem.shape.slopes = &kAny;
+  problem.shape.theta = shape.lrpe ? &kAny : nullptr;
+  return cuda::SegmentCount(problem);
 }
 
 void CudaAttention::LocalState(const AttentionShape& shape, Tensor k, Tensor v, Tensor state,
