@@ -9,6 +9,7 @@
 //             StateGradientHop     dKV_out = lambda^C dKV_in + dKV_loc              -> previous
 //             rank QueryGradient        k, v, do, saved states -> dq; needs nothing of other ranks
 //             KeyValueGradient     q, k, v, do, dKV_in -> dk, dv, in one pass
+//             ThetaGradient        with learned LRPE frequencies: their gradient
 //
 // Activations are bf16, states fp32; a chunk of 64 tokens is worked on at a time, its products with
 // fp32 sums. Where batch x heads does not fill the GPU, the sequence is cut into segments, one
@@ -108,6 +109,23 @@ struct KeyValueGradientArgs {
   HeadsView<Bf16> v_gradient;
 };
 
+// The gradient of learned theta over this slice, formed by distances; the sum over all ranks is the
+// gradient.
+struct ThetaGradientArgs {
+  LinearAttentionProblem problem;
+  HeadsView<const Bf16> q;
+  HeadsView<const Bf16> k;
+  HeadsView<const Bf16> v;
+  HeadsView<const Bf16> output_gradient;
+  const float* segment_starts = nullptr;           // from Output
+  const float* segment_state_gradients = nullptr;  // from LocalStateGradient
+  const float* state_gradient_in = nullptr;        // dKV_in; null: zeros
+  float* workspace = nullptr;                      // ThetaGradientWorkspaceElements
+  float* theta_gradient = nullptr;                 // [heads, key_size], added to
+};
+
+int64_t ThetaGradientWorkspaceElements(const LinearAttentionProblem& problem);
+
 struct StateHopArgs {
   LinearAttentionProblem problem;
   const float* state_in = nullptr;  // KV_in or dKV_in; null: zeros
@@ -124,5 +142,6 @@ cudaError_t LocalStateGradient(const LocalStateGradientArgs& args, cudaStream_t 
 cudaError_t StateGradientHop(const StateHopArgs& args, cudaStream_t stream);
 cudaError_t QueryGradient(const QueryGradientArgs& args, cudaStream_t stream);
 cudaError_t KeyValueGradient(const KeyValueGradientArgs& args, cudaStream_t stream);
+cudaError_t ThetaGradient(const ThetaGradientArgs& args, cudaStream_t stream);
 
 }  // namespace lasp::kernels::cuda

@@ -106,7 +106,14 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     cosine[i] = 0;
     sine[i] = 0;
   }
+  const auto rotate = [&](int i, const Ring<kStages>& at_stage) {
+    hopper::BarrierWait(&memory.full[at_stage.stage], at_stage.phase);
+    uint8_t* const tiles[] = {memory.keys[at_stage.stage]};
+    uint8_t* const sine_tiles[] = {memory.sines[i & 1]};
+    RotateTiles(memory.table, memory.chunk[at_stage.stage], tiles, sine_tiles, Opaque(thread));
+  };
   Ring<kStages> ring;
+  rotate(0, ring);
   for (int i = 0; i < count; ++i) {
     const int chunk = chunk_at(i);
     const int length = segments.Length(chunk);
@@ -115,10 +122,6 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
                                        : end_token - static_cast<int64_t>(chunk) * kChunk - length;
     const float far = exp2f(slope_log2 * static_cast<float>(distance));
     const int bound = kGradient ? FirstMark(marks) : LastMark(marks);
-    hopper::BarrierWait(&memory.full[ring.stage], ring.phase);
-    uint8_t* const tiles[] = {memory.keys[ring.stage]};
-    uint8_t* const sine_tiles[] = {memory.sines[i & 1]};
-    RotateTiles(memory.table, memory.chunk[ring.stage], tiles, sine_tiles, Opaque(thread));
     hopper::FenceAsyncShared();
     TokenFragments values;
     LoadTransposed(hopper::SharedAddress(memory.values[ring.stage] + group * kPanelBytes), at,
@@ -133,9 +136,9 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
         values);
     hopper::NamedBarrier(kRotatedBarrier, kMathThreads);
     const uint64_t cosines =
-        hopper::OperandDescriptor(hopper::SharedAddress(tiles[0]), kPanelBytes);
+        hopper::OperandDescriptor(hopper::SharedAddress(memory.keys[ring.stage]), kPanelBytes);
     const uint64_t sines =
-        hopper::OperandDescriptor(hopper::SharedAddress(sine_tiles[0]), kPanelBytes);
+        hopper::OperandDescriptor(hopper::SharedAddress(memory.sines[i & 1]), kPanelBytes);
     hopper::HoldRegisters(cosine);
     hopper::HoldRegisters(sine);
     hopper::ProductsBegin();
@@ -147,13 +150,19 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
                                                                   sines + k * (2048 >> 4), true);
     }
     hopper::ProductsCommit();
+    // The next chunk is rotated under the product.
+    Ring<kStages> next = ring;
+    next.Advance();
+    if (i + 1 < count) {
+      rotate(i + 1, next);
+    }
     hopper::ProductsWait<0>();
     hopper::HoldRegisters(cosine);
     hopper::HoldRegisters(sine);
     if (at.lane == 0) {
       hopper::BarrierArrive(&memory.empty[ring.stage]);
     }
-    ring.Advance();
+    ring = next;
   }
   const StateLayout layout = StateLayout::ValuesByKeys(p.key_size, p.value_size);
   const int64_t pair = static_cast<int64_t>(batch) * segments.heads + head;

@@ -44,7 +44,8 @@ Layer::Layer(const LayerCase& c)
       states_((c.ranks + 1) * state_elements_),
       state_gradients_((c.ranks + 1) * state_elements_),
       local_(state_elements_),
-      starts_(c.batch * c.tokens) {
+      starts_(c.batch * c.tokens),
+      theta_gradient_(hidden_) {
   EXPECT_EQ(FillNormal(qk_.count(), 4 * c.seed, 1, qk_.data()), cudaSuccess);
   EXPECT_EQ(FillNormal(packed_.count(), 4 * c.seed + 1, 1, packed_.data()), cudaSuccess);
   EXPECT_EQ(FillNormal(output_gradient_.count(), 4 * c.seed + 2, 1, output_gradient_.data()),
@@ -94,6 +95,8 @@ void Layer::Poison() {
   for (const DeviceArray<float>& states : segment_states_) {
     PoisonArray(states);
   }
+  EXPECT_EQ(cudaMemset(theta_gradient_.data(), 0, static_cast<size_t>(theta_gradient_.bytes())),
+            cudaSuccess);
   if (case_.states_in) {
     EXPECT_EQ(FillNormal(state_elements_, 4 * case_.seed + 3, 3, states_.data()), cudaSuccess);
     EXPECT_EQ(FillNormal(state_elements_, 4 * case_.seed + 4, 3,
@@ -191,6 +194,21 @@ cudaError_t Layer::Run() {
                                              .k_gradient = View(gradients_, 1, 4, first),
                                              .v_gradient = View(gradients_, 2, 4, first)},
                                             nullptr));
+    if (ThetaIsLearned()) {
+      const DeviceArray<float> workspace(cuda::ThetaGradientWorkspaceElements(problem));
+      errors.push_back(cuda::ThetaGradient({.problem = problem,
+                                            .q = q,
+                                            .k = k,
+                                            .v = v,
+                                            .output_gradient = output_gradient,
+                                            .segment_starts = segment_states,
+                                            .segment_state_gradients = segment_gradients,
+                                            .state_gradient_in = gradient_in,
+                                            .workspace = workspace.data(),
+                                            .theta_gradient = theta_gradient_.data()},
+                                           nullptr));
+      errors.push_back(cudaDeviceSynchronize());  // before the workspace goes
+    }
   }
   errors.push_back(cudaDeviceSynchronize());
   const auto failed = std::find_if(errors.begin(), errors.end(),
@@ -198,9 +216,11 @@ cudaError_t Layer::Run() {
   return failed == errors.end() ? cudaSuccess : *failed;
 }
 
-LayerErrors Layer::Errors() const {
+LayerErrors Layer::ErrorsFrom(int64_t first, int64_t lead) const {
   const LayerCase& c = case_;
-  const int64_t elements = c.batch * c.tokens * hidden_;
+  const bool whole = first == 0;
+  const int64_t tokens = c.tokens - first;
+  const int64_t elements = c.batch * tokens * hidden_;
   const DeviceArray<double> output(elements);
   const DeviceArray<double> q_gradient(elements);
   const DeviceArray<double> k_gradient(elements);
@@ -209,14 +229,14 @@ LayerErrors Layer::Errors() const {
   const DeviceArray<double> state_gradient(state_elements_);
   Recurrence reference;
   reference.shape = ProblemOf(0).shape;
-  reference.shape.tokens = c.tokens;
-  reference.starts = starts_.data();
-  reference.q = View(qk_, 0, 2);
-  reference.k = View(qk_, 1, 2);
-  reference.v = View(packed_, 2, 4);
-  reference.output_gradient = View(output_gradient_, 0, 1);
+  reference.shape.tokens = tokens;
+  reference.starts = whole ? starts_.data() : nullptr;
+  reference.q = View(qk_, 0, 2, first);
+  reference.k = View(qk_, 1, 2, first);
+  reference.v = View(packed_, 2, 4, first);
+  reference.output_gradient = View(output_gradient_, 0, 1, first);
   if (c.states_in) {
-    reference.state_in = states_.data();
+    reference.state_in = whole ? states_.data() : nullptr;
     reference.state_gradient_in = state_gradients_.data() + c.ranks * state_elements_;
   }
   reference.output = output.data();
@@ -224,20 +244,33 @@ LayerErrors Layer::Errors() const {
   reference.k_gradient = k_gradient.data();
   reference.v_gradient = v_gradient.data();
   reference.state_out = state.data();
-  reference.state_gradient_out = state_gradient.data();
+  reference.state_gradient_out = whole ? state_gradient.data() : nullptr;
+  const DeviceArray<double> theta_gradient(std::vector<double>(static_cast<size_t>(hidden_), 0));
+  if (ThetaIsLearned()) {
+    reference.theta_gradient = theta_gradient.data();
+  }
   EXPECT_EQ(RunRecurrence(reference), cudaSuccess);
-  const auto error = [&](const HeadsView<Bf16>& view, const DeviceArray<double>& expected) {
-    return WorstHeadError(view, expected.data(), c.batch, c.tokens, c.heads, c.size);
+  // `lead` is not 0 only for one row of a batch.
+  const auto error = [&](const DeviceArray<Bf16>& buffer, int64_t part, int64_t parts,
+                         const DeviceArray<double>& expected) {
+    return WorstHeadError(View(buffer, part, parts, first + lead), expected.data() + lead * hidden_,
+                          c.batch, tokens - lead, c.heads, c.size);
   };
+  const int64_t pairs = c.batch * c.heads;
   LayerErrors errors;
-  errors.output = error(View(output_, 0, 1), output);
-  errors.q_gradient = error(View(gradients_, 0, 4), q_gradient);
-  errors.k_gradient = error(View(gradients_, 1, 4), k_gradient);
-  errors.v_gradient = error(View(gradients_, 2, 4), v_gradient);
-  errors.state = WorstHeadError(states_.data() + c.ranks * state_elements_, state.data(),
-                                c.batch * c.heads, state_elements_ / (c.batch * c.heads));
-  errors.state_gradient = WorstHeadError(state_gradients_.data(), state_gradient.data(),
-                                         c.batch * c.heads, state_elements_ / (c.batch * c.heads));
+  errors.output = error(output_, 0, 1, output);
+  errors.q_gradient = error(gradients_, 0, 4, q_gradient);
+  errors.k_gradient = error(gradients_, 1, 4, k_gradient);
+  errors.v_gradient = error(gradients_, 2, 4, v_gradient);
+  errors.state = WorstHeadError(states_.data() + c.ranks * state_elements_, state.data(), pairs,
+                                state_elements_ / pairs);
+  if (whole) {
+    errors.state_gradient = WorstHeadError(state_gradients_.data(), state_gradient.data(), pairs,
+                                           state_elements_ / pairs);
+  }
+  if (ThetaIsLearned()) {
+    errors.theta = WorstHeadError(theta_gradient_.data(), theta_gradient.data(), 1, hidden_);
+  }
   return errors;
 }
 
@@ -247,6 +280,7 @@ std::vector<unsigned char> Layer::Results() const {
   Append(gradients_, bytes);
   Append(states_, bytes);
   Append(state_gradients_, bytes);
+  Append(theta_gradient_, bytes);
   return bytes;
 }
 

@@ -37,16 +37,18 @@ struct LayerErrors {
   double v_gradient = 0;
   double state = 0;           // KV_out of the last rank
   double state_gradient = 0;  // dKV_out of the first rank
+  double theta = 0;           // of all heads; with LRPE where no states come in
 
   bool Within(double bound, double state_bound) const {
     return output <= bound && q_gradient <= bound && k_gradient <= bound && v_gradient <= bound &&
-           state <= state_bound && state_gradient <= state_bound;
+           state <= state_bound && state_gradient <= state_bound && theta <= 1e-2;
   }
 
   std::string Text() const {
     char text[200];
-    std::snprintf(text, sizeof(text), "o %.2e dq %.2e dk %.2e dv %.2e state %.2e dstate %.2e",
-                  output, q_gradient, k_gradient, v_gradient, state, state_gradient);
+    std::snprintf(text, sizeof(text),
+                  "o %.2e dq %.2e dk %.2e dv %.2e state %.2e dstate %.2e theta %.2e", output,
+                  q_gradient, k_gradient, v_gradient, state, state_gradient, theta);
     return text;
   }
 };
@@ -59,7 +61,11 @@ class Layer {
   cudaError_t Run();
 
   // Against the recurrence over the whole sequence.
-  LayerErrors Errors() const;
+  LayerErrors Errors() const { return ErrorsFrom(0, 0); }
+
+  // Of the tokens from `first + lead` on, against the recurrence from token `first` on; what the
+  // tokens before leave must have decayed over `lead` tokens.
+  LayerErrors ErrorsFrom(int64_t first, int64_t lead) const;
 
   // Everything that Run wrote, to compare runs bit by bit.
   std::vector<unsigned char> Results() const;
@@ -67,6 +73,8 @@ class Layer {
   void Poison();
 
  private:
+  bool ThetaIsLearned() const { return case_.lrpe && !case_.states_in; }
+
   using Bf16 = cuda::Bf16;
 
   HeadsView<Bf16> View(const testing::DeviceArray<Bf16>& buffer, int64_t part, int64_t parts,
@@ -90,6 +98,7 @@ class Layer {
   std::vector<testing::DeviceArray<float>> segment_states_;  // a rank each
   testing::DeviceArray<uint8_t> starts_;
   std::vector<testing::DeviceArray<uint64_t>> marks_;
+  testing::DeviceArray<float> theta_gradient_;
 };
 
 }  // namespace lasp::kernels

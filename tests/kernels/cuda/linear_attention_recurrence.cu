@@ -39,6 +39,8 @@ struct Pass {
   Rotate rotate = Rotate::kNone;
   bool sine = false;  // also: adds to the output of the cosine half
   int64_t origin = 0;
+  HeadsView<const Bf16> source = {};  // q or k, where the output is its gradient
+  double* theta_gradient = nullptr;
 
   __device__ double Factor(int64_t head, int64_t column, int64_t token) const {
     const double angle =
@@ -73,6 +75,7 @@ __global__ void __launch_bounds__(kThreads) RecurrenceKernel(const Pass pass) {
     return view.data + batch * view.batch_stride + token * view.token_stride +
            head * view.head_stride;
   };
+  double theta_sum = 0;
   for (int64_t n = 0; n < pass.shape.tokens; ++n) {
     const int64_t token = pass.reverse ? pass.shape.tokens - 1 - n : n;
     __syncthreads();
@@ -117,7 +120,17 @@ __global__ void __launch_bounds__(kThreads) RecurrenceKernel(const Pass pass) {
                                        pass.z_size +
                                    column];
       output = (pass.sine ? output : 0.0) + total * z_factor;
+      if (pass.theta_gradient != nullptr) {
+        const double angle = pass.shape.theta[head * pass.shape.key_size + column] *
+                             static_cast<double>(token - pass.origin);
+        theta_sum += static_cast<double>(token) *
+                     static_cast<double>(__bfloat162float(at(pass.source, token)[column])) * total *
+                     (pass.sine ? cos(angle) : -sin(angle));
+      }
     }
+  }
+  if (pass.theta_gradient != nullptr && slice == 0 && active) {
+    atomicAdd(pass.theta_gradient + head * pass.shape.key_size + column, theta_sum);
   }
   if (pass.state_out != nullptr) {
     for (int r = 0; r < kRows; ++r) {
@@ -311,6 +324,8 @@ cudaError_t RunRecurrence(const Recurrence& r) {
     pass.column_stride = values;
     pass.state_out = nullptr;
     pass.output = r.q_gradient;
+    pass.source = r.q;
+    pass.theta_gradient = r.theta_gradient;
     Run(pass, Rotate::kValues);
   }
   if (r.v_gradient != nullptr || r.state_gradient_out != nullptr) {
@@ -336,6 +351,8 @@ cudaError_t RunRecurrence(const Recurrence& r) {
     pass.state_in = r.state_gradient_in;
     pass.state_out = nullptr;
     pass.output = r.k_gradient;
+    pass.source = r.k;
+    pass.theta_gradient = r.theta_gradient;
     pass.reverse = true;
     Run(pass, Rotate::kValues);
   }

@@ -29,6 +29,9 @@ struct Recurrence {
   double* v_gradient = nullptr;
   double* state_out = nullptr;           // after the last token
   double* state_gradient_out = nullptr;  // before the first token
+  // [heads, key_size], added to, where both gradients are wanted and no states come in. By
+  // positions: in fp64 they may be.
+  double* theta_gradient = nullptr;
 };
 
 cudaError_t RunRecurrence(const Recurrence& recurrence);

@@ -104,6 +104,8 @@ void CheckRecurrence(bool lrpe) {
   recurrence.q_gradient = q_gradient.data();
   recurrence.k_gradient = k_gradient.data();
   recurrence.v_gradient = v_gradient.data();
+  const DeviceArray<double> theta_gradient(std::vector<double>(theta.size(), 0));
+  recurrence.theta_gradient = lrpe ? theta_gradient.data() : nullptr;
   ASSERT_EQ(RunRecurrence(recurrence), cudaSuccess);
   const auto expect_near = [](const std::vector<double>& actual,
                               const std::vector<double>& expected) {
@@ -116,6 +118,13 @@ void CheckRecurrence(bool lrpe) {
   expect_near(q_gradient.Values(), gradients.q);
   expect_near(k_gradient.Values(), gradients.k);
   expect_near(v_gradient.Values(), gradients.v);
+  if (lrpe) {
+    const std::vector<double> actual = theta_gradient.Values();
+    ASSERT_EQ(actual.size(), gradients.theta.size());
+    for (size_t i = 0; i < actual.size(); ++i) {
+      ASSERT_NEAR(actual[i], gradients.theta[i], 1e-7 * (1 + std::abs(gradients.theta[i]))) << i;
+    }
+  }
 }
 
 TEST_F(CudaLinearAttention, RecurrenceIsTheReference) {
@@ -164,6 +173,33 @@ TEST_F(CudaLinearAttention, Lrpe) {
   }
   Check("lrpe layer 0",
         {.tokens = 2500, .heads = 16, .slopes = LayerSlopes(0, 16), .lrpe = true, .seed = ++seed});
+  // Without states coming in theta's gradient is compared too.
+  for (const int segments : {0, 1, 3}) {
+    Check("lrpe theta", {.batch = 2,
+                         .tokens = 1001,
+                         .heads = 3,
+                         .slopes = {0.004, 0.1, 0.99},
+                         .lrpe = true,
+                         .segments = segments,
+                         .states_in = false,
+                         .seed = ++seed});
+  }
+  Check("lrpe theta ranks", {.tokens = 5003,
+                             .heads = 16,
+                             .slopes = LayerSlopes(0, 16),
+                             .lrpe = true,
+                             .ranks = 3,
+                             .states_in = false,
+                             .seed = ++seed});
+  Check("lrpe theta size", {.tokens = 1000,
+                            .heads = 2,
+                            .size = 96,
+                            .slopes = {0.01, 0.99},
+                            .lrpe = true,
+                            .segments = 2,
+                            .states_in = false,
+                            .document_starts = {100, 640},
+                            .seed = ++seed});
   Check("lrpe documents", {.batch = 2,
                            .tokens = 1000,
                            .heads = 3,
@@ -261,6 +297,34 @@ TEST_F(CudaLinearAttention, DocumentStarts) {
                       .ranks = 3,
                       .document_starts = {400, 700},
                       .seed = 160});
+}
+
+// What compute-sanitizer is run on: every kernel, a few chunks.
+TEST_F(CudaLinearAttention, SmallShapes) {
+  for (const bool lrpe : {false, true}) {
+    Check("small", {.tokens = 150,
+                    .heads = 2,
+                    .slopes = {0.01, 0.99},
+                    .lrpe = lrpe,
+                    .segments = 2,
+                    .states_in = false,
+                    .document_starts = {70},
+                    .seed = 180});
+  }
+}
+
+// Keys and queries have more than 2^32 elements; the last rows are checked, which do not see the
+// first.
+TEST_F(CudaLinearAttention, MoreElementsThan32BitsCount) {
+  const int64_t tokens = (int64_t{1} << 20) + 77;
+  std::vector<double> slopes(16, 0.05);
+  slopes[15] = 0.9;
+  const LayerCase c = {.tokens = tokens, .heads = 16, .slopes = slopes, .seed = 190};
+  Layer layer(c);
+  ASSERT_EQ(layer.Run(), cudaSuccess);
+  const LayerErrors errors = layer.ErrorsFrom(tokens - 2000, 1000);
+  std::printf("%-28s T%lld: %s\n", "large", static_cast<long long>(tokens), errors.Text().c_str());
+  EXPECT_TRUE(errors.Within(kBound, kStateBound)) << errors.Text();
 }
 
 TEST_F(CudaLinearAttention, EqualRunsGiveEqualBits) {
