@@ -18,7 +18,8 @@ struct GluForwardArgs {
   T* output = nullptr;  // [rows, width], contiguous
 };
 
-// da = dy (.) b,  db = dy (.) a; the gradients may overwrite a and b in place.
+// da = dy (.) b,  db = dy (.) a; the gradients may overwrite a and b in place. With `product`, the
+// forward's output is formed once more, so that it need not be kept.
 template <typename T>
 struct GluBackwardArgs {
   int64_t rows = 0;
@@ -32,6 +33,7 @@ struct GluBackwardArgs {
   int64_t a_gradient_stride = 0;
   T* b_gradient = nullptr;
   int64_t b_gradient_stride = 0;
+  T* product = nullptr;  // y: [rows, width], contiguous; may be `output_gradient`; null: not wanted
 };
 
 namespace cpu {

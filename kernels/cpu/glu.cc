@@ -32,13 +32,26 @@ void GluBackward(const GluBackwardArgs<T>& args) {
         const T* const gradient = args.output_gradient + row * args.width;
         T* const a_gradient = args.a_gradient + row * args.a_gradient_stride;
         T* const b_gradient = args.b_gradient + row * args.b_gradient_stride;
+        T* const product = args.product == nullptr ? nullptr : args.product + row * args.width;
+        // All read before any is written: the results may lie over a, b and the gradient.
+        if (product == nullptr) {
 #pragma omp simd
-        for (int64_t c = 0; c < args.width; ++c) {
-          // Both read before either is written: the gradients may lie over a and b.
-          const T a_value = a[c];
-          const T b_value = b[c];
-          a_gradient[c] = gradient[c] * b_value;
-          b_gradient[c] = gradient[c] * a_value;
+          for (int64_t c = 0; c < args.width; ++c) {
+            const T a_value = a[c];
+            const T b_value = b[c];
+            a_gradient[c] = gradient[c] * b_value;
+            b_gradient[c] = gradient[c] * a_value;
+          }
+        } else {
+#pragma omp simd
+          for (int64_t c = 0; c < args.width; ++c) {
+            const T a_value = a[c];
+            const T b_value = b[c];
+            const T gradient_value = gradient[c];
+            a_gradient[c] = gradient_value * b_value;
+            b_gradient[c] = gradient_value * a_value;
+            product[c] = a_value * b_value;
+          }
         }
       }
     });

@@ -47,7 +47,6 @@ struct Backward {
   };
 
   GluBackwardArgs<Bf16> args;
-  Bf16* product;
 
   __device__ In Load(int64_t row, int column) const {
     return {Bf16Pack<N>::Load(args.a + row * args.a_stride + column),
@@ -58,8 +57,8 @@ struct Backward {
   __device__ void Store(int64_t row, int column, const In& in) const {
     StoreProduct(in.d_y, in.b, args.a_gradient + row * args.a_gradient_stride + column);
     StoreProduct(in.d_y, in.a, args.b_gradient + row * args.b_gradient_stride + column);
-    if (product != nullptr) {
-      StoreProduct(in.a, in.b, product + row * args.width + column);
+    if (args.product != nullptr) {
+      StoreProduct(in.a, in.b, args.product + row * args.width + column);
     }
   }
 };
@@ -73,14 +72,14 @@ cudaError_t GluForward(const GluForwardArgs<Bf16>& args, cudaStream_t stream) {
                  Forward<kBf16Pack>{args}, Forward<1>{args}, stream);
 }
 
-cudaError_t GluBackward(const GluBackwardArgs<Bf16>& args, Bf16* product, cudaStream_t stream) {
+cudaError_t GluBackward(const GluBackwardArgs<Bf16>& args, cudaStream_t stream) {
   return MapRows(args.rows, args.width,
                  Aligned16(args.a, args.a_stride) && Aligned16(args.b, args.b_stride) &&
                      Aligned16(args.output_gradient, args.width) &&
                      Aligned16(args.a_gradient, args.a_gradient_stride) &&
                      Aligned16(args.b_gradient, args.b_gradient_stride) &&
-                     Aligned16(product, args.width),
-                 Backward<kBf16Pack>{args, product}, Backward<1>{args, product}, stream);
+                     Aligned16(args.product, args.width),
+                 Backward<kBf16Pack>{args}, Backward<1>{args}, stream);
 }
 
 }  // namespace lasp::kernels::cuda

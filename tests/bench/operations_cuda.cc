@@ -144,16 +144,17 @@ void GatedProduct(int64_t tokens, Report& report) {
   const auto elements = static_cast<double>(tokens * kGlu);
   Bf16* const packed = RandomBf16(tokens * 2 * kGlu);
   Bf16* const y = RandomBf16(tokens * kGlu);
-  const lasp::kernels::GluBackwardArgs<Bf16> backward = {
-      tokens, kGlu,   packed,   2 * kGlu,      packed + kGlu, 2 * kGlu,
-      y,      packed, 2 * kGlu, packed + kGlu, 2 * kGlu};
+  lasp::kernels::GluBackwardArgs<Bf16> backward = {tokens,        kGlu,          packed,  2 * kGlu,
+                                                   packed + kGlu, 2 * kGlu,      y,       packed,
+                                                   2 * kGlu,      packed + kGlu, 2 * kGlu};
   report.Add("glu_forward", elements * 6, [&] {
     return GluForward({tokens, kGlu, packed, 2 * kGlu, packed + kGlu, 2 * kGlu, y}, nullptr);
   });
   report.Add("glu_backward_in_place", elements * 10,
-             [&] { return GluBackward(backward, nullptr, nullptr); });
+             [&] { return GluBackward(backward, nullptr); });
+  backward.product = y;
   report.Add("glu_backward_with_product", elements * 12,
-             [&] { return GluBackward(backward, y, nullptr); });
+             [&] { return GluBackward(backward, nullptr); });
   Check(cudaFree(packed), "cudaFree");
   Check(cudaFree(y), "cudaFree");
 }

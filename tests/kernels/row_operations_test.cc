@@ -201,14 +201,15 @@ TYPED_TEST(RowOperations, GluOnHalvesAndInPlace) {
     const std::vector<double> b = Columns(packed, stride, width, width);
     const std::vector<double> d_y = RandomValues<T>(rows * width, 2);
     std::vector<T> packed_t = Converted<T>(packed);
-    const std::vector<T> d_y_t = Converted<T>(d_y);
+    std::vector<T> d_y_t = Converted<T>(d_y);
     std::vector<T> y(a.size());
     T* const first = packed_t.data();
     T* const second = first + width;
     cpu::GluForward<T>({rows, width, first, stride, second, stride, y.data()});
     EXPECT_LE(RelativeRms(y, Times(a, b)), this->kTolerance);
-    cpu::GluBackward<T>(
-        {rows, width, first, stride, second, stride, d_y_t.data(), first, stride, second, stride});
+    cpu::GluBackward<T>({rows, width, first, stride, second, stride, d_y_t.data(), first, stride,
+                         second, stride, d_y_t.data()});
+    EXPECT_EQ(d_y_t, y);  // the product in the place of its gradient
     const std::vector<double> gradient(packed_t.begin(), packed_t.end());
     EXPECT_LE(RelativeRms(Columns(gradient, stride, 0, width), Times(d_y, b)), this->kTolerance);
     EXPECT_LE(RelativeRms(Columns(gradient, stride, width, width), Times(d_y, a)),

@@ -155,8 +155,9 @@ class Backend {
   virtual void SiluForward(Tensor input, Tensor output) = 0;
   virtual void SiluBackward(Tensor input, Tensor output_gradient, Tensor input_gradient) = 0;
   virtual void GluForward(Tensor a, Tensor b, Tensor output) = 0;
+  // product: the forward's output once more; may be output_gradient, or empty.
   virtual void GluBackward(Tensor a, Tensor b, Tensor output_gradient, Tensor a_gradient,
-                           Tensor b_gradient) = 0;
+                           Tensor b_gradient, Tensor product) = 0;
 
   // loss_sum: kFloat64 [1, 1], added to. labels: kInt32 [rows, 1]. gradient may be empty, or the
   // logits.

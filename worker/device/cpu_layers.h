@@ -130,8 +130,8 @@ class CpuLayers : public CpuAttention<T> {
                                  .output = cpu_tensors::Out<T>(output)});
   }
 
-  void GluBackward(Tensor a, Tensor b, Tensor output_gradient, Tensor a_gradient,
-                   Tensor b_gradient) override {
+  void GluBackward(Tensor a, Tensor b, Tensor output_gradient, Tensor a_gradient, Tensor b_gradient,
+                   Tensor product) override {
     kernels::cpu::GluBackward<T>({.rows = a.rows,
                                   .width = a.columns,
                                   .a = cpu_tensors::In<T>(a),
@@ -142,7 +142,8 @@ class CpuLayers : public CpuAttention<T> {
                                   .a_gradient = cpu_tensors::Out<T>(a_gradient),
                                   .a_gradient_stride = a_gradient.row_stride,
                                   .b_gradient = cpu_tensors::Out<T>(b_gradient),
-                                  .b_gradient_stride = b_gradient.row_stride});
+                                  .b_gradient_stride = b_gradient.row_stride,
+                                  .product = cpu_tensors::Out<T>(product)});
   }
 
   void CrossEntropy(Tensor logits, Tensor labels, double gradient_scale, Tensor gradient,

@@ -66,7 +66,7 @@ class HopperBackend : public CudaLayers {
   DType accumulation_type() const override { return DType::kFloat32; }
 
   // A chunk of a gigabyte.
-  int64_t logits_at_a_time() const override { return 8192 * 64000; }
+  int64_t logits_at_a_time() const override { return int64_t{8192} * 64000; }
 
   int64_t WorkspaceBytes(const WorkspaceShape& shape) const override {
     return std::max({CudaGemm::kWorkspaceBytes, cuda::CrossEntropyWorkspaceBytes(shape.rows),

@@ -154,7 +154,7 @@ void CudaLayers::GluForward(Tensor a, Tensor b, Tensor output) {
 }
 
 void CudaLayers::GluBackward(Tensor a, Tensor b, Tensor output_gradient, Tensor a_gradient,
-                             Tensor b_gradient) {
+                             Tensor b_gradient, Tensor product) {
   context().Check(cuda::GluBackward({.rows = a.rows,
                                      .width = a.columns,
                                      .a = In(a),
@@ -165,8 +165,9 @@ void CudaLayers::GluBackward(Tensor a, Tensor b, Tensor output_gradient, Tensor 
                                      .a_gradient = Out(a_gradient),
                                      .a_gradient_stride = a_gradient.row_stride,
                                      .b_gradient = Out(b_gradient),
-                                     .b_gradient_stride = b_gradient.row_stride},
-                                    nullptr, context().stream()),
+                                     .b_gradient_stride = b_gradient.row_stride,
+                                     .product = Out(product)},
+                                    context().stream()),
                   "the gradient of a gated product");
 }
 

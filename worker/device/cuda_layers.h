@@ -21,8 +21,8 @@ class CudaLayers : public CudaAttention {
   void SiluForward(Tensor input, Tensor output) override;
   void SiluBackward(Tensor input, Tensor output_gradient, Tensor input_gradient) override;
   void GluForward(Tensor a, Tensor b, Tensor output) override;
-  void GluBackward(Tensor a, Tensor b, Tensor output_gradient, Tensor a_gradient,
-                   Tensor b_gradient) override;
+  void GluBackward(Tensor a, Tensor b, Tensor output_gradient, Tensor a_gradient, Tensor b_gradient,
+                   Tensor product) override;
   void CrossEntropy(Tensor logits, Tensor labels, double gradient_scale, Tensor gradient,
                     Tensor loss_sum) override;
 

@@ -25,7 +25,6 @@ struct BlockActivations {
   Tensor channel_inverse_rms;    // [N, 1]
   Tensor channel_normed;         // [N, D]
   Tensor l1_l2;                  // [N, 2 G]
-  Tensor product;                // [N, G]
 };
 
 class ActivationPlan {

@@ -8,14 +8,15 @@
 
 namespace lasp::worker {
 
-// Reads activations.channel_normed, writes l1_l2 and product and output [N, D].
+// Reads activations.channel_normed, writes l1_l2 and output [N, D]. scratch: [N, G]; the gated
+// product is not kept: forming it once more costs the backward little.
 void ChannelMixerForward(Backend& backend, const BlockWeights& weights,
-                         BlockActivations& activations, Tensor output);
+                         BlockActivations& activations, Tensor scratch, Tensor output);
 
 // Adds to the gradients of the weights and writes input_gradient [N, D], the gradient of
-// channel_normed. Overwrites activations.l1_l2. product_gradient: scratch [N, G].
+// channel_normed. Overwrites activations.l1_l2.
 void ChannelMixerBackward(Backend& backend, const BlockWeights& weights,
                           const BlockActivations& activations, Tensor output_gradient,
-                          Tensor product_gradient, BlockWeights& gradients, Tensor input_gradient);
+                          Tensor scratch, BlockWeights& gradients, Tensor input_gradient);
 
 }  // namespace lasp::worker

@@ -56,7 +56,7 @@ TransNormer::TransNormer(const ModelConfig& config, const MicroBatchShape& shape
   branch_output_ = take(hidden);
   residual_gradient_ = take(hidden);
   normed_gradient_ = take(hidden);
-  product_gradient_ = take(config.glu_size);
+  product_scratch_ = take(config.glu_size);
   mixer_scratch_ = {.gated_gradient = take(hidden), .qkvu_gradient = take(4 * hidden)};
   if (!final_input_.empty()) {
     FillConstants();
@@ -85,7 +85,6 @@ BlockActivations TransNormer::TakeBlock(int64_t layer, Arena& arena) {
   block.channel_inverse_rms = take_inverse_rms();
   block.channel_normed = take(hidden);
   block.l1_l2 = take(2 * config_.glu_size);
-  block.product = take(config_.glu_size);
   return block;
 }
 
@@ -117,7 +116,7 @@ absl::Status TransNormer::ForwardBlocks(const TokenBatch& batch) {
                                            block, branch_output_));
     backend_.RmsNormForward(block.mixer_input, branch_output_, block.channel_input,
                             block.channel_normed, block.channel_inverse_rms);
-    ChannelMixerForward(backend_, weights, block, branch_output_);
+    ChannelMixerForward(backend_, weights, block, product_scratch_, branch_output_);
     stream = block.channel_input;
   }
   backend_.RmsNormForward(stream, branch_output_, final_input_, final_normed_, final_inverse_rms_);
@@ -151,7 +150,7 @@ absl::Status TransNormer::Backward(const TokenBatch& batch, DataParallel* reduce
     BlockActivations& block = activations_->ForBackward(layer);
     const BlockWeights& weights = weights_.blocks[layer];
     BlockWeights& gradients = gradients_.blocks[layer];
-    ChannelMixerBackward(backend_, weights, block, residual_gradient_, product_gradient_, gradients,
+    ChannelMixerBackward(backend_, weights, block, residual_gradient_, product_scratch_, gradients,
                          normed_gradient_);
     backend_.RmsNormBackward(block.channel_input, block.channel_inverse_rms, normed_gradient_,
                              residual_gradient_, residual_gradient_);

@@ -83,7 +83,7 @@ class TransNormer {
   Tensor branch_output_;
   Tensor residual_gradient_;
   Tensor normed_gradient_;
-  Tensor product_gradient_;
+  Tensor product_scratch_;
   TokenMixerScratch mixer_scratch_;
 };
 

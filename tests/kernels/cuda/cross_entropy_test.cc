@@ -59,7 +59,7 @@ TEST_F(CrossEntropyCuda, ChunkByChunkInPlace) {
 }
 
 TEST_F(CrossEntropyCuda, LossAloneLeavesTheLogits) {
-  const std::vector<double> logits = RandomBf16(3 * 64000, 1, 4.0);
+  const std::vector<double> logits = RandomBf16(int64_t{3} * 64000, 1, 4.0);
   const std::vector<int32_t> labels = {7, 63999, 32000};
   const DeviceArray<Bf16> logits_d(logits);
   const DeviceArray<int32_t> labels_d(labels);
@@ -78,7 +78,7 @@ TEST_F(CrossEntropyCuda, LossAloneLeavesTheLogits) {
   EXPECT_EQ(logits_d.Values(), logits);
 }
 
-double LossOf(std::vector<double> logits) {
+double LossOf(const std::vector<double>& logits) {
   const DeviceArray<Bf16> logits_d(logits);
   const DeviceArray<int32_t> label(std::vector<int32_t>{1});
   const DeviceArray<double> loss(std::vector<double>{0});

@@ -89,8 +89,8 @@ TEST_F(ElementwiseCuda, GluInPlaceWithItsProductOnceMore) {
                 cudaSuccess);
       EXPECT_EQ(y.Values(), RoundedToBf16(ProductOf(a, b)));
       ASSERT_EQ(GluBackward({kRows, width, first, stride, second, stride, d_y_d.data(), first,
-                             stride, second, stride},
-                            again ? d_y_d.data() : nullptr, nullptr),
+                             stride, second, stride, again ? d_y_d.data() : nullptr},
+                            nullptr),
                 cudaSuccess);
       const std::vector<double> gradient = packed_d.Values();
       EXPECT_EQ(ColumnsOf(gradient, stride, 0, width), RoundedToBf16(ProductOf(d_y, b)));

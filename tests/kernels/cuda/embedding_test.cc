@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/cuda/token_sort.h"
@@ -48,8 +49,9 @@ TEST_F(EmbeddingCuda, TokenSortIsStable) {
     for (size_t i = 0; i < ids.size(); ++i) {
       expected[i] = static_cast<int32_t>(i);
     }
-    std::ranges::stable_sort(expected, {},
-                             [&](int32_t position) { return ids[static_cast<size_t>(position)]; });
+    std::ranges::sort(expected, {}, [&](int32_t position) {
+      return std::pair(ids[static_cast<size_t>(position)], position);
+    });
     const DeviceArray<int32_t> ids_d(ids);
     const DeviceArray<char> workspace(TokenSortWorkspaceBytes(c.tokens));
     const int32_t* order = nullptr;

@@ -185,7 +185,7 @@ TEST_F(LargeCuda, GluInPlace) {
   EXPECT_EQ(Tail(y, width), d_y);
   ASSERT_EQ(GluBackward({rows, width, first, stride, second, stride, y.data(), first, stride,
                          second, stride},
-                        nullptr, nullptr),
+                        nullptr),
             cudaSuccess);
   const std::vector<double> gradient = Tail(packed_d, stride);
   EXPECT_EQ(ColumnsOf(gradient, stride, 0, width), RoundedToBf16(ProductOf(d_y, b)));

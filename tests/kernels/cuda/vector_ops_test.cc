@@ -55,6 +55,7 @@ TYPED_TEST(VectorOpsCuda, ConvertRoundsToNearest) {
   ASSERT_EQ((Convert<double, T>(count, from.data(), to.data(), nullptr)), cudaSuccess);
   ASSERT_EQ((Convert<T, float>(count, to.data(), as_float.data(), nullptr)), cudaSuccess);
   std::vector<double> expected;
+  expected.reserve(x.size());
   for (const double value : x) {
     expected.push_back(static_cast<double>(static_cast<float>(static_cast<T>(value))));
   }

@@ -74,7 +74,7 @@ class RecordingBackend : public Backend {
 
   void GluForward(Tensor, Tensor, Tensor) override {}
 
-  void GluBackward(Tensor, Tensor, Tensor, Tensor, Tensor) override {}
+  void GluBackward(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor) override {}
 
   void CrossEntropy(Tensor, Tensor, double, Tensor, Tensor) override {}
 
