@@ -175,11 +175,9 @@ struct Role {
       TokenFragments values;
       LoadTransposed(hopper::SharedAddress(stage.output_gradient + kGroup * kPanelBytes), at,
                      values);
-      TokenWeights weights;
       const int first_mark = FirstMark(marks);
-      FillWeights(at, weights,
-                  [&](int token) { return token < first_mark ? decay[token + 1] : 0.0F; });
-      ScaleTokens(weights, values);
+      ScaleTokens(
+          at, [&](int token) { return token < first_mark ? decay[token + 1] : 0.0F; }, values);
       uint32_t operand[4][4];
       DecayScores<true>(decay, at, marks, scores, operand);
       Scale(marks == 0 ? decay[length] : 0.0F, state);

@@ -39,12 +39,17 @@ int64_t BestSegmentCount(int64_t chunks, int64_t pairs, int64_t multiprocessors)
   return best;
 }
 
+constexpr int64_t kMostBlocks = 65535;  // in a grid's second and third dimension
+
+bool SizeIsTaken(int64_t size) { return size >= 8 && size <= 128 && size % 8 == 0; }
+
 }  // namespace
 
 cudaError_t PlanSegments(const LinearAttentionProblem& problem, Segments* segments) {
   const LinearAttentionShape& shape = problem.shape;
-  if (shape.batch < 1 || shape.tokens < 1 || shape.heads < 1 || shape.slopes == nullptr ||
-      shape.batch > INT32_MAX || shape.heads > INT32_MAX || shape.tokens > INT32_MAX - kChunk) {
+  if (shape.batch < 1 || shape.tokens < 1 || shape.heads < 1 || !SizeIsTaken(shape.key_size) ||
+      !SizeIsTaken(shape.value_size) || shape.batch > kMostBlocks || shape.heads > kMostBlocks ||
+      shape.batch * shape.heads > kMostBlocks || shape.tokens > INT32_MAX - kChunk) {
     return cudaErrorInvalidValue;
   }
   const int64_t chunks = BlockCount(shape);

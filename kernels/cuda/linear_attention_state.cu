@@ -108,18 +108,19 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
                                        : end_token - static_cast<int64_t>(chunk) * kChunk - length;
     const float far = exists ? exp2f(slope_log2 * static_cast<float>(distance)) : 0.0F;
     const int bound = kGradient ? FirstMark(marks) : LastMark(marks);
-    TokenWeights weights;
-    FillWeights(at, weights, [&](int token) {
-      const bool seen = kGradient ? token < bound : token >= bound;
-      const float weight = decay[kGradient ? token + 1 : length - 1 - token];
-      return seen ? weight * far : 0.0F;
-    });
     if (exists) {
       hopper::BarrierWait(&memory.full[ring.stage], ring.phase);
     }
     LoadTransposed(hopper::SharedAddress(memory.values[ring.stage] + group * kPanelBytes), at,
                    values);
-    ScaleTokens(weights, values);
+    ScaleTokens(
+        at,
+        [&](int token) {
+          const bool seen = kGradient ? token < bound : token >= bound;
+          const float weight = decay[kGradient ? token + 1 : length - 1 - token];
+          return seen ? weight * far : 0.0F;
+        },
+        values);
   };
   const auto issue = [&](const Ring<kStages>& ring, const TokenFragments& values) {
     const uint64_t keys =

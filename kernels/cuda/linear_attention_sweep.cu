@@ -177,11 +177,10 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
 
     TokenFragments values;
     LoadTransposed(hopper::SharedAddress(stage.z + group * kPanelBytes), at, values);
-    TokenWeights weights;
     const int last_mark = LastMark(marks);
-    FillWeights(at, weights,
-                [&](int token) { return token >= last_mark ? decay[length - 1 - token] : 0.0F; });
-    ScaleTokens(weights, values);
+    ScaleTokens(
+        at, [&](int token) { return token >= last_mark ? decay[length - 1 - token] : 0.0F; },
+        values);
 
     uint32_t operand[4][4];
     DecayScores<false>(decay, at, marks, scores, operand);

@@ -103,21 +103,7 @@ inline __device__ void LoadTransposed(uint32_t panel, const FragmentLane& at,
   }
 }
 
-// weights[k][i]: of tokens 16 k + column + {0, 1, 8, 9}.
-using TokenWeights = float[4][4];
-
-template <typename WeightOf>
-__device__ void FillWeights(const FragmentLane& at, TokenWeights& weights, WeightOf weight_of) {
-#pragma unroll
-  for (int k = 0; k < 4; ++k) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      weights[k][i] = weight_of(16 * k + at.column + (i & 1) + 8 * (i >> 1));
-    }
-  }
-}
-
-// Multiplies each token by its weight, in fp32, and rounds once; the weights as they are needed.
+// Multiplies each token by its weight, in fp32, and rounds once.
 template <typename WeightOf>
 __device__ void ScaleTokens(const FragmentLane& at, WeightOf weight_of, TokenFragments& fragments) {
 #pragma unroll
@@ -133,20 +119,6 @@ __device__ void ScaleTokens(const FragmentLane& at, WeightOf weight_of, TokenFra
         fragments[k][r] =
             hopper::PackBfloat16(hopper::LowOf(packed) * low, hopper::HighOf(packed) * high);
       }
-    }
-  }
-}
-
-// The same with weights from registers.
-inline __device__ void ScaleTokens(const TokenWeights& weights, TokenFragments& fragments) {
-#pragma unroll
-  for (int k = 0; k < 4; ++k) {
-#pragma unroll
-    for (int r = 0; r < 4; ++r) {
-      const uint32_t packed = fragments[k][r];
-      const int pair = 2 * (r >> 1);
-      fragments[k][r] = hopper::PackBfloat16(hopper::LowOf(packed) * weights[k][pair],
-                                             hopper::HighOf(packed) * weights[k][pair + 1]);
     }
   }
 }

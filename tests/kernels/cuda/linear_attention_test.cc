@@ -328,12 +328,48 @@ TEST_F(CudaLinearAttention, MoreElementsThan32BitsCount) {
 }
 
 TEST_F(CudaLinearAttention, EqualRunsGiveEqualBits) {
-  Layer layer({.batch = 1, .tokens = 5000, .heads = 16, .slopes = LayerSlopes(8, 16), .seed = 170});
-  ASSERT_EQ(layer.Run(), cudaSuccess);
-  const std::vector<unsigned char> first = layer.Results();
-  layer.Poison();
-  ASSERT_EQ(layer.Run(), cudaSuccess);
-  EXPECT_TRUE(layer.Results() == first);
+  for (const bool lrpe : {false, true}) {
+    Layer layer({.tokens = 5000,
+                 .heads = 16,
+                 .slopes = LayerSlopes(8, 16),
+                 .lrpe = lrpe,
+                 .states_in = false,
+                 .seed = 170});
+    ASSERT_EQ(layer.Run(), cudaSuccess);
+    const std::vector<unsigned char> first = layer.Results();
+    for (int run = 0; run < 3; ++run) {
+      layer.Poison();
+      ASSERT_EQ(layer.Run(), cudaSuccess);
+      EXPECT_TRUE(layer.Results() == first) << "lrpe " << lrpe;
+    }
+  }
+}
+
+TEST_F(CudaLinearAttention, RefusesWhatItDoesNotTake) {
+  const DeviceArray<cuda::Bf16> values(64 * 256);
+  const DeviceArray<double> slopes(std::vector<double>{0.1});
+  const DeviceArray<float> state(256 * 256);
+  const auto local_state = [&](int64_t size, int64_t stride) {
+    cuda::LinearAttentionProblem problem;
+    problem.shape = {.batch = 1,
+                     .tokens = 64,
+                     .heads = 1,
+                     .key_size = size,
+                     .value_size = size,
+                     .slopes = slopes.data()};
+    const HeadsView<const cuda::Bf16> view = {values.data(), 64 * stride, stride, size};
+    return cuda::LocalState({.problem = problem,
+                             .k = view,
+                             .v = view,
+                             .segment_states = nullptr,
+                             .state = state.data()},
+                            nullptr);
+  };
+  EXPECT_EQ(local_state(128, 128), cudaSuccess);
+  EXPECT_EQ(local_state(136, 136), cudaErrorInvalidValue);  // too wide
+  EXPECT_EQ(local_state(100, 104), cudaErrorInvalidValue);  // no multiple of 8
+  EXPECT_EQ(local_state(64, 100), cudaErrorInvalidValue);   // rows not at multiples of 16 bytes
+  EXPECT_TRUE(GpuIsFine());
 }
 
 }  // namespace
