@@ -43,6 +43,7 @@ struct AttentionShape {
 struct WorkspaceShape {
   int64_t rows = 0;  // tokens at a time
   int64_t hidden_size = 0;
+  AttentionShape attention = {};  // of the layer with the largest states
 };
 
 // What one layer's forward works on. state_in is KV_in; empty: zeros.

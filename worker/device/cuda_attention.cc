@@ -12,14 +12,27 @@ using cuda_tensors::In;
 using cuda_tensors::Out;
 using cuda_tensors::ProblemOf;
 
-int64_t CudaAttention::SavedStateCount(const AttentionShape& shape) const {
-  cuda::LinearAttentionProblem problem = ProblemOf(shape);
-  // While memory is being planned slopes and theta have no place yet; that they exist is what
-  // counts.
+namespace {
+
+// While memory is being planned slopes and theta have no place yet; that they exist is what counts.
+cuda::LinearAttentionProblem PlannedProblem(const AttentionShape& shape) {
   static constexpr double kAny = 0;
+  cuda::LinearAttentionProblem problem = ProblemOf(shape);
   problem.shape.slopes = &kAny;
   problem.shape.theta = shape.lrpe ? &kAny : nullptr;
-  return cuda::SegmentCount(problem);
+  return problem;
+}
+
+}  // namespace
+
+int64_t CudaAttention::SavedStateCount(const AttentionShape& shape) const {
+  return cuda::SegmentCount(PlannedProblem(shape));
+}
+
+int64_t CudaAttention::AttentionWorkspaceBytes(const AttentionShape& shape) {
+  return shape.lrpe ? cuda::ThetaGradientWorkspaceElements(PlannedProblem(shape)) *
+                          static_cast<int64_t>(sizeof(float))
+                    : 0;
 }
 
 void CudaAttention::LocalState(const AttentionShape& shape, Tensor k, Tensor v, Tensor state,
@@ -62,11 +75,6 @@ void CudaAttention::LocalStateGradient(const AttentionShape& shape, Tensor q,
 }
 
 void CudaAttention::BeginGradients(const AttentionShape& shape, const AttentionBackward& tensors) {
-  if (!tensors.theta_gradient.empty()) {
-    context().Check(absl::UnimplementedError(
-        "learned rotary frequencies have no gradient on a GPU yet: use model.lrpe_theta fixed"));
-    return;
-  }
   context().Check(cuda::QueryGradient({.problem = ProblemOf(shape),
                                        .k = HeadsIn(shape, tensors.k),
                                        .v = HeadsIn(shape, tensors.v),
@@ -90,6 +98,22 @@ void CudaAttention::EndGradients(const AttentionShape& shape, const AttentionBac
                               .v_gradient = HeadsOut(shape, tensors.v_gradient)},
                              context().stream()),
       "the gradients of attention's keys and values");
+  if (tensors.theta_gradient.empty()) {
+    return;
+  }
+  context().Check(
+      cuda::ThetaGradient({.problem = ProblemOf(shape),
+                           .q = HeadsIn(shape, tensors.q),
+                           .k = HeadsIn(shape, tensors.k),
+                           .v = HeadsIn(shape, tensors.v),
+                           .output_gradient = HeadsIn(shape, tensors.output_gradient),
+                           .segment_starts = In<float>(tensors.saved_states),
+                           .segment_state_gradients = In<float>(tensors.saved_gradients),
+                           .state_gradient_in = In<float>(tensors.state_gradient_in),
+                           .workspace = static_cast<float*>(context().workspace()),
+                           .theta_gradient = Out<float>(tensors.theta_gradient)},
+                          context().stream()),
+      "the gradient of the rotary frequencies");
 }
 
 void CudaAttention::StateHop(const AttentionShape& shape, Tensor state_in, Tensor local,

@@ -32,6 +32,9 @@ class CudaAttention : public CudaBackend {
 
   CudaContext& context() { return *context_; }
 
+  // What the operations above need besides their operands.
+  static int64_t AttentionWorkspaceBytes(const AttentionShape& shape);
+
  private:
   const std::unique_ptr<CudaContext> context_;
 };

@@ -71,7 +71,7 @@ class HopperBackend : public CudaLayers {
   int64_t WorkspaceBytes(const WorkspaceShape& shape) const override {
     return std::max({CudaGemm::kWorkspaceBytes, cuda::CrossEntropyWorkspaceBytes(shape.rows),
                      cuda::EmbeddingBackwardWorkspaceBytes(shape.rows, shape.hidden_size),
-                     cuda::SumOfSquaresWorkspaceBytes()});
+                     cuda::SumOfSquaresWorkspaceBytes(), AttentionWorkspaceBytes(shape.attention)});
   }
 
   void UseWorkspace(Tensor workspace) override { context().set_workspace(workspace.data); }

@@ -45,8 +45,9 @@ TransNormer::TransNormer(const ModelConfig& config, const MicroBatchShape& shape
   activations_ =
       CreateKeepPlan(config.layers, [&](int64_t layer) { return TakeBlock(layer, arena); });
   attention_.TakeScratch(attention_shapes_[0], arena);
-  const int64_t workspace_bytes =
-      backend_.WorkspaceBytes({.rows = shape_.rows(), .hidden_size = config.hidden_size});
+  const int64_t workspace_bytes = backend_.WorkspaceBytes({.rows = shape_.rows(),
+                                                           .hidden_size = config.hidden_size,
+                                                           .attention = attention_shapes_[0]});
   backend_.UseWorkspace(
       arena.Take(MemoryUse::kWorkspace, DType::kInt32, 1, (workspace_bytes + 3) / 4));
   const int64_t hidden = config.hidden_size;

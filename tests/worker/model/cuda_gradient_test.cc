@@ -73,7 +73,8 @@ TEST_F(CudaGradientTest, AgreesWithTheCpuInDoublePrecision) {
                                 .heads = 4,
                                 .glu_size = 352,
                                 .vocab_size = 256,
-                                .tie_embeddings = true};
+                                .tie_embeddings = true,
+                                .learned_theta = true};
   const ModelConfig wide{
       .layers = 3, .hidden_size = 256, .heads = 2, .glu_size = 704, .vocab_size = 1000};
 
