@@ -1,4 +1,5 @@
 // lasp-server: the coordinator.
+#include <malloc.h>
 #include <signal.h>
 #include <sys/resource.h>
 
@@ -24,6 +25,14 @@ void RaiseFileLimit() {
     limit.rlim_cur = limit.rlim_max;
     setrlimit(RLIMIT_NOFILE, &limit);
   }
+}
+
+// Buffers of large messages go back to the system when they are freed. Left to itself the allocator
+// takes the first such buffer for the usual size, and then keeps the next ones in its heaps.
+void GiveLargeBuffersBack() {
+  constexpr int kLarge = 256 << 10;
+  mallopt(M_MMAP_THRESHOLD, kLarge);
+  mallopt(M_TRIM_THRESHOLD, 2 * kLarge);
 }
 
 // One line for whoever started the process, keyed by flag.
@@ -56,6 +65,7 @@ int main(int argc, char** argv) {
   signal(SIGPIPE, SIG_IGN);
 
   RaiseFileLimit();
+  GiveLargeBuffersBack();
   lasp::InitializeLog({.level = line->log_level, .component = "lasp-server", .fields = {}});
   lasp::PrepareGrpc();
   const auto server = lasp::server::Server::Start(line->options);

@@ -241,6 +241,11 @@ class BadInputTest(ClusterTest):
             self.assertTrue(before.rows, "the store was not found")
             self.spec_rows_by_command_line()
             after = self.footprint_of_rounds(values, data_dir)
+            # A thread's heap may keep a buffer for many rounds; a leak never comes back.
+            for _ in range(20):
+                if after.memory_kb < before.memory_kb * (1 + MEMORY_TOLERANCE):
+                    break
+                after = self.footprint_of_rounds(values, data_dir)
         self.assertEqual(after.rows, before.rows)
         self.assertEqual(after.files, before.files)
         self.assertLessEqual(after.descriptors, before.descriptors)
