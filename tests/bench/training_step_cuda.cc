@@ -130,7 +130,7 @@ class Bench {
   absl::Status ForwardAndBackward() {
     backend_.EnterPhase(Phase::kForward);
     LASP_RETURN_IF_ERROR(model_->ForwardForTraining(tokens_, 1 / static_cast<double>(sizes_.tokens),
-                                                    control_.Columns(0, 1)));
+                                                    control_.Columns(0, 1), /*adds=*/false));
     backend_.EnterPhase(Phase::kBackward);
     return model_->Backward(tokens_, nullptr);
   }
@@ -139,7 +139,6 @@ class Bench {
   absl::StatusOr<double> Step() {
     const absl::Duration begin = SystemClock().Monotonic();
     backend_.EnterPhase(Phase::kOther);
-    backend_.Fill(0, parameters_.gradients);
     backend_.Fill(0, control_.Columns(0, kStepValues));
     LASP_RETURN_IF_ERROR(ForwardAndBackward());
     backend_.EnterPhase(Phase::kOptimizer);

@@ -1,5 +1,6 @@
 #include "worker/engine/trainer.h"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -98,8 +99,12 @@ absl::Status Trainer::Rehearse() {
   }
   // Tokens and labels are zeros. What a step leaves, the next one writes anew or fills with zeros.
   backend.Rehearse(true);
-  LASP_RETURN_IF_ERROR(model_->ForwardForTraining(tokens_, 1, control_.Columns(kLossSum, 1)));
-  LASP_RETURN_IF_ERROR(model_->Backward(tokens_, nullptr));
+  const int64_t micro_batches = std::min<int64_t>(2, options_.train_data->micro_batches_per_step());
+  for (int64_t micro_batch = 0; micro_batch < micro_batches; ++micro_batch) {
+    LASP_RETURN_IF_ERROR(model_->ForwardForTraining(tokens_, 1, control_.Columns(kLossSum, 1),
+                                                    /*adds=*/micro_batch > 0));
+    LASP_RETURN_IF_ERROR(model_->Backward(tokens_, nullptr));
+  }
   LASP_RETURN_IF_ERROR(backend.Synchronize());
   backend.Rehearse(false);
   return absl::OkStatus();
@@ -117,7 +122,6 @@ absl::Status Trainer::Accumulate(int64_t step) {
   const double label_count = static_cast<double>(spec.global_batch_size()) *
                              static_cast<double>(spec.data().sequence_length());
   const int64_t micro_batches = options_.train_data->micro_batches_per_step();
-  options_.backend->Fill(0, parameters_.gradients);
   options_.backend->Fill(0, control_.Columns(0, kStepSize));
   for (int64_t micro_batch = 0; micro_batch < micro_batches; ++micro_batch) {
     options_.backend->EnterPhase(Phase::kData);
@@ -127,8 +131,9 @@ absl::Status Trainer::Accumulate(int64_t step) {
       dumped_batches_.push_back(std::move(batch));
     }
     options_.backend->EnterPhase(Phase::kForward);
-    LASP_RETURN_IF_ERROR(
-        model_->ForwardForTraining(tokens_, 1 / label_count, control_.Columns(kLossSum, 1)));
+    LASP_RETURN_IF_ERROR(model_->ForwardForTraining(tokens_, 1 / label_count,
+                                                    control_.Columns(kLossSum, 1),
+                                                    /*adds=*/micro_batch > 0));
     options_.backend->EnterPhase(Phase::kBackward);
     LASP_RETURN_IF_ERROR(
         model_->Backward(tokens_, micro_batch + 1 == micro_batches ? reducer_.get() : nullptr));

@@ -13,15 +13,17 @@ void ChannelMixerForward(Backend& backend, const BlockWeights& weights,
 
 void ChannelMixerBackward(Backend& backend, const BlockWeights& weights,
                           const BlockActivations& activations, Tensor output_gradient,
-                          Tensor scratch, BlockWeights& gradients, Tensor input_gradient) {
+                          Tensor scratch, BlockWeights& gradients, bool adds,
+                          Tensor input_gradient) {
   const int64_t width = scratch.columns;
   const Tensor a = activations.l1_l2.Columns(0, width);
   const Tensor b = activations.l1_l2.Columns(width, width);
   // The product takes the place of its gradient.
   backend.Gemm(false, output_gradient, false, weights.l3, 0, scratch);
   backend.GluBackward(a, b, scratch, a, b, scratch);
-  backend.Gemm(true, output_gradient, false, scratch, 1, gradients.l3);
-  backend.Gemm(true, activations.l1_l2, false, activations.channel_normed, 1, gradients.l1_l2);
+  backend.Gemm(true, output_gradient, false, scratch, adds ? 1 : 0, gradients.l3);
+  backend.Gemm(true, activations.l1_l2, false, activations.channel_normed, adds ? 1 : 0,
+               gradients.l1_l2);
   backend.Gemm(false, activations.l1_l2, false, weights.l1_l2, 0, input_gradient);
 }
 

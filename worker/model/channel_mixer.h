@@ -13,10 +13,11 @@ namespace lasp::worker {
 void ChannelMixerForward(Backend& backend, const BlockWeights& weights,
                          BlockActivations& activations, Tensor scratch, Tensor output);
 
-// Adds to the gradients of the weights and writes input_gradient [N, D], the gradient of
-// channel_normed. Overwrites activations.l1_l2.
+// Writes the gradients of the weights, or `adds` to them, and writes input_gradient [N, D], the
+// gradient of channel_normed. Overwrites activations.l1_l2.
 void ChannelMixerBackward(Backend& backend, const BlockWeights& weights,
                           const BlockActivations& activations, Tensor output_gradient,
-                          Tensor scratch, BlockWeights& gradients, Tensor input_gradient);
+                          Tensor scratch, BlockWeights& gradients, bool adds,
+                          Tensor input_gradient);
 
 }  // namespace lasp::worker

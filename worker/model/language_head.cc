@@ -18,7 +18,7 @@ LanguageHead::LanguageHead(int64_t rows, int64_t vocab_size, Backend* backend, A
                          ChunkRows(*backend, rows, vocab_size), vocab_size)) {}
 
 void LanguageHead::Run(Tensor hidden, Tensor weight, Tensor labels, double gradient_scale,
-                       Tensor loss_sum, Tensor hidden_gradient, Tensor weight_gradient) {
+                       Tensor loss_sum, Tensor hidden_gradient, Tensor weight_gradient, bool adds) {
   for (int64_t begin = 0; begin < hidden.rows; begin += logits_.rows) {
     const int64_t rows = std::min(logits_.rows, hidden.rows - begin);
     const Tensor chunk = hidden.Rows(begin, rows);
@@ -29,7 +29,7 @@ void LanguageHead::Run(Tensor hidden, Tensor weight, Tensor labels, double gradi
       continue;
     }
     backend_.CrossEntropy(logits, labels.Rows(begin, rows), gradient_scale, logits, loss_sum);
-    backend_.Gemm(true, logits, false, chunk, 1, weight_gradient);
+    backend_.Gemm(true, logits, false, chunk, adds || begin > 0 ? 1 : 0, weight_gradient);
     backend_.Gemm(false, logits, false, weight, 0, hidden_gradient.Rows(begin, rows));
   }
 }

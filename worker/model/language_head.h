@@ -15,9 +15,10 @@ class LanguageHead {
   LanguageHead(int64_t rows, int64_t vocab_size, Backend* backend, Arena& arena);
 
   // Adds the summed loss of hidden [N, D] against labels [N, 1] to loss_sum. Where hidden_gradient
-  // is given, writes it [N, D] and adds to weight_gradient [V, D], both times gradient_scale.
+  // is given, writes it [N, D] and writes weight_gradient [V, D], or `adds` to it, both times
+  // gradient_scale.
   void Run(Tensor hidden, Tensor weight, Tensor labels, double gradient_scale, Tensor loss_sum,
-           Tensor hidden_gradient, Tensor weight_gradient);
+           Tensor hidden_gradient, Tensor weight_gradient, bool adds);
 
  private:
   Backend& backend_;

@@ -39,10 +39,10 @@ absl::Status TokenMixerBackward(Backend& backend, SequenceParallel& attention,
                                 const AttentionShape& shape, const BlockWeights& weights,
                                 const BlockActivations& activations, Tensor output_gradient,
                                 const TokenMixerScratch& scratch, BlockWeights& gradients,
-                                Tensor input_gradient) {
+                                bool adds, Tensor input_gradient) {
   const int64_t hidden = output_gradient.columns;
   const Tensor packed = scratch.qkvu_gradient;
-  backend.Gemm(true, output_gradient, false, activations.gated, 1, gradients.out_proj);
+  backend.Gemm(true, output_gradient, false, activations.gated, adds ? 1 : 0, gradients.out_proj);
   backend.Gemm(false, output_gradient, false, weights.out_proj, 0, scratch.gated_gradient);
   // The gradient of the attention's output replaces that of the gated product.
   const Tensor attention_gradient = scratch.gated_gradient;
@@ -58,7 +58,7 @@ absl::Status TokenMixerBackward(Backend& backend, SequenceParallel& attention,
                                            .theta = gradients.theta}));
   const Tensor qk_gradient = packed.Columns(0, 2 * hidden);
   backend.SiluBackward(activations.qkvu.Columns(0, 2 * hidden), qk_gradient, qk_gradient);
-  backend.Gemm(true, packed, false, activations.mixer_normed, 1, gradients.qkvu);
+  backend.Gemm(true, packed, false, activations.mixer_normed, adds ? 1 : 0, gradients.qkvu);
   backend.Gemm(false, packed, false, weights.qkvu, 0, input_gradient);
   return absl::OkStatus();
 }

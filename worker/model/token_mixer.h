@@ -21,12 +21,12 @@ struct TokenMixerScratch {
   Tensor qkvu_gradient;
 };
 
-// Adds to the gradients of the weights and writes input_gradient [N, D], the gradient of
-// mixer_normed.
+// Writes the gradients of the weights, or `adds` to them (always to that of theta), and writes
+// input_gradient [N, D], the gradient of mixer_normed.
 absl::Status TokenMixerBackward(Backend& backend, SequenceParallel& attention,
                                 const AttentionShape& shape, const BlockWeights& weights,
                                 const BlockActivations& activations, Tensor output_gradient,
                                 const TokenMixerScratch& scratch, BlockWeights& gradients,
-                                Tensor input_gradient);
+                                bool adds, Tensor input_gradient);
 
 }  // namespace lasp::worker

@@ -125,16 +125,26 @@ absl::Status TransNormer::ForwardBlocks(const TokenBatch& batch) {
 }
 
 absl::Status TransNormer::ForwardForTraining(const TokenBatch& batch, double gradient_scale,
-                                             Tensor loss_sum) {
+                                             Tensor loss_sum, bool adds) {
   LASP_RETURN_IF_ERROR(ForwardBlocks(batch));
+  adds_ = adds;
+  if (!adds) {
+    // What is always added to. A tied embedding is the head's weight, written below.
+    if (!config_.tie_embeddings) {
+      backend_.Fill(0, gradients_.embedding);
+    }
+    if (config_.learned_theta) {
+      backend_.Fill(0, gradients_.blocks[0].theta);
+    }
+  }
   head_.Run(final_normed_, weights_.head, batch.labels, gradient_scale, loss_sum, normed_gradient_,
-            gradients_.head);
+            gradients_.head, adds);
   return absl::OkStatus();
 }
 
 absl::Status TransNormer::ForwardForEvaluation(const TokenBatch& batch, Tensor loss_sum) {
   LASP_RETURN_IF_ERROR(ForwardBlocks(batch));
-  head_.Run(final_normed_, weights_.head, batch.labels, 0, loss_sum, Tensor{}, Tensor{});
+  head_.Run(final_normed_, weights_.head, batch.labels, 0, loss_sum, Tensor{}, Tensor{}, false);
   return attention_.Finish();
 }
 
@@ -152,12 +162,12 @@ absl::Status TransNormer::Backward(const TokenBatch& batch, DataParallel* reduce
     const BlockWeights& weights = weights_.blocks[layer];
     BlockWeights& gradients = gradients_.blocks[layer];
     ChannelMixerBackward(backend_, weights, block, residual_gradient_, product_scratch_, gradients,
-                         normed_gradient_);
+                         adds_, normed_gradient_);
     backend_.RmsNormBackward(block.channel_input, block.channel_inverse_rms, normed_gradient_,
                              residual_gradient_, residual_gradient_);
     LASP_RETURN_IF_ERROR(TokenMixerBackward(backend_, attention_, attention_shapes_[layer], weights,
                                             block, residual_gradient_, mixer_scratch_, gradients,
-                                            normed_gradient_));
+                                            adds_, normed_gradient_));
     backend_.RmsNormBackward(block.mixer_input, block.mixer_inverse_rms, normed_gradient_,
                              residual_gradient_, residual_gradient_);
     final_from(layout_.LayerOffset(layer));

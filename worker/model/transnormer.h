@@ -45,9 +45,11 @@ class TransNormer {
               SequenceParallel* attention, Arena& arena);
 
   // Adds the batch's summed loss to loss_sum (kFloat64 [1, 1]) and prepares Backward, which will
-  // add gradient_scale times the gradient of that sum.
-  absl::Status ForwardForTraining(const TokenBatch& batch, double gradient_scale, Tensor loss_sum);
-  // Adds to the gradients. `reducer` is told as they become final; null while more micro-batches
+  // give gradient_scale times the gradient of that sum. The gradients are written, or `adds` to
+  // what they hold: a step's first micro-batch needs no zeros.
+  absl::Status ForwardForTraining(const TokenBatch& batch, double gradient_scale, Tensor loss_sum,
+                                  bool adds);
+  // `reducer` is told as they become final; null while more micro-batches
   // follow.
   absl::Status Backward(const TokenBatch& batch, DataParallel* reducer);
   // Adds the summed loss alone.
@@ -71,6 +73,7 @@ class TransNormer {
   ModelWeights weights_;
   ModelWeights gradients_;
   double embedding_scale_;
+  bool adds_ = false;  // to the gradients, in the backward to come
 
   Tensor theta_;
   std::vector<AttentionShape> attention_shapes_;

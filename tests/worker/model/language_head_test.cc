@@ -43,7 +43,7 @@ TEST(LanguageHeadTest, ChunksAddUpToTheWholeLossAndGradient) {
   const Tensor label_view{labels.data(), DType::kInt32, kRows, 1, 1};
   head.Run(View(hidden, kRows, kHidden), View(weight, kVocabulary, kHidden), label_view, scale,
            View(loss, 1, 1), View(hidden_gradient, kRows, kHidden),
-           View(weight_gradient, kVocabulary, kHidden));
+           View(weight_gradient, kVocabulary, kHidden), /*adds=*/true);
 
   double expected_loss = 0;
   std::vector<double> expected_weight_gradient(weight.size(), 1);
@@ -85,7 +85,7 @@ TEST(LanguageHeadTest, ChunksAddUpToTheWholeLossAndGradient) {
   // The loss alone is the same.
   std::vector<double> loss_alone(1);
   head.Run(View(hidden, kRows, kHidden), View(weight, kVocabulary, kHidden), label_view, 0,
-           View(loss_alone, 1, 1), Tensor{}, Tensor{});
+           View(loss_alone, 1, 1), Tensor{}, Tensor{}, false);
   EXPECT_EQ(loss_alone[0], loss[0]);
 }
 

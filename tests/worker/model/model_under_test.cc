@@ -70,7 +70,6 @@ absl::StatusOr<double> ModelUnderTest::Run(const std::vector<int32_t>& ids,
                                            const std::vector<int32_t>& labels) {
   Upload(ids, tokens_.ids);
   Upload(labels, tokens_.labels);
-  rank_.backend->Fill(0, parameters_.gradients);
   rank_.backend->Fill(0, loss_);
   double count = 0;
   for (const int32_t label : labels) {
@@ -78,7 +77,7 @@ absl::StatusOr<double> ModelUnderTest::Run(const std::vector<int32_t>& ids,
   }
   // Small buckets, so that reduction and backward interleave.
   const auto reducer = CreateDdp(rank_.world, parameters_.gradients, 100);
-  LASP_RETURN_IF_ERROR(model_->ForwardForTraining(tokens_, 1 / count, loss_));
+  LASP_RETURN_IF_ERROR(model_->ForwardForTraining(tokens_, 1 / count, loss_, /*adds=*/false));
   LASP_RETURN_IF_ERROR(model_->Backward(tokens_, reducer.get()));
   LASP_RETURN_IF_ERROR(rank_.world->AllReduceSum(loss_).Wait());
   LASP_RETURN_IF_ERROR(reducer->Finish());
