@@ -75,10 +75,6 @@ __device__ void LowerRegisters() {
 
 // ---- bulk tensor copies -------------------------------------------------------------------------
 
-inline __device__ void PrefetchTensorMap(const CUtensorMap* map) {
-  asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
-}
-
 // Loads the box at coordinates (c0, c1, c2, c3), innermost first; completes on `barrier`.
 inline __device__ void LoadBox(const CUtensorMap* map, uint64_t* barrier, void* destination,
                                int32_t c0, int32_t c1, int32_t c2, int32_t c3) {
@@ -117,13 +113,6 @@ inline __device__ void FenceAsyncShared() {
 
 inline __device__ void LoadMatricesTransposed(uint32_t address, uint32_t (&r)[4]) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(address)
-               : "memory");
-}
-
-inline __device__ void LoadMatrices(uint32_t address, uint32_t (&r)[4]) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                : "r"(address)
                : "memory");

@@ -47,19 +47,6 @@ struct GradientMemory {
 
 enum NamedBarriers : uint32_t { kStateBarrier = 1, kOutputBarrier = 2 };  // and one more
 
-// Whether a document starts in the row's chunks from `begin` on. By all threads.
-__device__ bool DocumentStartsFrom(const Segments& segments, int batch, int begin) {
-  if (segments.marks == nullptr) {
-    return false;
-  }
-  bool starts = false;
-  for (int chunk = begin + static_cast<int>(threadIdx.x); chunk < segments.chunks;
-       chunk += kBlockThreads) {
-    starts = starts || MarksOf(segments, batch, chunk) != 0;
-  }
-  return __syncthreads_or(static_cast<int>(starts)) != 0;
-}
-
 __device__ void LoadChunks(const GradientParameters& parameters, GradientMemory& memory, int first,
                            int end, int head, int batch) {
   Ring<kStages> ring;
@@ -274,7 +261,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   }
   const int first = segments.FirstChunk(segment);
   const int end = segments.EndChunk(segment);
-  const bool cut = DocumentStartsFrom(segments, batch, end);
+  const bool cut = DocumentStartsIn(segments, batch, end, segments.chunks);
   __syncthreads();
 
   if (thread >= kMathThreads) {
@@ -297,7 +284,8 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
 
 cudaError_t KeyValueGradient(const KeyValueGradientArgs& args, cudaStream_t stream) {
   if (args.problem.shape.theta != nullptr) {
-    return RotaryKeyValueGradient(args, stream);
+    const cudaError_t error = RotaryValueGradient(args, stream);
+    return error == cudaSuccess ? RotaryKeyGradient(args, stream) : error;
   }
   GradientParameters parameters{};
   const LinearAttentionShape& shape = args.problem.shape;

@@ -22,6 +22,7 @@ cudaError_t RotarySegmentStates(const SegmentStateArgs& args, cudaStream_t strea
 
 cudaError_t RotaryOutput(const OutputArgs& args, cudaStream_t stream);
 cudaError_t RotaryQueryGradient(const QueryGradientArgs& args, cudaStream_t stream);
-cudaError_t RotaryKeyValueGradient(const KeyValueGradientArgs& args, cudaStream_t stream);
+cudaError_t RotaryKeyGradient(const KeyValueGradientArgs& args, cudaStream_t stream);
+cudaError_t RotaryValueGradient(const KeyValueGradientArgs& args, cudaStream_t stream);
 
 }  // namespace lasp::kernels::cuda

@@ -41,25 +41,6 @@ struct Segments {
   }
 };
 
-// The documents' marks of one chunk (bit i: token i starts a document).
-#ifdef __CUDACC__
-inline __device__ uint64_t MarksOf(const Segments& segments, int batch, int chunk) {
-  return segments.marks == nullptr
-             ? 0
-             : __ldg(segments.marks + static_cast<int64_t>(batch) * segments.chunks + chunk);
-}
-
-// A chunk's tokens before the first mark see the state before the chunk; 64 without marks.
-inline __device__ int FirstMark(uint64_t marks) {
-  return marks == 0 ? kChunk : __ffsll(static_cast<long long>(marks)) - 1;
-}
-
-// A chunk's tokens from the last mark on are seen by the state after it; 0 without marks.
-inline __device__ int LastMark(uint64_t marks) {
-  return marks == 0 ? 0 : kChunk - 1 - __clzll(static_cast<long long>(marks));
-}
-#endif
-
 cudaError_t PlanSegments(const LinearAttentionProblem& problem, Segments* segments);
 
 }  // namespace lasp::kernels::cuda

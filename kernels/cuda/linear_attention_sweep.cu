@@ -45,18 +45,6 @@ struct SweepMemory {
   uint64_t empty[kStages];
 };
 
-// Whether a document starts in the row's chunks before `end`. By all threads.
-__device__ bool DocumentStartsBefore(const Segments& segments, int batch, int end) {
-  if (segments.marks == nullptr) {
-    return false;
-  }
-  bool starts = false;
-  for (int chunk = static_cast<int>(threadIdx.x); chunk < end; chunk += kBlockThreads) {
-    starts = starts || MarksOf(segments, batch, chunk) != 0;
-  }
-  return __syncthreads_or(static_cast<int>(starts)) != 0;
-}
-
 __device__ void LoadChunks(const SweepParameters& parameters, SweepMemory& memory, int first,
                            int end, int head, int batch) {
   Ring<kStages> ring;
@@ -109,7 +97,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   }
   const int first = segments.FirstChunk(segment);
   const int end = segments.EndChunk(segment);
-  const bool cut = DocumentStartsBefore(segments, batch, first);
+  const bool cut = DocumentStartsIn(segments, batch, 0, first);
   __syncthreads();
 
   if (thread >= kMathThreads) {

@@ -139,13 +139,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     }
     hopper::FenceBarrierInit();
   }
-  bool cut = false;  // whether a document starts after the segment
-  if (segments.marks != nullptr) {
-    for (int chunk = end + thread; chunk < segments.chunks; chunk += kBlockThreads) {
-      cut = cut || MarksOf(segments, batch, chunk) != 0;
-    }
-    cut = __syncthreads_or(static_cast<int>(cut)) != 0;
-  }
+  const bool cut = DocumentStartsIn(segments, batch, end, segments.chunks);
   const float factor = cut ? 0.0F : FarDecay(slope, segments.tokens - end_token);
   __syncthreads();
 

@@ -12,6 +12,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/hopper.h"
+#include "kernels/cuda/linear_attention_marks.cuh"
 #include "kernels/cuda/linear_attention_segments.h"
 
 namespace lasp::kernels::cuda {
