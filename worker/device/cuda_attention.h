@@ -30,7 +30,7 @@ class CudaAttention : public CudaBackend {
  protected:
   explicit CudaAttention(std::unique_ptr<CudaContext> context) : context_(std::move(context)) {}
 
-  CudaContext& context() { return *context_; }
+  CudaContext& context() const { return *context_; }
 
   // What the operations above need besides their operands.
   static int64_t AttentionWorkspaceBytes(const AttentionShape& shape);

@@ -82,6 +82,10 @@ class HopperBackend : public CudaLayers {
 
   std::string GemmRecord() override { return context().gemm().Record(); }
 
+  cudaStream_t stream() const override { return context().stream(); }
+
+  void IssueTo(cudaStream_t stream) override { context().IssueTo(stream); }
+
   absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(int64_t bytes) override {
     size_t free = 0;
     size_t total = 0;

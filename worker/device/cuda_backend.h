@@ -2,6 +2,8 @@
 // accumulates in fp32.
 #pragma once
 
+#include <cuda_runtime_api.h>
+
 #include <memory>
 #include <string>
 
@@ -13,13 +15,18 @@ namespace lasp::worker {
 struct CudaBackendOptions {
   int device = 0;  // among those that this process sees
   // An earlier run's GemmRecord; empty: none. See CudaGemm.
-  std::string gemm_record;
+  std::string gemm_record = {};
 };
 
 class CudaBackend : public Backend {
  public:
   // The matrix products' algorithms chosen so far, for another run to use the same.
   virtual std::string GemmRecord() = 0;
+
+  // The stream that operations go to, and to which they go from here on: a communicator's, for what
+  // belongs between its operations.
+  virtual cudaStream_t stream() const = 0;
+  virtual void IssueTo(cudaStream_t stream) = 0;
 };
 
 // Call from the thread that will issue the operations. FAILED_PRECONDITION where there is no such

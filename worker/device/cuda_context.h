@@ -28,7 +28,11 @@ class CudaContext {
 
   int device() const { return device_; }
 
-  cudaStream_t stream() const { return stream_; }
+  // That work goes to: its own, unless IssueTo names another. Matrix products and phases keep to
+  // its own.
+  cudaStream_t stream() const { return issuing_; }
+
+  void IssueTo(cudaStream_t stream) { issuing_ = stream; }
 
   CudaGemm& gemm() { return *gemm_; }
 
@@ -50,10 +54,11 @@ class CudaContext {
 
  private:
   CudaContext(int device, cudaStream_t stream)
-      : device_(device), stream_(stream), phases_(stream) {}
+      : device_(device), stream_(stream), issuing_(stream), phases_(stream) {}
 
   const int device_;
   const cudaStream_t stream_;
+  cudaStream_t issuing_;
   CudaPhaseClock phases_;
   std::unique_ptr<CudaGemm> gemm_;
   void* workspace_ = nullptr;

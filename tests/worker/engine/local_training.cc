@@ -74,9 +74,15 @@ std::vector<LocalTrainingRecord> TrainLocally(LocalTrainingOptions options) {
   const int sp_size = options.spec.parallelism().sequence_parallel().size();
   const int dp_size = options.spec.parallelism().data_parallel().size();
   std::vector<LocalTrainingRecord> records(static_cast<size_t>(sp_size * dp_size));
-  const std::vector<absl::Status> statuses = RunLocalRanks(
-      {.sp_size = sp_size, .dp_size = dp_size, .create_backend = options.create_backend},
-      [&](LocalRank& rank) { return TrainOne(options, rank, &records[rank.grid.rank()]); });
+  const auto body = [&](LocalRank& rank) {
+    return TrainOne(options, rank, &records[rank.grid.rank()]);
+  };
+  const std::vector<absl::Status> statuses =
+      options.run_ranks
+          ? options.run_ranks(sp_size, dp_size, body)
+          : RunLocalRanks(
+                {.sp_size = sp_size, .dp_size = dp_size, .create_backend = options.create_backend},
+                body);
   for (size_t rank = 0; rank < records.size(); ++rank) {
     records[rank].status = statuses[rank];
   }

@@ -22,6 +22,10 @@ struct LocalTrainingOptions {
   std::vector<std::string> path_roots;
   std::string dump_directory;
   std::function<absl::StatusOr<std::unique_ptr<Backend>>()> create_backend;  // null: the CPU's
+  // Runs the ranks instead of RunLocalRanks, on their GPUs for example.
+  std::function<std::vector<absl::Status>(int sp_size, int dp_size,
+                                          const std::function<absl::Status(LocalRank&)>& body)>
+      run_ranks = {};
   // Called by each rank's training thread after a step.
   std::function<void(int rank, const lasp::internal::v1::RankStep& step, DrainRequest& drain)>
       on_step;

@@ -1,0 +1,149 @@
+// Time and memory of a training step on the GPUs of one host, through the engine's own trainer.
+// Prints JSON.
+//   train_step_cuda [TOKENS [LAYERS [STEPS [GPUS [SP]]]]]
+// TransNormerLLM-1B's shape: 16 layers; 32,768 tokens a GPU; one GPU; SP over all.
+#include <cuda_runtime_api.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "proto/rpc/status_macros.h"
+#include "proto/spec/spec_defaults.h"
+#include "tests/worker/parallel/gpu_ranks.h"
+#include "worker/data/batch_source.h"
+#include "worker/device/cuda_backend.h"
+#include "worker/engine/drain_request.h"
+#include "worker/engine/trainer.h"
+
+namespace lasp::worker {
+namespace {
+
+constexpr int64_t kVocabulary = 64000;
+
+lasp::v1::TrainingSpec Spec(const std::string& corpus, int64_t tokens, int layers, int steps,
+                            int sp_size, int dp_size) {
+  lasp::v1::TrainingSpec spec;
+  lasp::v1::ModelSpec& model = *spec.mutable_model();
+  model.set_architecture(lasp::v1::ModelSpec::ARCHITECTURE_TRANSNORMER);
+  model.set_layers(layers);
+  model.set_hidden_size(2048);
+  model.set_heads(16);
+  model.set_glu_size(5632);
+  model.set_vocab_size(kVocabulary);
+  spec.mutable_data()->add_train_paths(corpus);
+  spec.mutable_data()->set_format(lasp::v1::DataSpec::FORMAT_UINT16);
+  spec.mutable_data()->set_sequence_length(tokens * sp_size);
+  spec.mutable_optimizer()->set_learning_rate(3e-4);
+  spec.mutable_parallelism()->mutable_sequence_parallel()->set_size(sp_size);
+  spec.mutable_parallelism()->mutable_data_parallel()->set_size(dp_size);
+  spec.set_global_batch_size(dp_size);
+  spec.set_micro_batch_size(1);
+  spec.set_max_steps(steps);
+  spec.set_seed(1);
+  FillDefaults(&spec);
+  return spec;
+}
+
+void WriteCorpus(const std::string& path, int64_t tokens) {
+  std::mt19937 random(7);
+  std::vector<uint16_t> values(static_cast<size_t>(tokens));
+  for (uint16_t& value : values) {
+    value = static_cast<uint16_t>(random() % kVocabulary);
+  }
+  std::ofstream file(path, std::ios::binary);
+  file.write(reinterpret_cast<const char*>(values.data()),
+             static_cast<std::streamsize>(values.size() * sizeof(uint16_t)));
+}
+
+absl::Status Run(LocalRank& rank, const lasp::v1::TrainingSpec& spec, const std::string& folder) {
+  LASP_ASSIGN_OR_RETURN(const auto data, BatchSource::Open(spec, {folder},
+                                                           {.sp_rank = rank.grid.sp_rank(),
+                                                            .sp_size = rank.grid.sp_size(),
+                                                            .dp_rank = rank.grid.dp_rank(),
+                                                            .dp_size = rank.grid.dp_size()},
+                                                           DataSplit::kTrain));
+  const DrainRequest drain;
+  LASP_ASSIGN_OR_RETURN(const auto trainer, Trainer::Create({.spec = spec,
+                                                             .grid = rank.grid,
+                                                             .backend = rank.backend,
+                                                             .sp = rank.sp,
+                                                             .world = rank.world,
+                                                             .train_data = data.get(),
+                                                             .drain = &drain,
+                                                             .dump_directory = {}}));
+  std::vector<StepResult> results;
+  for (int64_t step = 1; step <= spec.max_steps(); ++step) {
+    LASP_ASSIGN_OR_RETURN(const StepResult result, trainer->Step(step));
+    results.push_back(result);
+  }
+  if (rank.grid.rank() != 0) {
+    return absl::OkStatus();
+  }
+  const double first_loss = results.front().loss;
+  // The first steps warm up.
+  results.erase(results.begin(), results.begin() + 2);
+  std::nth_element(results.begin(), results.begin() + results.size() / 2, results.end(),
+                   [](const StepResult& a, const StepResult& b) { return a.seconds < b.seconds; });
+  const StepResult& median = results[results.size() / 2];
+  size_t free_bytes = 0;
+  size_t total_bytes = 0;
+  cudaMemGetInfo(&free_bytes, &total_bytes);
+  // A GPU's.
+  const auto tokens = static_cast<double>(spec.data().sequence_length() / rank.grid.sp_size());
+  std::printf(
+      "{\"benchmark\": \"train_step_cuda\", \"gpus\": %d, \"sp\": %d, \"tokens_per_gpu\": %.0f, "
+      "\"layers\": %d, "
+      "\"parameters\": %lld, \"step_ms\": %.2f, \"tokens_per_second_per_gpu\": %.0f, "
+      "\"forward_ms\": "
+      "%.2f, \"backward_ms\": %.2f, \"optimizer_ms\": %.2f, \"data_ms\": %.2f, "
+      "\"gradient_sync_ms\": %.2f, \"sp_wait_ms\": "
+      "%.2f, \"first_loss\": %.4f, \"last_loss\": %.4f, \"planned_gib\": %.2f, "
+      "\"used_gib\": %.2f, \"bill\": \"%s\"}\n",
+      rank.grid.world_size(), rank.grid.sp_size(), tokens, spec.model().layers(),
+      static_cast<long long>(trainer->layout().count()), median.seconds * 1e3,
+      tokens / median.seconds, median.phases[Phase::kForward] * 1e3,
+      median.phases[Phase::kBackward] * 1e3, median.phases[Phase::kOptimizer] * 1e3,
+      median.phases[Phase::kData] * 1e3, median.phases[Phase::kGradientSync] * 1e3,
+      median.phases[Phase::kSpWait] * 1e3, first_loss, results.back().loss,
+      static_cast<double>(trainer->memory().total()) / (1 << 30),
+      static_cast<double>(total_bytes - free_bytes) / (1 << 30),
+      trainer->memory().ToString().c_str());
+  return absl::OkStatus();
+}
+
+int Main(int64_t tokens, int layers, int steps, int gpus, int sp_size) {
+  const std::string folder = "/tmp/lasp-train-step-" + std::to_string(getpid());
+  if (std::system(("mkdir -p " + folder).c_str()) != 0) {
+    return 1;
+  }
+  WriteCorpus(folder + "/corpus.bin", tokens * gpus * 8 + 1);
+  const lasp::v1::TrainingSpec spec =
+      Spec("corpus.bin", tokens, layers, steps, sp_size, gpus / sp_size);
+  const std::vector<absl::Status> statuses =
+      RunGpuRanks({.sp_size = sp_size, .dp_size = gpus / sp_size, .timeout = absl::Minutes(5)},
+                  [&](LocalRank& rank) { return Run(rank, spec, folder); });
+  std::remove((folder + "/corpus.bin").c_str());
+  rmdir(folder.c_str());
+  if (!statuses[0].ok()) {
+    std::fprintf(stderr, "train_step_cuda: %s\n", statuses[0].ToString().c_str());
+    return 1;
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace lasp::worker
+
+int main(int argc, char** argv) {
+  const int gpus = argc > 4 ? std::atoi(argv[4]) : 1;
+  return lasp::worker::Main(argc > 1 ? std::atoll(argv[1]) : 32768,
+                            argc > 2 ? std::atoi(argv[2]) : 16, argc > 3 ? std::atoi(argv[3]) : 12,
+                            gpus, argc > 5 ? std::atoi(argv[5]) : gpus);
+}

@@ -1,0 +1,104 @@
+#include "worker/device/cuda_stream.h"
+
+#include "absl/strings/str_cat.h"
+#include "proto/rpc/status_macros.h"
+#include "worker/device/cuda_status.h"
+
+namespace lasp::worker {
+namespace {
+
+class DeviceMemory : public DeviceBuffer {
+ public:
+  DeviceMemory(void* data, int64_t bytes) : data_(data), bytes_(bytes) {}
+
+  ~DeviceMemory() override { cudaFree(data_); }
+
+  void* data() const override { return data_; }
+
+  int64_t bytes() const override { return bytes_; }
+
+ private:
+  void* const data_;
+  const int64_t bytes_;
+};
+
+class PinnedMemory : public DeviceBuffer {
+ public:
+  PinnedMemory(void* data, int64_t bytes) : data_(data), bytes_(bytes) {}
+
+  ~PinnedMemory() override { cudaFreeHost(data_); }
+
+  void* data() const override { return data_; }
+
+  int64_t bytes() const override { return bytes_; }
+
+ private:
+  void* const data_;
+  const int64_t bytes_;
+};
+
+}  // namespace
+
+absl::StatusOr<CudaStream> CudaStream::Create(bool urgent) {
+  int least = 0;
+  int greatest = 0;
+  LASP_RETURN_IF_ERROR(
+      CudaStatus(cudaDeviceGetStreamPriorityRange(&least, &greatest), "making a stream"));
+  cudaStream_t stream = nullptr;
+  LASP_RETURN_IF_ERROR(CudaStatus(
+      cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, urgent ? greatest : least),
+      "making a stream"));
+  return CudaStream(stream);
+}
+
+CudaStream::~CudaStream() {
+  if (stream_ != nullptr) {
+    cudaStreamDestroy(stream_);
+  }
+}
+
+absl::StatusOr<CudaEvent> CudaEvent::Create(bool timed) {
+  cudaEvent_t event = nullptr;
+  LASP_RETURN_IF_ERROR(CudaStatus(
+      cudaEventCreateWithFlags(&event, timed ? cudaEventDefault : cudaEventDisableTiming),
+      "making an event"));
+  return CudaEvent(event);
+}
+
+CudaEvent::~CudaEvent() {
+  if (event_ != nullptr) {
+    cudaEventDestroy(event_);
+  }
+}
+
+absl::StatusOr<std::unique_ptr<DeviceBuffer>> AllocateDeviceMemory(int64_t bytes) {
+  void* data = nullptr;
+  const cudaError_t error = cudaMalloc(&data, static_cast<size_t>(bytes));
+  if (error == cudaErrorMemoryAllocation) {
+    (void)cudaGetLastError();
+    size_t free_bytes = 0;
+    size_t total_bytes = 0;
+    cudaMemGetInfo(&free_bytes, &total_bytes);
+    return absl::ResourceExhaustedError(absl::StrCat("cannot allocate ", bytes,
+                                                     " bytes on the GPU, of whose ", total_bytes,
+                                                     " bytes ", free_bytes, " are free"));
+  }
+  LASP_RETURN_IF_ERROR(CudaStatus(error, "allocating memory"));
+  auto buffer = std::make_unique<DeviceMemory>(data, bytes);
+  LASP_RETURN_IF_ERROR(
+      CudaStatus(cudaMemset(data, 0, static_cast<size_t>(bytes)), "clearing memory"));
+  return buffer;
+}
+
+absl::StatusOr<std::unique_ptr<DeviceBuffer>> AllocatePinnedMemory(int64_t bytes) {
+  void* data = nullptr;
+  const cudaError_t error = cudaMallocHost(&data, static_cast<size_t>(bytes));
+  if (error != cudaSuccess) {
+    (void)cudaGetLastError();
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "cannot allocate ", bytes, " bytes of pinned host memory: ", cudaGetErrorString(error)));
+  }
+  return std::make_unique<PinnedMemory>(data, bytes);
+}
+
+}  // namespace lasp::worker

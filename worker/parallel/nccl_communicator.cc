@@ -1,0 +1,316 @@
+#include "worker/parallel/nccl_communicator.h"
+
+#include <sched.h>
+
+#include <atomic>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "proto/rpc/clock.h"
+#include "proto/rpc/status_macros.h"
+#include "worker/device/cuda_status.h"
+
+namespace lasp::worker {
+namespace {
+
+absl::Status NcclStatus(ncclResult_t result, absl::string_view what) {
+  if (result == ncclSuccess) {
+    return absl::OkStatus();
+  }
+  const char* const last = ncclGetLastError(nullptr);
+  return absl::UnavailableError(absl::StrCat("NCCL: ", what, ": ", ncclGetErrorString(result), " (",
+                                             last == nullptr ? "" : last, ")"));
+}
+
+absl::StatusOr<ncclDataType_t> TypeOf(DType type) {
+  switch (type) {
+    case DType::kFloat32:
+      return ncclFloat32;
+    case DType::kFloat64:
+      return ncclFloat64;
+    case DType::kBFloat16:
+      return ncclBfloat16;
+    case DType::kInt32:
+      return ncclInt32;
+  }
+  return absl::InvalidArgumentError("a tensor of no type");
+}
+
+}  // namespace
+
+// Makes the backend's stream wait.
+class NcclCommunicator::StreamEnd : public Completion {
+ public:
+  StreamEnd(NcclCommunicator* communicator, std::shared_ptr<CudaEvent> event, absl::Status status)
+      : communicator_(*communicator), event_(std::move(event)), status_(std::move(status)) {}
+
+  absl::Status Wait(absl::Duration /*timeout*/) override {
+    LASP_RETURN_IF_ERROR(status_);
+    LASP_RETURN_IF_ERROR(communicator_.failure());
+    return CudaStatus(cudaStreamWaitEvent(communicator_.backend_.stream(), event_->get(), 0),
+                      "waiting for a communicator");
+  }
+
+ protected:
+  NcclCommunicator& communicator_;
+  const std::shared_ptr<CudaEvent> event_;
+  const absl::Status status_;
+};
+
+// Makes the host wait: for what other ranks are to have done.
+class NcclCommunicator::HostEnd : public NcclCommunicator::StreamEnd {
+ public:
+  using StreamEnd::StreamEnd;
+
+  absl::Status Wait(absl::Duration timeout) override {
+    LASP_RETURN_IF_ERROR(status_);
+    const absl::Duration deadline = SystemClock().Monotonic() + timeout;
+    while (true) {
+      const cudaError_t state = cudaEventQuery(event_->get());
+      if (state == cudaSuccess) {
+        return communicator_.failure();
+      }
+      if (state != cudaErrorNotReady) {
+        return CudaStatus(state, "waiting for a barrier");
+      }
+      LASP_RETURN_IF_ERROR(communicator_.failure());
+      if (SystemClock().Monotonic() >= deadline) {
+        return absl::DeadlineExceededError(
+            absl::StrCat("a barrier has not ended within ", absl::FormatDuration(timeout)));
+      }
+      sched_yield();
+    }
+  }
+};
+
+absl::StatusOr<std::unique_ptr<NcclCommunicator>> NcclCommunicator::Create(CudaBackend* backend,
+                                                                           ncclComm_t communicator,
+                                                                           absl::string_view name,
+                                                                           absl::Duration timeout) {
+  LASP_ASSIGN_OR_RETURN(CudaStream stream, CudaStream::Create(/*urgent=*/true));
+  LASP_ASSIGN_OR_RETURN(CudaEvent ready, CudaEvent::Create());
+  LASP_ASSIGN_OR_RETURN(auto progress, StreamProgress::Create());
+  auto made = std::unique_ptr<NcclCommunicator>(
+      new NcclCommunicator(backend, communicator, name, timeout, std::move(stream),
+                           std::move(ready), std::move(progress)));
+  LASP_RETURN_IF_ERROR(
+      made->Settle(communicator, ncclInProgress, absl::StrCat("connecting the ", name, " group")));
+  LASP_RETURN_IF_ERROR(
+      NcclStatus(ncclCommUserRank(communicator, &made->rank_), "asking for the rank"));
+  LASP_RETURN_IF_ERROR(
+      NcclStatus(ncclCommCount(communicator, &made->size_), "asking for the size"));
+  LASP_ASSIGN_OR_RETURN(made->barrier_token_, AllocateDeviceMemory(sizeof(double)));
+  return made;
+}
+
+NcclCommunicator::~NcclCommunicator() { Abort(absl::CancelledError("the communicator is closed")); }
+
+absl::Status NcclCommunicator::failure() const {
+  MutexLock lock(&mutex_);
+  return failure_;
+}
+
+absl::Status NcclCommunicator::AsyncStatus() {
+  MutexLock lock(&mutex_);
+  LASP_RETURN_IF_ERROR(failure_);
+  ncclResult_t state = ncclSuccess;
+  LASP_RETURN_IF_ERROR(NcclStatus(ncclCommGetAsyncError(communicator_, &state), name_));
+  return state == ncclInProgress ? absl::OkStatus() : NcclStatus(state, name_);
+}
+
+void NcclCommunicator::Abort(const absl::Status& why) {
+  MutexLock lock(&mutex_);
+  failure_.Update(why);
+  if (communicator_ != nullptr) {
+    // Ends kernels that wait for a peer; what it says about itself helps nobody.
+    (void)ncclCommAbort(std::exchange(communicator_, nullptr));
+  }
+}
+
+absl::Status NcclCommunicator::Settle(ncclComm_t communicator, ncclResult_t result,
+                                      absl::string_view what) {
+  const absl::Duration deadline = SystemClock().Monotonic() + timeout_;
+  while (result == ncclInProgress) {
+    {
+      MutexLock lock(&mutex_);
+      LASP_RETURN_IF_ERROR(failure_);
+      const ncclResult_t asked = ncclCommGetAsyncError(communicator, &result);
+      LASP_RETURN_IF_ERROR(NcclStatus(asked, what));
+    }
+    if (result == ncclInProgress && SystemClock().Monotonic() >= deadline) {
+      return absl::DeadlineExceededError(absl::StrCat(
+          "NCCL: ", what, " (", name_, ") has not ended within ", absl::FormatDuration(timeout_)));
+    }
+    sched_yield();
+  }
+  return NcclStatus(result, what);
+}
+
+absl::StatusOr<std::shared_ptr<CudaEvent>> NcclCommunicator::MarkStream() {
+  std::shared_ptr<CudaEvent> event;
+  for (const std::shared_ptr<CudaEvent>& spare : events_) {
+    if (spare.use_count() == 1) {
+      event = spare;
+      break;
+    }
+  }
+  if (event == nullptr) {
+    LASP_ASSIGN_OR_RETURN(CudaEvent made, CudaEvent::Create());
+    event = std::make_shared<CudaEvent>(std::move(made));
+    events_.push_back(event);
+  }
+  LASP_RETURN_IF_ERROR(
+      CudaStatus(cudaEventRecord(event->get(), stream_.get()), "marking a stream"));
+  return event;
+}
+
+absl::Status NcclCommunicator::FollowBackend() {
+  LASP_RETURN_IF_ERROR(
+      CudaStatus(cudaEventRecord(ready_.get(), backend_.stream()), "marking the backend's stream"));
+  return CudaStatus(cudaStreamWaitEvent(stream_.get(), ready_.get(), 0),
+                    "waiting for the backend's stream");
+}
+
+Operation NcclCommunicator::EndsHere(absl::Status status) {
+  std::shared_ptr<CudaEvent> event;
+  if (status.ok()) {
+    absl::StatusOr<std::shared_ptr<CudaEvent>> marked = MarkStream();
+    status = marked.status();
+    if (marked.ok()) {
+      event = *std::move(marked);
+    }
+  }
+  return Operation(std::make_shared<StreamEnd>(this, std::move(event), std::move(status)),
+                   timeout_);
+}
+
+absl::Status NcclCommunicator::Issue(const std::function<ncclResult_t(ncclComm_t)>& work) {
+  LASP_RETURN_IF_ERROR(failure());
+  LASP_RETURN_IF_ERROR(FollowBackend());
+  LASP_RETURN_IF_ERROR(progress_->Begin(stream_.get()));
+  ncclComm_t communicator = nullptr;
+  ncclResult_t result = ncclSuccess;
+  {
+    MutexLock lock(&mutex_);
+    LASP_RETURN_IF_ERROR(failure_);
+    communicator = communicator_;
+    result = work(communicator);
+  }
+  LASP_RETURN_IF_ERROR(Settle(communicator, result, "issuing an operation"));
+  return progress_->End(stream_.get());
+}
+
+Operation NcclCommunicator::Enqueue(const std::function<ncclResult_t(ncclComm_t)>& work) {
+  return EndsHere(Issue(work));
+}
+
+Operation NcclCommunicator::Send(Tensor data, int peer) {
+  sent_bytes_ += data.bytes();
+  return Enqueue([&](ncclComm_t communicator) {
+    return ncclSend(data.data, static_cast<size_t>(data.bytes()), ncclUint8, peer, communicator,
+                    stream_.get());
+  });
+}
+
+Operation NcclCommunicator::Receive(Tensor data, int peer) {
+  return Enqueue([&](ncclComm_t communicator) {
+    return ncclRecv(data.data, static_cast<size_t>(data.bytes()), ncclUint8, peer, communicator,
+                    stream_.get());
+  });
+}
+
+Operation NcclCommunicator::Run(std::function<absl::Status()> work) {
+  absl::Status status = failure();
+  status.Update(FollowBackend());
+  if (status.ok()) {
+    const cudaStream_t before = backend_.stream();
+    backend_.IssueTo(stream_.get());
+    status = work();
+    backend_.IssueTo(before);
+  }
+  return EndsHere(std::move(status));
+}
+
+Operation NcclCommunicator::AllReduceSum(Tensor data) {
+  if (size_ == 1 || data.count() == 0) {
+    return {};
+  }
+  const absl::StatusOr<ncclDataType_t> type = TypeOf(data.dtype);
+  if (!type.ok()) {
+    return EndsHere(type.status());
+  }
+  // Each element but a rank's own share goes round the ring twice.
+  sent_bytes_ += 2 * data.bytes() * (size_ - 1) / size_;
+  return Enqueue([&](ncclComm_t communicator) {
+    return ncclAllReduce(data.data, data.data, static_cast<size_t>(data.count()), *type, ncclSum,
+                         communicator, stream_.get());
+  });
+}
+
+Operation NcclCommunicator::Broadcast(Tensor data, int root) {
+  if (rank_ == root) {
+    sent_bytes_ += data.bytes() * (size_ - 1);
+  }
+  return Enqueue([&](ncclComm_t communicator) {
+    return ncclBroadcast(data.data, data.data, static_cast<size_t>(data.bytes()), ncclUint8, root,
+                         communicator, stream_.get());
+  });
+}
+
+Operation NcclCommunicator::AllGather(Tensor part, Tensor whole) {
+  sent_bytes_ += part.bytes() * (size_ - 1);
+  return Enqueue([&](ncclComm_t communicator) {
+    return ncclAllGather(part.data, whole.data, static_cast<size_t>(part.bytes()), ncclUint8,
+                         communicator, stream_.get());
+  });
+}
+
+Operation NcclCommunicator::Barrier() {
+  absl::Status status = Issue([&](ncclComm_t communicator) {
+    return ncclAllReduce(barrier_token_->data(), barrier_token_->data(), 1, ncclFloat64, ncclSum,
+                         communicator, stream_.get());
+  });
+  std::shared_ptr<CudaEvent> event;
+  if (status.ok()) {
+    absl::StatusOr<std::shared_ptr<CudaEvent>> marked = MarkStream();
+    status = marked.status();
+    if (marked.ok()) {
+      event = *std::move(marked);
+    }
+  }
+  return Operation(std::make_shared<HostEnd>(this, std::move(event), std::move(status)), timeout_);
+}
+
+absl::StatusOr<std::unique_ptr<NcclCommunicator>> NcclCommunicator::Split(int color, int key,
+                                                                          absl::string_view name) {
+  ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+  config.blocking = 0;
+  ncclComm_t whole = nullptr;
+  // NCCL writes the part there from a thread of its own, when the whole is ready again or after;
+  // where that never comes, the place must outlive this call.
+  auto part = std::make_unique<ncclComm_t>(nullptr);
+  ncclResult_t result = ncclSuccess;
+  {
+    MutexLock lock(&mutex_);
+    LASP_RETURN_IF_ERROR(failure_);
+    whole = communicator_;
+    result = ncclCommSplit(whole, color, key, part.get(), &config);
+  }
+  const absl::Duration deadline = SystemClock().Monotonic() + timeout_;
+  absl::Status settled = Settle(whole, result, "splitting the world");
+  while (settled.ok() && std::atomic_ref(*part).load(std::memory_order_acquire) == nullptr) {
+    if (SystemClock().Monotonic() >= deadline) {
+      settled = absl::DeadlineExceededError(absl::StrCat("NCCL: splitting the world (", name,
+                                                         ") has not ended within ",
+                                                         absl::FormatDuration(timeout_)));
+    }
+    sched_yield();
+  }
+  if (!settled.ok()) {
+    (void)part.release();
+    return settled;
+  }
+  return Create(&backend_, *part, name, timeout_);
+}
+
+}  // namespace lasp::worker
