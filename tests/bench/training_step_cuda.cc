@@ -174,6 +174,7 @@ class Bench {
                                       {"backward", Phase::kBackward},
                                       {"optimizer", Phase::kOptimizer}}) {
       std::vector<double> values;
+      values.reserve(phases.size());
       for (const PhaseSeconds& step_phases : phases) {
         values.push_back(step_phases[phase]);
       }

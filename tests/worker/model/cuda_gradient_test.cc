@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <random>
+#include <string>
 
 #include "proto/rpc/status_macros.h"
 #include "tests/support/gpu.h"
@@ -81,10 +82,12 @@ TEST_F(CudaGradientTest, AgreesWithTheCpuInDoublePrecision) {
   struct Case {
     ModelConfig config;
     MicroBatchShape shape;
+    double tolerance;
   };
 
-  for (const auto& [config, shape] : {Case{quick_start, {.sequences = 2, .tokens = 512}},
-                                      Case{wide, {.sequences = 2, .tokens = 300}}}) {
+  for (const auto& [config, shape, tolerance] :
+       {Case{quick_start, {.sequences = 2, .tokens = 512}, 2e-2},
+        Case{wide, {.sequences = 2, .tokens = 300}, 2.5e-2}}) {
     const Result expected = Compute(cpu, config, shape, false);
     const Result actual = Compute(gpu, config, shape, false);
     const Result rehearsed = Compute(gpu, config, shape, true);
@@ -94,10 +97,11 @@ TEST_F(CudaGradientTest, AgreesWithTheCpuInDoublePrecision) {
     ASSERT_EQ(actual.gradients.size(), expected.gradients.size());
     for (const Parameter& parameter : layout.parameters()) {
       const double error = RelativeRms(actual.gradients, expected.gradients, parameter);
-      EXPECT_LE(error, 2e-2) << parameter.name;
-      EXPECT_LE(RelativeRms(rehearsed.gradients, expected.gradients, parameter), 2e-2)
+      EXPECT_LE(error, tolerance) << parameter.name;
+      EXPECT_LE(RelativeRms(rehearsed.gradients, expected.gradients, parameter), tolerance)
           << parameter.name;
-      RecordProperty(parameter.name, std::to_string(error));
+      RecordProperty(std::to_string(config.hidden_size) + "/" + parameter.name,
+                     std::to_string(error));
     }
     // The same bits again.
     EXPECT_EQ(Compute(gpu, config, shape, false).gradients, actual.gradients);
