@@ -21,6 +21,8 @@ struct State {
   bool interrupted GUARDED_BY(mutex) = false;
   // Of the scopes that live, innermost last.
   std::vector<const std::function<void()>*> callbacks GUARDED_BY(mutex);
+  // It has nothing to finish and ends with the process; a join would wait for a signal for ever.
+  std::thread waiter;
 };
 
 // Lives as long as the thread that waits for signals: to the end of the process.
@@ -56,10 +58,7 @@ void TakeInterrupts() {
   sigemptyset(&signals);
   sigaddset(&signals, SIGINT);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-  Shared();
-  // It has nothing to finish and ends with the process; a join would wait for a signal for ever.
-  static auto* const waiter = new std::thread(WaitForSignals, signals);
-  static_cast<void>(waiter);
+  Shared().waiter = std::thread(WaitForSignals, signals);
 }
 
 InterruptScope::InterruptScope(std::function<void()> on_interrupt)
