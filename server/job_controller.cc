@@ -81,7 +81,8 @@ void JobController::Submit(Request request, std::function<void(Answer)> done, Me
     return;
   }
   const absl::Status status = inbox_->Add(
-      Kind::kCommand, 0, [request = std::move(request), once, method](JobEngine& engine) mutable {
+      Kind::kCommand, 0,
+      [request = std::move(request), once, method = std::move(method)](JobEngine& engine) mutable {
         std::invoke(method, engine, std::move(request), once);
       });
   if (!status.ok()) {
