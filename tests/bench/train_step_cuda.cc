@@ -89,14 +89,16 @@ absl::Status Run(LocalRank& rank, const lasp::v1::TrainingSpec& spec, const std:
   const double first_loss = results.front().loss;
   // The first steps warm up.
   results.erase(results.begin(), results.begin() + 2);
-  std::nth_element(results.begin(), results.begin() + results.size() / 2, results.end(),
+  const auto middle = results.begin() + static_cast<std::ptrdiff_t>(results.size() / 2);
+  std::nth_element(results.begin(), middle, results.end(),
                    [](const StepResult& a, const StepResult& b) { return a.seconds < b.seconds; });
-  const StepResult& median = results[results.size() / 2];
+  const StepResult& median = *middle;
   size_t free_bytes = 0;
   size_t total_bytes = 0;
   cudaMemGetInfo(&free_bytes, &total_bytes);
   // A GPU's.
-  const auto tokens = static_cast<double>(spec.data().sequence_length() / rank.grid.sp_size());
+  const int64_t local_tokens = spec.data().sequence_length() / rank.grid.sp_size();
+  const auto tokens = static_cast<double>(local_tokens);
   std::printf(
       "{\"benchmark\": \"train_step_cuda\", \"gpus\": %d, \"sp\": %d, \"tokens_per_gpu\": %.0f, "
       "\"layers\": %d, "

@@ -307,7 +307,7 @@ absl::StatusOr<std::unique_ptr<NcclCommunicator>> NcclCommunicator::Split(int co
     sched_yield();
   }
   if (!settled.ok()) {
-    (void)part.release();
+    unfinished_.push_back(std::move(part));
     return settled;
   }
   return Create(&backend_, *part, name, timeout_);

@@ -110,6 +110,8 @@ class NcclCommunicator : public Communicator {
   // Events that no operation holds any more are used again.
   std::vector<std::shared_ptr<CudaEvent>> events_;
   int64_t sent_bytes_ = 0;
+  // Where NCCL may still write a part that was given up.
+  std::vector<std::unique_ptr<ncclComm_t>> unfinished_;
   mutable Mutex mutex_;
   ncclComm_t communicator_ GUARDED_BY(mutex_);  // null after an abort
   absl::Status failure_ GUARDED_BY(mutex_);

@@ -41,6 +41,7 @@ std::vector<absl::Status> RunGpuRanks(const GpuRanksOptions& options,
     return statuses;
   }
   std::vector<std::thread> threads;
+  threads.reserve(statuses.size());
   for (size_t rank = 0; rank < statuses.size(); ++rank) {
     threads.emplace_back(
         [&, rank] { statuses[rank] = RunOne(options, static_cast<int>(rank), *id, body); });
