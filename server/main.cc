@@ -4,10 +4,10 @@
 #include <sys/resource.h>
 
 #include <cstdio>
-#include <nlohmann/json.hpp>
 #include <string>
 
 #include "proto/rpc/channel.h"
+#include "proto/rpc/flag_arguments.h"
 #include "proto/rpc/log.h"
 #include "proto/rpc/version.h"
 #include "server/flags.h"
@@ -33,18 +33,6 @@ void GiveLargeBuffersBack() {
   constexpr int kLarge = 256 << 10;
   mallopt(M_MMAP_THRESHOLD, kLarge);
   mallopt(M_TRIM_THRESHOLD, 2 * kLarge);
-}
-
-// One line for whoever started the process, keyed by flag.
-void AnnounceAddresses(const lasp::server::ServerAddresses& addresses,
-                       const std::string& data_dir) {
-  const nlohmann::ordered_json line = {{"api_address", addresses.api_address},
-                                       {"worker_address", addresses.worker_address},
-                                       {"health_address", addresses.health_address},
-                                       {"metrics_address", addresses.metrics_address},
-                                       {"data_dir", data_dir}};
-  std::printf("%s\n", line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
-  std::fflush(stdout);
 }
 
 }  // namespace
@@ -79,7 +67,13 @@ int main(int argc, char** argv) {
             {"api_address", addresses.api_address},
             {"worker_address", addresses.worker_address},
             {"data_dir", line->options.data_dir}});
-  AnnounceAddresses(addresses, line->options.data_dir);
+  std::printf("%s\n", lasp::ServingLine({{"api_address", addresses.api_address},
+                                         {"worker_address", addresses.worker_address},
+                                         {"health_address", addresses.health_address},
+                                         {"metrics_address", addresses.metrics_address},
+                                         {"data_dir", line->options.data_dir}})
+                          .c_str());
+  std::fflush(stdout);
 
   int signal_number = 0;
   sigwait(&signals, &signal_number);

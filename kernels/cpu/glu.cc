@@ -34,6 +34,8 @@ void GluBackward(const GluBackwardArgs<T>& args) {
         T* const b_gradient = args.b_gradient + row * args.b_gradient_stride;
         T* const product = args.product == nullptr ? nullptr : args.product + row * args.width;
         // All read before any is written: the results may lie over a, b and the gradient.
+        // The check does not see that one of the loops writes the product.
+        // NOLINTNEXTLINE(bugprone-branch-clone)
         if (product == nullptr) {
 #pragma omp simd
           for (int64_t c = 0; c < args.width; ++c) {
