@@ -346,9 +346,9 @@ TEST_F(CudaLinearAttention, EqualRunsGiveEqualBits) {
 }
 
 TEST_F(CudaLinearAttention, RefusesWhatItDoesNotTake) {
-  const DeviceArray<cuda::Bf16> values(64 * 256);
+  const DeviceArray<cuda::Bf16> values(int64_t{64} * 256);
   const DeviceArray<double> slopes(std::vector<double>{0.1});
-  const DeviceArray<float> state(256 * 256);
+  const DeviceArray<float> state(int64_t{256} * 256);
   const auto local_state = [&](int64_t size, int64_t stride) {
     cuda::LinearAttentionProblem problem;
     problem.shape = {.batch = 1,
