@@ -94,9 +94,8 @@ void JobController::Create(lasp::v1::CreateTrainingJobRequest request, JobCallba
                            absl::Status verdict) {
   Submit(std::move(request), std::move(done),
          [verdict = std::move(verdict)](
-             JobEngine& engine, lasp::v1::CreateTrainingJobRequest checked, JobCallback once) {
-           engine.Create(std::move(checked), std::move(once), verdict);
-         });
+             JobEngine& engine, lasp::v1::CreateTrainingJobRequest checked,
+             const JobCallback& once) { engine.Create(std::move(checked), once, verdict); });
 }
 
 void JobController::Update(lasp::v1::UpdateTrainingJobRequest request, JobCallback done) {

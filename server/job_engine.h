@@ -40,7 +40,7 @@ class JobEngine {
   // --- users ---
   // A request that was refused by `verdict` is answered with it, unless the same request has been
   // carried out before.
-  void Create(lasp::v1::CreateTrainingJobRequest request, JobCallback done,
+  void Create(lasp::v1::CreateTrainingJobRequest request, const JobCallback& done,
               absl::Status verdict = absl::OkStatus());
   void Update(const lasp::v1::UpdateTrainingJobRequest& request, const JobCallback& done);
   void Delete(const lasp::v1::DeleteTrainingJobRequest& request, const DoneCallback& done);

@@ -125,7 +125,7 @@ std::string JobEngine::NewJobId(const std::string& project, const std::string& d
   }
 }
 
-void JobEngine::Create(lasp::v1::CreateTrainingJobRequest request, JobCallback done,
+void JobEngine::Create(lasp::v1::CreateTrainingJobRequest request, const JobCallback& done,
                        absl::Status verdict) {
   const absl::StatusOr<std::string> project = ParseProjectName(request.parent());
   if (!project.ok()) {
