@@ -19,7 +19,6 @@ namespace {
 using lasp::v1::TrainingJob;
 using nlohmann::json;
 using ::testing::AllOf;
-using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::MatchesRegex;
 using ::testing::Not;
@@ -375,6 +374,7 @@ TEST_F(CommandsTest, AReaderThatLeavesEndsTheProgram) {
   const std::string command = std::string(LASP_BINARY) + " logs quickstart -s " +
                               server_.address() + " 2>&1 | head -n 2 | wc -l";
   FILE* const pipe = popen(command.c_str(), "r");
+  ASSERT_NE(pipe, nullptr);
   char buffer[64] = {};
   EXPECT_NE(fgets(buffer, sizeof(buffer), pipe), nullptr);
   EXPECT_EQ(pclose(pipe), 0);

@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "lasp/v1/log_service.grpc.pb.h"
 #include "lasp/v1/metrics_service.grpc.pb.h"
 #include "lasp/v1/server_service.grpc.pb.h"

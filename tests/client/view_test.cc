@@ -263,6 +263,10 @@ class Completion : public ::testing::Test {
                                 words + "); COMP_CWORD=" + std::to_string(index) +
                                 "; _lasp; echo \"${COMPREPLY[*]}\"' 2>&1";
     FILE* const pipe = popen(command.c_str(), "r");
+    if (pipe == nullptr) {
+      ADD_FAILURE() << "cannot start bash";
+      return "";
+    }
     std::string output;
     char buffer[4096];
     size_t count = 0;
