@@ -8,7 +8,7 @@
 
 namespace lasp::server {
 
-UnknownMethods::UnknownMethods(std::string flag, const std::vector<std::string>& services)
+UnknownMethods::UnknownMethods(absl::string_view flag, const std::vector<std::string>& services)
     : explanation_(absl::StrCat(
           " is not served at this address, the --", flag, " of lasp-server ", Version(),
           services.empty() ? "" : absl::StrCat(", which serves ", absl::StrJoin(services, ", ")),

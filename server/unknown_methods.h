@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/string_view.h"
+
 namespace lasp::server {
 
 // UNIMPLEMENTED with reason METHOD_NOT_SERVED, naming what the port does serve: who calls the API
@@ -13,7 +15,7 @@ namespace lasp::server {
 class UnknownMethods final : public grpc::CallbackGenericService {
  public:
   // `flag` is that of the port's address; `services` are the full names of what it serves.
-  UnknownMethods(std::string flag, const std::vector<std::string>& services);
+  UnknownMethods(absl::string_view flag, const std::vector<std::string>& services);
 
   grpc::ServerGenericBidiReactor* CreateReactor(
       grpc::GenericCallbackServerContext* context) override;

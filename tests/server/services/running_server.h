@@ -93,7 +93,7 @@ class RunningServer {
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
     Response response;
-    const absl::Status status = FromGrpcStatus((stub->*method)(&context, request, &response));
+    absl::Status status = FromGrpcStatus((stub->*method)(&context, request, &response));
     if (!status.ok()) {
       return status;
     }
