@@ -45,6 +45,7 @@ void JobEngine::RunScheduler() {
 
   // Recovering jobs first. One that may not start yet is placed too, which keeps its slots for it.
   std::vector<JobRecord*> candidates;
+  candidates.reserve(recovering_.size());
   for (const auto& [id, job] : recovering_) {
     candidates.push_back(job);
   }
@@ -76,6 +77,7 @@ void JobEngine::RunScheduler() {
     for (const Placement& placement : schedule.placements) {
       JobRecord* job = candidates[placement.job];
       std::vector<WorkerRecord*> ranks;
+      ranks.reserve(placement.workers.size());
       for (const int worker : placement.workers) {
         ranks.push_back(workers_.ByNumber(worker));
       }

@@ -19,6 +19,7 @@ void JobEngine::Sweep() {
   const absl::Duration now = parts_.clock->Monotonic();
   SweepLeases();
   std::vector<JobRecord*> runs;
+  runs.reserve(running_.size());
   for (const auto& [id, job] : running_) {
     runs.push_back(job);
   }

@@ -158,7 +158,10 @@ class JobFilter::Parser {
         ++position_;
         return value;
       }
-      if (text_[position_] == '\\' && ++position_ == text_.size()) {
+      if (text_[position_] == '\\') {
+        ++position_;
+      }
+      if (AtEnd()) {
         break;
       }
       value += text_[position_];

@@ -75,6 +75,7 @@ std::vector<JobViewPtr> FirstAfter(const Query& query, const JobCatalog& jobs,
   }
   std::sort_heap(heap.begin(), heap.end(), before);
   std::vector<JobViewPtr> views;
+  views.reserve(heap.size());
   for (Entry& entry : heap) {
     views.push_back(std::move(entry.second));
   }
