@@ -68,7 +68,7 @@ std::optional<absl::Status> LogStream::Pull(std::vector<v1::StreamLogsResponse>*
   const int64_t last_generation =
       request_.has_generation() ? request_.generation() : present->job.generation();
   v1::StreamLogsResponse response;
-  const absl::Status status = Read(last_generation, &response);
+  absl::Status status = Read(last_generation, &response);
   if (!status.ok()) {
     return status;
   }
