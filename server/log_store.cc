@@ -123,11 +123,19 @@ absl::Status LogStore::RankLog::Load() {
   if (!starts.empty()) {
     const std::string path = SegmentPath(starts.back());
     const auto size = static_cast<int64_t>(fs::file_size(path, error));
-    if (error) {
-      return StoreUnavailable("look at", path, error.value());
-    }
     // A crash of the machine may have cut the last line: its agent sends it again, whole.
-    LASP_ASSIGN_OR_RETURN(const int64_t cut, CutLineBytes(path, size));
+    const absl::StatusOr<int64_t> cut_bytes =
+        error ? StoreUnavailable("look at", path, error.value()) : CutLineBytes(path, size);
+    if (!cut_bytes.ok()) {
+      if (fs::exists(path, error) || error) {
+        return cut_bytes.status();
+      }
+      // A job that is being deleted loses its files while they are looked at.
+      starts.clear();
+      loaded = true;
+      return absl::OkStatus();
+    }
+    const int64_t cut = *cut_bytes;
     if (cut > 0 && truncate(path.c_str(), size - cut) != 0) {
       return StoreUnavailable("truncate", path, errno);
     }
