@@ -1,6 +1,5 @@
 // What a stranger finds: every method answers, health, reflection, server info, the metrics page.
 #include <google/protobuf/descriptor.h>
-#include <grpcpp/generic/generic_stub.h>
 
 #include <set>
 
@@ -8,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "tests/server/services/fake_agent.h"
+#include "tests/server/services/raw_call.h"
 #include "tests/server/services/running_server.h"
 #include "tests/server/services/scrape.h"
 #include "tests/support/status_matchers.h"
@@ -18,45 +18,6 @@ namespace {
 using ::lasp::testing::StatusIs;
 using ::testing::_;
 using ::testing::HasSubstr;
-
-// One call with raw bytes, whatever its kind: the first message of the answer, or its error.
-absl::StatusOr<std::string> RawCall(const std::shared_ptr<grpc::Channel>& channel,
-                                    const std::string& method, const std::string& request) {
-  grpc::GenericStub stub(channel);
-  grpc::CompletionQueue queue;
-  grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(5));
-  void* tag = nullptr;
-  bool ok = false;
-  const auto call = stub.PrepareCall(&context, method, &queue);
-  call->StartCall(nullptr);
-  queue.Next(&tag, &ok);
-  const grpc::Slice slice(request);
-  grpc::ByteBuffer message(&slice, 1);
-  call->WriteLast(message, grpc::WriteOptions(), nullptr);
-  queue.Next(&tag, &ok);
-  grpc::ByteBuffer answer;
-  call->Read(&answer, nullptr);
-  queue.Next(&tag, &ok);
-  const bool answered = ok;
-  if (answered) {
-    context.TryCancel();
-  }
-  grpc::Status status;
-  call->Finish(&status, nullptr);
-  queue.Next(&tag, &ok);
-  queue.Shutdown();
-  if (!answered) {
-    return status.ok() ? absl::UnknownError("no answer") : FromGrpcStatus(status);
-  }
-  std::vector<grpc::Slice> slices;
-  EXPECT_TRUE(answer.Dump(&slices).ok());
-  std::string bytes;
-  for (const grpc::Slice& part : slices) {
-    bytes.append(reinterpret_cast<const char*>(part.begin()), part.size());
-  }
-  return bytes;
-}
 
 class DiscoveryTest : public ::testing::Test {
  protected:
