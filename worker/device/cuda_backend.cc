@@ -7,7 +7,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
 #include "kernels/cuda/adamw.h"
 #include "kernels/cuda/cross_entropy.h"
 #include "kernels/cuda/embedding.h"
@@ -15,7 +14,7 @@
 #include "kernels/cuda/vector_ops.h"
 #include "proto/rpc/status_macros.h"
 #include "worker/device/cuda_layers.h"
-#include "worker/device/cuda_status.h"
+#include "worker/device/cuda_stream.h"
 #include "worker/device/cuda_tensors.h"
 
 namespace lasp::worker {
@@ -25,21 +24,6 @@ namespace cuda = ::lasp::kernels::cuda;
 using cuda_tensors::Bf16;
 using cuda_tensors::In;
 using cuda_tensors::Out;
-
-class GpuBuffer : public DeviceBuffer {
- public:
-  GpuBuffer(void* data, int64_t bytes) : data_(data), bytes_(bytes) {}
-
-  ~GpuBuffer() override { (void)cudaFree(data_); }
-
-  void* data() const override { return data_; }
-
-  int64_t bytes() const override { return bytes_; }
-
- private:
-  void* const data_;
-  const int64_t bytes_;
-};
 
 // Calls `body` with a null pointer to the type of a tensor of numbers.
 template <typename Body>
@@ -87,22 +71,7 @@ class HopperBackend : public CudaLayers {
   void IssueTo(cudaStream_t stream) override { context().IssueTo(stream); }
 
   absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(int64_t bytes) override {
-    size_t free = 0;
-    size_t total = 0;
-    LASP_RETURN_IF_CUDA_ERROR(cudaMemGetInfo(&free, &total), "asking for the GPU's memory");
-    void* data = nullptr;
-    if (const cudaError_t error = cudaMalloc(&data, static_cast<size_t>(bytes));
-        error != cudaSuccess) {
-      (void)cudaGetLastError();
-      return absl::ResourceExhaustedError(absl::StrCat(
-          "cannot allocate ", bytes, " bytes of GPU memory: ", free, " of ", total, " are free"));
-    }
-    auto buffer = std::make_unique<GpuBuffer>(data, bytes);
-    LASP_RETURN_IF_CUDA_ERROR(
-        cudaMemsetAsync(data, 0, static_cast<size_t>(bytes), context().stream()),
-        "zeroing GPU memory");
-    LASP_RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(context().stream()), "zeroing GPU memory");
-    return buffer;
+    return AllocateDeviceMemory(bytes);
   }
 
   absl::Status Synchronize() override {

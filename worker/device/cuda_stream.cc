@@ -7,11 +7,13 @@
 namespace lasp::worker {
 namespace {
 
-class DeviceMemory : public DeviceBuffer {
+class CudaMemory : public DeviceBuffer {
  public:
-  DeviceMemory(void* data, int64_t bytes) : data_(data), bytes_(bytes) {}
+  // `free`: cudaFree or cudaFreeHost.
+  CudaMemory(void* data, int64_t bytes, cudaError_t (*free)(void*))
+      : data_(data), bytes_(bytes), free_(free) {}
 
-  ~DeviceMemory() override { cudaFree(data_); }
+  ~CudaMemory() override { (void)free_(data_); }
 
   void* data() const override { return data_; }
 
@@ -20,34 +22,19 @@ class DeviceMemory : public DeviceBuffer {
  private:
   void* const data_;
   const int64_t bytes_;
-};
-
-class PinnedMemory : public DeviceBuffer {
- public:
-  PinnedMemory(void* data, int64_t bytes) : data_(data), bytes_(bytes) {}
-
-  ~PinnedMemory() override { cudaFreeHost(data_); }
-
-  void* data() const override { return data_; }
-
-  int64_t bytes() const override { return bytes_; }
-
- private:
-  void* const data_;
-  const int64_t bytes_;
+  cudaError_t (*const free_)(void*);
 };
 
 }  // namespace
 
-absl::StatusOr<CudaStream> CudaStream::Create(bool urgent) {
+absl::StatusOr<CudaStream> CudaStream::Create() {
   int least = 0;
   int greatest = 0;
   LASP_RETURN_IF_ERROR(
       CudaStatus(cudaDeviceGetStreamPriorityRange(&least, &greatest), "making a stream"));
   cudaStream_t stream = nullptr;
   LASP_RETURN_IF_ERROR(CudaStatus(
-      cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, urgent ? greatest : least),
-      "making a stream"));
+      cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, greatest), "making a stream"));
   return CudaStream(stream);
 }
 
@@ -57,11 +44,10 @@ CudaStream::~CudaStream() {
   }
 }
 
-absl::StatusOr<CudaEvent> CudaEvent::Create(bool timed) {
+absl::StatusOr<CudaEvent> CudaEvent::Create() {
   cudaEvent_t event = nullptr;
-  LASP_RETURN_IF_ERROR(CudaStatus(
-      cudaEventCreateWithFlags(&event, timed ? cudaEventDefault : cudaEventDisableTiming),
-      "making an event"));
+  LASP_RETURN_IF_ERROR(
+      CudaStatus(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "making an event"));
   return CudaEvent(event);
 }
 
@@ -74,7 +60,7 @@ CudaEvent::~CudaEvent() {
 absl::StatusOr<std::unique_ptr<DeviceBuffer>> AllocateDeviceMemory(int64_t bytes) {
   void* data = nullptr;
   const cudaError_t error = cudaMalloc(&data, static_cast<size_t>(bytes));
-  if (error == cudaErrorMemoryAllocation) {
+  if (error != cudaSuccess) {
     (void)cudaGetLastError();
     size_t free_bytes = 0;
     size_t total_bytes = 0;
@@ -83,10 +69,10 @@ absl::StatusOr<std::unique_ptr<DeviceBuffer>> AllocateDeviceMemory(int64_t bytes
                                                      " bytes on the GPU, of whose ", total_bytes,
                                                      " bytes ", free_bytes, " are free"));
   }
-  LASP_RETURN_IF_ERROR(CudaStatus(error, "allocating memory"));
-  auto buffer = std::make_unique<DeviceMemory>(data, bytes);
-  LASP_RETURN_IF_ERROR(
-      CudaStatus(cudaMemset(data, 0, static_cast<size_t>(bytes)), "clearing memory"));
+  auto buffer = std::make_unique<CudaMemory>(data, bytes, cudaFree);
+  LASP_RETURN_IF_CUDA_ERROR(cudaMemset(data, 0, static_cast<size_t>(bytes)), "clearing memory");
+  // Streams of ours do not wait for the default one, which clears.
+  LASP_RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(nullptr), "clearing memory");
   return buffer;
 }
 
@@ -98,7 +84,7 @@ absl::StatusOr<std::unique_ptr<DeviceBuffer>> AllocatePinnedMemory(int64_t bytes
     return absl::ResourceExhaustedError(absl::StrCat(
         "cannot allocate ", bytes, " bytes of pinned host memory: ", cudaGetErrorString(error)));
   }
-  return std::make_unique<PinnedMemory>(data, bytes);
+  return std::make_unique<CudaMemory>(data, bytes, cudaFreeHost);
 }
 
 }  // namespace lasp::worker

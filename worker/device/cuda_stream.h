@@ -15,8 +15,8 @@ namespace lasp::worker {
 // Of the GPU that is current where it is made.
 class CudaStream {
  public:
-  // Does not wait for the default stream. `urgent`: its kernels go before those of other streams.
-  static absl::StatusOr<CudaStream> Create(bool urgent = false);
+  // Does not wait for the default stream; its kernels go before those of streams made otherwise.
+  static absl::StatusOr<CudaStream> Create();
   ~CudaStream();
 
   CudaStream(CudaStream&& other) noexcept : stream_(std::exchange(other.stream_, nullptr)) {}
@@ -36,8 +36,8 @@ class CudaStream {
 
 class CudaEvent {
  public:
-  // `timed`: may be given to SecondsBetween; costs more.
-  static absl::StatusOr<CudaEvent> Create(bool timed = false);
+  // Takes no times.
+  static absl::StatusOr<CudaEvent> Create();
   ~CudaEvent();
 
   CudaEvent(CudaEvent&& other) noexcept : event_(std::exchange(other.event_, nullptr)) {}

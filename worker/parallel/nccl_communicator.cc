@@ -87,7 +87,7 @@ absl::StatusOr<std::unique_ptr<NcclCommunicator>> NcclCommunicator::Create(CudaB
                                                                            ncclComm_t communicator,
                                                                            absl::string_view name,
                                                                            absl::Duration timeout) {
-  LASP_ASSIGN_OR_RETURN(CudaStream stream, CudaStream::Create(/*urgent=*/true));
+  LASP_ASSIGN_OR_RETURN(CudaStream stream, CudaStream::Create());
   LASP_ASSIGN_OR_RETURN(CudaEvent ready, CudaEvent::Create());
   LASP_ASSIGN_OR_RETURN(auto progress, StreamProgress::Create());
   auto made = std::unique_ptr<NcclCommunicator>(
@@ -171,6 +171,7 @@ absl::Status NcclCommunicator::FollowBackend() {
                     "waiting for the backend's stream");
 }
 
+template <typename End>
 Operation NcclCommunicator::EndsHere(absl::Status status) {
   std::shared_ptr<CudaEvent> event;
   if (status.ok()) {
@@ -180,8 +181,7 @@ Operation NcclCommunicator::EndsHere(absl::Status status) {
       event = *std::move(marked);
     }
   }
-  return Operation(std::make_shared<StreamEnd>(this, std::move(event), std::move(status)),
-                   timeout_);
+  return Operation(std::make_shared<End>(this, std::move(event), std::move(status)), timeout_);
 }
 
 absl::Status NcclCommunicator::Issue(const std::function<ncclResult_t(ncclComm_t)>& work) {
@@ -201,7 +201,7 @@ absl::Status NcclCommunicator::Issue(const std::function<ncclResult_t(ncclComm_t
 }
 
 Operation NcclCommunicator::Enqueue(const std::function<ncclResult_t(ncclComm_t)>& work) {
-  return EndsHere(Issue(work));
+  return EndsHere<StreamEnd>(Issue(work));
 }
 
 Operation NcclCommunicator::Send(Tensor data, int peer) {
@@ -228,7 +228,7 @@ Operation NcclCommunicator::Run(std::function<absl::Status()> work) {
     status = work();
     backend_.IssueTo(before);
   }
-  return EndsHere(std::move(status));
+  return EndsHere<StreamEnd>(std::move(status));
 }
 
 Operation NcclCommunicator::AllReduceSum(Tensor data) {
@@ -237,7 +237,7 @@ Operation NcclCommunicator::AllReduceSum(Tensor data) {
   }
   const absl::StatusOr<ncclDataType_t> type = TypeOf(data.dtype);
   if (!type.ok()) {
-    return EndsHere(type.status());
+    return EndsHere<StreamEnd>(type.status());
   }
   // Each element but a rank's own share goes round the ring twice.
   sent_bytes_ += 2 * data.bytes() * (size_ - 1) / size_;
@@ -266,19 +266,10 @@ Operation NcclCommunicator::AllGather(Tensor part, Tensor whole) {
 }
 
 Operation NcclCommunicator::Barrier() {
-  absl::Status status = Issue([&](ncclComm_t communicator) {
+  return EndsHere<HostEnd>(Issue([&](ncclComm_t communicator) {
     return ncclAllReduce(barrier_token_->data(), barrier_token_->data(), 1, ncclFloat64, ncclSum,
                          communicator, stream_.get());
-  });
-  std::shared_ptr<CudaEvent> event;
-  if (status.ok()) {
-    absl::StatusOr<std::shared_ptr<CudaEvent>> marked = MarkStream();
-    status = marked.status();
-    if (marked.ok()) {
-      event = *std::move(marked);
-    }
-  }
-  return Operation(std::make_shared<HostEnd>(this, std::move(event), std::move(status)), timeout_);
+  }));
 }
 
 absl::StatusOr<std::unique_ptr<NcclCommunicator>> NcclCommunicator::Split(int color, int key,

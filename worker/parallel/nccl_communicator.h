@@ -91,6 +91,7 @@ class NcclCommunicator : public Communicator {
   absl::Status Issue(const std::function<ncclResult_t(ncclComm_t)>& work);
   Operation Enqueue(const std::function<ncclResult_t(ncclComm_t)>& work);
   // An operation that ends where the stream now stands, or has failed already.
+  template <typename End>
   Operation EndsHere(absl::Status status);
   absl::StatusOr<std::shared_ptr<CudaEvent>> MarkStream();
   // Polls while NCCL says that it is in progress.
