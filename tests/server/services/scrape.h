@@ -10,6 +10,7 @@
 #include <string>
 
 #include "absl/strings/numbers.h"
+#include "proto/spec/unique_fd.h"
 
 namespace lasp::server {
 
@@ -17,7 +18,12 @@ namespace lasp::server {
 inline std::string Scrape(const std::string& address) {
   int port = 0;
   EXPECT_TRUE(absl::SimpleAtoi(address.substr(address.rfind(':') + 1), &port));
-  const int fd = socket(AF_INET, SOCK_STREAM, 0);
+  const UniqueFd to_server(socket(AF_INET, SOCK_STREAM, 0));
+  const int fd = to_server.get();
+  if (fd < 0) {
+    ADD_FAILURE() << "no socket";
+    return "";
+  }
   sockaddr_in to{};
   to.sin_family = AF_INET;
   to.sin_port = htons(static_cast<uint16_t>(port));
@@ -31,7 +37,6 @@ inline std::string Scrape(const std::string& address) {
   while ((size = recv(fd, buffer, sizeof buffer, 0)) > 0) {
     answer.append(buffer, static_cast<size_t>(size));
   }
-  close(fd);
   return answer.substr(answer.find("\r\n\r\n") + 4);
 }
 

@@ -105,6 +105,9 @@ void FakeCoordinator::Handle(const ConnectRequest& request) {
       ++heartbeats;
       break;
     case ConnectRequest::kRankAddress:
+      if (!taking_addresses) {
+        break;
+      }
       addresses_[request.rank_address().fence().rank()] = request.rank_address();
       if (addresses_.size() == static_cast<size_t>(world_size_)) {
         ConnectResponse response;

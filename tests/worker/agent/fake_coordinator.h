@@ -55,6 +55,9 @@ class FakeCoordinator final : public lasp::v1::WorkerService::Service {
   std::map<std::pair<int64_t, int>, RankLogText> logs;
   // Whether reports are acknowledged.
   bool acknowledging = true;
+  // Whether it keeps where ranks listen, and tells them. Set while nothing is connected, or no
+  // rank runs.
+  bool taking_addresses = true;
 
   grpc::Status Connect(grpc::ServerContext* context,
                        grpc::ServerReaderWriter<lasp::v1::ConnectResponse,

@@ -64,7 +64,7 @@ TEST_F(WorkerProgramTest, RunsAWholeJob) {
 TEST_F(WorkerProgramTest, TellsADeadRankWithinASecond) {
   StartWorker();
   coordinator_.Submit("job", 1, 2, Spec(100'000, {"rank=1", "die_at=20", "step_ms=1"}));
-  ASSERT_TRUE(coordinator_.WaitFor([&] { return coordinator_.steps[1].size() >= 1; }));
+  ASSERT_TRUE(coordinator_.WaitFor([&] { return !coordinator_.steps[1].empty(); }));
   ASSERT_TRUE(WaitForExits(1));
   const lasp::v1::RankExited& exited = coordinator_.exits.at(1);
   EXPECT_EQ(exited.exit_code(), 128 + SIGKILL);
@@ -153,9 +153,12 @@ TEST_F(WorkerProgramTest, SaysAgainWhatACrashedCoordinatorHasNotAcknowledged) {
 
 TEST_F(WorkerProgramTest, AdoptedRanksMeetAfterAReconnect) {
   StartWorker();
-  // Assigned, and the coordinator is gone before the ranks have said where they listen.
+  // Assigned, and the coordinator is gone before it has taken where the ranks listen.
+  coordinator_.taking_addresses = false;
   coordinator_.Submit("job", 1, 3, Spec(30));
+  ASSERT_TRUE(WaitForRanks(mark_, 3, absl::Seconds(20)));
   coordinator_.StopServing();
+  coordinator_.taking_addresses = true;
   coordinator_.Serve();
   ASSERT_TRUE(WaitForExits(3));
   ExpectSteps(1, 30);
@@ -180,6 +183,7 @@ TEST_F(WorkerProgramTest, DrainsOnSigterm) {
 // A port that takes connections and says nothing: the transport would wait for long.
 TEST_F(WorkerProgramTest, DrainsAtOnceWhileItConnects) {
   const UniqueFd mute(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  ASSERT_TRUE(mute.valid());
   sockaddr_in address = {};
   address.sin_family = AF_INET;
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
