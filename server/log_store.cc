@@ -1,12 +1,10 @@
 #include "server/log_store.h"
 
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 #include <filesystem>
 #include <utility>
 
@@ -16,6 +14,7 @@
 #include "proto/rpc/log.h"
 #include "proto/rpc/status_macros.h"
 #include "proto/spec/unique_fd.h"
+#include "server/log_file.h"
 #include "server/log_line.h"
 #include "server/store_error.h"
 
@@ -26,66 +25,8 @@ namespace fs = std::filesystem;
 
 // Logs whose folders need not be read again.
 constexpr size_t kMaxCachedLogs = 16'384;
-// Of a log's end, when it is first looked at.
-constexpr int64_t kFirstLookBytes = 256;
 // Covers a chunk of the worker plane, so that a page always holds a whole line.
 constexpr int64_t kMinReadBytes = 512 << 10;
-
-absl::StatusOr<std::string> ReadFileRange(const std::string& path, int64_t offset, int64_t size) {
-  const UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (fd.get() < 0) {
-    return StoreUnavailable("open", path, errno);
-  }
-  std::string data(static_cast<size_t>(size), '\0');
-  size_t filled = 0;
-  while (filled < data.size()) {
-    const ssize_t got = pread(fd.get(), data.data() + filled, data.size() - filled,
-                              offset + static_cast<int64_t>(filled));
-    if (got < 0 && errno == EINTR) {
-      continue;
-    }
-    if (got < 0) {
-      return StoreUnavailable("read", path, errno);
-    }
-    if (got == 0) {
-      break;
-    }
-    filled += static_cast<size_t>(got);
-  }
-  data.resize(filled);
-  return data;
-}
-
-absl::Status WriteAll(int fd, const std::string& path, absl::string_view data, int64_t offset) {
-  while (!data.empty()) {
-    const ssize_t put = pwrite(fd, data.data(), data.size(), offset);
-    if (put < 0 && errno == EINTR) {
-      continue;
-    }
-    if (put < 0) {
-      return StoreUnavailable("write", path, errno);
-    }
-    data.remove_prefix(static_cast<size_t>(put));
-    offset += put;
-  }
-  return absl::OkStatus();
-}
-
-// How much of a file lies behind its last line feed, at most as far as a whole line may reach.
-// Reads little where the last line is whole, as it nearly always is.
-absl::StatusOr<int64_t> CutLineBytes(const std::string& path, int64_t size) {
-  for (int64_t look = kFirstLookBytes;; look *= 16) {
-    look = std::min({look, size, kMinReadBytes});
-    LASP_ASSIGN_OR_RETURN(const std::string tail, ReadFileRange(path, size - look, look));
-    const size_t line_feed = tail.rfind('\n');
-    if (line_feed != std::string::npos) {
-      return static_cast<int64_t>(tail.size() - line_feed - 1);
-    }
-    if (look == size || look == kMinReadBytes) {
-      return look;
-    }
-  }
-}
 
 }  // namespace
 
@@ -124,8 +65,9 @@ absl::Status LogStore::RankLog::Load() {
     const std::string path = SegmentPath(starts.back());
     const auto size = static_cast<int64_t>(fs::file_size(path, error));
     // A crash of the machine may have cut the last line: its agent sends it again, whole.
-    const absl::StatusOr<int64_t> cut_bytes =
-        error ? StoreUnavailable("look at", path, error.value()) : CutLineBytes(path, size);
+    const absl::StatusOr<int64_t> cut_bytes = error
+                                                  ? StoreUnavailable("look at", path, error.value())
+                                                  : CutLineBytes(path, size, kMinReadBytes);
     if (!cut_bytes.ok()) {
       if (fs::exists(path, error) || error) {
         return cut_bytes.status();
