@@ -5,20 +5,18 @@
 #include <gtest/gtest.h>
 
 #include <condition_variable>
-#include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "proto/rpc/rank_exit_code.h"
 #include "proto/rpc/version.h"
 #include "server/job_engine.h"
 #include "server/sqlite_job_store.h"
+#include "tests/server/core/fake_agent.h"
 #include "tests/server/core/fake_clock.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_directory.h"
@@ -26,61 +24,6 @@
 namespace lasp::server {
 
 using Job = lasp::v1::TrainingJob;
-
-// Collects what the coordinator sends.
-class RecordingLink final : public AgentLink {
- public:
-  void Send(lasp::v1::ConnectResponse response) override {
-    if (!closed.has_value()) {
-      messages.push_back(std::move(response));
-    }
-  }
-
-  void Close(const absl::Status& status) override { closed = status; }
-
-  std::deque<lasp::v1::ConnectResponse> messages;
-  std::optional<absl::Status> closed;
-};
-
-struct FakeRank {
-  lasp::v1::Fence fence;
-  int slot = 0;
-  lasp::v1::RankStatus::Phase phase = lasp::v1::RankStatus::PHASE_STARTING;
-};
-
-// An agent that obeys at once: it says addresses, becomes ready, and ends ranks that are stopped.
-struct FakeAgent {
-  std::string id;
-  int slots = 0;
-  std::string incarnation = "first";
-  int64_t sequence = 0;
-  std::shared_ptr<RecordingLink> link;
-  AgentSessionPtr session;
-  std::vector<FakeRank> ranks;
-  // What it was told, for tests to look at.
-  std::vector<lasp::v1::ConnectResponse> received;
-  // Turned off: the agent stays silent about its ranks, as if it hung there.
-  bool starts_ranks = true;
-  bool readies_ranks = true;
-  bool obeys_stops = true;
-
-  FakeRank* Find(const std::string& job, int rank = -1) {
-    for (FakeRank& entry : ranks) {
-      if (entry.fence.training_job() == job && (rank < 0 || entry.fence.rank() == rank)) {
-        return &entry;
-      }
-    }
-    return nullptr;
-  }
-
-  int Count(lasp::v1::ConnectResponse::BodyCase body) const {
-    int count = 0;
-    for (const auto& message : received) {
-      count += message.body_case() == body ? 1 : 0;
-    }
-    return count;
-  }
-};
 
 class EngineHarness {
  public:
@@ -165,10 +108,7 @@ class EngineHarness {
       exited->mutable_status()->set_code(static_cast<int>(absl::StatusCode::kInvalidArgument));
       exited->mutable_status()->set_message(why);
     }
-    std::erase_if(agent->ranks, [&rank](const FakeRank& r) {
-      return r.fence.uid() == rank.fence.uid() && r.fence.rank() == rank.fence.rank() &&
-             r.fence.generation() == rank.fence.generation();
-    });
+    agent->Forget(message.rank_exited().fence());
     Deliver(agent, std::move(message));
     Pump();
   }
@@ -304,7 +244,9 @@ class EngineHarness {
           const lasp::v1::ConnectResponse message = std::move(agent->link->messages.front());
           agent->link->messages.pop_front();
           busy = true;
-          React(agent.get(), message);
+          for (lasp::v1::ConnectRequest& answer : agent->React(message)) {
+            Deliver(agent.get(), std::move(answer));
+          }
         }
       }
     }
@@ -409,50 +351,6 @@ class EngineHarness {
     EXPECT_TRUE(done);
     engine->Publish(unit);
     return true;
-  }
-
-  void React(FakeAgent* agent, const lasp::v1::ConnectResponse& message) {
-    agent->received.push_back(message);
-    lasp::v1::ConnectRequest answer;
-    if (message.has_assignment() && agent->starts_ranks) {
-      agent->ranks.push_back(
-          {.fence = message.assignment().fence(), .slot = message.assignment().slot()});
-      *answer.mutable_rank_address()->mutable_fence() = message.assignment().fence();
-      answer.mutable_rank_address()->set_address(
-          absl::StrCat(agent->id, ":", message.assignment().slot()));
-      Deliver(agent, answer);
-    } else if (message.has_peer_addresses() && agent->readies_ranks) {
-      const auto& fence = message.peer_addresses().fence();
-      if (FakeRank* rank = agent->Find(fence.training_job(), fence.rank()); rank != nullptr) {
-        rank->phase = lasp::v1::RankStatus::PHASE_READY;
-        *answer.mutable_rank_ready()->mutable_fence() = fence;
-        Deliver(agent, answer);
-      }
-    } else if (message.has_start()) {
-      const auto& fence = message.start().fence();
-      if (FakeRank* rank = agent->Find(fence.training_job(), fence.rank()); rank != nullptr) {
-        rank->phase = lasp::v1::RankStatus::PHASE_TRAINING;
-      }
-    } else if (message.has_stop() && agent->obeys_stops) {
-      for (const FakeRank& rank : std::vector<FakeRank>(agent->ranks)) {
-        if (rank.fence.uid() == message.stop().fence().uid() &&
-            rank.fence.generation() == message.stop().fence().generation() &&
-            rank.fence.rank() == message.stop().fence().rank()) {
-          constexpr int kKilled = 128 + 9;
-          const int code =
-              message.stop().mode() == lasp::v1::Stop::MODE_DRAIN ? kRankDrained : kKilled;
-          std::erase_if(agent->ranks, [&rank](const FakeRank& r) {
-            return r.fence.uid() == rank.fence.uid() && r.fence.rank() == rank.fence.rank() &&
-                   r.fence.generation() == rank.fence.generation();
-          });
-          auto* exited = answer.mutable_rank_exited();
-          *exited->mutable_fence() = rank.fence;
-          exited->set_slot(rank.slot);
-          exited->set_exit_code(code);
-          Deliver(agent, answer);
-        }
-      }
-    }
   }
 
   const CoreOptions options_;

@@ -1,11 +1,8 @@
-// The store: what goes in comes out, also after a crash, and a failing disk loses nothing.
+// The store: what goes in comes out, and a failing disk loses nothing.
 #include "server/sqlite_job_store.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -13,103 +10,21 @@
 #include <condition_variable>
 #include <filesystem>
 #include <mutex>
-#include <set>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/error_details.h"
 #include "server/metrics_hub.h"
-#include "tests/support/sqlite_fault_vfs.h"
+#include "tests/server/core/store_fixture.h"
 #include "tests/support/status_matchers.h"
-#include "tests/support/temp_directory.h"
 
 namespace lasp::server {
 namespace {
 
-using ::lasp::testing::DiskFaults;
+using SqliteJobStoreTest = StoreFixture;
 using ::lasp::testing::StatusIs;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-
-DiskFaults* Faults() {
-  static auto* const faults = [] {
-    auto* made = new DiskFaults();
-    testing::RegisterFaultVfs("faulty", made);
-    return made;
-  }();
-  return faults;
-}
-
-JobViewPtr MakeJob(int64_t id, lasp::v1::TrainingJob::State state) {
-  auto view = std::make_shared<JobView>();
-  view->id = id;
-  view->revision = id * 10;
-  view->spec = std::make_shared<const std::string>(absl::StrCat("spec ", id));
-  view->job.set_name(absl::StrCat("job-", id));
-  view->job.set_uid(absl::StrCat("uid-", id));
-  view->job.set_state(state);
-  view->job.set_generation(2);
-  return view;
-}
-
-class SqliteJobStoreTest : public ::testing::Test {
- protected:
-  void SetUp() override {
-    options_.path = directory_.Join("store.sqlite");
-    options_.retry_delay = absl::Milliseconds(5);
-    options_.max_retry_delay = absl::Milliseconds(20);
-    Faults()->full = false;
-    Faults()->drop_unsynced = false;
-    Faults()->sync_delay_micros = 0;
-  }
-
-  absl::Status Open() {
-    store_ = nullptr;
-    auto store = SqliteJobStore::Open(options_, &observer_);
-    if (store.ok()) {
-      store_ = *std::move(store);
-    }
-    return store.status();
-  }
-
-  // Returns once it is durable.
-  void Commit(std::vector<Mutation> mutations) {
-    std::mutex mutex;
-    std::condition_variable changed;
-    bool done = false;
-    store_->Commit(std::move(mutations), [&] {
-      const std::lock_guard<std::mutex> lock(mutex);
-      done = true;
-      changed.notify_all();
-    });
-    std::unique_lock<std::mutex> lock(mutex);
-    ASSERT_TRUE(changed.wait_for(lock, std::chrono::seconds(30), [&done] { return done; }));
-  }
-
-  void PutStepRange(int64_t generation, int64_t first, int64_t last) {
-    PutSteps steps{.job_id = 1, .steps = {}};
-    for (int64_t step = first; step <= last; ++step) {
-      auto& row = steps.steps.emplace_back();
-      row.set_step(step);
-      row.set_generation(generation);
-    }
-    Commit({std::move(steps)});
-  }
-
-  std::vector<int64_t> Steps(int64_t from, int64_t to, int64_t stride) {
-    std::vector<int64_t> numbers;
-    const auto steps = store_->ReadSteps(1, from, to, stride).value();
-    for (const auto& step : steps) {
-      numbers.push_back(step.step());
-    }
-    return numbers;
-  }
-
-  testing::TempDirectory directory_;
-  CoreObserver observer_;
-  SqliteJobStore::Options options_;
-  std::unique_ptr<SqliteJobStore> store_;
-};
 
 TEST_F(SqliteJobStoreTest, WhatGoesInComesOut) {
   LASP_ASSERT_OK(Open());
@@ -417,119 +332,6 @@ TEST_F(SqliteJobStoreTest, GroupCommitSharesItsSyncs) {
   ASSERT_TRUE(
       changed.wait_for(lock, std::chrono::seconds(30), [&] { return committed == kCount; }));
   EXPECT_LT(Faults()->sync_count - before, kCount / 10);
-}
-
-// --- crashes: a child writes and tells which writes were acknowledged, until it is killed ---
-
-class CrashTest : public SqliteJobStoreTest {
- protected:
-  // The ids that a child acknowledged before it was killed, which is after `count` of them.
-  std::set<int64_t> RunAndKill(size_t count) {
-    int ends[2];
-    EXPECT_EQ(pipe(ends), 0);
-    const pid_t child = fork();
-    if (child == 0) {
-      close(ends[0]);
-      Write(ends[1]);
-    }
-    close(ends[1]);
-    std::set<int64_t> acknowledged;
-    int64_t id = 0;
-    while (acknowledged.size() < count &&
-           read(ends[0], &id, sizeof(id)) == static_cast<ssize_t>(sizeof(id))) {
-      acknowledged.insert(id);
-    }
-    kill(child, SIGKILL);
-    while (read(ends[0], &id, sizeof(id)) == static_cast<ssize_t>(sizeof(id))) {
-      acknowledged.insert(id);
-    }
-    int status = 0;
-    waitpid(child, &status, 0);
-    EXPECT_TRUE(WIFSIGNALED(status));
-    close(ends[0]);
-    return acknowledged;
-  }
-
-  [[noreturn]] void Write(int acknowledge) {
-    auto store = SqliteJobStore::Open(options_, &observer_);
-    if (!store.ok()) {
-      _exit(1);
-    }
-    int64_t id = (*store)->Load().value().last_job_id;
-    while (true) {
-      if ((*store)->pending() > 200) {
-        std::this_thread::yield();
-        continue;
-      }
-      ++id;
-      (*store)->Commit({PutJob{MakeJob(id, lasp::v1::TrainingJob::STATE_QUEUED), true}},
-                       [id, acknowledge] {
-                         if (write(acknowledge, &id, sizeof(id)) != sizeof(id)) {
-                           _exit(1);
-                         }
-                       });
-    }
-  }
-
-  void ExpectAllThere(const std::set<int64_t>& acknowledged) {
-    std::set<int64_t> stored;
-    LASP_ASSERT_OK(Open());
-    const StoreContents contents = store_->Load().value();
-    for (const StoredJob& job : contents.jobs) {
-      stored.insert(job.view->id);
-    }
-    for (const int64_t id : acknowledged) {
-      EXPECT_TRUE(stored.contains(id)) << id;
-    }
-    // Whole transactions in order: no holes.
-    EXPECT_EQ(static_cast<int64_t>(stored.size()), contents.last_job_id);
-    store_ = nullptr;
-  }
-};
-
-TEST_F(CrashTest, AKilledProcessHasKeptWhatItAcknowledged) {
-  for (const size_t count : {1, 150, 700}) {
-    const std::set<int64_t> acknowledged = RunAndKill(count);
-    EXPECT_GE(acknowledged.size(), count);
-    ExpectAllThere(acknowledged);
-  }
-}
-
-TEST_F(CrashTest, ALostMachineHasToo) {
-  options_.vfs = "faulty";
-  Faults()->drop_unsynced = true;
-  const std::set<int64_t> acknowledged = RunAndKill(500);
-  EXPECT_GE(acknowledged.size(), 500);
-  options_.vfs = "";
-  Faults()->drop_unsynced = false;
-  ExpectAllThere(acknowledged);
-}
-
-// The shim itself: without syncs a kill loses what was written, so the test above can fail.
-TEST_F(CrashTest, TheShimDropsWhatIsNotSynced) {
-  Faults()->drop_unsynced = true;
-  const auto write_and_die = [this](const std::string& synchronous) {
-    const pid_t child = fork();
-    if (child == 0) {
-      auto database =
-          SqliteDatabase::Open(options_.path, "faulty", SqliteDatabase::Mode::kReadWrite);
-      const bool ok =
-          database.ok() && database
-                               ->Execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = " +
-                                         synchronous + "; CREATE TABLE t_" + synchronous + " (x)")
-                               .ok();
-      _exit(ok ? 0 : 1);
-    }
-    int status = 0;
-    waitpid(child, &status, 0);
-    EXPECT_EQ(WEXITSTATUS(status), 0);
-    auto database = SqliteDatabase::Open(options_.path, "", SqliteDatabase::Mode::kReadWrite);
-    return database
-        ->QueryInteger("SELECT COUNT(*) FROM sqlite_master WHERE name = 't_" + synchronous + "'")
-        .value();
-  };
-  EXPECT_EQ(write_and_die("FULL"), 1);
-  EXPECT_EQ(write_and_die("OFF"), 0);
 }
 
 }  // namespace

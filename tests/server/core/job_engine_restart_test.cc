@@ -1,0 +1,159 @@
+// The coordinator dies and comes back: what it adopts, gives up and still knows.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/server/core/bring_to_state.h"
+#include "tests/server/core/engine_harness.h"
+
+namespace lasp::server {
+namespace {
+
+using ::testing::HasSubstr;
+
+TEST(JobEngineRestartTest, ARestartOfTheCoordinatorExcusesNoRankFromEnding) {
+  EngineHarness harness;
+  FakeAgent* agent = harness.AddAgent("a", 2);
+  const std::string job = harness.Submit("run", 2, 1, /*max_restarts=*/0);
+  harness.Exit(agent, *agent->Find(job, 0), kRankDone);
+  harness.Crash();
+  harness.Connect(agent);
+  harness.Advance(absl::Seconds(80));
+  EXPECT_EQ(harness.State(job), Job::STATE_RUNNING) << "agents may take a while to come back";
+  harness.Advance(absl::Seconds(20));
+  EXPECT_EQ(harness.State(job), Job::STATE_FAILED);
+  EXPECT_THAT(harness.Get(job).message(), HasSubstr("did not end with the others: 1 on a"));
+}
+
+TEST(JobEngineRestartTest, WhatLaterStepsDoNotTellSurvivesARestart) {
+  EngineHarness harness;
+  FakeAgent* agent = harness.AddAgent("a", 1);
+  const std::string job = harness.Submit("run");
+  lasp::v1::ConnectRequest message;
+  *message.mutable_step_reports()->mutable_fence() = agent->Find(job)->fence;
+  for (int step = 1; step <= 20; ++step) {
+    auto* row = message.mutable_step_reports()->add_steps();
+    row->set_step(step);
+    row->set_loss(10.0 / step);
+    row->set_skipped(step % 5 == 0);
+    if (step == 10) {
+      row->set_eval_loss(3.5);
+    }
+  }
+  harness.Deliver(agent, std::move(message));
+  harness.Pump();
+  harness.Report(agent, *agent->Find(job), 21, 22);
+  for (const bool restarted : {false, true}) {
+    if (restarted) {
+      harness.Crash();
+      harness.Connect(agent);
+    } else {
+      harness.Advance(absl::Seconds(2));
+    }
+    const auto progress = harness.Get(job).progress();
+    EXPECT_EQ(progress.step(), 22) << restarted;
+    EXPECT_EQ(progress.skipped_step_count(), 4) << restarted;
+    EXPECT_EQ(progress.eval_loss(), 3.5) << restarted;
+    EXPECT_EQ(progress.first_loss(), 10.0) << restarted;
+  }
+  // Counted on from there.
+  lasp::v1::ConnectRequest more;
+  *more.mutable_step_reports()->mutable_fence() = agent->Find(job)->fence;
+  more.mutable_step_reports()->add_steps()->set_step(23);
+  more.mutable_step_reports()->mutable_steps(0)->set_skipped(true);
+  harness.Deliver(agent, std::move(more));
+  harness.Pump();
+  EXPECT_EQ(harness.Get(job).progress().skipped_step_count(), 5);
+}
+
+TEST(JobEngineRestartTest, ARestartedCoordinatorAdoptsRunningRanks) {
+  EngineHarness harness;
+  FakeAgent* a = harness.AddAgent("a", 2);
+  FakeAgent* b = harness.AddAgent("b", 2);
+  const std::string job = harness.Submit("run", 4, 1);
+  FakeAgent* first = a->Find(job, 0) != nullptr ? a : b;
+  harness.Report(first, *first->Find(job, 0), 1, 10);
+  harness.Crash();
+  EXPECT_EQ(harness.State(job), Job::STATE_RUNNING);
+  EXPECT_EQ(harness.Get(job).progress().step(), 10);
+  EXPECT_EQ(harness.Get(job).progress().first_loss(), 10.0);
+  harness.Advance(absl::Seconds(20));
+  harness.Connect(a);
+  harness.Connect(b);
+  // The agent sends again what was not acknowledged, and what happened meanwhile.
+  harness.Report(first, *first->Find(job, 0), 8, 20);
+  harness.Advance(absl::Seconds(30));
+  EXPECT_EQ(harness.State(job), Job::STATE_RUNNING);
+  EXPECT_EQ(harness.Get(job).generation(), 1);
+  EXPECT_EQ(harness.Get(job).progress().step(), 20);
+  EXPECT_EQ(harness.store->CountSteps(harness.jobs->Find(job)->id, 1, 0).value(), 20);
+  harness.ExpectSlotsAgree();
+  harness.ExitAll(job, kRankDone);
+  EXPECT_EQ(harness.State(job), Job::STATE_SUCCEEDED);
+}
+
+TEST(JobEngineRestartTest, RanksThatEndedWhileTheCoordinatorWasAwayCount) {
+  EngineHarness harness;
+  FakeAgent* agent = harness.AddAgent("a", 2);
+  const std::string job = harness.Submit("run", 2, 1);
+  harness.Exit(agent, *agent->Find(job, 0), kRankDone);
+  harness.Crash();
+  const FakeRank rank = *agent->Find(job, 1);
+  agent->ranks.clear();
+  harness.Connect(agent);
+  harness.Exit(agent, rank, kRankDone);
+  EXPECT_EQ(harness.State(job), Job::STATE_SUCCEEDED);
+}
+
+TEST(JobEngineRestartTest, RanksThatDoNotComeBackAfterARestartAreGivenUp) {
+  EngineHarness harness;
+  FakeAgent* a = harness.AddAgent("a", 1);
+  FakeAgent* b = harness.AddAgent("b", 1);
+  const std::string job = harness.Submit("run", 2, 1);
+  harness.Crash();
+  harness.Connect(a);
+  harness.Advance(absl::Seconds(29));
+  EXPECT_EQ(harness.State(job), Job::STATE_RUNNING);
+  harness.Advance(absl::Seconds(2));
+  EXPECT_EQ(harness.State(job), Job::STATE_RECOVERING);
+  EXPECT_TRUE(a->ranks.empty());
+  b->ranks.clear();
+  b->incarnation = "second";
+  harness.Connect(b);
+  EXPECT_EQ(harness.State(job), Job::STATE_RUNNING);
+  EXPECT_EQ(harness.Get(job).generation(), 2);
+}
+
+TEST(JobEngineRestartTest, ACancelIsCarriedOutAfterARestart) {
+  EngineHarness harness;
+  FakeAgent* agent = harness.AddAgent("a", 2);
+  const std::string job = BringTo(&harness, agent, Job::STATE_CANCELLING);
+  harness.Crash();
+  EXPECT_EQ(harness.State(job), Job::STATE_CANCELLING);
+  agent->obeys_stops = true;
+  harness.Connect(agent);
+  EXPECT_TRUE(agent->ranks.empty());
+  EXPECT_EQ(harness.State(job), Job::STATE_CANCELLED);
+}
+
+TEST(JobEngineRestartTest, AStartInterruptedByARestartGoesOn) {
+  EngineHarness harness;
+  FakeAgent* agent = harness.AddAgent("a", 1);
+  const std::string job = BringTo(&harness, harness.AddAgent("b", 2), Job::STATE_STARTING);
+  FakeAgent* b = harness.agents.at("b").get();
+  harness.Crash();
+  harness.Connect(agent);
+  b->readies_ranks = true;
+  harness.Connect(b);
+  for (const FakeRank& rank : std::vector<FakeRank>(b->ranks)) {
+    lasp::v1::ConnectRequest message;
+    *message.mutable_rank_address()->mutable_fence() = rank.fence;
+    message.mutable_rank_address()->set_address("again");
+    harness.Deliver(b, message);
+  }
+  harness.Pump();
+  EXPECT_EQ(harness.State(job), Job::STATE_RUNNING);
+  EXPECT_EQ(harness.Get(job).generation(), 1);
+}
+
+}  // namespace
+}  // namespace lasp::server
