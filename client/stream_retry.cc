@@ -11,6 +11,8 @@ namespace {
 constexpr absl::Duration kGiveUp = absl::Minutes(5);
 constexpr absl::Duration kMaxBackoff = absl::Seconds(5);
 
+absl::Status Cancelled() { return absl::CancelledError("interrupted"); }
+
 }  // namespace
 
 void StreamRetry::Heard() {
@@ -19,9 +21,8 @@ void StreamRetry::Heard() {
 }
 
 absl::Status StreamRetry::BeforeNextTry(const absl::Status& status) {
-  const absl::Status interrupted = absl::CancelledError("interrupted");
   if (Interrupted()) {
-    return interrupted;
+    return Cancelled();
   }
   if (!status.ok() && !absl::IsUnavailable(status)) {
     return status;
@@ -35,7 +36,7 @@ absl::Status StreamRetry::BeforeNextTry(const absl::Status& status) {
     return status.ok() ? absl::UnavailableError("the coordinator ends every stream") : status;
   }
   if (WaitForInterrupt(backoff_)) {
-    return interrupted;
+    return Cancelled();
   }
   connection_.WaitUntilReachable(backoff_);
   backoff_ = std::min(backoff_ * 2, kMaxBackoff);

@@ -65,9 +65,19 @@ absl::StatusOr<AddressList> Resolve(const std::string& address, const HostPort& 
   return AddressList(found);
 }
 
+absl::Status CannotServe(const std::string& address, int error) {
+  const std::string message =
+      absl::StrCat("cannot serve metrics on ", address, ": ", std::strerror(error));
+  return error == EADDRINUSE ? absl::UnavailableError(message)
+                             : absl::InvalidArgumentError(message);
+}
+
 // Binds for a moment, because the HTTP library does not say why it could not.
 absl::Status ProbeAddress(const std::string& address, const addrinfo& found) {
   const int descriptor = socket(found.ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (descriptor < 0) {
+    return CannotServe(address, errno);
+  }
   const int reuse = 1;
   setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof(reuse));
   int error = 0;
@@ -75,13 +85,7 @@ absl::Status ProbeAddress(const std::string& address, const addrinfo& found) {
     error = errno;
   }
   close(descriptor);
-  if (error == 0) {
-    return absl::OkStatus();
-  }
-  const std::string message =
-      absl::StrCat("cannot serve metrics on ", address, ": ", std::strerror(error));
-  return error == EADDRINUSE ? absl::UnavailableError(message)
-                             : absl::InvalidArgumentError(message);
+  return error == 0 ? absl::OkStatus() : CannotServe(address, error);
 }
 
 // The HTTP library knows no host names, and neither needs Knock.
@@ -105,8 +109,10 @@ void Knock(const std::string& address) {
   if (found.ok()) {
     const int descriptor =
         socket((*found)->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    connect(descriptor, (*found)->ai_addr, (*found)->ai_addrlen);
-    close(descriptor);
+    if (descriptor >= 0) {
+      static_cast<void>(connect(descriptor, (*found)->ai_addr, (*found)->ai_addrlen));
+      close(descriptor);
+    }
   }
 }
 
