@@ -40,7 +40,7 @@ std::vector<int> PlaceRanks(SlotIndex* slots, const SchedulerJob& job) {
       break;
     }
     slots->Take(worker, job.group_size);
-    std::fill_n(workers.begin() + group * job.group_size, job.group_size, worker);
+    std::fill_n(workers.begin() + ptrdiff_t{group} * job.group_size, job.group_size, worker);
   }
   for (; group < groups; ++group) {
     SpreadGroup(slots, &workers, group * job.group_size, job.group_size);
