@@ -1,130 +1,25 @@
 // The worker plane: a fake agent drives jobs through their lives.
-#include <filesystem>
-#include <fstream>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "proto/rpc/rank_exit_code.h"
-#include "tests/server/services/fake_agent.h"
-#include "tests/server/services/running_server.h"
-#include "tests/server/services/scrape.h"
 #include "tests/server/services/stream_reader.h"
+#include "tests/server/services/worker_plane_fixture.h"
 #include "tests/support/status_matchers.h"
 
 namespace lasp::server {
 namespace {
 
+using WorkerPlaneTest = WorkerPlaneFixture;
 using ::lasp::testing::StatusIs;
 using ::testing::_;
 using ::testing::HasSubstr;
-using v1::ConnectRequest;
 using v1::ConnectResponse;
 using v1::Fence;
 using v1::TrainingJob;
 using v1::Worker;
-
-constexpr char kDroppedChunks[] = "lasp_log_chunks_dropped_total";
-
-class WorkerPlaneTest : public ::testing::Test {
- protected:
-  std::unique_ptr<FakeAgent> NewAgent(const std::string& id, int slots) {
-    return std::make_unique<FakeAgent>(server_.server().addresses().worker_address, id, slots);
-  }
-
-  absl::StatusOr<Worker> GetWorker(const std::string& id) {
-    v1::GetWorkerRequest request;
-    request.set_name("workers/" + id);
-    return server_.Call(server_.workers.get(), &v1::WorkerAdminService::Stub::GetWorker, request);
-  }
-
-  // Polls with a deadline: the state follows from messages that are not answered.
-  TrainingJob AwaitState(const std::string& id, TrainingJob::State state) {
-    const absl::Time deadline = absl::Now() + absl::Seconds(20);
-    while (true) {
-      auto job = server_.Get(id);
-      if (!job.ok() || job->state() == state || absl::Now() > deadline) {
-        EXPECT_TRUE(job.ok() && job->state() == state)
-            << (job.ok() ? job->ShortDebugString() : job.status().ToString());
-        return job.ok() ? *job : TrainingJob();
-      }
-      absl::SleepFor(absl::Milliseconds(20));
-    }
-  }
-
-  // Takes the assignments of all ranks of one generation, which must be on this agent.
-  static std::vector<Fence> TakeAssignments(FakeAgent* agent, int ranks) {
-    std::vector<Fence> fences;
-    for (int i = 0; i < ranks; ++i) {
-      auto message = agent->Await(ConnectResponse::kAssignment);
-      if (!message.has_value()) {
-        ADD_FAILURE() << "no assignment";
-        break;
-      }
-      EXPECT_EQ(message->assignment().world_size(), ranks);
-      EXPECT_TRUE(message->assignment().has_spec());
-      fences.push_back(message->assignment().fence());
-    }
-    return fences;
-  }
-
-  // Exchanges addresses and reports every rank ready.
-  static void Connect(FakeAgent* agent, const std::vector<Fence>& fences) {
-    for (const Fence& fence : fences) {
-      ConnectRequest request;
-      *request.mutable_rank_address()->mutable_fence() = fence;
-      request.mutable_rank_address()->set_address(absl::StrCat("address-", fence.rank()));
-      agent->Send(std::move(request));
-    }
-    for (size_t i = 0; i < fences.size(); ++i) {
-      const auto peers = agent->Await(ConnectResponse::kPeerAddresses);
-      ASSERT_TRUE(peers.has_value());
-      ASSERT_EQ(static_cast<size_t>(peers->peer_addresses().addresses_size()), fences.size());
-    }
-    for (const Fence& fence : fences) {
-      ConnectRequest request;
-      *request.mutable_rank_ready()->mutable_fence() = fence;
-      agent->Send(std::move(request));
-    }
-    for (size_t i = 0; i < fences.size(); ++i) {
-      ASSERT_TRUE(agent->Await(ConnectResponse::kStart).has_value());
-    }
-  }
-
-  static ConnectRequest Steps(const Fence& fence, int64_t first, int64_t last) {
-    ConnectRequest request;
-    *request.mutable_step_reports()->mutable_fence() = fence;
-    for (int64_t step = first; step <= last; ++step) {
-      v1::StepMetrics* row = request.mutable_step_reports()->add_steps();
-      row->set_step(step);
-      row->set_loss(5.0 / static_cast<double>(step));
-      row->set_generation(fence.generation());
-      row->set_tokens_per_second(1'000);
-    }
-    return request;
-  }
-
-  static ConnectRequest Exit(const Fence& fence, int slot, int code, int64_t step) {
-    ConnectRequest request;
-    auto* exited = request.mutable_rank_exited();
-    *exited->mutable_fence() = fence;
-    exited->set_exit_code(code);
-    exited->set_step(step);
-    exited->set_slot(slot);
-    return request;
-  }
-
-  static ConnectRequest Log(const Fence& fence, int64_t offset, const std::string& data) {
-    ConnectRequest request;
-    auto* chunk = request.mutable_log_chunk();
-    *chunk->mutable_fence() = fence;
-    chunk->set_offset(offset);
-    chunk->set_data(data);
-    return request;
-  }
-
-  RunningServer server_;
-};
 
 TEST_F(WorkerPlaneTest, AWholeJobLife) {
   const auto agent = NewAgent("host-a", 2);
@@ -409,118 +304,6 @@ TEST_F(WorkerPlaneTest, AFollowerGetsTheLastWordsOfAFailingJob) {
   ASSERT_TRUE(batch.has_value());
   EXPECT_EQ(batch->lines_size(), 2);
   LASP_EXPECT_OK(late.AwaitEnd());
-}
-
-TEST_F(WorkerPlaneTest, APieceOfALogThatCannotBeStoredIsCountedAndAskedForAgain) {
-  const auto agent = NewAgent("host-a", 1);
-  ASSERT_TRUE(agent->Register());
-  LASP_ASSERT_OK(server_.Create("talks"));
-  const std::vector<Fence> fences = TakeAssignments(agent.get(), 1);
-  ASSERT_EQ(fences.size(), 1U);
-  // A file where the job's folder should be.
-  const std::string in_the_way =
-      absl::StrCat(server_.options().data_dir, "/logs/", fences[0].uid());
-  std::filesystem::create_directories(std::filesystem::path(in_the_way).parent_path());
-  std::ofstream(in_the_way) << "x";
-  const std::string line = "2026-11-21T20:00:00.000001Z first\n";
-  const std::string address = server_.server().addresses().metrics_address;
-  EXPECT_EQ(ScrapeValue(address, kDroppedChunks), 0);
-  agent->Send(Log(fences[0], 0, line));
-  const absl::Time deadline = absl::Now() + absl::Seconds(10);
-  while (ScrapeValue(address, kDroppedChunks) < 1 && absl::Now() < deadline) {
-    absl::SleepFor(absl::Milliseconds(10));
-  }
-  EXPECT_EQ(ScrapeValue(address, kDroppedChunks), 1);
-
-  std::filesystem::remove(in_the_way);
-  agent->Send(Log(fences[0], std::ssize(line), line));
-  const auto position = agent->Await(ConnectResponse::kLogPosition);
-  ASSERT_TRUE(position.has_value()) << "the stream has gone on, and the gap is noticed";
-  EXPECT_EQ(position->log_position().offset(), 0);
-  EXPECT_EQ(position->log_position().fence().uid(), fences[0].uid());
-}
-
-TEST_F(WorkerPlaneTest, ALogChunkHasTheSizeOfTheContract) {
-  const auto agent = NewAgent("host-a", 1);
-  ASSERT_TRUE(agent->Register());
-  LASP_ASSERT_OK(server_.Create("talks"));
-  const std::vector<Fence> fences = TakeAssignments(agent.get(), 1);
-  ASSERT_EQ(fences.size(), 1U);
-  std::string data(256 << 10, 'x');
-  data.back() = '\n';
-  agent->Send(Log(fences[0], 0, data));
-  agent->Send(Log(fences[0], std::ssize(data), "y" + data));
-  EXPECT_THAT(agent->AwaitEnd(),
-              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("at most 262144")));
-}
-
-TEST_F(WorkerPlaneTest, LogsAreReadByRankSinceAndTail) {
-  const auto agent = NewAgent("host-a", 1);
-  ASSERT_TRUE(agent->Register());
-  LASP_ASSERT_OK(server_.Create("talks"));
-  const std::vector<Fence> fences = TakeAssignments(agent.get(), 1);
-  ASSERT_EQ(fences.size(), 1U);
-  std::string data;
-  for (int i = 0; i < 100; ++i) {
-    absl::StrAppendFormat(&data, "2026-11-21T20:00:%02d.000000Z line %d\n", i % 60, i);
-  }
-  data.resize(data.find("20:00:00", 100));  // the first minute only
-  data.resize(data.rfind('\n') + 1);
-  agent->Send(Log(fences[0], 0, data));
-  agent->SendHeartbeat({});
-
-  const auto read = [this](const std::function<void(v1::StreamLogsRequest*)>& change) {
-    v1::StreamLogsRequest request;
-    request.set_name(RunningServer::NameOf("talks"));
-    change(&request);
-    StreamReader<v1::StreamLogsResponse> reader(
-        [&](grpc::ClientContext* context) { return server_.logs->StreamLogs(context, request); });
-    std::vector<std::string> texts;
-    std::string token;
-    while (auto batch = reader.Next()) {
-      for (const auto& line : batch->lines()) {
-        texts.push_back(line.text());
-      }
-      token = batch->resume_token();
-    }
-    const absl::Status status = reader.AwaitEnd();
-    EXPECT_TRUE(status.ok()) << status;
-    texts.push_back(token);
-    return texts;
-  };
-  std::vector<std::string> all;
-  const absl::Time deadline = absl::Now() + absl::Seconds(10);
-  do {
-    all = read([](auto*) {});
-  } while (all.size() < 61 && absl::Now() < deadline);
-  ASSERT_EQ(all.size(), 61U);
-  EXPECT_EQ(all[0], "line 0");
-  EXPECT_EQ(all[59], "line 59");
-  EXPECT_EQ(read([](auto* r) { r->set_tail_lines(5); })[0], "line 55");
-  // 20:00:40 and later: twenty lines and the token.
-  EXPECT_EQ(read([](auto* r) { r->mutable_since()->set_seconds(1'795'291'240); }).size(), 21U);
-  // Everything is read: the token goes on at the end.
-  EXPECT_EQ(read([&](auto* r) { r->set_resume_token(all.back()); }).size(), 1U);
-
-  const auto refused = [this](const std::function<void(v1::StreamLogsRequest*)>& change) {
-    v1::StreamLogsRequest request;
-    request.set_name(RunningServer::NameOf("talks"));
-    change(&request);
-    return StreamReader<v1::StreamLogsResponse>([&](grpc::ClientContext* context) {
-             return server_.logs->StreamLogs(context, request);
-           })
-        .AwaitEnd();
-  };
-  EXPECT_THAT(refused([](auto* r) { r->set_rank(7); }),
-              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("rank")));
-  EXPECT_THAT(refused([](auto* r) { r->set_generation(9); }),
-              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("generation")));
-  EXPECT_THAT(refused([](auto* r) { r->set_tail_lines(-1); }),
-              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("tail_lines")));
-  EXPECT_THAT(refused([](auto* r) { r->set_resume_token("x"); }),
-              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("resume_token")));
-  EXPECT_THAT(refused([](auto* r) { r->set_name(RunningServer::NameOf("absent")); }),
-              StatusIs(absl::StatusCode::kNotFound, HasSubstr("absent")));
 }
 
 }  // namespace
