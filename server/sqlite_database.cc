@@ -139,7 +139,7 @@ absl::StatusOr<bool> SqliteStatement::Step() {
   if (code == SQLITE_ROW) {
     return true;
   }
-  const absl::Status status = code == SQLITE_DONE ? absl::OkStatus() : Error(code);
+  absl::Status status = code == SQLITE_DONE ? absl::OkStatus() : Error(code);
   Reset();
   if (!status.ok()) {
     return status;

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <exception>
 #include <thread>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -110,7 +111,7 @@ void Knock(const std::string& address) {
     const int descriptor =
         socket((*found)->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (descriptor >= 0) {
-      static_cast<void>(connect(descriptor, (*found)->ai_addr, (*found)->ai_addrlen));
+      std::ignore = connect(descriptor, (*found)->ai_addr, (*found)->ai_addrlen);
       close(descriptor);
     }
   }

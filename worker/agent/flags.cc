@@ -85,7 +85,7 @@ absl::StatusOr<std::string> WorkDir() {
 }
 
 absl::StatusOr<std::string> RankBinary() {
-  const std::string given = absl::GetFlag(FLAGS_rank_binary);
+  std::string given = absl::GetFlag(FLAGS_rank_binary);
   if (!given.empty()) {
     return given;
   }

@@ -81,7 +81,7 @@ absl::StatusOr<std::unique_ptr<WorkFolder>> WorkFolder::Open(const std::string& 
 absl::StatusOr<std::string> WorkFolder::WorkerId(const std::string& requested) const {
   const std::string path = path_ + "/worker_id";
   const std::string kept = FirstLine(path);
-  const std::string id = !requested.empty() ? requested : !kept.empty() ? kept : HostName();
+  std::string id = !requested.empty() ? requested : !kept.empty() ? kept : HostName();
   if (!IsValidWorkerId(id)) {
     return absl::InvalidArgumentError(
         absl::StrCat("'", id, "' is not a worker id: want letters, digits, '.', '_' and '-'"));
@@ -92,7 +92,7 @@ absl::StatusOr<std::string> WorkFolder::WorkerId(const std::string& requested) c
   if (!kept.empty()) {
     LASP_LOG(kWarning, "the worker's id has changed", {{"before", kept}, {"now", id}});
   }
-  const absl::Status written = Replace(path, id + "\n");
+  absl::Status written = Replace(path, id + "\n");
   if (!written.ok()) {
     return written;
   }

@@ -19,9 +19,12 @@ inline std::string HttpGet(const std::string& address, const std::string& path) 
       htons(static_cast<uint16_t>(std::atoi(address.c_str() + address.rfind(':') + 1)));
   inet_pton(AF_INET, address.substr(0, address.rfind(':')).c_str(), &target.sin_addr);
   std::string answer;
-  if (connect(descriptor, reinterpret_cast<sockaddr*>(&target), sizeof(target)) == 0) {
-    const std::string request = "GET " + path + " HTTP/1.0\r\n\r\n";
-    send(descriptor, request.data(), request.size(), MSG_NOSIGNAL);
+  if (descriptor < 0) {
+    return answer;
+  }
+  const std::string request = "GET " + path + " HTTP/1.0\r\n\r\n";
+  if (connect(descriptor, reinterpret_cast<sockaddr*>(&target), sizeof(target)) == 0 &&
+      send(descriptor, request.data(), request.size(), MSG_NOSIGNAL) > 0) {
     char buffer[4096];
     for (ssize_t count = 0; (count = recv(descriptor, buffer, sizeof(buffer), 0)) > 0;) {
       answer.append(buffer, static_cast<size_t>(count));

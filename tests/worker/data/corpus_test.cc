@@ -45,7 +45,7 @@ class CorpusTest : public ::testing::Test {
   static absl::StatusOr<std::vector<int64_t>> Tokens(const Corpus& corpus, int64_t begin,
                                                      int64_t count) {
     std::vector<int32_t> tokens(static_cast<size_t>(count));
-    const absl::Status status = corpus.Read(begin, count, tokens.data());
+    absl::Status status = corpus.Read(begin, count, tokens.data());
     if (!status.ok()) {
       return status;
     }

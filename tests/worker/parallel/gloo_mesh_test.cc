@@ -37,6 +37,10 @@ UniqueFd Knock(const std::string& address, absl::string_view text) {
   to.sin_port = htons(static_cast<uint16_t>(port));
   to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   UniqueFd socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (!socket.valid()) {
+    ADD_FAILURE() << "no socket";
+    return socket;
+  }
   EXPECT_EQ(::connect(socket.get(), reinterpret_cast<const sockaddr*>(&to), sizeof to), 0);
   if (!text.empty()) {
     EXPECT_GT(::send(socket.get(), text.data(), text.size(), MSG_NOSIGNAL), 0);
