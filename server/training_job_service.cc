@@ -159,10 +159,11 @@ grpc::ServerUnaryReactor* TrainingJobService::ListTrainingJobs(
   return RunBlocking(parts_.blocking_pool, reactor, [this, reactor, request, response] {
     auto page = ListJobs(*request, parts_.core->jobs(), parts_.core->watches(), page_tokens_,
                          parts_.clock->Now());
+    const absl::Status status = page.status();
     if (page.ok()) {
       *response = *std::move(page);
     }
-    reactor->Finish(ToWireStatus(page.status()));
+    reactor->Finish(ToWireStatus(status));
   });
 }
 

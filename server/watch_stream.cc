@@ -1,5 +1,6 @@
 #include "server/watch_stream.h"
 
+#include "proto/rpc/status_macros.h"
 #include "server/job_list.h"
 
 namespace lasp::server {
@@ -54,13 +55,10 @@ WatchStream::WatchStream(OpenStreams* streams, TaskPool* pool, absl::Duration sl
     : PullStream(streams, pool, slow_reader_limit), encoder_(encoder), scope_(std::move(scope)) {}
 
 absl::Status WatchStream::Subscribe(WatchHub* hub, const std::string& resume_token) {
-  auto watch = hub->Subscribe(resume_token, [this] { Wake(); });
-  if (watch.ok()) {
-    watch_ = *std::move(watch);
-    hub_ = hub;
-    resumed_ = !resume_token.empty();
-  }
-  return watch.status();
+  LASP_ASSIGN_OR_RETURN(watch_, hub->Subscribe(resume_token, [this] { Wake(); }));
+  hub_ = hub;
+  resumed_ = !resume_token.empty();
+  return absl::OkStatus();
 }
 
 std::optional<absl::Status> WatchStream::Pull(std::vector<grpc::ByteBuffer>* batch) {

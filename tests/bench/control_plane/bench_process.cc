@@ -21,6 +21,7 @@ BenchProcess::BenchProcess(const std::vector<std::string>& arguments, const std:
   std::vector<std::string> words = {"control_plane"};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> argv;
+  argv.reserve(words.size() + 1);
   for (std::string& word : words) {
     argv.push_back(word.data());
   }
@@ -28,8 +29,9 @@ BenchProcess::BenchProcess(const std::vector<std::string>& arguments, const std:
   pid_ = fork();
   if (pid_ == 0) {
     const int out = open(output_.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    dup2(out, STDOUT_FILENO);
-    execv("/proc/self/exe", argv.data());
+    if (out >= 0 && dup2(out, STDOUT_FILENO) >= 0) {
+      execv("/proc/self/exe", argv.data());
+    }
     _exit(127);
   }
 }

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <csignal>
 #include <latch>
 #include <thread>
 
@@ -51,6 +52,8 @@ absl::Status RunOne(const LocalRanksOptions& options, int rank, std::vector<std:
 
 std::vector<absl::Status> RunLocalRanks(const LocalRanksOptions& options,
                                         const std::function<absl::Status(LocalRank&)>& body) {
+  // As lasp-rank does: a peer that has left is an error, not a signal.
+  std::signal(SIGPIPE, SIG_IGN);
   const int world = options.sp_size * options.dp_size;
   std::vector<std::string> addresses(static_cast<size_t>(world));
   std::vector<absl::Status> statuses(static_cast<size_t>(world));
