@@ -73,7 +73,7 @@ void PrintLine(const json& line) {
 
 int RunServer() {
   static testing::DiskFaults disk;
-  disk.sync_delay_micros = absl::GetFlag(FLAGS_sync_delay_ms) * 1'000;
+  disk.sync_delay_micros = int64_t{absl::GetFlag(FLAGS_sync_delay_ms)} * 1'000;
   disk.drop_unsynced = absl::GetFlag(FLAGS_drop_unsynced);
   testing::RegisterFaultVfs(kVfs, &disk);
   server::ServerOptions options;

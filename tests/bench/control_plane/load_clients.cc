@@ -133,6 +133,7 @@ double SubmitResult::Quantile(double q) const {
 SubmitResult Submit(const std::string& api_address, const SubmitLoad& load) {
   std::vector<SubmitResult> parts(static_cast<size_t>(load.submitters));
   std::vector<std::thread> threads;
+  threads.reserve(parts.size());
   std::atomic<int64_t> jobs = 0;
   const absl::Time start = absl::Now();
   for (SubmitResult& part : parts) {
