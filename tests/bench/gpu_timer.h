@@ -31,6 +31,7 @@ double GpuMilliseconds(const Body& body, int calls = 10, int rounds = 9) {
     body();
   }
   std::vector<float> times;
+  times.reserve(rounds);
   for (int round = 0; round < rounds; ++round) {
     Check(cudaEventRecord(begin), "cudaEventRecord");
     for (int call = 0; call < calls; ++call) {

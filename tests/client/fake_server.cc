@@ -40,7 +40,10 @@ struct FakeServer::State {
   lasp::v1::DrainWorkerRequest drain GUARDED_BY(mutex);
   std::string request_id GUARDED_BY(mutex);
 
-  // The common part of every unary call.
+  // For the analysis, which does not follow `body` into Run.
+  void AssertHeld() LASP_THREAD_ATTRIBUTE(assert_capability(mutex)) {}
+
+  // The common part of every unary call. `body` runs under the lock.
   grpc::Status Run(const std::function<absl::Status()>& body) {
     MutexLock lock(&mutex);
     return ToGrpcStatus(failure.ok() ? body() : failure);
@@ -71,6 +74,7 @@ class FakeServer::Jobs final : public lasp::v1::TrainingJobService::Service {
                                  const lasp::v1::CreateTrainingJobRequest* request,
                                  TrainingJob* response) override {
     return state_.Run([&] {
+      state_.AssertHeld();
       state_.create = *request;
       ++state_.create_count;
       const std::string id =
@@ -94,6 +98,7 @@ class FakeServer::Jobs final : public lasp::v1::TrainingJobService::Service {
   grpc::Status GetTrainingJob(grpc::ServerContext*, const lasp::v1::GetTrainingJobRequest* request,
                               TrainingJob* response) override {
     return state_.Run([&] {
+      state_.AssertHeld();
       const auto job = state_.Find(request->name());
       if (job.ok()) {
         *response = **job;
@@ -107,6 +112,7 @@ class FakeServer::Jobs final : public lasp::v1::TrainingJobService::Service {
                                 const lasp::v1::ListTrainingJobsRequest* request,
                                 lasp::v1::ListTrainingJobsResponse* response) override {
     return state_.Run([&] {
+      state_.AssertHeld();
       state_.list = *request;
       int index = request->page_token().empty() ? 0 : std::stoi(request->page_token());
       auto job = state_.jobs.begin();
@@ -126,6 +132,7 @@ class FakeServer::Jobs final : public lasp::v1::TrainingJobService::Service {
                                  const lasp::v1::DeleteTrainingJobRequest* request,
                                  google::protobuf::Empty*) override {
     return state_.Run([&] {
+      state_.AssertHeld();
       return state_.jobs.erase(request->name()) == 1 ? absl::OkStatus()
                                                      : state_.Find(request->name()).status();
     });
@@ -186,6 +193,7 @@ class FakeServer::Jobs final : public lasp::v1::TrainingJobService::Service {
   template <typename Request>
   grpc::Status Change(const Request& request, TrainingJob::State state, TrainingJob* response) {
     return state_.Run([&] {
+      state_.AssertHeld();
       state_.request_id = request.request_id();
       const auto job = state_.Find(request.name());
       if (job.ok()) {
@@ -209,6 +217,7 @@ class FakeServer::MetricsImpl final : public lasp::v1::MetricsService::Service {
   grpc::Status QueryMetrics(grpc::ServerContext*, const lasp::v1::QueryMetricsRequest* request,
                             lasp::v1::QueryMetricsResponse* response) override {
     return state_.Run([&] {
+      state_.AssertHeld();
       state_.query = *request;
       for (const auto& step : state_.steps) {
         if (step.step() >= request->from_step() &&
@@ -279,12 +288,16 @@ class FakeServer::Admin final : public lasp::v1::WorkerAdminService::Service {
 
   grpc::Status GetWorker(grpc::ServerContext*, const lasp::v1::GetWorkerRequest* request,
                          lasp::v1::Worker* response) override {
-    return state_.Run([&] { return Find(request->name(), response); });
+    return state_.Run([&] {
+      state_.AssertHeld();
+      return Find(request->name(), response);
+    });
   }
 
   grpc::Status ListWorkers(grpc::ServerContext*, const lasp::v1::ListWorkersRequest*,
                            lasp::v1::ListWorkersResponse* response) override {
     return state_.Run([&] {
+      state_.AssertHeld();
       for (const auto& worker : state_.workers) {
         *response->add_workers() = worker;
       }
@@ -295,6 +308,7 @@ class FakeServer::Admin final : public lasp::v1::WorkerAdminService::Service {
   grpc::Status DrainWorker(grpc::ServerContext*, const lasp::v1::DrainWorkerRequest* request,
                            lasp::v1::Worker* response) override {
     return state_.Run([&] {
+      state_.AssertHeld();
       state_.drain = *request;
       const absl::Status status = Find(request->name(), response);
       response->set_state(request->undo() ? lasp::v1::Worker::STATE_READY

@@ -67,6 +67,7 @@ TEST(JobFile, EveryMistakeIsNamedAtOnce) {
       "state: RUNNING\nmax_steps: 3\nname: x\nspec:\n  max_step: 1\n  seed: x\nlabel: {}\n");
   const auto violations = FieldViolations(file.status());
   std::vector<std::string> texts;
+  texts.reserve(violations.size());
   for (const auto& violation : violations) {
     texts.push_back(violation.field + ": " + violation.description);
   }

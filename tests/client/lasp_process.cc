@@ -10,6 +10,7 @@
 
 #include <cstdlib>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 
 namespace lasp::client {
@@ -35,12 +36,12 @@ struct Command {
     words.insert(words.end(), arguments.begin(), arguments.end());
     variables.emplace_back("PATH=/usr/bin:/bin");
     for (const auto& [name, value] : environment) {
-      variables.push_back(name + "=" + value);
+      variables.push_back(absl::StrCat(name, "=", value));
     }
     // The sanitizers' options, where this is such a build.
     for (const char* name : {"ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS"}) {
       if (const char* value = std::getenv(name)) {
-        variables.push_back(std::string(name) + "=" + value);
+        variables.push_back(absl::StrCat(name, "=", value));
       }
     }
     argv = Pointers(&words);

@@ -5,7 +5,6 @@
 #include <google/protobuf/descriptor.pb.h>
 #include <google/protobuf/dynamic_message.h>
 #include <google/protobuf/text_format.h>
-#include <google/protobuf/util/message_differencer.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -23,7 +22,6 @@ namespace lasp::client {
 namespace {
 
 using google::protobuf::Message;
-using google::protobuf::util::MessageDifferencer;
 using ::testing::HasSubstr;
 
 // One field of each scalar type, alone, optional, repeated and as a map's value.

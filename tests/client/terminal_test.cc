@@ -15,7 +15,6 @@
 namespace lasp::client {
 namespace {
 
-using lasp::v1::TrainingJob;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;

@@ -125,6 +125,7 @@ template <typename T>
 GroupResult<T> RunRanks(const reference::LinearAttention& x, const std::vector<double>& d_o,
                         const std::vector<int64_t>& lengths) {
   std::vector<Rank<T>> ranks;
+  ranks.reserve(lengths.size());
   int64_t start = 0;
   for (const int64_t tokens : lengths) {
     ranks.emplace_back(x, d_o, start, tokens);

@@ -151,6 +151,7 @@ TYPED_TEST(RowOperations, SiluOnAColumnRange) {
     const std::vector<double> z = Columns(packed, stride, width, width);
     const std::vector<double> d_y = RandomValues<T>(rows * width, 2);
     std::vector<double> expected;
+    expected.reserve(z.size());
     std::vector<double> expected_gradient;
     for (size_t i = 0; i < z.size(); ++i) {
       expected.push_back(reference::Silu(z[i]));

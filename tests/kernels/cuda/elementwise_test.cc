@@ -30,6 +30,7 @@ TEST_F(ElementwiseCuda, SiluOnAColumnRange) {
     const std::vector<double> z = ColumnsOf(packed, stride, width, width);
     const std::vector<double> d_y = RandomBf16(kRows * width, 2);
     std::vector<double> expected;
+    expected.reserve(z.size());
     std::vector<double> expected_gradient;
     for (size_t i = 0; i < z.size(); ++i) {
       expected.push_back(reference::Silu(z[i]));

@@ -150,6 +150,7 @@ TEST_F(LargeCuda, GatedRmsNormAndSiluOnPackedRows) {
 
   const std::vector<double> z = ColumnsOf(packed, stride, 0, width);
   std::vector<double> expected;
+  expected.reserve(z.size());
   std::vector<double> expected_gradient;
   for (size_t i = 0; i < z.size(); ++i) {
     expected.push_back(reference::Silu(z[i]));

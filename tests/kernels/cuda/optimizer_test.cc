@@ -65,6 +65,7 @@ TEST_F(OptimizerCuda, AdamWOverManyTensorsAndSteps) {
   };
 
   std::vector<State> states;
+  states.reserve(counts.size());
   std::vector<AdamWTensor> tensors;
   for (const int64_t count : counts) {
     const auto seed = static_cast<uint32_t>(10 * states.size());

@@ -477,6 +477,7 @@ class ConcurrencyTest : public ::testing::Test {
 
 TEST_F(ConcurrencyTest, EverythingAtOnce) {
   std::vector<std::thread> agents;
+  agents.reserve(kAgents);
   std::vector<std::thread> submitters;
   std::vector<std::thread> readers;
   std::vector<std::map<std::string, Job::State>> mirrors(2);

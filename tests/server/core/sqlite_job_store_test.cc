@@ -130,6 +130,7 @@ TEST_F(SqliteJobStoreTest, ThoseWhoComeAgainRideTheNextCommit) {
     store_ = SqliteJobStore::Open(options_, &counter).value();
     Faults()->sync_delay_micros = 20'000;
     std::vector<std::thread> clients;
+    clients.reserve(kClients);
     for (int client = 0; client < kClients; ++client) {
       clients.emplace_back([this, client] {
         for (int round = 0; round < kRounds; ++round) {

@@ -141,6 +141,7 @@ TEST(WireStatusTest, LeavesSmallErrorsAlone) {
 
 TEST(WireStatusTest, FitsTheTrailersOfAnyClient) {
   std::vector<FieldViolation> violations;
+  violations.reserve(500);
   for (int i = 0; i < 500; ++i) {
     violations.push_back({absl::StrCat("spec.data.train_paths[", i, "]"), std::string(900, 'x')});
   }

@@ -32,6 +32,7 @@ class Process {
     std::vector<std::string> words = {LASP_SERVER_BINARY};
     words.insert(words.end(), flags.begin(), flags.end());
     std::vector<char*> argv;
+    argv.reserve(words.size());
     for (std::string& word : words) {
       argv.push_back(word.data());
     }

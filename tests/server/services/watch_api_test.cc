@@ -174,6 +174,7 @@ TEST_F(WatchApiTest, TellsWhenTheFilterNoLongerSelectsAJob) {
 TEST_F(WatchApiTest, BatchesHoldTheSameEventsInOrder) {
   constexpr int kJobs = 100;
   std::vector<std::string> created;
+  created.reserve(kJobs);
   for (int i = 0; i < kJobs; ++i) {
     const std::string id = absl::StrCat("job-", i);
     LASP_ASSERT_OK(server_.Create(id));

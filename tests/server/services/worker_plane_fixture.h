@@ -45,6 +45,7 @@ class WorkerPlaneFixture : public ::testing::Test {
   // Takes the assignments of all ranks of one generation, which must be on this agent.
   static std::vector<v1::Fence> TakeAssignments(FakeAgent* agent, int ranks) {
     std::vector<v1::Fence> fences;
+    fences.reserve(ranks);
     for (int i = 0; i < ranks; ++i) {
       auto message = agent->Await(v1::ConnectResponse::kAssignment);
       if (!message.has_value()) {

@@ -333,6 +333,7 @@ TEST(LogCollectorTest, ReadsToTheEndOfEveryPipe) {
   TempDirectory directory;
   constexpr int kPipes = 8;
   std::vector<std::shared_ptr<RankLog>> logs;
+  logs.reserve(kPipes);
   std::vector<std::thread> writers;
   LogCollector collector;
   for (int i = 0; i < kPipes; ++i) {

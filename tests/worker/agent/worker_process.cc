@@ -42,6 +42,7 @@ WorkerProcess::WorkerProcess(const std::vector<std::string>& arguments, const st
                                   absl::StrCat("--rank_binary=", FAKE_RANK_BINARY)};
   all.insert(all.end(), arguments.begin(), arguments.end());
   std::vector<char*> pointers;
+  pointers.reserve(all.size());
   for (std::string& argument : all) {
     pointers.push_back(argument.data());
   }

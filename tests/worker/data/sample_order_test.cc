@@ -80,6 +80,7 @@ TEST(SampleOrderTest, EveryPassHoldsEverySampleOnceInAnotherOrder) {
     std::vector<int64_t> all(static_cast<size_t>(count));
     std::iota(all.begin(), all.end(), 0);
     std::vector<std::vector<int64_t>> passes;
+    passes.reserve(3);
     for (int64_t pass = 0; pass < 3; ++pass) {
       std::vector<int64_t> samples;
       samples.reserve(static_cast<size_t>(count));
@@ -131,6 +132,7 @@ TEST(SampleOrderTest, EveryShapePartitionsTheGlobalBatch) {
       }
       for (const int64_t step : {1, 2, 1000}) {
         std::vector<int64_t> indices;
+        indices.reserve(micro_batch);
         for (int64_t m = 0; m < global_batch / (dp_size * micro_batch); ++m) {
           for (int64_t d = 0; d < dp_size; ++d) {
             const int64_t first = FirstGlobalIndex(step, m, global_batch, micro_batch, d, dp_size);

@@ -11,6 +11,7 @@ namespace lasp::worker {
 inline std::string MakeText(size_t bytes, uint32_t seed, int word_count = 200) {
   std::mt19937 random(seed);
   std::vector<std::string> words;
+  words.reserve(word_count);
   for (int i = 0; i < word_count; ++i) {
     std::string word;
     const int length = 2 + static_cast<int>(random() % 8);

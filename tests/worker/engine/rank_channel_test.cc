@@ -83,6 +83,7 @@ TEST_F(RankChannelTest, ShutdownEndsAReadOfAnotherThread) {
 
 TEST_F(RankChannelTest, ManyWritersDoNotInterleave) {
   std::vector<std::thread> writers;
+  writers.reserve(4);
   for (int writer = 0; writer < 4; ++writer) {
     writers.emplace_back([this, writer] {
       for (int i = 0; i < 100; ++i) {

@@ -80,6 +80,7 @@ TEST(GlooCommunicatorTest, ARingOfReceiveWorkAndSendRunsInOrder) {
     const int place = rank.sp->rank();
     std::vector<float> state(3, 0);
     std::vector<Operation> operations;
+    operations.reserve(50);
     for (int round = 0; round < 50; ++round) {
       if (place > 0) {
         operations.push_back(rank.sp->Receive(View(state), place - 1));

@@ -53,6 +53,7 @@ std::vector<absl::Status> ConnectAll(const std::vector<GlooMesh*>& meshes,
                                      const std::vector<std::string>& addresses) {
   std::vector<absl::Status> statuses(meshes.size());
   std::vector<std::thread> threads;
+  threads.reserve(meshes.size());
   for (size_t rank = 0; rank < meshes.size(); ++rank) {
     threads.emplace_back([&, rank] { statuses[rank] = meshes[rank]->Connect(addresses); });
   }
@@ -75,6 +76,7 @@ void ExpectToTalk(GlooMesh& from, GlooMesh& to) {
 TEST(GlooMeshTest, StrangersWhoComeFirstAreHungUpOnAndDisturbNobody) {
   constexpr int kRanks = 3;
   std::vector<std::unique_ptr<GlooMesh>> meshes;
+  meshes.reserve(kRanks);
   std::vector<GlooMesh*> pointers;
   std::vector<std::string> addresses;
   std::vector<UniqueFd> strangers;
@@ -108,6 +110,7 @@ TEST(GlooMeshTest, AFloodOfSilentStrangersDoesNotKeepAPeerOut) {
   auto left = Mesh(0, 2);
   auto right = Mesh(1, 2);
   std::vector<UniqueFd> held;
+  held.reserve(400);
   // More than a rank listens to at a time.
   for (int i = 0; i < 400; ++i) {
     held.push_back(Knock(left->Address(), ""));

@@ -60,6 +60,7 @@ std::vector<absl::Status> RunLocalRanks(const LocalRanksOptions& options,
   std::latch published(world);
   std::latch finished(world);
   std::vector<std::thread> threads;
+  threads.reserve(world);
   for (int rank = 0; rank < world; ++rank) {
     threads.emplace_back([&, rank] {
       bool counted = false;

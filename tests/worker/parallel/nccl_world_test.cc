@@ -99,6 +99,7 @@ TEST_F(NcclWorldTest, WhatRunsBetweenAReceiveAndASendIsInItsTurn) {
 
 TEST_F(NcclWorldTest, SumsAreTheSameBitsOnEveryRankAndInEveryRun) {
   std::vector<std::vector<float>> runs;
+  runs.reserve(2);
   for (int run = 0; run < 2; ++run) {
     std::vector<std::vector<float>> results(2);
     ExpectAll({.sp_size = 1, .dp_size = 2}, [&](LocalRank& rank) -> absl::Status {
