@@ -13,7 +13,6 @@ namespace lasp::worker {
 namespace {
 
 using ::lasp::testing::StatusIs;
-using ::testing::AnyOf;
 using ::testing::HasSubstr;
 
 template <typename T>
