@@ -47,6 +47,16 @@ class Contents:
         return sorted(self._read(path)[0] for path in seen)
 
 
+def checks_of(path):
+    """The texts of the .clang-tidy files above a file, the outermost first."""
+    folders = os.path.dirname(path).split("/")
+    for depth in range(len(folders) + 1):
+        name = os.path.join(*folders[:depth], ".clang-tidy")
+        if os.path.isfile(name):
+            with open(name) as file:
+                yield file.read()
+
+
 def main():
     build, database = os.path.abspath(sys.argv[1]), sys.argv[2]
     root = os.getcwd()
@@ -57,14 +67,12 @@ def main():
     with open(database, "w") as file:
         json.dump(commands, file)
     by_file = {os.path.relpath(entry["file"], root): entry["command"] for entry in commands}
-    with open(".clang-tidy") as file:
-        checks = file.read()
     contents = Contents([root, os.path.join(build, "proto")])
     for path in sys.stdin.read().splitlines():
         if path in by_file:
             # Another checkout or build folder with the same contents has the same verdict.
             command = by_file[path].replace(build, "BUILD").replace(root, "ROOT")
-            parts = [path, command, checks, os.environ["VERSION"], *contents.of(path)]
+            parts = [path, command, *checks_of(path), os.environ["VERSION"], *contents.of(path)]
             print(hashlib.sha256("\0".join(parts).encode()).hexdigest(), path)
 
 
