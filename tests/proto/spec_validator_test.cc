@@ -217,6 +217,9 @@ TEST(SpecValidatorTest, DotsInsideANameAreNotParents) {
 }
 
 TEST(SpecValidatorTest, TheBoundsThemselvesAreAllowed) {
+  constexpr char kLongest[] =
+      "data { sequence_length: 1099511627776 } parallelism { sequence_parallel { size: 4096 } "
+      "data_parallel { size: 1 } } model { layers: 1 }";
   const char* changes[] = {
       "model { layers: 1024 }",
       "model { layers: 1 hidden_size: 1 heads: 1 glu_size: 1 }",
@@ -226,8 +229,7 @@ TEST(SpecValidatorTest, TheBoundsThemselvesAreAllowed) {
       "model { lrpe_theta: LRPE_THETA_LEARNED }",
       "data { sequence_length: 2 }",
       "data { format: FORMAT_UINT16 } model { vocab_size: 2 }",
-      "data { sequence_length: 1099511627776 } parallelism { sequence_parallel { size: 4096 } "
-      "data_parallel { size: 1 } } model { layers: 1 }",
+      kLongest,
       "optimizer { warmup_steps: 100 }",
       "optimizer { warmup_steps: 100 schedule: SCHEDULE_WSD }",
       "optimizer { schedule: SCHEDULE_WSD decay_steps: 80 }",

@@ -316,22 +316,23 @@ class ConcurrencyTest : public ::testing::Test {
       spec->mutable_recovery()->set_max_restarts(50);
       const std::string name =
           absl::StrCat("projects/default/trainingJobs/", request.training_job_id());
-      EXPECT_EQ(Ask([&](auto done) { controller.Create(request, done); }), absl::StatusCode::kOk);
+      EXPECT_EQ(Ask([&](const auto& done) { controller.Create(request, done); }),
+                absl::StatusCode::kOk);
       switch (std::uniform_int_distribution<int>(0, 5)(random)) {
         case 0: {
           lasp::v1::CancelTrainingJobRequest cancel;
           cancel.set_name(name);
-          Ask([&](auto done) { controller.Cancel(cancel, done); });
+          Ask([&](const auto& done) { controller.Cancel(cancel, done); });
           break;
         }
         case 1: {
           lasp::v1::SuspendTrainingJobRequest suspend;
           suspend.set_name(name);
-          Ask([&](auto done) { controller.Suspend(suspend, done); });
+          Ask([&](const auto& done) { controller.Suspend(suspend, done); });
           lasp::v1::ResumeTrainingJobRequest resume;
           resume.set_name(name);
           // It may become SUSPENDED right after the refusal.
-          while (Ask([&](auto done) { controller.Resume(resume, done); }) ==
+          while (Ask([&](const auto& done) { controller.Resume(resume, done); }) ==
                      absl::StatusCode::kFailedPrecondition &&
                  Suspends(core_->jobs().Find(name)->job.state())) {
           }
@@ -341,13 +342,13 @@ class ConcurrencyTest : public ::testing::Test {
           lasp::v1::UpdateTrainingJobRequest update;
           update.mutable_training_job()->set_name(name);
           update.mutable_training_job()->set_display_name("renamed");
-          Ask([&](auto done) { controller.Update(update, done); });
+          Ask([&](const auto& done) { controller.Update(update, done); });
           break;
         }
         case 3: {
           lasp::v1::DeleteTrainingJobRequest remove;
           remove.set_name(name);
-          Ask([&](auto done) { controller.Delete(remove, done); });
+          Ask([&](const auto& done) { controller.Delete(remove, done); });
           break;
         }
         default:
@@ -421,7 +422,7 @@ class ConcurrencyTest : public ::testing::Test {
         signal.Wait();
         continue;
       }
-      const JobViewPtr job = jobs.back();
+      const JobViewPtr& job = jobs.back();
       auto rows = core_->metrics().Subscribe(job->id, {}, [&signal] {
         TheBait()->Touch("metrics");
         signal.Set();
@@ -479,8 +480,10 @@ TEST_F(ConcurrencyTest, EverythingAtOnce) {
   std::vector<std::thread> agents;
   agents.reserve(kAgents);
   std::vector<std::thread> submitters;
-  std::vector<std::thread> readers;
+  submitters.reserve(kSubmitters);
   std::vector<std::map<std::string, Job::State>> mirrors(2);
+  std::vector<std::thread> readers;
+  readers.reserve(mirrors.size() + 5);
   for (int i = 0; i < kAgents; ++i) {
     agents.emplace_back([this, i] { RunAgent(i); });
   }
