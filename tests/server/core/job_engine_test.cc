@@ -88,7 +88,7 @@ TEST(JobEngineTest, AJobTooLargeForTheClusterHoldsNobodyBack) {
 TEST(JobEngineTest, TheQueueKeepsItsOrderOverARestart) {
   EngineHarness harness;
   harness.AddAgent("a", 2);
-  const std::string running = harness.Submit("running", 1, 1);
+  harness.Submit("running", 1, 1);
   const std::string large = harness.Submit("large", 2, 1);
   const std::string small = harness.Submit("small", 1, 1);
   harness.Crash();
