@@ -121,7 +121,7 @@ TEST(SchedulerTest, Properties) {
       int whole = 0;
       int possible = 0;
       for (int group = 0; group < job.world_size / job.group_size; ++group) {
-        const auto first = placement.workers.begin() + group * job.group_size;
+        const auto first = placement.workers.begin() + ptrdiff_t{group} * job.group_size;
         whole += std::all_of(first, first + job.group_size,
                              [first](int worker) { return worker == *first; })
                      ? 1

@@ -74,8 +74,9 @@ TEST_F(SqliteJobStoreTest, TheLatestTransitionsComeInOrder) {
     row.transition.set_reason(std::to_string(i));
     Commit({row});
   }
-  std::vector<std::string> reasons;
   const auto transitions = store_->Transitions(1, 3).value();
+  std::vector<std::string> reasons;
+  reasons.reserve(transitions.size());
   for (const auto& transition : transitions) {
     reasons.push_back(transition.reason());
   }
@@ -255,8 +256,9 @@ TEST_F(SqliteJobStoreTest, AFollowerGetsEveryRowAndThenTheNextGeneration) {
   int told = 0;
   auto subscription = hub.Subscribe(1, {.generation = 0, .step = 4}, [&told] { ++told; });
   const auto next = [&](int limit) {
-    std::vector<int64_t> steps;
     const auto rows = subscription->Next(limit, /*thorough=*/false).value();
+    std::vector<int64_t> steps;
+    steps.reserve(rows.size());
     for (const auto& step : rows) {
       steps.push_back(step.step());
     }

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "proto/rpc/status_macros.h"
 #include "server/sqlite_job_store.h"
 #include "tests/support/sqlite_fault_vfs.h"
 #include "tests/support/temp_directory.h"
@@ -55,11 +56,8 @@ class StoreFixture : public ::testing::Test {
 
   absl::Status Open() {
     store_ = nullptr;
-    auto store = SqliteJobStore::Open(options_, &observer_);
-    if (store.ok()) {
-      store_ = *std::move(store);
-    }
-    return store.status();
+    LASP_ASSIGN_OR_RETURN(store_, SqliteJobStore::Open(options_, &observer_));
+    return absl::OkStatus();
   }
 
   // Returns once it is durable.
@@ -87,8 +85,9 @@ class StoreFixture : public ::testing::Test {
   }
 
   std::vector<int64_t> Steps(int64_t from, int64_t to, int64_t stride) {
-    std::vector<int64_t> numbers;
     const auto steps = store_->ReadSteps(1, from, to, stride).value();
+    std::vector<int64_t> numbers;
+    numbers.reserve(steps.size());
     for (const auto& step : steps) {
       numbers.push_back(step.step());
     }

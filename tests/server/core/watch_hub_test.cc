@@ -40,6 +40,7 @@ class WatchHubTest : public ::testing::Test {
   // What a batch tells, in short: "+job-1", "-job-2", "bookmark", "end".
   static std::vector<std::string> Tell(const WatchBatch& batch) {
     std::vector<std::string> events;
+    events.reserve(batch.changes.size() + 1);
     for (const JobChange& change : batch.changes) {
       events.push_back(change.job != nullptr ? "+" + change.job->job.name()
                                              : "-" + change.deleted_name);

@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "tests/server/services/scrape.h"
 #include "tests/server/services/stream_reader.h"
 #include "tests/server/services/worker_plane_fixture.h"

@@ -194,9 +194,8 @@ class FakeRank {
 }  // namespace lasp::worker
 
 // ThreadSanitizer otherwise sleeps for a second before a process ends.
-extern "C" const char* __tsan_default_options() {  // NOLINT(bugprone-reserved-identifier)
-  return "atexit_sleep_ms=0";
-}
+// NOLINTNEXTLINE(bugprone-reserved-identifier,readability-identifier-naming): the sanitizer's name
+extern "C" const char* __tsan_default_options() { return "atexit_sleep_ms=0"; }
 
 int main() {
   static lasp::worker::FakeRank rank;

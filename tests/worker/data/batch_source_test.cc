@@ -52,7 +52,7 @@ class BatchSourceTest : public ::testing::Test {
                                            int64_t step) {
     spec_.set_micro_batch_size(micro_batch);
     std::vector<std::vector<int32_t>> sequences;
-    const int64_t micro_batches = spec_.global_batch_size() / (dp_size * micro_batch);
+    const int64_t micro_batches = spec_.global_batch_size() / (int64_t{dp_size} * micro_batch);
     for (int64_t m = 0; m < micro_batches; ++m) {
       for (int d = 0; d < dp_size; ++d) {
         std::vector<std::vector<int32_t>> tokens(static_cast<size_t>(micro_batch));

@@ -240,19 +240,21 @@ TEST_F(CorpusTest, BadFilesAreRefusedAtOpen) {
 }
 
 TEST(SigbusGuardTest, ACopyOfAMissingPageFailsAndTheNextSucceeds) {
+  constexpr size_t kPage = 65'536;  // the largest there is
+  constexpr size_t kBytes = 4 * kPage;
   const lasp::testing::TempDirectory temp;
-  const std::string path = temp.Write("page", std::string(4 * 65'536, 'x'));
+  const std::string path = temp.Write("page", std::string(kBytes, 'x'));
   const UniqueFd fd(open(path.c_str(), O_RDWR | O_CLOEXEC));
-  void* const map = mmap(nullptr, 4 * 65'536, PROT_READ, MAP_SHARED, fd.get(), 0);
+  void* const map = mmap(nullptr, kBytes, PROT_READ, MAP_SHARED, fd.get(), 0);
   ASSERT_NE(map, MAP_FAILED);
-  ASSERT_EQ(ftruncate(fd.get(), 65'536), 0);
-  std::vector<char> out(4 * 65'536);
+  ASSERT_EQ(ftruncate(fd.get(), kPage), 0);
+  std::vector<char> out(kBytes);
   for (int i = 0; i < 3; ++i) {
     EXPECT_FALSE(CopyFromMapping(out.data(), map, out.size()));
     EXPECT_FALSE(CopyFromMapping(out.data(), static_cast<char*>(map) + 70'000, 10));
-    EXPECT_TRUE(CopyFromMapping(out.data(), map, 65'536));
+    EXPECT_TRUE(CopyFromMapping(out.data(), map, kPage));
   }
-  munmap(map, 4 * 65'536);
+  munmap(map, kBytes);
 }
 
 TEST(SigbusGuardDeathTest, ASigbusOfSomethingElseStillKills) {
