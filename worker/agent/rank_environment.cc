@@ -54,7 +54,7 @@ std::vector<std::string> RankEnvironment(const std::vector<std::string>& inherit
       environment.push_back(entry);
     }
   }
-  environment.push_back("OMP_WAIT_POLICY=passive");
+  environment.emplace_back("OMP_WAIT_POLICY=passive");
   environment.push_back(absl::StrCat("OMP_NUM_THREADS=", threads));
   environment.push_back(absl::StrCat("OPENBLAS_NUM_THREADS=", threads));
   return environment;

@@ -16,8 +16,9 @@ namespace {
 
 // Nats a byte, of a byte given its predecessor, over the text itself.
 double Order1Entropy(const std::string& text) {
-  std::vector<double> pairs(256 * 256, 0);
-  std::vector<double> firsts(256, 0);
+  constexpr size_t kBytes = 256;
+  std::vector<double> pairs(kBytes * kBytes, 0);
+  std::vector<double> firsts(kBytes, 0);
   for (size_t i = 0; i + 1 < text.size(); ++i) {
     const auto first = static_cast<unsigned char>(text[i]);
     pairs[first * 256u + static_cast<unsigned char>(text[i + 1])] += 1;

@@ -108,10 +108,10 @@ TEST_F(TrainerTest, ReportsWhatEachRankSends) {
   spec.set_max_steps(2);
   const auto records = Train(Options(spec));
   // Two layers of B H d_k d_v floats, the first with twice the keys; four micro-batches a step.
-  constexpr int64_t kStateBytes = 2 * 16 * 16 * 4;
-  constexpr int64_t kDirection = 4 * 3 * kStateBytes;
+  constexpr int64_t kStateBytes = int64_t{2} * 16 * 16 * 4;
+  constexpr int64_t kDirection = kStateBytes * 4 * 3;
   EXPECT_EQ(records[0].steps[1].sp_sent_bytes_total(), 2 * kDirection);
-  EXPECT_EQ(records[1].steps[1].sp_sent_bytes_total(), 2 * 2 * kDirection);
+  EXPECT_EQ(records[1].steps[1].sp_sent_bytes_total(), 4 * kDirection);
   EXPECT_EQ(records[2].steps[1].sp_sent_bytes_total(), 2 * kDirection);
   EXPECT_EQ(records[1].steps[1].tokens_total(), 2 * 4 * 128);
   EXPECT_FALSE(records[1].steps[1].has_metrics());

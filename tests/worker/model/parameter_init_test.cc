@@ -62,7 +62,7 @@ TEST(ParameterInitTest, LargeTensorsAreTheirStreamWholeWhateverTheThreads) {
   // The same stream under another shape.
   large.vocab_size = 1001;
   const std::vector<float> small = Make(large, 1);
-  for (size_t i = 0; i < 63 * 1001; ++i) {
+  for (size_t i = 0; i < size_t{63} * 1001; ++i) {
     ASSERT_EQ(parameters[i], small[i]) << i;
   }
   for (const int64_t i : {int64_t{4194303}, int64_t{4194304}, embedding.count() - 1}) {

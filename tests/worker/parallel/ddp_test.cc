@@ -16,7 +16,7 @@ TEST(DdpTest, ReducesEveryElementOnceAStepWhateverTheBuckets) {
       std::vector<float> gradients(kCount);
       const auto ddp =
           CreateDdp(rank.world, {gradients.data(), DType::kFloat32, 1, kCount, kCount}, bucket);
-      for (int step = 1; step <= 2; ++step) {
+      for (int64_t step = 1; step <= 2; ++step) {
         for (int64_t i = 0; i < kCount; ++i) {
           gradients[static_cast<size_t>(i)] =
               static_cast<float>(step * (rank.grid.rank() + 1) * (i + 1));

@@ -67,7 +67,7 @@ TEST(GlooCommunicatorTest, AllReduceSendsWhatTheAlgorithmNeeds) {
   ExpectLocalRanks({.sp_size = kWorld}, [&](LocalRank& rank) -> absl::Status {
     std::vector<float> values(kCount, 1);
     LASP_RETURN_IF_ERROR(rank.world->AllReduceSum(View(values)).Wait());
-    EXPECT_EQ(rank.world->counters().sent_bytes, 2 * (kWorld - 1) * kCount / kWorld * 4);
+    EXPECT_EQ(rank.world->counters().sent_bytes, kCount * 2 * (kWorld - 1) / kWorld * 4);
     EXPECT_EQ(rank.sp->counters().sent_bytes, 0);
     return absl::OkStatus();
   });

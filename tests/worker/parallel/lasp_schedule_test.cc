@@ -39,7 +39,7 @@ class RecordingCommunicator : public Communicator {
   }
 
   Operation Run(std::function<absl::Status()> work) override {
-    log_.push_back("run");
+    log_.emplace_back("run");
     EXPECT_TRUE(work().ok());
     return {};
   }

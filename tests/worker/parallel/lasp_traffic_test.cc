@@ -98,10 +98,10 @@ TEST(LaspTrafficTest, TheKernelCountsTheSame) {
     }
     return rank.world->Barrier().Wait();
   });
-  constexpr int64_t kMessages = 2 * kLayers * (kRanks - 1);
+  constexpr int64_t kMessages = int64_t{2} * kLayers * (kRanks - 1);
   EXPECT_EQ(counted.load(), kMessages * StateBytes(shape));
   // Three barriers lie between the two readings at most.
-  constexpr int64_t kBarrierMessages = 3 * kRanks * (kRanks - 1);
+  constexpr int64_t kBarrierMessages = int64_t{3} * kRanks * (kRanks - 1);
   const int64_t framing =
       (kMessages + kBarrierMessages) * kHeadersAMessage * kHeaderBytes + kBarrierMessages * 8;
   EXPECT_GE(after - before, counted.load());
