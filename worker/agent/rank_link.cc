@@ -42,7 +42,7 @@ void RankLink::Flush() {
         send(descriptor_.get(), unwritten_.data() + done, unwritten_.size() - done, MSG_NOSIGNAL);
     if (count > 0) {
       done += static_cast<size_t>(count);
-    } else if (errno == EAGAIN) {
+    } else if (count == 0 || errno == EAGAIN) {
       break;
     } else if (errno != EINTR) {
       done = unwritten_.size();

@@ -145,6 +145,7 @@ void Supervisor::KillAll(const std::string& reason) {
 std::vector<LiveRank> Supervisor::Ranks() const {
   MutexLock lock(&mutex_);
   std::vector<LiveRank> ranks;
+  ranks.reserve(views_.size() + waiting_.size());
   for (const auto& [slot, view] : views_) {
     ranks.push_back(view);
   }

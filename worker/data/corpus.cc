@@ -26,6 +26,7 @@ absl::StatusOr<std::unique_ptr<Corpus>> Corpus::Open(const std::vector<std::stri
   }
   LASP_RETURN_IF_ERROR(AllowOpenFiles(static_cast<int64_t>(paths.size())));
   std::vector<MappedFile> files;
+  files.reserve(paths.size());
   std::vector<int64_t> starts = {0};
   for (const std::string& path : paths) {
     LASP_ASSIGN_OR_RETURN(CorpusFile opened,

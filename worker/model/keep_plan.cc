@@ -22,6 +22,7 @@ class KeepPlan : public ActivationPlan {
 std::unique_ptr<ActivationPlan> CreateKeepPlan(
     int64_t layers, const std::function<BlockActivations(int64_t layer)>& take) {
   std::vector<BlockActivations> blocks;
+  blocks.reserve(static_cast<size_t>(layers));
   for (int64_t layer = 0; layer < layers; ++layer) {
     blocks.push_back(take(layer));
   }

@@ -32,6 +32,7 @@ std::vector<int> ProcessGrid::SpGroup() const {
 
 std::vector<int> ProcessGrid::DpGroup() const {
   std::vector<int> ranks;
+  ranks.reserve(static_cast<size_t>(dp_size_));
   for (int replica = 0; replica < dp_size_; ++replica) {
     ranks.push_back(replica * sp_size_ + sp_rank());
   }
