@@ -67,7 +67,7 @@ PeerHandshake PeerHandshake::Answer(UniqueFd socket, const MeshIdentity* identit
   return handshake;
 }
 
-short PeerHandshake::events() const { return step_ == Step::kConnect ? POLLOUT : POLLIN; }
+int16_t PeerHandshake::events() const { return step_ == Step::kConnect ? POLLOUT : POLLIN; }
 
 PeerHandshake::State PeerHandshake::Fail(absl::Status status) {
   status_ = std::move(status);

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -33,7 +34,7 @@ class PeerHandshake {
   static PeerHandshake Answer(UniqueFd socket, const MeshIdentity* identity);
 
   // What to poll for before the next Advance.
-  short events() const;
+  int16_t events() const;
   // Goes as far as it can without waiting.
   State Advance();
 
