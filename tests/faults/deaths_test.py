@@ -74,7 +74,9 @@ class DeathsTest(ClusterTest):
     def test_the_coordinator_is_away_when_the_job_ends(self):
         # One rank is fast: its job must outlast the look at its rank.
         self.STEPS = 3000
-        self.start_job(slots=1, sp=1, dp=1)
+        # Two slots share the cores, so that the rank has one thread: several wait for one another where
+        # the machine is busy.
+        self.start_job(slots=2, sp=1, dp=1)
         self.server.kill()
         wait_until(lambda: not any(map(is_alive, self.ranks)), 90, "the ranks finished alone")
         self.restart_server(self.server)
