@@ -238,7 +238,7 @@ class ClusterTest(unittest.TestCase):
             "api_address", "worker_address", "health_address", "metrics_address")}, **flags)
 
     def start_worker(self, worker_id="w1", slots=4, wait=True, prefix=(), **flags):
-        values = {"server": self.server.worker_address, "worker_id": worker_id, "cpu_slots": slots,
+        values = {"server": self.server.worker_address, "worker_id": worker_id, "cpu_slots": slots, "gpus": "none",
                   "health_address": "127.0.0.1:0", "metrics_address": "127.0.0.1:0", "path_roots": self.data,
                   "work_dir": os.path.join(self.folder, worker_id), "rank_address": own_loopback()}
         values.update(flags)

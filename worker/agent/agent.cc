@@ -39,9 +39,10 @@ ConnectRequest DrainingMessage() {
   return request;
 }
 
-ConnectRequest ReadyMessage(const lasp::v1::Fence& fence) {
+ConnectRequest ReadyMessage(const lasp::v1::Fence& fence, const std::string& gemm_record) {
   ConnectRequest request;
   *request.mutable_rank_ready()->mutable_fence() = fence;
+  request.mutable_rank_ready()->set_gemm_record(gemm_record);
   return request;
 }
 
@@ -78,10 +79,8 @@ void Agent::BeginStream() {
   hello->set_protocol_version(kWorkerProtocolVersion);
   hello->set_version(Version());
   hello->set_host_name(HostName());
-  for (int i = 0; i < options_.supervisor.slots; ++i) {
-    lasp::v1::Slot* const slot = hello->add_slots();
-    slot->set_index(i);
-    slot->set_kind(lasp::v1::Slot::KIND_CPU);
+  for (const lasp::v1::Slot& slot : options_.supervisor.slots) {
+    *hello->add_slots() = slot;
   }
   for (const LiveRank& rank : supervisor_->Ranks()) {
     *hello->add_ranks() = rank.status;
@@ -161,7 +160,7 @@ void Agent::HandleWelcome(const lasp::v1::Welcome& welcome) {
       outbox_.AddControl(AddressMessage(rank.status.fence(), rank.address));
     }
     if (phase == RankStatus::PHASE_READY) {
-      outbox_.AddControl(ReadyMessage(rank.status.fence()));
+      outbox_.AddControl(ReadyMessage(rank.status.fence(), rank.gemm_record));
     }
   }
 }
@@ -213,7 +212,7 @@ void Agent::OnAddress(const lasp::v1::RankAddress& address) {
 }
 
 void Agent::OnReady(const lasp::v1::RankReady& ready) {
-  outbox_.AddControl(ReadyMessage(ready.fence()));
+  outbox_.AddControl(ReadyMessage(ready.fence(), ready.gemm_record()));
 }
 
 void Agent::OnStep(const lasp::v1::Fence& fence, const lasp::internal::v1::RankStep& step) {

@@ -10,14 +10,18 @@
 #include "proto/rpc/flag_arguments.h"
 #include "proto/rpc/status_macros.h"
 #include "proto/spec/path_lookup.h"
-#include "worker/agent/rank_environment.h"
+#include "worker/agent/nvml.h"
 
 ABSL_FLAG(std::string, server, "127.0.0.1:7071", "The coordinator's --worker_address.");
 ABSL_FLAG(std::string, worker_id, "",
           "This worker's name to the coordinator; by default that of the last run in --work_dir, "
           "else the host's name.");
 ABSL_FLAG(int, cpu_slots, 0,
-          "CPU ranks this host takes at a time; may exceed the cores. 0 for one a core.");
+          "CPU ranks this host takes at a time; may exceed the cores. 0 for one a core, or none "
+          "where GPUs are offered.");
+ABSL_FLAG(std::string, gpus, "all",
+          "GPUs this host offers, one rank each at a time: all that work, none, or their indices "
+          "or UUIDs as nvidia-smi shows them, separated by commas.");
 ABSL_FLAG(std::string, health_address, "127.0.0.1:7080",
           "Where probes ask: gRPC health v1, services \"\" and \"readiness\" (connected to the "
           "coordinator) and \"liveness\".");
@@ -32,7 +36,11 @@ ABSL_FLAG(std::string, path_roots, "",
 ABSL_FLAG(std::string, work_dir, "",
           "Folder of the worker's id, the logs of its ranks and the record of its processes; by "
           "default lasp-worker in $STATE_DIRECTORY or ~/.local/state.");
-ABSL_FLAG(std::string, rank_binary, "", "The rank program; by default lasp-rank beside this one.");
+ABSL_FLAG(std::string, rank_binary, "",
+          "The rank program for CPU slots; by default lasp-rank beside this one.");
+ABSL_FLAG(std::string, cuda_rank_binary, "",
+          "The rank program for GPU slots; by default lasp-rank-cuda beside this one, where lasp "
+          "was built with CUDA.");
 ABSL_FLAG(bool, allow_plaintext, false,
           "Connect without TLS to a coordinator that is not on loopback. For closed test networks "
           "only.");
@@ -84,18 +92,36 @@ absl::StatusOr<std::string> WorkDir() {
   return folder;
 }
 
-absl::StatusOr<std::string> RankBinary() {
-  std::string given = absl::GetFlag(FLAGS_rank_binary);
+// `given`, or the program of that name beside this one.
+absl::StatusOr<std::string> RankBinary(const char* flag, const std::string& given,
+                                       const char* name) {
   if (!given.empty()) {
     return given;
   }
   char path[4096];
   const ssize_t size = readlink("/proc/self/exe", path, sizeof(path) - 1);
   if (size <= 0) {
-    return FlagError("rank_binary", "is required where /proc/self/exe cannot be read");
+    return FlagError(flag, "is required where /proc/self/exe cannot be read");
   }
   const std::string own(path, static_cast<size_t>(size));
-  return absl::StrCat(own.substr(0, own.rfind('/')), "/lasp-rank");
+  return absl::StrCat(own.substr(0, own.rfind('/') + 1), name);
+}
+
+absl::StatusOr<SlotOptions> ReadSlotOptions() {
+  SlotOptions slots;
+  slots.cpu_slots = absl::GetFlag(FLAGS_cpu_slots);
+  if (slots.cpu_slots < 0 || slots.cpu_slots > kMaxSlots) {
+    return FlagError("cpu_slots", absl::StrCat(slots.cpu_slots, " is not within 0 to ", kMaxSlots));
+  }
+  slots.gpus = absl::GetFlag(FLAGS_gpus);
+  if (slots.gpus.empty()) {
+    return FlagError("gpus", "is empty: give all, none, or indices or UUIDs");
+  }
+  LASP_ASSIGN_OR_RETURN(
+      slots.cuda_rank_binary,
+      RankBinary("cuda_rank_binary", absl::GetFlag(FLAGS_cuda_rank_binary), "lasp-rank-cuda"));
+  slots.nvml_library = kNvmlLibrary;
+  return slots;
 }
 
 absl::Status CheckServer(const std::string& server) {
@@ -132,13 +158,7 @@ absl::StatusOr<CommandLine> ReadCommandLine(int argc, char** argv) {
   line.server = absl::GetFlag(FLAGS_server);
   LASP_RETURN_IF_ERROR(CheckServer(line.server));
   line.worker_id = absl::GetFlag(FLAGS_worker_id);
-  line.cpu_slots = absl::GetFlag(FLAGS_cpu_slots);
-  if (line.cpu_slots < 0 || line.cpu_slots > kMaxSlots) {
-    return FlagError("cpu_slots", absl::StrCat(line.cpu_slots, " is not within 0 to ", kMaxSlots));
-  }
-  if (line.cpu_slots == 0) {
-    line.cpu_slots = AvailableCores();
-  }
+  LASP_ASSIGN_OR_RETURN(line.slots, ReadSlotOptions());
   line.health_address = absl::GetFlag(FLAGS_health_address);
   line.metrics_address = absl::GetFlag(FLAGS_metrics_address);
   line.rank_address = absl::GetFlag(FLAGS_rank_address);
@@ -151,7 +171,8 @@ absl::StatusOr<CommandLine> ReadCommandLine(int argc, char** argv) {
   }
   line.path_roots = *roots;
   LASP_ASSIGN_OR_RETURN(line.work_dir, WorkDir());
-  LASP_ASSIGN_OR_RETURN(line.rank_binary, RankBinary());
+  LASP_ASSIGN_OR_RETURN(line.rank_binary,
+                        RankBinary("rank_binary", absl::GetFlag(FLAGS_rank_binary), "lasp-rank"));
   line.dump_directory = absl::GetFlag(FLAGS_dump_directory);
   line.drain_timeout = absl::GetFlag(FLAGS_drain_timeout);
   LASP_RETURN_IF_ERROR(CheckDuration("drain_timeout", line.drain_timeout));

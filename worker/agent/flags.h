@@ -8,13 +8,14 @@
 #include "absl/time/time.h"
 #include "proto/rpc/log.h"
 #include "worker/agent/rank_log.h"
+#include "worker/agent/slots.h"
 
 namespace lasp::worker {
 
 struct CommandLine {
   std::string server;
   std::string worker_id;
-  int cpu_slots = 1;
+  SlotOptions slots;
   std::string health_address;
   std::string metrics_address;
   std::string rank_address;

@@ -1,10 +1,12 @@
 // lasp-worker: the agent of one host.
 #include <signal.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <memory>
 
+#include "absl/strings/str_join.h"
 #include "proto/rpc/channel.h"
 #include "proto/rpc/clock.h"
 #include "proto/rpc/flag_arguments.h"
@@ -17,6 +19,7 @@
 #include "worker/agent/flags.h"
 #include "worker/agent/health_server.h"
 #include "worker/agent/rank_environment.h"
+#include "worker/agent/slots.h"
 #include "worker/agent/work_folder.h"
 
 namespace lasp::worker {
@@ -61,17 +64,38 @@ void DrainAndLeave(Agent* agent, CoordinatorClient* client, absl::Duration drain
   client->Finish(kFarewellTime);
 }
 
+// As the flag takes it.
+std::string OfferedGpus(const std::vector<lasp::v1::Slot>& slots) {
+  std::vector<std::string> uuids;
+  for (const lasp::v1::Slot& slot : slots) {
+    if (slot.kind() == lasp::v1::Slot::KIND_GPU) {
+      uuids.push_back(slot.gpu().uuid());
+    }
+  }
+  return uuids.empty() ? "none" : absl::StrJoin(uuids, ",");
+}
+
+int CountCpuSlots(const std::vector<lasp::v1::Slot>& slots) {
+  return static_cast<int>(std::count_if(slots.begin(), slots.end(), [](const auto& slot) {
+    return slot.kind() == lasp::v1::Slot::KIND_CPU;
+  }));
+}
+
 absl::Status Serve(const CommandLine& line) {
   LASP_ASSIGN_OR_RETURN(const auto folder, WorkFolder::Open(line.work_dir));
   LASP_ASSIGN_OR_RETURN(const std::string worker_id, folder->WorkerId(line.worker_id));
   const RankLedger ledger(folder->ranks());
   LASP_RETURN_IF_ERROR(ledger.KillLeftovers(kLeftoverTime).status());
 
+  LASP_ASSIGN_OR_RETURN(const std::vector<lasp::v1::Slot> slots, OfferSlots(line.slots));
+  const int cpu_slots = CountCpuSlots(slots);
+
   LASP_ASSIGN_OR_RETURN(const auto exposer, MetricsExposer::Create(line.metrics_address));
   LASP_ASSIGN_OR_RETURN(const auto health, HealthServer::Start(line.health_address));
   const auto process_metrics = std::make_shared<ProcessMetrics>("lasp-worker");
   const auto rank_metrics = std::make_shared<RankMetrics>(worker_id, &SystemClock());
-  const auto agent_metrics = std::make_shared<AgentMetrics>(line.cpu_slots, rank_metrics.get());
+  const auto agent_metrics =
+      std::make_shared<AgentMetrics>(static_cast<int>(slots.size()), rank_metrics.get());
   exposer->Add(process_metrics);
   exposer->Add(rank_metrics);
   exposer->Add(agent_metrics);
@@ -85,8 +109,9 @@ absl::Status Serve(const CommandLine& line) {
   options.worker_id = worker_id;
   options.drain_timeout = line.drain_timeout;
   options.supervisor = {.rank_binary = line.rank_binary,
-                        .slots = line.cpu_slots,
-                        .threads_a_rank = std::max(1, AvailableCores() / line.cpu_slots),
+                        .cuda_rank_binary = line.slots.cuda_rank_binary,
+                        .slots = slots,
+                        .threads_a_rank = ThreadsOfARank(slots.size()),
                         .path_roots = line.path_roots,
                         .rank_address = line.rank_address,
                         .dump_directory = line.dump_directory,
@@ -100,10 +125,15 @@ absl::Status Serve(const CommandLine& line) {
                                    {"health_address", health->address()},
                                    {"metrics_address", exposer->address()},
                                    {"rank_address", line.rank_address},
+                                   {"gpus", OfferedGpus(slots)},
+                                   {"cpu_slots", absl::StrCat(cpu_slots)},
                                    {"work_dir", line.work_dir}})
                           .c_str());
   std::fflush(stdout);
-  LASP_LOG(kInfo, "serving", {{"worker", worker_id}, {"slots", line.cpu_slots}});
+  LASP_LOG(kInfo, "serving",
+           {{"worker", worker_id},
+            {"gpu_slots", static_cast<int>(slots.size()) - cpu_slots},
+            {"cpu_slots", cpu_slots}});
   while (!WaitForSignal(absl::Hours(1))) {
   }
   LASP_LOG(kInfo, "draining");

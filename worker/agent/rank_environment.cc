@@ -18,8 +18,10 @@ constexpr absl::string_view kNames[] = {
 };
 constexpr absl::string_view kPrefixes[] = {"NCCL_", "CUDA_", "OMP_", "OPENBLAS_", "LASP_", "LC_"};
 // Set below, or not for ranks to see.
-constexpr absl::string_view kLeftOut[] = {"OMP_WAIT_POLICY", "OMP_NUM_THREADS",
-                                          "OPENBLAS_NUM_THREADS", "LASP_TOKEN"};
+constexpr absl::string_view kLeftOut[] = {
+    "OMP_WAIT_POLICY",      "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS",
+    "CUDA_VISIBLE_DEVICES", "LASP_TOKEN",      "NCCL_NVLS_ENABLE",
+};
 
 bool Contains(const absl::string_view* begin, const absl::string_view* end,
               absl::string_view name) {
@@ -46,7 +48,8 @@ int AvailableCores() {
   return std::max(1, CPU_COUNT(&set));
 }
 
-std::vector<std::string> RankEnvironment(const std::vector<std::string>& inherited, int threads) {
+std::vector<std::string> RankEnvironment(const std::vector<std::string>& inherited, int threads,
+                                         const std::string& gpu_uuid) {
   std::vector<std::string> environment;
   for (const std::string& entry : inherited) {
     const absl::string_view name = absl::string_view(entry).substr(0, entry.find('='));
@@ -57,6 +60,10 @@ std::vector<std::string> RankEnvironment(const std::vector<std::string>& inherit
   environment.emplace_back("OMP_WAIT_POLICY=passive");
   environment.push_back(absl::StrCat("OMP_NUM_THREADS=", threads));
   environment.push_back(absl::StrCat("OPENBLAS_NUM_THREADS=", threads));
+  if (!gpu_uuid.empty()) {
+    environment.push_back(absl::StrCat("CUDA_VISIBLE_DEVICES=", gpu_uuid));
+    environment.push_back("NCCL_NVLS_ENABLE=0");
+  }
   return environment;
 }
 

@@ -12,8 +12,10 @@ int AvailableCores();
 
 // `inherited` is environ's form, entries NAME=VALUE. Keeps what a rank needs and sets its BLAS and
 // OpenMP threads to `threads`, waiting passively: ranks that share cores and spin while they wait
-// run at half the speed.
-std::vector<std::string> RankEnvironment(const std::vector<std::string>& inherited, int threads);
+// run at half the speed. `gpu_uuid` names the one GPU that a rank sees and is empty for a rank on
+// CPUs; with one, NCCL does without multicast through the switches (NVLS).
+std::vector<std::string> RankEnvironment(const std::vector<std::string>& inherited, int threads,
+                                         const std::string& gpu_uuid);
 
 // environ, copied.
 std::vector<std::string> OwnEnvironment();

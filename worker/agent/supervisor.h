@@ -28,8 +28,12 @@
 namespace lasp::worker {
 
 struct SupervisorOptions {
+  // What runs on CPU slots.
   std::string rank_binary;
-  int slots = 1;
+  // What runs on GPU slots, each seeing its slot's GPU alone.
+  std::string cuda_rank_binary = {};
+  // Slot i has index i.
+  std::vector<lasp::v1::Slot> slots = {};
   // BLAS and OpenMP threads of one rank.
   int threads_a_rank = 1;
   // Passed on to ranks, see Setup.
@@ -45,8 +49,10 @@ struct SupervisorOptions {
 // A rank that is alive, and what the coordinator must hear again after a reconnect.
 struct LiveRank {
   lasp::v1::RankStatus status;
-  // Empty until the rank has said it.
+  // Empty until the rank has said it. Never logged: rank 0's may hold NCCL's id.
   std::string address;
+  // Of its RankReady.
+  std::string gemm_record;
 };
 
 // Thread-safe. Calls return at once; what comes of them is told to the observer.

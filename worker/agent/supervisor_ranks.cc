@@ -39,10 +39,10 @@ void Supervisor::DoLaunch(const lasp::v1::Assignment& assignment) {
     observer_->OnEnded(*ended);
     return;
   }
-  if (slot < 0 || slot >= options_.slots) {
+  if (slot < 0 || slot >= static_cast<int>(options_.slots.size())) {
     Tell(DescribeRefusal(
         fence, slot, kRankSuspectHost,
-        absl::InvalidArgumentError(absl::StrCat("slot ", slot, " of ", options_.slots))));
+        absl::InvalidArgumentError(absl::StrCat("slot ", slot, " of ", options_.slots.size()))));
     return;
   }
   for (const auto& [other_slot, rank] : ranks_) {
@@ -89,17 +89,20 @@ void Supervisor::DoLaunch(const lasp::v1::Assignment& assignment) {
 
 absl::Status Supervisor::StartRank(const lasp::v1::Assignment& assignment) {
   LASP_ASSIGN_OR_RETURN(FencedLog log, logs_->Prepare(assignment.fence()));
+  const int slot = assignment.slot();
+  const lasp::v1::Slot& place = options_.slots[static_cast<size_t>(slot)];
+  const bool on_gpu = place.kind() == lasp::v1::Slot::KIND_GPU;
   LASP_ASSIGN_OR_RETURN(
       RankProcess process,
-      StartRankProcess(options_.rank_binary,
-                       RankEnvironment(options_.environment, options_.threads_a_rank)));
+      StartRankProcess(on_gpu ? options_.cuda_rank_binary : options_.rank_binary,
+                       RankEnvironment(options_.environment, options_.threads_a_rank,
+                                       on_gpu ? place.gpu().uuid() : "")));
   const absl::Status recorded = ledger_->Record(process.pid);
   if (!recorded.ok()) {
     LASP_LOG(kWarning, "a rank is not recorded", {{"error", recorded.message()}});
   }
   logs_->Attach(std::move(log), std::move(process.log));
 
-  const int slot = assignment.slot();
   auto rank = std::make_unique<Rank>();
   rank->assignment = assignment;
   rank->link = std::make_unique<RankLink>(std::move(process.channel));
@@ -128,6 +131,7 @@ absl::Status Supervisor::StartRank(const lasp::v1::Assignment& assignment) {
   setup->set_rank_address(options_.rank_address);
   setup->set_threads(options_.threads_a_rank);
   setup->set_dump_directory(options_.dump_directory);
+  setup->set_gemm_record(assignment.gemm_record());
   SendTo(started, message);
   return absl::OkStatus();
 }
@@ -202,8 +206,11 @@ void Supervisor::HandleMessage(Rank* rank, const lasp::internal::v1::FromRank& m
     *address.mutable_fence() = fence;
     observer_->OnAddress(address);
   } else if (message.has_ready()) {
-    UpdateView(slot, [](LiveRank* view) { view->status.set_phase(RankStatus::PHASE_READY); });
-    lasp::v1::RankReady ready;
+    UpdateView(slot, [&message](LiveRank* view) {
+      view->status.set_phase(RankStatus::PHASE_READY);
+      view->gemm_record = message.ready().gemm_record();
+    });
+    lasp::v1::RankReady ready = message.ready();
     *ready.mutable_fence() = fence;
     observer_->OnReady(ready);
   } else if (message.has_step()) {

@@ -8,6 +8,7 @@
 //   ignore_drain=1   goes on
 //   linger=1    does not end after its last message
 //   child=1     leaves a child that holds every descriptor
+//   record      what rank 0 is ready with, unless it was given a record
 //   lines, line_bytes   writes so many lines before training
 //   print       env, fds or threads: writes what it was given
 #include <signal.h>
@@ -64,6 +65,10 @@ class FakeRank {
     Say(address);
     Await(&have_peers_);
     FromRank ready;
+    if (setup_.fence().rank() == 0) {
+      ready.mutable_ready()->set_gemm_record(setup_.gemm_record().empty() ? options_["record"]
+                                                                          : setup_.gemm_record());
+    }
     ready.mutable_ready();
     Say(ready);
     Await(&have_start_);

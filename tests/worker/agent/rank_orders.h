@@ -46,7 +46,7 @@ inline lasp::v1::Stop StopOf(const lasp::v1::Fence& fence, lasp::v1::Stop::Mode 
 
 inline SupervisorOptions Options() {
   return {.rank_binary = FAKE_RANK_BINARY,
-          .slots = 4,
+          .slots = std::vector<lasp::v1::Slot>(4),
           .threads_a_rank = 3,
           .environment = OwnEnvironment()};
 }

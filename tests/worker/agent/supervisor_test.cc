@@ -54,6 +54,10 @@ class Recorder : public RankObserver {
   }
 
   void OnReady(const lasp::v1::RankReady& ready) override {
+    {
+      MutexLock lock(&mutex_);
+      ready_ = ready;
+    }
     lasp::v1::Start start;
     *start.mutable_fence() = ready.fence();
     supervisor_->Train(start);
@@ -94,6 +98,11 @@ class Recorder : public RankObserver {
     return ranks_at_end_;
   }
 
+  lasp::v1::RankReady last_ready() {
+    MutexLock lock(&mutex_);
+    return ready_;
+  }
+
   std::vector<RankStatus> started() {
     MutexLock lock(&mutex_);
     return started_;
@@ -112,6 +121,7 @@ class Recorder : public RankObserver {
   Mutex mutex_;
   CondVar changed_;
   std::vector<RankStatus> started_ GUARDED_BY(mutex_);
+  lasp::v1::RankReady ready_ GUARDED_BY(mutex_);
   std::vector<RankExited> ended_ GUARDED_BY(mutex_);
   std::vector<LiveRank> ranks_at_end_ GUARDED_BY(mutex_);
   int64_t last_step_ GUARDED_BY(mutex_) = 0;
@@ -177,6 +187,46 @@ TEST_F(SupervisorTest, ChoosesWhatARankInherits) {
   }
   // 4 is the folder the rank reads; sanitizers open nothing.
   EXPECT_THAT(descriptors, Not(HasSubstr("fd 5 ")));
+}
+
+TEST_F(SupervisorTest, GivesARankOnAGpuThatGpuAlone) {
+  setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3", 1);
+  setenv("NCCL_NVLS_ENABLE", "2", 1);
+  SupervisorOptions options = Options();
+  options.environment = OwnEnvironment();
+  options.rank_binary = "/nowhere/lasp-rank";
+  options.cuda_rank_binary = FAKE_RANK_BINARY;
+  options.slots[2].set_kind(lasp::v1::Slot::KIND_GPU);
+  options.slots[2].mutable_gpu()->set_uuid("GPU-two");
+  Restart(options);
+  supervisor_->Launch(Alone("gpu", 1, 2, 1, {"print=env"}));
+  EXPECT_EQ(recorder_.WaitForEnds(1)[0].exit_code(), 0);
+  const std::string environment = LogOf(FenceOf("gpu", 1, 0));
+  EXPECT_THAT(environment, HasSubstr("env CUDA_VISIBLE_DEVICES=GPU-two\n"));
+  EXPECT_THAT(environment, HasSubstr("env NCCL_NVLS_ENABLE=0\n"));
+  EXPECT_THAT(environment, Not(HasSubstr("0,1,2,3")));
+  EXPECT_THAT(environment, Not(HasSubstr("NCCL_NVLS_ENABLE=2")));
+
+  // A CPU slot runs the other program, which sees no GPU.
+  supervisor_->Launch(Alone("cpu", 1, 1, 1));
+  EXPECT_THAT(recorder_.WaitForEnds(2)[1].status().message(), HasSubstr("/nowhere/lasp-rank"));
+  options.rank_binary = FAKE_RANK_BINARY;
+  Restart(options);
+  supervisor_->Launch(Alone("plain", 1, 1, 1, {"print=env"}));
+  recorder_.WaitForEnds(3);
+  EXPECT_THAT(LogOf(FenceOf("plain", 1, 0)), Not(HasSubstr("CUDA_VISIBLE_DEVICES")));
+}
+
+TEST_F(SupervisorTest, CarriesTheGemmRecordBothWays) {
+  supervisor_->Launch(Alone("new", 1, 0, 1, {"record=chosen"}));
+  recorder_.WaitForEnds(1);
+  EXPECT_EQ(recorder_.last_ready().gemm_record(), "chosen");
+  lasp::v1::Assignment again = Alone("again", 2, 0, 1, {"record=another"});
+  again.set_gemm_record("chosen");
+  supervisor_->Launch(again);
+  recorder_.WaitForEnds(2);
+  EXPECT_EQ(recorder_.last_ready().gemm_record(), "chosen");
+  EXPECT_EQ(recorder_.last_ready().fence().generation(), 2);
 }
 
 TEST_F(SupervisorTest, SaysHowARankEnded) {

@@ -32,6 +32,7 @@ class WorkerProgramFixture : public ::testing::Test {
     std::vector<std::string> arguments = {absl::StrCat("--server=", coordinator_.address()),
                                           "--worker_id=w1",
                                           "--cpu_slots=4",
+                                          "--gpus=none",
                                           "--health_address=127.0.0.1:0",
                                           "--metrics_address=127.0.0.1:0",
                                           absl::StrCat("--work_dir=", folder_.Join("work"))};

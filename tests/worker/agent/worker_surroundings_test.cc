@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "proto/rpc/channel.h"
@@ -83,6 +84,7 @@ TEST_F(WorkerSurroundingsTest, RefusesBadFlagsByName) {
       {"--cpu_slots=many", "cpu_slots"},
       {"--cpu_slots=-1", "cpu_slots"},
       {"--cpu_slots=100000", "cpu_slots"},
+      {"--gpus=", "gpus"},
       {"--server=nowhere", "server"},
       {"--server=10.0.0.1:7071", "allow_plaintext"},
       {"--worker_id=not/an/id", "not/an/id"},
@@ -102,6 +104,54 @@ TEST_F(WorkerSurroundingsTest, RefusesBadFlagsByName) {
     EXPECT_EQ(process.Wait(absl::Seconds(5)), 2) << flag;
     EXPECT_THAT(process.ReadStderr(), HasSubstr(named)) << flag;
   }
+}
+
+TEST_F(WorkerSurroundingsTest, OffersTheGpusOfTheHost) {
+  setenv("LD_LIBRARY_PATH", FAKE_NVML_FOLDER, 1);
+  setenv("LASP_FAKE_NVML", "gpus=2 links=pairs", 1);
+  StartWorker({"--gpus=all", absl::StrCat("--cuda_rank_binary=", FAKE_RANK_BINARY)});
+  EXPECT_EQ(serving_["gpus"], "GPU-00000000,GPU-00000001");
+  EXPECT_EQ(serving_["cpu_slots"], "4");
+  const lasp::v1::Hello& hello = coordinator_.last_hello;
+  ASSERT_EQ(hello.slots_size(), 6);
+  EXPECT_EQ(hello.slots(1).kind(), lasp::v1::Slot::KIND_GPU);
+  EXPECT_EQ(hello.slots(1).gpu().uuid(), "GPU-00000001");
+  EXPECT_EQ(hello.slots(1).gpu().links(0).slot(), 0);
+  EXPECT_EQ(hello.slots(2).kind(), lasp::v1::Slot::KIND_CPU);
+  // A rank on a GPU, as the coordinator would place it.
+  coordinator_.Submit("job", 1, 1, Spec(3, {"print=env"}));
+  ASSERT_TRUE(WaitForExits(1));
+  EXPECT_TRUE(coordinator_.WaitFor([&] {
+    return absl::StrContains(coordinator_.logs[{1, 0}].text,
+                             "env CUDA_VISIBLE_DEVICES=GPU-00000000\n");
+  }));
+
+  // One by name; and a name that is none.
+  worker_->Signal(SIGTERM);
+  ASSERT_EQ(worker_->Wait(absl::Seconds(5)), 0);
+  StartWorker({"--gpus=1", absl::StrCat("--cuda_rank_binary=", FAKE_RANK_BINARY)});
+  EXPECT_EQ(serving_["gpus"], "GPU-00000001");
+  WorkerProcess wrong(Arguments({"--gpus=2", absl::StrCat("--work_dir=", folder_.Join("other"))}),
+                      mark_);
+  EXPECT_EQ(wrong.Wait(absl::Seconds(5)), 2);
+  EXPECT_THAT(wrong.ReadStderr(), HasSubstr("--gpus: there is no GPU '2'"));
+  unsetenv("LD_LIBRARY_PATH");
+  unsetenv("LASP_FAKE_NVML");
+}
+
+TEST_F(WorkerSurroundingsTest, ABrokenDriverIsAWarning) {
+  setenv("LD_LIBRARY_PATH", FAKE_NVML_FOLDER, 1);
+  setenv("LASP_FAKE_NVML", "gpus=2 init=9", 1);
+  StartWorker({"--gpus=all"});
+  EXPECT_EQ(serving_["gpus"], "none");
+  EXPECT_EQ(coordinator_.last_hello.slots_size(), 4);
+  EXPECT_THAT(worker_->ReadStderr(), HasSubstr("Driver Not Loaded"));
+  WorkerProcess asked(Arguments({"--gpus=0", absl::StrCat("--work_dir=", folder_.Join("other"))}),
+                      mark_);
+  EXPECT_EQ(asked.Wait(absl::Seconds(5)), 1);
+  EXPECT_THAT(asked.ReadStderr(), HasSubstr("Driver Not Loaded"));
+  unsetenv("LD_LIBRARY_PATH");
+  unsetenv("LASP_FAKE_NVML");
 }
 
 TEST_F(WorkerSurroundingsTest, HealthSaysWhetherItIsConnected) {
