@@ -1,4 +1,5 @@
 """The scripts of deploy/, without network and without changing the machine."""
+import json
 import os
 import shutil
 import signal
@@ -106,12 +107,14 @@ class QuickstartTest(unittest.TestCase):
         self.write(self.tools, "ninja", "exit 0")
         self.write(self.tools, "dpkg-query", "printf installed")
         self.write(self.tools, "bible", "yes 'In the beginning' | head -n 1000")
-        serve = 'echo \'{"api_address": "127.0.0.1:1", "worker_address": "127.0.0.1:2", "metrics_address": "127.0.0.1:3"}\'; exec sleep 1000'
-        for name in ("lasp-server", "lasp-worker"):
-            self.write(os.path.join(self.build, "bin"), name, serve)
+        self.serve("lasp-server", api_address="127.0.0.1:1", worker_address="127.0.0.1:2", metrics_address="127.0.0.1:3")
+        self.serve("lasp-worker", metrics_address="127.0.0.1:3", gpus="none")
         self.write(self.tools, "prometheus", 'echo \'msg="Listening on" address=127.0.0.1:4\' >&2; exec sleep 1000')
         self.write(self.tools, "promtool", "exit 0")
         self.write(os.path.join(self.build, "bin"), "lasp", f"touch {self.folder}/submitted; exec sleep 1000")
+
+    def serve(self, name, **values):
+        self.write(os.path.join(self.build, "bin"), name, f"echo '{json.dumps(values)}'; exec sleep 1000")
 
     def write(self, folder, name, body):
         path = os.path.join(folder, name)
@@ -144,8 +147,8 @@ class QuickstartTest(unittest.TestCase):
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             line = process.stderr.readline()
-            if "training on 4 ranks" in line:
-                return
+            if "training on " in line:
+                return line
             if not line:
                 break
         self.fail("the quick start did not come to training")
@@ -178,6 +181,25 @@ class QuickstartTest(unittest.TestCase):
 
     def test_kill(self):
         self.end_by(signal.SIGKILL, -signal.SIGKILL)
+
+    def test_uses_the_gpus_there_are(self):
+        # The first thing the command line is called for fails, and so does what asks why.
+        self.write(os.path.join(self.build, "bin"), "lasp",
+                   f'[ "$1" = submit ] && echo "$@" >{self.folder}/submitted; exit 1')
+        for gpus, where, settings in (
+                ("none", "4 ranks (SP 2 x DP 2) on CPUs", ("CPU", 2, 2)),
+                ("GPU-a", "1 rank on the GPU", ("GPU", 1, 1)),
+                ("GPU-a,GPU-b,GPU-c", "2 ranks (SP 2) on 2 of 3 GPUs", ("GPU", 2, 1)),
+                ("GPU-a,GPU-b,GPU-c,GPU-d,GPU-e", "4 ranks (SP 2 x DP 2) on 4 of 5 GPUs", ("GPU", 2, 2))):
+            with self.subTest(gpus):
+                self.serve("lasp-worker", metrics_address="127.0.0.1:3", gpus=gpus)
+                process = self.start()
+                self.assertIn("training on " + where, self.await_training(process))
+                process.communicate(timeout=30)
+                self.assertEqual(process.returncode, 1)
+                with open(self.folder + "/submitted") as file:
+                    self.assertIn("--set spec.device={} --set spec.parallelism.sequence_parallel.size={} "
+                                  "--set spec.parallelism.data_parallel.size={}".format(*settings), file.read())
 
     def test_a_service_that_does_not_start(self):
         self.write(os.path.join(self.build, "bin"), "lasp-worker", "echo no such flag >&2; exit 2")
