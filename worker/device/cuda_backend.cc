@@ -66,6 +66,10 @@ class HopperBackend : public CudaLayers {
 
   std::string GemmRecord() override { return context().gemm().Record(); }
 
+  absl::StatusOr<bool> PinGemms(const std::string& record) override {
+    return context().gemm().Pin(record);
+  }
+
   cudaStream_t stream() const override { return context().stream(); }
 
   void IssueTo(cudaStream_t stream) override { context().IssueTo(stream); }

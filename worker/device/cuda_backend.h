@@ -14,7 +14,7 @@ namespace lasp::worker {
 
 struct CudaBackendOptions {
   int device = 0;  // among those that this process sees
-  // An earlier run's GemmRecord; empty: none. See CudaGemm.
+  // An earlier run's GemmRecord; empty: none. As for PinGemms.
   std::string gemm_record = {};
 };
 
@@ -22,6 +22,10 @@ class CudaBackend : public Backend {
  public:
   // The matrix products' algorithms chosen so far, for another run to use the same.
   virtual std::string GemmRecord() = 0;
+  // Uses these algorithms from here on, and forgets all others: false, and nothing changes, where
+  // they are another library version's or another kind of GPU's; INVALID_ARGUMENT for what is not
+  // a GemmRecord.
+  virtual absl::StatusOr<bool> PinGemms(const std::string& record) = 0;
 
   // The stream that operations go to, and to which they go from here on: a communicator's, for what
   // belongs between its operations.

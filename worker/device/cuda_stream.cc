@@ -1,11 +1,16 @@
 #include "worker/device/cuda_stream.h"
 
+#include <string>
+
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/status_macros.h"
 #include "worker/device/cuda_status.h"
 
 namespace lasp::worker {
 namespace {
+
+// What CUDA's context, our kernels' code and NCCL's buffers take of a GPU's memory.
+constexpr int64_t kOverheadBytes = int64_t{2} << 30;
 
 class CudaMemory : public DeviceBuffer {
  public:
@@ -65,9 +70,12 @@ absl::StatusOr<std::unique_ptr<DeviceBuffer>> AllocateDeviceMemory(int64_t bytes
     size_t free_bytes = 0;
     size_t total_bytes = 0;
     cudaMemGetInfo(&free_bytes, &total_bytes);
-    return absl::ResourceExhaustedError(absl::StrCat("cannot allocate ", bytes,
-                                                     " bytes on the GPU, of whose ", total_bytes,
-                                                     " bytes ", free_bytes, " are free"));
+    const std::string message =
+        absl::StrCat("cannot allocate ", bytes, " bytes on the GPU, of whose ", total_bytes,
+                     " bytes ", free_bytes, " are free");
+    return bytes + kOverheadBytes > static_cast<int64_t>(total_bytes)
+               ? absl::FailedPreconditionError(message)
+               : absl::ResourceExhaustedError(message);
   }
   auto buffer = std::make_unique<CudaMemory>(data, bytes, cudaFree);
   LASP_RETURN_IF_CUDA_ERROR(cudaMemset(data, 0, static_cast<size_t>(bytes)), "clearing memory");

@@ -55,7 +55,8 @@ class CudaEvent {
   cudaEvent_t event_ = nullptr;
 };
 
-// Device memory, zeroed. RESOURCE_EXHAUSTED says what was asked for and what is free.
+// Device memory, zeroed. Says what was asked for and what is free: FAILED_PRECONDITION where all of
+// the GPU's memory would not be enough, RESOURCE_EXHAUSTED where something else holds it.
 absl::StatusOr<std::unique_ptr<DeviceBuffer>> AllocateDeviceMemory(int64_t bytes);
 // Host memory that the GPU reads and writes by itself.
 absl::StatusOr<std::unique_ptr<DeviceBuffer>> AllocatePinnedMemory(int64_t bytes);

@@ -83,16 +83,15 @@ class NcclCommunicator::HostEnd : public NcclCommunicator::StreamEnd {
   }
 };
 
-absl::StatusOr<std::unique_ptr<NcclCommunicator>> NcclCommunicator::Create(CudaBackend* backend,
-                                                                           ncclComm_t communicator,
-                                                                           absl::string_view name,
-                                                                           absl::Duration timeout) {
+absl::StatusOr<std::unique_ptr<NcclCommunicator>> NcclCommunicator::Create(
+    CudaBackend* backend, ncclComm_t communicator, absl::string_view name, absl::Duration timeout,
+    Interruption interruption) {
   LASP_ASSIGN_OR_RETURN(CudaStream stream, CudaStream::Create());
   LASP_ASSIGN_OR_RETURN(CudaEvent ready, CudaEvent::Create());
   LASP_ASSIGN_OR_RETURN(auto progress, StreamProgress::Create());
   auto made = std::unique_ptr<NcclCommunicator>(
-      new NcclCommunicator(backend, communicator, name, timeout, std::move(stream),
-                           std::move(ready), std::move(progress)));
+      new NcclCommunicator(backend, communicator, name, timeout, std::move(interruption),
+                           std::move(stream), std::move(ready), std::move(progress)));
   LASP_RETURN_IF_ERROR(
       made->Settle(communicator, ncclInProgress, absl::StrCat("connecting the ", name, " group")));
   LASP_RETURN_IF_ERROR(
@@ -127,6 +126,14 @@ void NcclCommunicator::Abort(const absl::Status& why) {
   }
 }
 
+absl::Status NcclCommunicator::CheckWait(absl::Duration deadline, absl::string_view what) const {
+  if (SystemClock().Monotonic() >= deadline) {
+    return absl::DeadlineExceededError(absl::StrCat(
+        "NCCL: ", what, " (", name_, ") has not ended within ", absl::FormatDuration(timeout_)));
+  }
+  return interruption_();
+}
+
 absl::Status NcclCommunicator::Settle(ncclComm_t communicator, ncclResult_t result,
                                       absl::string_view what) {
   const absl::Duration deadline = SystemClock().Monotonic() + timeout_;
@@ -137,9 +144,8 @@ absl::Status NcclCommunicator::Settle(ncclComm_t communicator, ncclResult_t resu
       const ncclResult_t asked = ncclCommGetAsyncError(communicator, &result);
       LASP_RETURN_IF_ERROR(NcclStatus(asked, what));
     }
-    if (result == ncclInProgress && SystemClock().Monotonic() >= deadline) {
-      return absl::DeadlineExceededError(absl::StrCat(
-          "NCCL: ", what, " (", name_, ") has not ended within ", absl::FormatDuration(timeout_)));
+    if (result == ncclInProgress) {
+      LASP_RETURN_IF_ERROR(CheckWait(deadline, what));
     }
     sched_yield();
   }
@@ -290,18 +296,14 @@ absl::StatusOr<std::unique_ptr<NcclCommunicator>> NcclCommunicator::Split(int co
   const absl::Duration deadline = SystemClock().Monotonic() + timeout_;
   absl::Status settled = Settle(whole, result, "splitting the world");
   while (settled.ok() && std::atomic_ref(*part).load(std::memory_order_acquire) == nullptr) {
-    if (SystemClock().Monotonic() >= deadline) {
-      settled = absl::DeadlineExceededError(absl::StrCat("NCCL: splitting the world (", name,
-                                                         ") has not ended within ",
-                                                         absl::FormatDuration(timeout_)));
-    }
+    settled = CheckWait(deadline, "splitting the world");
     sched_yield();
   }
   if (!settled.ok()) {
     unfinished_.push_back(std::move(part));
     return settled;
   }
-  return Create(&backend_, *part, name, timeout_);
+  return Create(&backend_, *part, name, timeout_, interruption_);
 }
 
 }  // namespace lasp::worker

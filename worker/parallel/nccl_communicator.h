@@ -28,12 +28,16 @@ namespace lasp::worker {
 // and the host only for a barrier.
 class NcclCommunicator : public Communicator {
  public:
-  // Takes over `communicator`, a non-blocking one that is ready. `backend` must outlive this. No
-  // wait of the host lasts longer than `timeout`.
+  // Asked while the host waits for NCCL: not OK ends the wait with it.
+  using Interruption = std::function<absl::Status()>;
+
+  // Takes over `communicator`, a non-blocking one, and waits until it is ready. `backend` must
+  // outlive this. No wait of the host lasts longer than `timeout`, or goes on after `interruption`.
   static absl::StatusOr<std::unique_ptr<NcclCommunicator>> Create(CudaBackend* backend,
                                                                   ncclComm_t communicator,
                                                                   absl::string_view name,
-                                                                  absl::Duration timeout);
+                                                                  absl::Duration timeout,
+                                                                  Interruption interruption);
   // Aborts what is under way.
   ~NcclCommunicator() override;
   NcclCommunicator(const NcclCommunicator&) = delete;
@@ -75,11 +79,12 @@ class NcclCommunicator : public Communicator {
   class HostEnd;
 
   NcclCommunicator(CudaBackend* backend, ncclComm_t communicator, absl::string_view name,
-                   absl::Duration timeout, CudaStream stream, CudaEvent ready,
-                   std::unique_ptr<StreamProgress> progress)
+                   absl::Duration timeout, Interruption interruption, CudaStream stream,
+                   CudaEvent ready, std::unique_ptr<StreamProgress> progress)
       : backend_(*backend),
         name_(name),
         timeout_(timeout),
+        interruption_(std::move(interruption)),
         stream_(std::move(stream)),
         ready_(std::move(ready)),
         progress_(std::move(progress)),
@@ -94,6 +99,8 @@ class NcclCommunicator : public Communicator {
   template <typename End>
   Operation EndsHere(absl::Status status);
   absl::StatusOr<std::shared_ptr<CudaEvent>> MarkStream();
+  // Why the host should wait for NCCL no longer, if so.
+  absl::Status CheckWait(absl::Duration deadline, absl::string_view what) const;
   // Polls while NCCL says that it is in progress.
   absl::Status Settle(ncclComm_t communicator, ncclResult_t result, absl::string_view what);
   absl::Status failure() const;
@@ -101,6 +108,7 @@ class NcclCommunicator : public Communicator {
   CudaBackend& backend_;
   const std::string name_;
   const absl::Duration timeout_;
+  const Interruption interruption_;
   int rank_ = 0;
   int size_ = 0;
   const CudaStream stream_;

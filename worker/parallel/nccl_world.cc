@@ -43,10 +43,27 @@ absl::StatusOr<std::string> MakeNcclId() {
   return std::string(id.internal, sizeof(id.internal));
 }
 
+NcclWorld::NcclWorld(const NcclWorldOptions& options)
+    : options_(options), connect_deadline_(SystemClock().Monotonic() + options.connect_timeout) {}
+
+absl::Status NcclWorld::Interruption() const {
+  if (connected_.load(std::memory_order_relaxed)) {
+    return absl::OkStatus();
+  }
+  if (options_.give_up()) {
+    return absl::CancelledError("told to give up before every rank was connected");
+  }
+  if (SystemClock().Monotonic() >= connect_deadline_) {
+    return absl::UnavailableError(absl::StrCat("NCCL: not every rank has connected within ",
+                                               absl::FormatDuration(options_.connect_timeout)));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::unique_ptr<NcclWorld>> NcclWorld::Connect(CudaBackend* backend,
                                                               const ProcessGrid& grid,
                                                               const std::string& id,
-                                                              absl::Duration timeout) {
+                                                              const NcclWorldOptions& options) {
   LASP_RETURN_IF_ERROR(CheckMulticastIsOff());
   ncclUniqueId unique;
   if (id.size() != sizeof(unique.internal)) {
@@ -63,9 +80,11 @@ absl::StatusOr<std::unique_ptr<NcclWorld>> NcclWorld::Connect(CudaBackend* backe
     return absl::UnavailableError(
         absl::StrCat("NCCL: connecting the ranks: ", ncclGetErrorString(result)));
   }
-  auto world = std::unique_ptr<NcclWorld>(new NcclWorld(timeout));
-  LASP_ASSIGN_OR_RETURN(auto all,
-                        NcclCommunicator::Create(backend, communicator, "world", timeout));
+  auto world = std::unique_ptr<NcclWorld>(new NcclWorld(options));
+  LASP_ASSIGN_OR_RETURN(
+      auto all,
+      NcclCommunicator::Create(backend, communicator, "world", options.timeout,
+                               [connecting = world.get()] { return connecting->Interruption(); }));
   world->communicators_.push_back(std::move(all));
   LASP_ASSIGN_OR_RETURN(auto sp, world->communicators_[0]->Split(grid.dp_rank(), grid.sp_rank(),
                                                                  "sequence parallel"));
@@ -75,6 +94,7 @@ absl::StatusOr<std::unique_ptr<NcclWorld>> NcclWorld::Connect(CudaBackend* backe
   world->communicators_.push_back(std::move(dp));
   world->watcher_ = std::thread([watched = world.get()] { watched->Watch(); });
   LASP_RETURN_IF_ERROR(world->Warm(backend, grid));
+  world->connected_ = true;
   return world;
 }
 
@@ -112,8 +132,7 @@ absl::Status NcclWorld::Warm(CudaBackend* backend, const ProcessGrid& grid) {
   return backend->Synchronize();
 }
 
-void NcclWorld::AbortAll(const absl::Status& why) {
-  LASP_LOG(kError, "aborting all communicators", {{"status", why.ToString()}});
+void NcclWorld::Abort(const absl::Status& why) {
   for (const auto& communicator : communicators_) {
     communicator->Abort(why);
   }
@@ -128,17 +147,19 @@ void NcclWorld::Watch() {
     for (size_t i = 0; i < communicators_.size(); ++i) {
       NcclCommunicator& communicator = *communicators_[i];
       absl::Status status = communicator.AsyncStatus();
+      status.Update(Interruption());
       const StreamProgress::Numbers progress = communicator.progress();
       if (progress.begun == progress.ended || progress.begun != underway[i].number) {
         underway[i] = {.number = progress.begun, .since = now};
-      } else if (status.ok() && now - underway[i].since > timeout_) {
+      } else if (status.ok() && now - underway[i].since > options_.timeout) {
         status = absl::DeadlineExceededError(
             absl::StrCat("collective ", progress.begun, " of the ", communicator.name(),
-                         " group has been under way for ", absl::FormatDuration(timeout_),
+                         " group has been under way for ", absl::FormatDuration(options_.timeout),
                          ": a peer hangs or is gone"));
       }
       if (!status.ok()) {
-        AbortAll(status);
+        LASP_LOG(kError, "aborting all communicators", {{"status", status.ToString()}});
+        Abort(status);
         return;
       }
     }

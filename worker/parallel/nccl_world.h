@@ -1,6 +1,8 @@
 // All ranks of a generation, connected over NCCL, and a thread that watches over them.
 #pragma once
 
+#include <atomic>
+#include <functional>
 #include <memory>
 #include <string>
 #include <thread>
@@ -19,17 +21,26 @@ namespace lasp::worker {
 // Rank 0 makes it; whoever knows it can join: never logged.
 absl::StatusOr<std::string> MakeNcclId();
 
+struct NcclWorldOptions {
+  // Until the last rank is connected.
+  absl::Duration connect_timeout = absl::Minutes(1);
+  // How long one collective may take on the device, waiting for other ranks included.
+  absl::Duration timeout = absl::Minutes(10);
+  // Ends the connecting early, soon after it says so; asked by several threads.
+  std::function<bool()> give_up = [] { return false; };
+};
+
 // NCCL has no timeouts. The watching thread finds what failed, and what has begun on the device and
 // does not end, and then aborts all communicators, so that every wait ends with the reason.
 class NcclWorld {
  public:
-  // Connects this rank to all others within `timeout`, which is also how long one collective may
-  // take on the device. Sends something over every connection that training uses, so that the first
-  // step does not set them up. FAILED_PRECONDITION unless NCCL_NVLS_ENABLE is 0.
+  // Connects this rank to all others. Sends something over every connection that training uses, so
+  // that the first step does not set them up. FAILED_PRECONDITION unless NCCL_NVLS_ENABLE is 0;
+  // UNAVAILABLE where not every rank came in time; CANCELLED when told to give up.
   static absl::StatusOr<std::unique_ptr<NcclWorld>> Connect(CudaBackend* backend,
                                                             const ProcessGrid& grid,
                                                             const std::string& id,
-                                                            absl::Duration timeout);
+                                                            const NcclWorldOptions& options);
   ~NcclWorld();
   NcclWorld(const NcclWorld&) = delete;
   NcclWorld& operator=(const NcclWorld&) = delete;
@@ -40,14 +51,20 @@ class NcclWorld {
 
   Communicator& dp() { return *communicators_[2]; }
 
- private:
-  explicit NcclWorld(absl::Duration timeout) : timeout_(timeout) {}
+  // Ends everything under way with `why`; later operations fail with it. Thread-safe.
+  void Abort(const absl::Status& why);
 
+ private:
+  explicit NcclWorld(const NcclWorldOptions& options);
+
+  // Why connecting should not go on. Thread-safe.
+  absl::Status Interruption() const;
   absl::Status Warm(CudaBackend* backend, const ProcessGrid& grid);
   void Watch();
-  void AbortAll(const absl::Status& why);
 
-  const absl::Duration timeout_;
+  const NcclWorldOptions options_;
+  const absl::Duration connect_deadline_;
+  std::atomic<bool> connected_{false};
   std::vector<std::unique_ptr<NcclCommunicator>> communicators_;  // world, SP, DP
   Mutex mutex_;
   CondVar changed_;

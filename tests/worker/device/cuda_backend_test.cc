@@ -76,7 +76,7 @@ TEST_F(CudaBackendTest, MemoryIsZeroedAndCopied) {
 
 TEST_F(CudaBackendTest, WhatDoesNotFitIsRefusedWithTheNumbers) {
   EXPECT_THAT(backend_->Allocate(int64_t{1} << 50),
-              StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("are free")));
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("are free")));
   LASP_EXPECT_OK(backend_->Synchronize());
 }
 

@@ -16,8 +16,9 @@ absl::Status RunOne(const GpuRanksOptions& options, int rank, const std::string&
   LASP_ASSIGN_OR_RETURN(const ProcessGrid grid,
                         ProcessGrid::Create(rank, options.sp_size, options.dp_size));
   LASP_ASSIGN_OR_RETURN(const auto backend, CreateCudaBackend({.device = rank}));
-  LASP_ASSIGN_OR_RETURN(const auto nccl,
-                        NcclWorld::Connect(backend.get(), grid, id, options.timeout));
+  LASP_ASSIGN_OR_RETURN(const auto nccl, NcclWorld::Connect(backend.get(), grid, id,
+                                                            {.connect_timeout = options.timeout,
+                                                             .timeout = options.timeout}));
   LocalRank local{.grid = grid,
                   .mesh = nullptr,
                   .backend = backend.get(),
