@@ -1,10 +1,23 @@
 #include "worker/engine/exit_code.h"
 
+#include "proto/rpc/error_details.h"
 #include "proto/rpc/rank_exit_code.h"
 
 namespace lasp::worker {
+namespace {
+
+constexpr char kSuspectHost[] = "SUSPECT_HOST";
+
+}  // namespace
+
+absl::Status SuspectHostError(const absl::Status& status) {
+  return ErrorWithReason(status.code(), status.message(), kSuspectHost);
+}
 
 int ExitCodeOf(const absl::Status& status) {
+  if (ErrorReason(status) == kSuspectHost) {
+    return kRankSuspectHost;
+  }
   switch (status.code()) {
     case absl::StatusCode::kOk:
       return kRankDone;
@@ -17,6 +30,7 @@ int ExitCodeOf(const absl::Status& status) {
     case absl::StatusCode::kDataLoss:
       return kRankWrongConfiguration;
     case absl::StatusCode::kResourceExhausted:
+    case absl::StatusCode::kInternal:
       return kRankSuspectHost;
     default:
       return kRankRetry;

@@ -1,4 +1,5 @@
-// lasp-rank: one rank of one training job, started by lasp-worker with its channel as descriptor 3.
+// lasp-rank and lasp-rank-cuda: one rank of one training job, started by lasp-worker with its
+// channel as descriptor 3.
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -14,6 +15,7 @@
 #include "worker/engine/drain_request.h"
 #include "worker/engine/rank.h"
 #include "worker/engine/rank_channel.h"
+#include "worker/engine/rank_runtime.h"
 
 namespace {
 
@@ -44,18 +46,18 @@ bool IsSocket(int descriptor) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  const char* const program = lasp::worker::RankProgramName();
   if (argc > 1 && std::strcmp(argv[1], "--version") == 0) {
-    std::printf("lasp-rank %s (%s)\n", lasp::Version(), lasp::Revision());
+    std::printf("%s %s (%s)\n", program, lasp::Version(), lasp::Revision());
     return 0;
   }
   if (!IsSocket(lasp::worker::kRankChannelDescriptor)) {
-    std::fprintf(stderr,
-                 "lasp-rank is started by lasp-worker, with a channel to it as descriptor %d\n",
-                 lasp::worker::kRankChannelDescriptor);
+    std::fprintf(stderr, "%s is started by lasp-worker, with a channel to it as descriptor %d\n",
+                 program, lasp::worker::kRankChannelDescriptor);
     return lasp::kRankWrongConfiguration;
   }
   SetSignals();
-  lasp::InitializeLog({.level = lasp::LogLevel::kInfo, .component = "lasp-rank", .fields = {}});
+  lasp::InitializeLog({.level = lasp::LogLevel::kInfo, .component = program, .fields = {}});
   lasp::worker::RankChannel channel(lasp::worker::kRankChannelDescriptor);
   // _exit, not exit: other threads may be inside a collective operation or a matrix product.
   lasp::worker::ChannelListener listener(&channel, &g_drain, [] { _exit(lasp::kRankRetry); });

@@ -11,12 +11,10 @@
 #include "proto/rpc/rank_exit_code.h"
 #include "proto/rpc/status_macros.h"
 #include "worker/data/batch_source.h"
-#include "worker/device/backend.h"
 #include "worker/engine/exit_code.h"
+#include "worker/engine/rank_runtime.h"
 #include "worker/engine/train_loop.h"
 #include "worker/engine/trainer.h"
-#include "worker/parallel/gloo_communicator.h"
-#include "worker/parallel/gloo_mesh.h"
 #include "worker/parallel/process_grid.h"
 
 namespace lasp::worker {
@@ -30,7 +28,6 @@ using ::lasp::internal::v1::Setup;
 constexpr absl::Duration kSetupTimeout = absl::Minutes(1);
 // Until the last rank of the generation has come as far; hosts may be slow to start theirs.
 constexpr absl::Duration kGangTimeout = absl::Minutes(10);
-constexpr absl::Duration kConnectTimeout = absl::Minutes(1);
 constexpr absl::Duration kFarewellTimeout = absl::Seconds(10);
 
 // Sends progress to the agent.
@@ -59,11 +56,21 @@ class Rank {
   Rank(RankChannel* channel, ChannelListener* listener, const DrainRequest* drain)
       : channel_(*channel), listener_(*listener), drain_(*drain), observer_(channel) {}
 
+  ~Rank() {
+    // A GPU frees no memory while a collective on it waits for a peer.
+    if (runtime_ != nullptr) {
+      runtime_->Abandon();
+    }
+  }
+
+  Rank(const Rank&) = delete;
+  Rank& operator=(const Rank&) = delete;
+
   // To the end of training, or why not.
   absl::StatusOr<TrainEnd> Run() {
     LASP_ASSIGN_OR_RETURN(setup_, listener_.WaitForSetup(kSetupTimeout));
     InitializeLog({.level = LogLevel::kInfo,
-                   .component = "lasp-rank",
+                   .component = RankProgramName(),
                    .fields = {{"training_job", setup_.fence().training_job()},
                               {"generation", setup_.fence().generation()},
                               {"rank", setup_.fence().rank()}}});
@@ -72,20 +79,21 @@ class Rank {
         const ProcessGrid grid,
         ProcessGrid::Create(setup_.fence().rank(), parallelism.sequence_parallel().size(),
                             parallelism.data_parallel().size()));
-    LASP_ASSIGN_OR_RETURN(backend_, CreateCpuBackend(DType::kFloat32, setup_.threads()));
+    LASP_ASSIGN_OR_RETURN(runtime_, CreateRankRuntime(setup_, grid));
     // What is wrong with the data should not cost the peers their wait for this rank.
     LASP_RETURN_IF_ERROR(OpenData(grid));
-    LASP_RETURN_IF_ERROR(MeetPeers(grid));
+    LASP_RETURN_IF_ERROR(MeetPeers());
     const Trainer::Options options{.spec = setup_.spec(),
                                    .grid = grid,
-                                   .backend = backend_.get(),
-                                   .sp = sp_.get(),
-                                   .world = world_.get(),
+                                   .backend = &runtime_->backend(),
+                                   .sp = &runtime_->sp(),
+                                   .world = &runtime_->world(),
                                    .train_data = train_data_.get(),
                                    .eval_data = eval_data_.get(),
                                    .drain = &drain_,
                                    .dump_directory = setup_.dump_directory()};
     LASP_ASSIGN_OR_RETURN(trainer_, Trainer::Create(options));
+    LASP_ASSIGN_OR_RETURN(std::string gemm_record, runtime_->AgreeOnAlgorithms());
     LASP_LOG(kInfo, "ready",
              {{"world_size", grid.world_size()},
               {"sp_rank", grid.sp_rank()},
@@ -96,6 +104,9 @@ class Rank {
               {"threads", setup_.threads()}});
     FromRank ready;
     *ready.mutable_ready()->mutable_fence() = setup_.fence();
+    if (grid.rank() == 0) {
+      ready.mutable_ready()->set_gemm_record(std::move(gemm_record));
+    }
     LASP_RETURN_IF_ERROR(channel_.Write(ready));
     LASP_RETURN_IF_ERROR(listener_.WaitForStart(kGangTimeout).status());
     loop_ = std::make_unique<TrainLoop>(options, setup_.fence().generation(), trainer_.get(),
@@ -104,7 +115,7 @@ class Rank {
     // A connection that closes while something unread lies in it is reset, and the reset may eat
     // what the peer has not read yet: close only when every rank has got what it needs. That this
     // last exchange itself may fail for the same reason does not matter.
-    world_->Barrier().Wait(kFarewellTimeout).IgnoreError();
+    runtime_->world().Barrier().Wait(kFarewellTimeout).IgnoreError();
     return end;
   }
 
@@ -126,25 +137,15 @@ class Rank {
     return absl::OkStatus();
   }
 
-  absl::Status MeetPeers(const ProcessGrid& grid) {
-    LASP_ASSIGN_OR_RETURN(mesh_, GlooMesh::Create(grid.rank(), grid.world_size(),
-                                                  setup_.rank_address(), kConnectTimeout));
+  absl::Status MeetPeers() {
     FromRank address;
     *address.mutable_rank_address()->mutable_fence() = setup_.fence();
-    address.mutable_rank_address()->set_address(mesh_->Address());
+    LASP_ASSIGN_OR_RETURN(*address.mutable_rank_address()->mutable_address(), runtime_->Listen());
     LASP_RETURN_IF_ERROR(channel_.Write(address));
     LASP_ASSIGN_OR_RETURN(const lasp::v1::PeerAddresses peers,
                           listener_.WaitForPeerAddresses(kGangTimeout));
-    LASP_RETURN_IF_ERROR(mesh_->Connect({peers.addresses().begin(), peers.addresses().end()},
-                                        [this] { return drain_.requested(); }));
-    sp_ = std::make_unique<GlooCommunicator>(
-        mesh_.get(), backend_.get(),
-        GlooCommunicator::Options{.members = grid.SpGroup(), .slot = GlooCommunicator::kFirstSlot});
-    world_ = std::make_unique<GlooCommunicator>(
-        mesh_.get(), backend_.get(),
-        GlooCommunicator::Options{.members = grid.World(),
-                                  .slot = GlooCommunicator::kFirstSlot + 1});
-    return absl::OkStatus();
+    return runtime_->Connect({peers.addresses().begin(), peers.addresses().end()},
+                             [this] { return drain_.requested(); });
   }
 
   RankChannel& channel_;
@@ -154,10 +155,7 @@ class Rank {
   Setup setup_;
   std::unique_ptr<BatchSource> train_data_;
   std::unique_ptr<BatchSource> eval_data_;
-  std::unique_ptr<Backend> backend_;
-  std::unique_ptr<GlooMesh> mesh_;
-  std::unique_ptr<Communicator> sp_;
-  std::unique_ptr<Communicator> world_;
+  std::unique_ptr<RankRuntime> runtime_;
   std::unique_ptr<Trainer> trainer_;
   std::unique_ptr<TrainLoop> loop_;
 };
