@@ -15,6 +15,7 @@ FORBIDDEN_LIBRARIES = {
     "lasp-server": ACCELERATOR + "|" + NUMERICS,
     "lasp": ACCELERATOR + "|" + NUMERICS + "|libsqlite",
     "lasp-worker": ACCELERATOR,
+    "lasp-rank": ACCELERATOR,
 }
 # What each folder must not include.
 FORBIDDEN_INCLUDES = {

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "proto/rpc/clock.h"
 #include "proto/spec/spec_defaults.h"
@@ -17,9 +18,30 @@ extern char** environ;
 
 namespace lasp::worker {
 
+namespace {
+
+// Beside one another, in the folder LASP_BIN where that is set: packed programs move.
+std::string PathOf(const std::string& program) {
+  const char* const folder = std::getenv("LASP_BIN");
+  return (folder == nullptr ? std::string(LASP_PROGRAMS) : std::string(folder)) + "/" + program;
+}
+
+// This process's, with the entry `entry` ("NAME=VALUE") in place of the one of its name.
+std::vector<std::string> EnvironmentWith(const std::string& entry) {
+  std::vector<std::string> environment = {entry};
+  const std::string prefix = entry.substr(0, entry.find('=') + 1);
+  for (char** inherited = environ; *inherited != nullptr; ++inherited) {
+    if (std::string(*inherited).rfind(prefix, 0) != 0) {
+      environment.emplace_back(*inherited);
+    }
+  }
+  return environment;
+}
+
+}  // namespace
+
 FakeAgent::FakeAgent(Options options) : options_(std::move(options)) {
   FillDefaults(&options_.spec);
-  setenv("OMP_WAIT_POLICY", "passive", 1);
   const int world = options_.spec.parallelism().sequence_parallel().size() *
                     options_.spec.parallelism().data_parallel().size();
   for (int rank = 0; rank < world; ++rank) {
@@ -38,10 +60,22 @@ void FakeAgent::Launch(int rank) {
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_adddup2(&actions, ends[1], kRankChannelDescriptor);
-  char program[] = LASP_RANK_PATH;
-  char* const arguments[] = {program, nullptr};
+  std::string program = PathOf("lasp-rank");
+  std::vector<std::string> environment;
+  if (options_.gpus.empty()) {
+    environment = EnvironmentWith("OMP_WAIT_POLICY=passive");
+  } else {
+    program = PathOf("lasp-rank-cuda");
+    environment = EnvironmentWith("CUDA_VISIBLE_DEVICES=" + options_.gpus[rank]);
+  }
+  std::vector<char*> entries;
+  for (std::string& entry : environment) {
+    entries.push_back(entry.data());
+  }
+  entries.push_back(nullptr);
+  char* const arguments[] = {program.data(), nullptr};
   Rank& state = *ranks_[rank];
-  ::posix_spawn(&state.pid, program, &actions, nullptr, arguments, environ);
+  ::posix_spawn(&state.pid, program.c_str(), &actions, nullptr, arguments, entries.data());
   posix_spawn_file_actions_destroy(&actions);
   ::close(ends[1]);
   state.channel = std::make_unique<RankChannel>(ends[0]);
@@ -60,6 +94,7 @@ void FakeAgent::Launch(int rank) {
   setup.set_rank_address("127.0.0.1");
   setup.set_threads(options_.threads);
   setup.set_dump_directory(options_.dump_directory);
+  setup.set_gemm_record(options_.gemm_record);
   (void)state.channel->Write(message);
 }
 
@@ -79,6 +114,7 @@ void FakeAgent::Read(int rank) {
       record.address = message.rank_address().address();
     } else if (message.has_ready()) {
       record.ready = true;
+      record.gemm_record = message.ready().gemm_record();
     } else if (message.has_step()) {
       record.steps.push_back(message.step());
     } else if (message.has_phase()) {

@@ -1,4 +1,4 @@
-// Starts real lasp-rank processes and speaks to them as an agent and a coordinator would.
+// Starts real rank processes and speaks to them as an agent and a coordinator would.
 #pragma once
 
 #include <sys/types.h>
@@ -20,6 +20,7 @@ namespace lasp::worker {
 // What one rank said and how it ended.
 struct RankRecord {
   bool ready = false;
+  std::string gemm_record;
   std::vector<lasp::internal::v1::RankStep> steps;
   std::vector<lasp::v1::RankStatus::Phase> phases;
   bool finished = false;
@@ -31,9 +32,13 @@ class FakeAgent {
  public:
   struct Options {
     lasp::v1::TrainingSpec spec;
-    std::vector<std::string> path_roots;
-    std::string dump_directory;
+    std::vector<std::string> path_roots = {};
+    std::string dump_directory = {};
     int threads = 1;
+    std::string gemm_record = {};
+    // lasp-rank-cuda instead of lasp-rank, each rank with what CUDA_VISIBLE_DEVICES is to be: a
+    // GPU, or an empty string.
+    std::vector<std::string> gpus = {};
   };
 
   // Fills the spec's defaults and starts sp * dp ranks.
