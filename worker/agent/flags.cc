@@ -59,7 +59,6 @@ ABSL_FLAG(std::string, log_level, "info", "debug, info, warning or error.");
 namespace lasp::worker {
 namespace {
 
-constexpr int kMaxSlots = 1024;
 // Below it a single line could not be kept.
 constexpr int64_t kMinLogFileBytes = 256 << 10;
 

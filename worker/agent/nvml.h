@@ -4,6 +4,7 @@
 // do not change.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -28,9 +29,9 @@ using NvmlDevice = struct nvmlDevice_st*;
 
 // nvmlMemory_t, in bytes.
 struct NvmlMemory {
-  unsigned long long total = 0;
-  unsigned long long free = 0;
-  unsigned long long used = 0;
+  uint64_t total = 0;
+  uint64_t free = 0;
+  uint64_t used = 0;
 };
 
 // nvmlPciInfo_t.

@@ -62,7 +62,7 @@ std::vector<std::string> RankEnvironment(const std::vector<std::string>& inherit
   environment.push_back(absl::StrCat("OPENBLAS_NUM_THREADS=", threads));
   if (!gpu_uuid.empty()) {
     environment.push_back(absl::StrCat("CUDA_VISIBLE_DEVICES=", gpu_uuid));
-    environment.push_back("NCCL_NVLS_ENABLE=0");
+    environment.emplace_back("NCCL_NVLS_ENABLE=0");
   }
   return environment;
 }

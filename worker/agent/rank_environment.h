@@ -13,7 +13,8 @@ int AvailableCores();
 // `inherited` is environ's form, entries NAME=VALUE. Keeps what a rank needs and sets its BLAS and
 // OpenMP threads to `threads`, waiting passively: ranks that share cores and spin while they wait
 // run at half the speed. `gpu_uuid` names the one GPU that a rank sees and is empty for a rank on
-// CPUs; with one, NCCL does without multicast through the switches (NVLS).
+// CPUs; with one, NCCL does without multicast through the switches (NVLS), which can put GPUs that
+// others share out of service.
 std::vector<std::string> RankEnvironment(const std::vector<std::string>& inherited, int threads,
                                          const std::string& gpu_uuid);
 

@@ -124,6 +124,11 @@ absl::StatusOr<std::vector<Slot>> OfferSlots(const SlotOptions& options) {
   }
   const int cpu_slots =
       options.cpu_slots > 0 ? options.cpu_slots : (gpus.empty() ? AvailableCores() : 0);
+  if (slots.size() + static_cast<size_t>(cpu_slots) > static_cast<size_t>(kMaxSlots)) {
+    return absl::InvalidArgumentError(absl::StrCat("--cpu_slots: ", cpu_slots, " and ",
+                                                   slots.size(), " GPUs are more than ", kMaxSlots,
+                                                   " slots"));
+  }
   for (int i = 0; i < cpu_slots; ++i) {
     Slot& slot = slots.emplace_back();
     slot.set_index(static_cast<int>(slots.size()) - 1);

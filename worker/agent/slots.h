@@ -11,6 +11,9 @@
 
 namespace lasp::worker {
 
+// Of one agent.
+inline constexpr int kMaxSlots = 1024;
+
 struct SlotOptions {
   // `all` that work, `none`, or indices and UUIDs separated by commas, which must all be there.
   std::string gpus = "all";
@@ -28,7 +31,8 @@ absl::StatusOr<std::vector<HostGpu>> SelectGpus(absl::string_view wanted,
                                                 const std::vector<HostGpu>& found);
 
 // GPUs first, then CPU slots; index i is at i. Logs what it finds. GPUs that are asked for by name
-// and cannot be offered are an error, `all` may also be none.
+// and cannot be offered are an error, `all` may also be none. INVALID_ARGUMENT for more than
+// kMaxSlots.
 absl::StatusOr<std::vector<lasp::v1::Slot>> OfferSlots(const SlotOptions& options);
 
 // BLAS and OpenMP threads of one rank, where so many slots share the cores.

@@ -60,6 +60,19 @@ class AgentTest : public ::testing::Test {
     return ended_[slot] >= generation;
   }
 
+  // The next message of this kind, what comes before it dropped; empty where none comes.
+  lasp::v1::ConnectRequest Await(lasp::v1::ConnectRequest::BodyCase kind) {
+    const absl::Duration deadline = SystemClock().Monotonic() + absl::Seconds(20);
+    while (SystemClock().Monotonic() < deadline) {
+      const auto message = agent_.NextMessage(absl::Milliseconds(100));
+      if (message.has_value() && message->body_case() == kind) {
+        return *message;
+      }
+    }
+    ADD_FAILURE() << "no message of kind " << kind;
+    return {};
+  }
+
   ::lasp::testing::TempDirectory folder_;
   RankLedger ledger_{
       (std::filesystem::create_directories(folder_.Join("ranks")), folder_.Join("ranks"))};
@@ -170,17 +183,37 @@ TEST_F(AgentTest, AnAssignmentSaidAgainWhileItDrainsIsNoEnd) {
   *response.mutable_assignment() = Alone("a", 1, 0, 1'000'000, {"step_ms=1", "ignore_drain=1"});
   agent_.Handle(response);
   // Until it has said where it listens, and so lives.
-  std::optional<lasp::v1::ConnectRequest> said;
-  const absl::Duration deadline = SystemClock().Monotonic() + absl::Seconds(20);
-  while (!(said.has_value() && said->has_rank_address()) && SystemClock().Monotonic() < deadline) {
-    said = agent_.NextMessage(absl::Milliseconds(100));
-  }
+  Await(lasp::v1::ConnectRequest::kRankAddress);
   agent_.Drain();
   agent_.Handle(response);
   EXPECT_TRUE(agent_.NextMessage(absl::ZeroDuration())->has_draining());
   while (const auto message = agent_.NextMessage(absl::ZeroDuration())) {
     EXPECT_FALSE(message->has_rank_exited());
   }
+  agent_.Kill("the test ends");
+  EXPECT_TRUE(agent_.WaitUntilNoRanks(absl::Seconds(10)));
+  agent_.EndStream();
+}
+
+TEST_F(AgentTest, AReadyRankIsSaidToEveryCoordinatorWithItsRecord) {
+  lasp::v1::ConnectResponse welcome;
+  welcome.mutable_welcome()->mutable_heartbeat_interval()->set_seconds(60);
+  agent_.BeginStream();
+  agent_.Handle(welcome);
+  lasp::v1::ConnectResponse order;
+  *order.mutable_assignment() = Alone("a", 1, 0, 10, {"record=chosen"});
+  agent_.Handle(order);
+  const auto address = Await(lasp::v1::ConnectRequest::kRankAddress).rank_address();
+  *order.mutable_peer_addresses()->mutable_fence() = address.fence();
+  order.mutable_peer_addresses()->add_addresses(address.address());
+  agent_.Handle(order);
+  EXPECT_EQ(Await(lasp::v1::ConnectRequest::kRankReady).rank_ready().gemm_record(), "chosen");
+  agent_.EndStream();
+  agent_.BeginStream();
+  agent_.Handle(welcome);
+  EXPECT_EQ(Await(lasp::v1::ConnectRequest::kRankAddress).rank_address().address(),
+            address.address());
+  EXPECT_EQ(Await(lasp::v1::ConnectRequest::kRankReady).rank_ready().gemm_record(), "chosen");
   agent_.Kill("the test ends");
   EXPECT_TRUE(agent_.WaitUntilNoRanks(absl::Seconds(10)));
   agent_.EndStream();

@@ -52,8 +52,12 @@ int Number(const std::string& key) {
   return value.empty() ? -1 : std::atoi(value.c_str());
 }
 
-// Handles are indices from 1 on.
-int IndexOf(NvmlDevice device) { return static_cast<int>(reinterpret_cast<intptr_t>(device)) - 1; }
+// What handles point at.
+char places[64] = {};
+
+int IndexOf(NvmlDevice device) {
+  return static_cast<int>(reinterpret_cast<const char*>(device) - places);
+}
 
 int Write(const std::string& text, char* out, unsigned int size) {
   if (text.size() + 1 > size) {
@@ -74,6 +78,7 @@ NvmlPciInfo PlaceOf(int index) {
 
 }  // namespace
 
+// NOLINTBEGIN(readability-identifier-naming): the names are NVML's
 extern "C" {
 
 int nvmlInit_v2() {
@@ -110,7 +115,7 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned int index, NvmlDevice* device) {
   if (number == Number("denied")) {
     return kNvmlNoPermission;
   }
-  *device = reinterpret_cast<NvmlDevice>(static_cast<intptr_t>(number) + 1);
+  *device = reinterpret_cast<NvmlDevice>(&places[number]);
   return number == Number("lost") ? kLost : kNvmlSuccess;
 }
 
@@ -123,7 +128,7 @@ int nvmlDeviceGetName(NvmlDevice device, char* name, unsigned int size) {
 }
 
 int nvmlDeviceGetMemoryInfo(NvmlDevice /*device*/, NvmlMemory* memory) {
-  *memory = {.total = 141ULL << 30, .free = 140ULL << 30, .used = 1ULL << 30};
+  *memory = {.total = uint64_t{141} << 30, .free = uint64_t{140} << 30, .used = uint64_t{1} << 30};
   return kNvmlSuccess;
 }
 
@@ -180,3 +185,4 @@ int nvmlDeviceGetP2PStatus(NvmlDevice a, NvmlDevice b, int capability, int* stat
 }
 
 }  // extern "C"
+// NOLINTEND(readability-identifier-naming)

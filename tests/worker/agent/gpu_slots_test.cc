@@ -138,6 +138,8 @@ TEST_F(SlotsTest, GpusComeFirstAndReplaceTheCores) {
   EXPECT_EQ(KindsOf(Offer("gpus=3", "none", 2)), "CC");
   EXPECT_EQ(KindsOf(Offer("gpus=3", "none")), one_a_core_);
   EXPECT_EQ(KindsOf(Offer("gpus=0", "all")), one_a_core_);
+  EXPECT_THAT(Offer("gpus=3", "all", kMaxSlots),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("--cpu_slots: 1024 and 3")));
 }
 
 TEST_F(SlotsTest, ChosenGpusAreLinkedBySlot) {
