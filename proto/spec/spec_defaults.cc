@@ -76,6 +76,9 @@ void FillDefaults(v1::TrainingSpec* spec) {
   if (spec->eval_batches() == 0) {
     spec->set_eval_batches(8);
   }
+  if (spec->device() == v1::TrainingSpec::DEVICE_UNSPECIFIED) {
+    spec->set_device(v1::TrainingSpec::DEVICE_ANY);
+  }
 }
 
 }  // namespace lasp

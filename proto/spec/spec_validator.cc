@@ -298,6 +298,10 @@ std::vector<FieldViolation> ValidateSpec(const v1::TrainingSpec& spec) {
   check.Integer("spec.max_steps", spec.max_steps(), 1, kMaxSteps);
   check.Integer("spec.eval_interval_steps", spec.eval_interval_steps(), 0, kMaxSteps);
   check.Integer("spec.eval_batches", spec.eval_batches(), 1, kMaxEvalBatches);
+  if (spec.device() == v1::TrainingSpec::DEVICE_UNSPECIFIED ||
+      !v1::TrainingSpec::Device_IsValid(spec.device())) {
+    check.Refuse("spec.device", "is unknown: choose ANY, CPU or GPU");
+  }
   CheckShapes(spec, sound, &check);
   if (spec.data().format() == v1::DataSpec::FORMAT_BYTES && spec.model().vocab_size() >= 2 &&
       spec.model().vocab_size() < 256) {

@@ -26,6 +26,7 @@ TEST(SpecDefaultsTest, WritesEveryDefaultOut) {
   EXPECT_EQ(spec.micro_batch_size(), 1);
   EXPECT_TRUE(spec.has_seed());
   EXPECT_EQ(spec.eval_batches(), 8);
+  EXPECT_EQ(spec.device(), v1::TrainingSpec::DEVICE_ANY);
 }
 
 TEST(SpecDefaultsTest, IsIdempotent) {
@@ -45,6 +46,7 @@ TEST(SpecDefaultsTest, LeavesWhatIsSetAlone) {
   spec.mutable_recovery()->set_max_restarts(0);
   spec.mutable_parallelism()->mutable_sequence_parallel()->set_size(-3);
   spec.set_seed(7);
+  spec.set_device(v1::TrainingSpec::DEVICE_CPU);
   FillDefaults(&spec);
   EXPECT_EQ(spec.optimizer().beta1(), 0);
   EXPECT_EQ(spec.optimizer().max_gradient_norm(), 0);
@@ -52,6 +54,7 @@ TEST(SpecDefaultsTest, LeavesWhatIsSetAlone) {
   EXPECT_EQ(spec.recovery().max_restarts(), 0);
   EXPECT_EQ(spec.parallelism().sequence_parallel().size(), -3);
   EXPECT_EQ(spec.seed(), 7);
+  EXPECT_EQ(spec.device(), v1::TrainingSpec::DEVICE_CPU);
 }
 
 TEST(SpecDefaultsTest, WsdDecaysInATenthThatStaysOutOfTheWarmUp) {

@@ -169,6 +169,7 @@ TEST(SpecValidatorTest, EveryFieldHasItsLimits) {
       {"eval_interval_steps: 10", "spec.data.eval_paths", "eval_interval_steps is 10"},
       {"eval_batches: -1", "spec.eval_batches", "is -1"},
       {"eval_batches: 1048577", "spec.eval_batches", "to 1048576"},
+      {"device: 9", "spec.device", "choose ANY, CPU or GPU"},
   };
   for (const Row& row : rows) {
     ExpectOnly(Spoil(row.change, /*clear_paths=*/false), row);
