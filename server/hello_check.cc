@@ -1,6 +1,7 @@
 #include "server/hello_check.h"
 
 #include <set>
+#include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -14,6 +15,29 @@ namespace {
 
 constexpr int kMaxSlots = 1'024;
 constexpr size_t kMaxNameBytes = 256;
+// Of a GPU, so that a worker with all its slots fits in one message.
+constexpr size_t kMaxGpuTextBytes = 128;
+constexpr int kMaxGpuLinks = 64;
+
+void CheckGpu(const lasp::v1::Slot& slot, std::set<std::string>* uuids,
+              std::vector<FieldViolation>* violations) {
+  const lasp::v1::Gpu& gpu = slot.gpu();
+  const std::string field = absl::StrCat("hello.slots[", slot.index(), "].gpu");
+  for (const std::string* text : {&gpu.uuid(), &gpu.name(), &gpu.pci_bus_id()}) {
+    if (text->size() > kMaxGpuTextBytes) {
+      violations->push_back({field, absl::StrCat("uuid, name and pci_bus_id have at most ",
+                                                 kMaxGpuTextBytes, " characters")});
+      return;
+    }
+  }
+  if (gpu.uuid().empty() || !uuids->insert(gpu.uuid()).second) {
+    violations->push_back({field, "has no uuid of its own"});
+  }
+  if (gpu.memory_bytes() < 0 || gpu.links_size() > kMaxGpuLinks) {
+    violations->push_back(
+        {field, absl::StrCat("has negative memory or more than ", kMaxGpuLinks, " links")});
+  }
+}
 
 }  // namespace
 
@@ -44,11 +68,19 @@ absl::Status CheckHello(const lasp::v1::Hello& hello) {
         {"hello.slots", absl::StrCat("has ", hello.slots_size(), " entries: at most ", kMaxSlots)});
   }
   std::set<int> indices;
+  std::set<std::string> uuids;
   for (const lasp::v1::Slot& slot : hello.slots()) {
     if (slot.index() < 0 || !indices.insert(slot.index()).second) {
       violations.push_back(
           {"hello.slots", absl::StrCat("index ", slot.index(), " is negative or given twice")});
       break;
+    }
+    if (!lasp::v1::Slot::Kind_IsValid(slot.kind())) {
+      violations.push_back({"hello.slots", absl::StrCat("index ", slot.index(),
+                                                        " is of the unknown kind ", slot.kind())});
+    }
+    if (slot.kind() == lasp::v1::Slot::KIND_GPU) {
+      CheckGpu(slot, &uuids, &violations);
     }
   }
   return violations.empty() ? absl::OkStatus() : InvalidFields(violations, "INVALID_HELLO");

@@ -34,6 +34,8 @@ JobRecord* JobEngine::AddRecord(JobViewPtr view) {
   job->group_size = std::max(1, spec.parallelism().sequence_parallel().size());
   job->world_size = job->group_size * std::max(1, spec.parallelism().data_parallel().size());
   job->max_restarts = spec.recovery().has_max_restarts() ? spec.recovery().max_restarts() : 5;
+  job->device = spec.device();
+  job->kind = KindFor(*job);
   jobs_by_name_[job->name()] = job;
   jobs_by_uid_[job->uid()] = std::move(record);
   return job;
@@ -94,18 +96,18 @@ void JobEngine::EnterState(JobRecord* job, JobState from, absl::string_view reas
   const JobState to = job->state();
   parts_.observer->OnTransition(from, to, reason);
   if (from == Job::STATE_QUEUED) {
-    queue_.erase(job->id());
+    queues_[job->kind].erase(job->id());
     schedule_due_ = true;
     explain_due_ = true;
   }
   if (from == Job::STATE_RECOVERING) {
-    recovering_.erase(job->id());
+    recovering_[job->kind].erase(job->id());
     schedule_due_ = true;
   }
   if (to == Job::STATE_QUEUED) {
     Enqueue(job);
   } else if (to == Job::STATE_RECOVERING) {
-    recovering_[job->id()] = job;
+    recovering_[job->kind][job->id()] = job;
     job->queued_at = parts_.clock->Monotonic();
     schedule_due_ = true;
   }
@@ -207,11 +209,10 @@ void JobEngine::PublishWorker(WorkerRecord* worker) {
 }
 
 void JobEngine::StoreWorker(const WorkerRecord& worker) {
-  unit_.mutations.emplace_back(
-      PutWorker{.worker_id = worker.id(),
-                .incarnation = worker.incarnation,
-                .slot_count = std::max(worker.slot_count(), worker.expected_slots),
-                .drain_requested = worker.drain_requested});
+  unit_.mutations.emplace_back(PutWorker{.worker_id = worker.id(),
+                                         .incarnation = worker.incarnation,
+                                         .slots = worker.known_slots(),
+                                         .drain_requested = worker.drain_requested});
 }
 
 }  // namespace lasp::server

@@ -119,6 +119,8 @@ class JobEngine {
   void OnHeartbeat(const AgentSessionPtr& session, const lasp::v1::Heartbeat& heartbeat);
   void OnRankAddress(const AgentSessionPtr& session, const lasp::v1::RankAddress& message);
   void OnRankReady(const AgentSessionPtr& session, const lasp::v1::RankReady& message);
+  // The first one that a generation of the job has is kept for the later ones.
+  void KeepGemmRecord(JobRecord* job, const std::string& record);
   void OnStepReports(const AgentSessionPtr& session, lasp::v1::StepReports* message);
   // Moves a job's progress on by one reported step.
   void TakeStep(JobRecord* job, const lasp::v1::StepMetrics& step);
@@ -158,9 +160,17 @@ class JobEngine {
 
   // --- job_engine_queue.cc ---
   void Enqueue(JobRecord* job);
-  void ExplainQueue();
-  std::pair<std::string, std::string> Explain(const JobRecord& job, size_t before, int free,
-                                              int capacity) const;
+  // The slots for a job: as its first generation had them, before that as its spec and the cluster
+  // say.
+  SlotKind KindFor(const JobRecord& job) const;
+  // Puts each job that waits for its first generation in the queue of its kind.
+  void SortQueues();
+  // Starts what can start on one kind: how many jobs.
+  int ScheduleKind(SlotKind kind);
+  void ExplainQueues();
+  void ExplainQueue(SlotKind kind);
+  // `before`: how many jobs wait in front of it for the same kind.
+  std::pair<std::string, std::string> Explain(const JobRecord& job, size_t before) const;
 
   // --- job_engine_sweep.cc ---
   void SweepLeases();
@@ -187,9 +197,9 @@ class JobEngine {
   WorkerRegistry workers_;
   std::unordered_map<std::string, std::unique_ptr<JobRecord>> jobs_by_uid_;
   std::unordered_map<std::string, JobRecord*> jobs_by_name_;
-  // By id: first in, first out.
-  std::map<int64_t, JobRecord*> queue_;
-  std::map<int64_t, JobRecord*> recovering_;
+  // By id: first in, first out among those that wait for the same kind of slot.
+  PerKind<std::map<int64_t, JobRecord*>> queues_;
+  PerKind<std::map<int64_t, JobRecord*>> recovering_;
   // Jobs with ranks.
   std::map<int64_t, JobRecord*> running_;
   // The ranks of their runs by worker.
@@ -203,10 +213,10 @@ class JobEngine {
 
   bool schedule_due_ = true;
   // Of the last look at all workers.
-  int free_slots_ = 0;
-  int capacity_ = 0;
+  PerKind<int> free_slots_;
+  PerKind<int> capacity_;
   // Whether the first job of the queue waits for slots: then a job behind it changes nothing.
-  bool queue_blocked_ = false;
+  PerKind<bool> queue_blocked_;
   bool explain_due_ = true;
   absl::Duration last_explanation_ = -absl::InfiniteDuration();
   absl::Duration last_tick_ = -absl::InfiniteDuration();

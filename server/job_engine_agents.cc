@@ -15,6 +15,8 @@ namespace {
 using Job = lasp::v1::TrainingJob;
 using Phase = RankRecord::Phase;
 
+constexpr size_t kMaxGemmRecordBytes = size_t{64} << 10;
+
 // How a rank's exit reads, and as what it counts.
 GenerationFailure DescribeExit(const lasp::v1::RankExited& message, const std::string& worker_id) {
   constexpr int kSignalBase = 128;
@@ -162,10 +164,26 @@ void JobEngine::OnRankReady(const AgentSessionPtr& session, const lasp::v1::Rank
   }
   RankRecord& rank = NoteAlive(job, message.fence());
   rank.phase = std::max(rank.phase, Phase::kReady);
+  if (message.fence().rank() == 0) {
+    KeepGemmRecord(job, message.gemm_record());
+  }
   if (job->state() == Job::STATE_RUNNING && !job->run->stopping()) {
     SendStart(job, message.fence().rank());
   }
   AdvanceStart(job);
+}
+
+void JobEngine::KeepGemmRecord(JobRecord* job, const std::string& record) {
+  if (record.empty() || !job->gemm_record.empty()) {
+    return;
+  }
+  if (record.size() > kMaxGemmRecordBytes) {
+    LASP_LOG(kWarning, "a record of matrix products is too large to be kept",
+             {{"training_job", job->name()}, {"bytes", record.size()}});
+    return;
+  }
+  job->gemm_record = record;
+  unit_.mutations.emplace_back(PutGemmRecord{.job_id = job->id(), .record = record});
 }
 
 void JobEngine::TakeStep(JobRecord* job, const lasp::v1::StepMetrics& step) {

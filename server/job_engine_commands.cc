@@ -176,7 +176,7 @@ void JobEngine::Create(lasp::v1::CreateTrainingJobRequest request, const JobCall
   view->revision = NextRevision();
   JobRecord* record = AddRecord(view);
   const auto [why, message] =
-      Explain(*record, queue_.size() + recovering_.size(), free_slots_, capacity_);
+      Explain(*record, queues_[record->kind].size() + recovering_[record->kind].size());
   stored.set_reason(why);
   stored.set_message(message);
 

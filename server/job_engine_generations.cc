@@ -58,10 +58,10 @@ void JobEngine::StartGeneration(JobRecord* job, const std::vector<WorkerRecord*>
   for (size_t rank = 0; rank < workers.size(); ++rank) {
     RankRecord& record = run->ranks.emplace_back();
     record.worker_id = workers[rank]->id();
-    record.slot = workers[rank]->Claim({.job_name = job->name(),
-                                        .uid = job->uid(),
-                                        .generation = generation,
-                                        .rank = static_cast<int>(rank)});
+    record.slot = workers[rank]->Claim(job->kind, {.job_name = job->name(),
+                                                   .uid = job->uid(),
+                                                   .generation = generation,
+                                                   .rank = static_cast<int>(rank)});
     record.attached = true;
     hosts.insert(record.worker_id);
     PublishWorker(workers[rank]);
@@ -76,6 +76,9 @@ void JobEngine::StartGeneration(JobRecord* job, const std::vector<WorkerRecord*>
              generation == 1 ? reason::kScheduled : reason::kRestartedFromStart, message,
              "scheduler", [&](Job* changed) {
                changed->set_generation(generation);
+               changed->set_device(job->kind == lasp::v1::Slot::KIND_GPU
+                                       ? lasp::v1::TrainingSpec::DEVICE_GPU
+                                       : lasp::v1::TrainingSpec::DEVICE_CPU);
                changed->clear_placements();
                for (size_t rank = 0; rank < job->run->ranks.size(); ++rank) {
                  auto* placement = changed->add_placements();
@@ -106,6 +109,7 @@ void JobEngine::SendAssignment(JobRecord* job, int rank) {
   assignment->set_slot(record.slot);
   assignment->set_world_size(job->world_size);
   assignment->mutable_spec()->ParseFromString(*job->view->spec);
+  assignment->set_gemm_record(job->gemm_record);
   Send(SessionOf(record.worker_id), std::move(response));
 }
 
@@ -127,8 +131,9 @@ void JobEngine::AdvanceStart(JobRecord* job) {
     }
     return;
   }
-  const bool all_known = std::none_of(run.ranks.begin(), run.ranks.end(),
-                                      [](const RankRecord& rank) { return rank.address.empty(); });
+  const bool all_known =
+      std::all_of(run.ranks.begin(), run.ranks.end(),
+                  [](const RankRecord& rank) { return rank.address.has_value(); });
   if (!run.peers_sent && all_known) {
     run.peers_sent = true;
     run.deadline = parts_.clock->Monotonic() + options_.readiness_deadline;
@@ -143,7 +148,7 @@ void JobEngine::SendPeerAddresses(JobRecord* job, int rank) {
   auto* peers = response.mutable_peer_addresses();
   *peers->mutable_fence() = FenceOf(*job, rank);
   for (const RankRecord& record : job->run->ranks) {
-    peers->add_addresses(record.address);
+    peers->add_addresses(record.address.value_or(""));
   }
   Send(SessionOf(job->run->ranks[static_cast<size_t>(rank)].worker_id), std::move(response));
 }

@@ -18,18 +18,57 @@ constexpr size_t kScheduleChunk = 16;
 constexpr size_t kMaxScheduleChunk = 256;
 constexpr absl::Duration kExplanationInterval = absl::Seconds(1);
 
+// What a job computes on, or may.
+lasp::v1::TrainingSpec::Device DeviceOf(const JobRecord& job) {
+  const lasp::v1::TrainingSpec::Device decided = job.view->job.device();
+  if (decided != lasp::v1::TrainingSpec::DEVICE_UNSPECIFIED) {
+    return decided;
+  }
+  // A generation that an earlier release started was on CPUs, the only slots there were.
+  return job.generation() > 0 ? lasp::v1::TrainingSpec::DEVICE_CPU : job.device;
+}
+
 }  // namespace
+
+SlotKind JobEngine::KindFor(const JobRecord& job) const {
+  switch (DeviceOf(job)) {
+    case lasp::v1::TrainingSpec::DEVICE_CPU:
+      return lasp::v1::Slot::KIND_CPU;
+    case lasp::v1::TrainingSpec::DEVICE_GPU:
+      return lasp::v1::Slot::KIND_GPU;
+    default:
+      return job.world_size <= capacity_.gpu ? lasp::v1::Slot::KIND_GPU : lasp::v1::Slot::KIND_CPU;
+  }
+}
 
 void JobEngine::Enqueue(JobRecord* job) {
   job->queued_at = parts_.clock->Monotonic();
+  job->kind = KindFor(*job);
+  auto& queue = queues_[job->kind];
   // In front of others only where it is older than they are.
-  const bool last = queue_.empty() || queue_.rbegin()->first < job->id();
-  queue_[job->id()] = job;
-  if (!queue_blocked_ || !last) {
+  const bool last = queue.empty() || queue.rbegin()->first < job->id();
+  queue[job->id()] = job;
+  if (!queue_blocked_[job->kind] || !last) {
     schedule_due_ = true;
   }
-  explain_due_ = explain_due_ ||
-                 queue_.size() <= static_cast<size_t>(options_.explained_queue_length) || !last;
+  explain_due_ =
+      explain_due_ || queue.size() <= static_cast<size_t>(options_.explained_queue_length) || !last;
+}
+
+void JobEngine::SortQueues() {
+  std::vector<JobRecord*> moved;
+  for (const SlotKind kind : kSlotKinds) {
+    for (const auto& [id, job] : queues_[kind]) {
+      if (KindFor(*job) != kind) {
+        moved.push_back(job);
+      }
+    }
+  }
+  for (JobRecord* job : moved) {
+    queues_[job->kind].erase(job->id());
+    job->kind = KindFor(*job);
+    queues_[job->kind][job->id()] = job;
+  }
 }
 
 void JobEngine::RunScheduler() {
@@ -39,23 +78,43 @@ void JobEngine::RunScheduler() {
   schedule_due_ = false;
   explain_due_ = true;
   const absl::Duration start = parts_.clock->Monotonic();
-  capacity_ = workers_.Capacity();
-  SlotIndex& slots = workers_.Slots();
-  queue_blocked_ = false;
+  const int gpus = std::exchange(capacity_, workers_.Capacity()).gpu;
+  if (gpus != capacity_.gpu) {
+    SortQueues();
+  }
+  int placed = 0;
+  for (const SlotKind kind : kSlotKinds) {
+    placed += ScheduleKind(kind);
+  }
+  for (const SlotKind kind : kSlotKinds) {
+    free_slots_[kind] = workers_.Slots(kind).total();
+  }
+  // What it has changed itself needs no other pass.
+  schedule_due_ = false;
+  parts_.observer->OnSchedulerPass(parts_.clock->Monotonic() - start, placed);
+}
+
+int JobEngine::ScheduleKind(SlotKind kind) {
+  const absl::Duration start = parts_.clock->Monotonic();
+  const int capacity = capacity_[kind];
+  SlotIndex& slots = workers_.Slots(kind);
+  bool& blocked = queue_blocked_[kind];
+  blocked = false;
 
   // Recovering jobs first. One that may not start yet is placed too, which keeps its slots for it.
   std::vector<JobRecord*> candidates;
-  candidates.reserve(recovering_.size());
-  for (const auto& [id, job] : recovering_) {
+  candidates.reserve(recovering_[kind].size());
+  for (const auto& [id, job] : recovering_[kind]) {
     candidates.push_back(job);
   }
-  auto next = queue_.begin();
+  const auto& queue = queues_[kind];
+  auto next = queue.begin();
   int placed = 0;
   size_t chunk = kScheduleChunk;
   std::vector<WorkerRecord*> reserved;
-  while (!queue_blocked_) {
-    for (; next != queue_.end() && candidates.size() < chunk; ++next) {
-      if (next->second->world_size <= capacity_) {
+  while (!blocked) {
+    for (; next != queue.end() && candidates.size() < chunk; ++next) {
+      if (next->second->world_size <= capacity) {
         candidates.push_back(next->second);
       }
     }
@@ -73,7 +132,7 @@ void JobEngine::RunScheduler() {
         }
       }
     }
-    const Schedule schedule = MakeSchedule(&slots, jobs, capacity_);
+    const Schedule schedule = MakeSchedule(&slots, jobs, capacity);
     for (const Placement& placement : schedule.placements) {
       JobRecord* job = candidates[placement.job];
       std::vector<WorkerRecord*> ranks;
@@ -88,7 +147,7 @@ void JobEngine::RunScheduler() {
       StartGeneration(job, ranks);
       ++placed;
     }
-    queue_blocked_ = schedule.blocked.has_value();
+    blocked = schedule.blocked.has_value();
     candidates.clear();
     chunk = std::min(4 * chunk, kMaxScheduleChunk);
   }
@@ -96,23 +155,32 @@ void JobEngine::RunScheduler() {
   for (WorkerRecord* worker : reserved) {
     workers_.Touch(worker);
   }
-  free_slots_ = workers_.FreeSlots();
-  // What it has changed itself needs no other pass.
-  schedule_due_ = false;
-  parts_.observer->OnSchedulerPass(parts_.clock->Monotonic() - start, placed);
+  return placed;
 }
 
-std::pair<std::string, std::string> JobEngine::Explain(const JobRecord& job, size_t before,
-                                                       int free, int capacity) const {
-  const std::string needs =
-      absl::StrCat("needs ", job.world_size, job.world_size == 1 ? " slot" : " slots");
-  if (capacity == 0) {
-    return {reason::kNoWorkers, absl::StrCat(needs, ", no worker is ready")};
+std::pair<std::string, std::string> JobEngine::Explain(const JobRecord& job, size_t before) const {
+  const int capacity = capacity_[job.kind];
+  const auto device = DeviceOf(job);
+  const bool either =
+      device != lasp::v1::TrainingSpec::DEVICE_CPU && device != lasp::v1::TrainingSpec::DEVICE_GPU;
+  const auto needs = [&job](absl::string_view kind) {
+    return absl::StrCat("needs ", job.world_size, kind, job.world_size == 1 ? " slot" : " slots");
+  };
+  const std::string needs_kind = needs(absl::StrCat(" ", SlotKindName(job.kind)));
+  if (capacity_ == PerKind<int>()) {
+    return {reason::kNoWorkers,
+            absl::StrCat(either ? needs("") : needs_kind, ", no worker is ready")};
   }
   if (job.world_size > capacity) {
-    return {reason::kNoCapacity, absl::StrCat(needs, ", the cluster has ", capacity)};
+    const std::string message =
+        either && capacity_.gpu > 0
+            ? absl::StrCat(needs(""), " of one kind, the cluster has ", capacity_.cpu, " CPU and ",
+                           capacity_.gpu, " GPU")
+            : absl::StrCat(needs_kind, ", the cluster has ", capacity);
+    return {reason::kNoCapacity, message};
   }
-  const std::string room = absl::StrCat(needs, ", ", free, " of ", capacity, " free");
+  const std::string room =
+      absl::StrCat(needs_kind, ", ", free_slots_[job.kind], " of ", capacity, " free");
   if (before == 0) {
     return {reason::kWaitingForSlots, room};
   }
@@ -120,13 +188,20 @@ std::pair<std::string, std::string> JobEngine::Explain(const JobRecord& job, siz
           absl::StrCat(room, ", ", before, before == 1 ? " job" : " jobs", " before it")};
 }
 
-void JobEngine::ExplainQueue() {
+void JobEngine::ExplainQueues() {
   const absl::Duration now = parts_.clock->Monotonic();
   if (!explain_due_ || now - last_explanation_ < kExplanationInterval) {
     return;
   }
   explain_due_ = false;
   last_explanation_ = now;
+  for (const SlotKind kind : kSlotKinds) {
+    ExplainQueue(kind);
+  }
+}
+
+void JobEngine::ExplainQueue(SlotKind kind) {
+  const absl::Duration now = parts_.clock->Monotonic();
   const auto update = [this](JobRecord* job, const std::string& why, const std::string& message) {
     if (job->view->job.reason() != why || job->view->job.message() != message) {
       Edit(job, /*stored=*/false, [&](Job* changed) {
@@ -136,22 +211,22 @@ void JobEngine::ExplainQueue() {
     }
   };
   size_t before = 0;
-  for (const auto& [id, job] : recovering_) {
+  for (const auto& [id, job] : recovering_[kind]) {
     if (job->run == nullptr && job->retry_at <= now) {
-      const auto [why, message] = Explain(*job, before, free_slots_, capacity_);
+      const auto [why, message] = Explain(*job, before);
       update(job, why, absl::StrCat(message, "; after: ", job->last_failure));
       ++before;
     }
   }
   int explained = 0;
-  for (const auto& [id, job] : queue_) {
+  for (const auto& [id, job] : queues_[kind]) {
     if (++explained > options_.explained_queue_length) {
       break;
     }
-    const auto [why, message] = Explain(*job, before, free_slots_, capacity_);
+    const auto [why, message] = Explain(*job, before);
     update(job, why, message);
     // A job that the cluster has no room for holds nobody back.
-    before += job->world_size <= capacity_ ? 1 : 0;
+    before += job->world_size <= capacity_[kind] ? 1 : 0;
   }
 }
 

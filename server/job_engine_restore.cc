@@ -33,17 +33,17 @@ absl::Status JobEngine::Restore() {
     WorkerRecord* worker = workers_.FindOrAdd(stored.worker_id);
     worker->incarnation = stored.incarnation;
     worker->drain_requested = stored.drain_requested;
-    worker->expected_slots = stored.slot_count;
+    worker->expected_slots = stored.slots;
     worker->lost_time = parts_.clock->Now();
     PublishWorker(worker);
   }
+  capacity_ = workers_.Capacity();
   for (const StoredJob& stored : contents.jobs) {
     LASP_RETURN_IF_ERROR(RestoreJob(stored));
   }
-  capacity_ = workers_.Capacity();
   LASP_LOG(kInfo, "store restored",
            {{"jobs", contents.jobs.size()},
-            {"queued", queue_.size()},
+            {"queued", queues_.cpu.size() + queues_.gpu.size()},
             {"with_ranks", running_.size()},
             {"workers", contents.workers.size()}});
   return absl::OkStatus();
@@ -52,11 +52,12 @@ absl::Status JobEngine::Restore() {
 absl::Status JobEngine::RestoreJob(const StoredJob& stored) {
   const JobState state = stored.view->job.state();
   JobRecord* job = AddRecord(stored.view);
+  job->gemm_record = stored.gemm_record;
   parts_.observer->OnTransition(Job::STATE_UNSPECIFIED, state, "RESTORED");
   if (state == Job::STATE_QUEUED) {
-    queue_[job->id()] = job;
+    queues_[job->kind][job->id()] = job;
   } else if (state == Job::STATE_RECOVERING) {
-    recovering_[job->id()] = job;
+    recovering_[job->kind][job->id()] = job;
     job->last_failure = job->view->job.message();
   } else if (IsFinished(state)) {
     finished_.emplace(absl::ToUnixMicros(FromProtoTime(job->view->job.end_time())), job->uid());

@@ -36,10 +36,10 @@ void JobEngine::Connected(const AgentSessionPtr& session, const lasp::v1::Hello&
                                         "--worker_id of its own")));
   }
   const bool same_incarnation = worker->incarnation == hello.incarnation();
-  const int stored_slots = std::max(worker->slot_count(), worker->expected_slots);
+  const PerKind<int> stored_slots = worker->known_slots();
   session->registered = true;
   worker->Register(hello, session, parts_.leases->Grant(worker->id()), parts_.clock->Now());
-  if (!same_incarnation || stored_slots != worker->slot_count()) {
+  if (!same_incarnation || stored_slots != worker->known_slots()) {
     StoreWorker(*worker);
   }
 

@@ -29,9 +29,9 @@ void JobEngine::Sweep() {
     }
   }
   // Backoff may have ended.
-  schedule_due_ = schedule_due_ || !recovering_.empty();
+  schedule_due_ = schedule_due_ || !recovering_.cpu.empty() || !recovering_.gpu.empty();
   PublishProgress(now);
-  ExplainQueue();
+  ExplainQueues();
   if (now - last_tick_ >= kTickInterval) {
     last_tick_ = now;
     parts_.watches->Tick();
@@ -77,8 +77,8 @@ void JobEngine::SweepLeases() {
   if (restored_until_ <= parts_.clock->Monotonic()) {
     restored_until_ = absl::InfiniteDuration();
     for (const auto& [id, worker] : workers_.workers()) {
-      if (worker->lost() && worker->expected_slots > 0) {
-        worker->expected_slots = 0;
+      if (worker->lost() && worker->expected_slots != PerKind<int>()) {
+        worker->expected_slots = {};
         schedule_due_ = true;
         PublishWorker(worker.get());
       }

@@ -11,6 +11,7 @@
 #include "absl/time/time.h"
 #include "google/rpc/status.pb.h"
 #include "server/job_view.h"
+#include "server/slot_kind.h"
 
 namespace lasp::server {
 
@@ -21,8 +22,9 @@ struct RankRecord {
   std::string worker_id;
   int slot = 0;
   Phase phase = Phase::kAssigned;
-  // Where it listens; opaque.
-  std::string address;
+  // Where it listens; opaque, perhaps empty, and never logged or stored: it may hold a secret. None
+  // before the rank has said it.
+  std::optional<std::string> address;
   int exit_code = 0;
   // Whether its agent has confirmed it in this run of the coordinator.
   bool attached = false;
@@ -82,6 +84,12 @@ struct JobRecord {
   int world_size = 1;
   int group_size = 1;
   int max_restarts = 0;
+  // What its spec asks for.
+  lasp::v1::TrainingSpec::Device device = lasp::v1::TrainingSpec::DEVICE_ANY;
+  // The slots it waits for or has.
+  SlotKind kind = lasp::v1::Slot::KIND_CPU;
+  // What its first generation that had one said; empty before.
+  std::string gemm_record;
   // The progress of the present generation; in the view from the next edit on. Null where no step
   // has been reported.
   std::unique_ptr<lasp::v1::TrainingProgress> progress;

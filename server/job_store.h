@@ -13,6 +13,7 @@
 #include "lasp/v1/step_metrics.pb.h"
 #include "lasp/v1/training_job.pb.h"
 #include "server/job_view.h"
+#include "server/slot_kind.h"
 
 namespace lasp::server {
 
@@ -24,7 +25,7 @@ struct PutJob {
   bool created = false;
 };
 
-// Removes a job with its transitions, generations, exits and metrics, and leaves a tombstone.
+// Removes a job with all that is stored of it, and leaves a tombstone.
 struct DeleteJob {
   int64_t job_id = 0;
   std::string name;
@@ -53,6 +54,12 @@ struct PutRankExit {
   int exit_code = 0;
 };
 
+// The algorithms that a job's matrix products keep.
+struct PutGemmRecord {
+  int64_t job_id = 0;
+  std::string record;
+};
+
 struct PutSteps {
   int64_t job_id = 0;
   std::vector<lasp::v1::StepMetrics> steps;
@@ -61,7 +68,7 @@ struct PutSteps {
 struct PutWorker {
   std::string worker_id;
   std::string incarnation;
-  int slot_count = 0;
+  PerKind<int> slots;
   // The operator's wish, which outlives both agent and coordinator.
   bool drain_requested = false;
 };
@@ -93,8 +100,8 @@ struct CompactTombstones {
 };
 
 using Mutation =
-    std::variant<PutJob, DeleteJob, AddTransition, AddGeneration, PutRankExit, PutSteps, PutWorker,
-                 DeleteWorker, PutRequest, ExpireRequests, CompactTombstones>;
+    std::variant<PutJob, DeleteJob, AddTransition, AddGeneration, PutRankExit, PutGemmRecord,
+                 PutSteps, PutWorker, DeleteWorker, PutRequest, ExpireRequests, CompactTombstones>;
 
 // --- what a start finds ---
 
@@ -108,6 +115,8 @@ struct StoredJob {
   JobViewPtr view;
   // Of the current generation, for jobs that have not ended.
   std::vector<StoredRankExit> exits;
+  // For jobs that have not ended; empty where none is stored.
+  std::string gemm_record;
 };
 
 struct Tombstone {

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "server/job_state_machine.h"
+#include "server/slot_kind.h"
 
 namespace lasp::server {
 namespace {
@@ -101,17 +102,17 @@ class CoreReader final : public prometheus::Collectable {
 
   void AppendWorkers(std::vector<MetricFamily>* families) const {
     std::map<Worker::State, int64_t> counts;
-    int64_t slots = 0;
-    int64_t used_slots = 0;
+    PerKind<int64_t> slots;
+    PerKind<int64_t> used_slots;
     MetricFamily heartbeats = NewGauge("lasp_worker_last_heartbeat_timestamp_seconds",
                                        "When the worker was last heard of, in Unix time");
     for (const WorkerViewPtr& view : core_->workers().All()) {
       const Worker& worker = view->worker;
       ++counts[worker.state()];
       if (worker.state() == Worker::STATE_READY || worker.state() == Worker::STATE_DRAINING) {
-        slots += worker.slots_size();
         for (const v1::Slot& slot : worker.slots()) {
-          used_slots += slot.training_job().empty() ? 0 : 1;
+          ++slots[slot.kind()];
+          used_slots[slot.kind()] += slot.training_job().empty() ? 0 : 1;
         }
       }
       if (view->last_heartbeat_unix_micros != nullptr) {
@@ -128,9 +129,14 @@ class CoreReader final : public prometheus::Collectable {
     families->push_back(std::move(states));
     families->push_back(std::move(heartbeats));
     MetricFamily slot_family =
-        NewGauge("lasp_worker_slots", "Slots of the workers that are connected, by use");
-    AddGauge(&slot_family, {{"use", "occupied"}}, static_cast<double>(used_slots));
-    AddGauge(&slot_family, {{"use", "free"}}, static_cast<double>(slots - used_slots));
+        NewGauge("lasp_worker_slots", "Slots of the workers that are connected, by kind and use");
+    for (const SlotKind kind : kSlotKinds) {
+      const int64_t used = used_slots[kind];
+      AddGauge(&slot_family, {{"kind", SlotKindName(kind)}, {"use", "occupied"}},
+               static_cast<double>(used));
+      AddGauge(&slot_family, {{"kind", SlotKindName(kind)}, {"use", "free"}},
+               static_cast<double>(slots[kind] - used));
+    }
     families->push_back(std::move(slot_family));
   }
 

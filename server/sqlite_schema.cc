@@ -93,6 +93,11 @@ INSERT INTO requests SELECT key, fingerprint, job_name, job_uid, expire_unix_mic
 CREATE INDEX requests_by_expiry ON requests (expire_unix_micros);
 DROP TABLE keyed_requests;
 )sql",
+    // GPUs. Beside the jobs, whose rows are written anew with each change of state.
+    R"sql(
+ALTER TABLE workers ADD COLUMN gpu_slot_count INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE gemm_records (job_id INTEGER PRIMARY KEY, record TEXT NOT NULL);
+)sql",
 };
 static_assert(std::size(kMigrations) == kSchemaVersion);
 

@@ -8,7 +8,7 @@
 
 namespace lasp::server {
 
-inline constexpr int64_t kSchemaVersion = 2;
+inline constexpr int64_t kSchemaVersion = 3;
 
 // Brings the store at `path` to the present schema, forward only and in one transaction. An empty
 // file gets it whole. FAILED_PRECONDITION (SCHEMA_TOO_NEW) for a store of a later release,

@@ -89,6 +89,7 @@ absl::StatusOr<StoreContents> SqliteWriter::Load() {
   contents.base_revision = runs << kRevisionBitsPerRun;
   LASP_RETURN_IF_ERROR(LoadJobs(&contents));
   LASP_RETURN_IF_ERROR(LoadRankExits(&contents));
+  LASP_RETURN_IF_ERROR(LoadGemmRecords(&contents));
   LASP_RETURN_IF_ERROR(LoadRest(&contents));
   return contents;
 }
@@ -112,7 +113,7 @@ absl::Status SqliteWriter::LoadJobs(StoreContents* contents) {
       return absl::DataLossError(
           absl::StrCat("the store's job ", view->id, " cannot be read; restore it from a backup"));
     }
-    contents->jobs.push_back({.view = std::move(view), .exits = {}});
+    contents->jobs.push_back({.view = std::move(view), .exits = {}, .gemm_record = {}});
   }
   // Ids of deleted jobs are not used again while anything may remember them.
   LASP_ASSIGN_OR_RETURN(
@@ -147,11 +148,31 @@ absl::Status SqliteWriter::LoadRankExits(StoreContents* contents) {
   return absl::OkStatus();
 }
 
+absl::Status SqliteWriter::LoadGemmRecords(StoreContents* contents) {
+  LASP_ASSIGN_OR_RETURN(
+      SqliteStatement rows,
+      SqliteStatement::Prepare(database_, "SELECT record FROM gemm_records WHERE job_id = ?"));
+  for (StoredJob& job : contents->jobs) {
+    if (IsFinished(job.view->job.state()) || job.view->job.generation() == 0) {
+      continue;
+    }
+    rows.Bind(job.view->id);
+    LASP_ASSIGN_OR_RETURN(const bool row, rows.Step());
+    if (row) {
+      job.gemm_record = rows.Text();
+    }
+    rows.Reset();
+  }
+  return absl::OkStatus();
+}
+
 absl::Status SqliteWriter::LoadRest(StoreContents* contents) {
   LASP_ASSIGN_OR_RETURN(
       SqliteStatement workers,
       SqliteStatement::Prepare(
-          database_, "SELECT worker_id, incarnation, slot_count, drain_requested FROM workers"));
+          database_,
+          "SELECT worker_id, incarnation, slot_count, gpu_slot_count, drain_requested "
+          "FROM workers"));
   while (true) {
     LASP_ASSIGN_OR_RETURN(const bool row, workers.Step());
     if (!row) {
@@ -160,7 +181,9 @@ absl::Status SqliteWriter::LoadRest(StoreContents* contents) {
     PutWorker& worker = contents->workers.emplace_back();
     worker.worker_id = workers.Text();
     worker.incarnation = workers.Text();
-    worker.slot_count = static_cast<int>(workers.Integer());
+    const auto slots = static_cast<int>(workers.Integer());
+    worker.slots.gpu = static_cast<int>(workers.Integer());
+    worker.slots.cpu = slots - worker.slots.gpu;
     worker.drain_requested = workers.Integer() != 0;
   }
   // Newest first: where a key has come twice, the first one found counts.
@@ -244,7 +267,7 @@ absl::Status SqliteWriter::Write(const DeleteJob& mutation) {
   LASP_RETURN_IF_ERROR(database_.Execute(
       absl::StrCat("INSERT INTO meta (key, value) VALUES ('last_job_id', ", mutation.job_id,
                    ") ON CONFLICT (key) DO UPDATE SET value = MAX(value, excluded.value)")));
-  for (const char* table : {"transitions", "generations", "rank_exits", "steps"}) {
+  for (const char* table : {"transitions", "generations", "rank_exits", "gemm_records", "steps"}) {
     LASP_RETURN_IF_ERROR(database_.Execute(
         absl::StrCat("DELETE FROM ", table, " WHERE job_id = ", mutation.job_id)));
   }
@@ -276,6 +299,14 @@ absl::Status SqliteWriter::Write(const PutRankExit& mutation) {
       .Bind(mutation.rank)
       .Bind(mutation.exit_code)
       .Run();
+}
+
+absl::Status SqliteWriter::Write(const PutGemmRecord& mutation) {
+  LASP_ASSIGN_OR_RETURN(
+      SqliteStatement put,
+      SqliteStatement::Prepare(
+          database_, "INSERT OR REPLACE INTO gemm_records (job_id, record) VALUES (?, ?)"));
+  return put.Bind(mutation.job_id).Bind(mutation.record).Run();
 }
 
 absl::Status SqliteWriter::Write(const PutSteps& mutation) {
@@ -328,12 +359,13 @@ absl::Status SqliteWriter::Write(const PutWorker& mutation) {
   LASP_ASSIGN_OR_RETURN(
       SqliteStatement put,
       SqliteStatement::Prepare(database_,
-                               "INSERT OR REPLACE INTO workers "
-                               "(worker_id, incarnation, slot_count, drain_requested) "
-                               "VALUES (?, ?, ?, ?)"));
+                               "INSERT OR REPLACE INTO workers (worker_id, incarnation, "
+                               "slot_count, gpu_slot_count, drain_requested) "
+                               "VALUES (?, ?, ?, ?, ?)"));
   return put.Bind(mutation.worker_id)
       .Bind(mutation.incarnation)
-      .Bind(mutation.slot_count)
+      .Bind(mutation.slots.cpu + mutation.slots.gpu)
+      .Bind(mutation.slots.gpu)
       .Bind(mutation.drain_requested ? 1 : 0)
       .Run();
 }

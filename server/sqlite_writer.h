@@ -36,6 +36,7 @@ class SqliteWriter {
   absl::Status Write(const AddTransition& mutation);
   absl::Status Write(const AddGeneration& mutation);
   absl::Status Write(const PutRankExit& mutation);
+  absl::Status Write(const PutGemmRecord& mutation);
   absl::Status Write(const PutSteps& mutation);
   absl::Status Write(const PutWorker& mutation);
   absl::Status Write(const DeleteWorker& mutation);
@@ -48,6 +49,7 @@ class SqliteWriter {
   absl::StatusOr<int64_t> CountSteps(int64_t job_id);
   absl::Status LoadJobs(StoreContents* contents);
   absl::Status LoadRankExits(StoreContents* contents);
+  absl::Status LoadGemmRecords(StoreContents* contents);
   absl::Status LoadRest(StoreContents* contents);
 
   const int64_t max_steps_per_job_;

@@ -19,19 +19,26 @@ void WorkerRecord::Register(const lasp::v1::Hello& hello, AgentSessionPtr new_se
   register_time_ = now;
   lost_ = false;
   lost_time = absl::InfiniteFuture();
-  expected_slots = 0;
+  expected_slots = {};
   std::vector<WorkerSlot> slots;
+  slot_counts_ = {};
   for (const auto& slot : hello.slots()) {
-    slots.push_back({.index = slot.index(), .kind = slot.kind(), .holder = std::nullopt});
+    WorkerSlot& entry = slots.emplace_back();
+    entry.index = slot.index();
+    if (slot.kind() == lasp::v1::Slot::KIND_GPU) {
+      entry.kind = lasp::v1::Slot::KIND_GPU;
+      entry.gpu = std::make_shared<const lasp::v1::Gpu>(slot.gpu());
+    }
+    ++slot_counts_[entry.kind];
   }
-  free_slots_ = static_cast<int>(slots.size());
+  free_slots_ = slot_counts_;
   for (WorkerSlot& old : slots_) {
     const auto same = std::find_if(slots.begin(), slots.end(), [&old](const WorkerSlot& slot) {
       return slot.index == old.index;
     });
     if (same != slots.end() && old.holder.has_value()) {
       same->holder = std::move(old.holder);
-      --free_slots_;
+      --free_slots_[same->kind];
     }
   }
   slots_ = std::move(slots);
@@ -40,15 +47,21 @@ void WorkerRecord::Register(const lasp::v1::Hello& hello, AgentSessionPtr new_se
 void WorkerRecord::Lose() {
   lost_ = true;
   session = nullptr;
-  expected_slots = 0;
+  expected_slots = {};
   ReleaseAll();
 }
 
-int WorkerRecord::Claim(SlotHolder holder) {
-  const auto slot = std::find_if(slots_.begin(), slots_.end(),
-                                 [](const WorkerSlot& s) { return !s.holder.has_value(); });
+PerKind<int> WorkerRecord::known_slots() const {
+  return {.cpu = std::max(slot_counts_.cpu, expected_slots.cpu),
+          .gpu = std::max(slot_counts_.gpu, expected_slots.gpu)};
+}
+
+int WorkerRecord::Claim(SlotKind kind, SlotHolder holder) {
+  const auto slot = std::find_if(slots_.begin(), slots_.end(), [kind](const WorkerSlot& s) {
+    return s.kind == kind && !s.holder.has_value();
+  });
   slot->holder = std::move(holder);
-  --free_slots_;
+  --free_slots_[kind];
   return slot->index;
 }
 
@@ -56,12 +69,13 @@ void WorkerRecord::Occupy(int slot_index, SlotHolder holder) {
   auto slot = std::find_if(slots_.begin(), slots_.end(),
                            [slot_index](const WorkerSlot& s) { return s.index == slot_index; });
   if (slot == slots_.end()) {
-    slots_.push_back({.index = slot_index, .kind = lasp::v1::Slot::KIND_CPU, .holder = {}});
-    ++free_slots_;
+    slots_.push_back({.index = slot_index});
+    ++slot_counts_.cpu;
+    ++free_slots_.cpu;
     slot = std::prev(slots_.end());
   }
   if (!slot->holder.has_value()) {
-    --free_slots_;
+    --free_slots_[slot->kind];
   }
   slot->holder = std::move(holder);
 }
@@ -81,7 +95,7 @@ bool WorkerRecord::Release(const lasp::v1::Fence& fence) {
     return false;
   }
   slot->holder.reset();
-  ++free_slots_;
+  ++free_slots_[slot->kind];
   return true;
 }
 
@@ -89,7 +103,7 @@ void WorkerRecord::ReleaseAll() {
   for (WorkerSlot& slot : slots_) {
     slot.holder.reset();
   }
-  free_slots_ = slot_count();
+  free_slots_ = slot_counts_;
 }
 
 WorkerViewPtr WorkerRecord::MakeView() const {
@@ -101,17 +115,21 @@ WorkerViewPtr WorkerRecord::MakeView() const {
   } else if (!draining()) {
     worker.set_state(lasp::v1::Worker::STATE_READY);
   } else {
-    worker.set_state(free_slots_ == slot_count() ? lasp::v1::Worker::STATE_DRAINED
+    worker.set_state(free_slots_ == slot_counts_ ? lasp::v1::Worker::STATE_DRAINED
                                                  : lasp::v1::Worker::STATE_DRAINING);
   }
   worker.set_host_name(host_name_);
   worker.set_version(version_);
   worker.set_incarnation(incarnation);
-  worker.set_slot_count(std::max(slot_count(), expected_slots));
+  const PerKind<int> known = known_slots();
+  worker.set_slot_count(known.cpu + known.gpu);
   for (const WorkerSlot& slot : slots_) {
     auto* proto = worker.add_slots();
     proto->set_index(slot.index);
     proto->set_kind(slot.kind);
+    if (slot.gpu != nullptr) {
+      *proto->mutable_gpu() = *slot.gpu;
+    }
     if (slot.holder.has_value()) {
       proto->set_training_job(slot.holder->job_name);
       proto->set_generation(slot.holder->generation);
@@ -155,8 +173,10 @@ void WorkerRegistry::Remove(const std::string& worker_id) {
   }
   Recount();
   const WorkerRecord& worker = *found->second;
-  capacity_ -= worker.counted_capacity_;
-  slots_.Set(worker.number(), 0);
+  for (const SlotKind kind : kSlotKinds) {
+    capacity_[kind] -= worker.counted_capacity_[kind];
+    slots_[kind].Set(worker.number(), 0);
+  }
   by_number_[static_cast<size_t>(worker.number())] = nullptr;
   free_numbers_.push_back(worker.number());
   workers_.erase(found);
@@ -168,27 +188,30 @@ void WorkerRegistry::Touch(WorkerRecord* worker) {
   }
 }
 
-int WorkerRegistry::Capacity() {
+PerKind<int> WorkerRegistry::Capacity() {
   Recount();
   return capacity_;
 }
 
-SlotIndex& WorkerRegistry::Slots() {
+SlotIndex& WorkerRegistry::Slots(SlotKind kind) {
   Recount();
-  return slots_;
+  return slots_[kind];
 }
 
 void WorkerRegistry::Recount() {
   for (WorkerRecord* worker : touched_) {
     worker->touched_ = false;
-    int capacity = 0;
+    PerKind<int> capacity;
     if (worker->lost()) {
       capacity = worker->expected_slots;
     } else if (!worker->draining()) {
-      capacity = worker->slot_count();
+      capacity = worker->slot_counts_;
     }
-    capacity_ += capacity - std::exchange(worker->counted_capacity_, capacity);
-    slots_.Set(worker->number(), worker->schedulable() ? worker->free_slots() : 0);
+    for (const SlotKind kind : kSlotKinds) {
+      capacity_[kind] += capacity[kind] - worker->counted_capacity_[kind];
+      slots_[kind].Set(worker->number(), worker->schedulable() ? worker->free_slots(kind) : 0);
+    }
+    worker->counted_capacity_ = capacity;
   }
   touched_.clear();
 }

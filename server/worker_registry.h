@@ -14,6 +14,7 @@
 #include "server/agent_session.h"
 #include "server/lease_table.h"
 #include "server/slot_index.h"
+#include "server/slot_kind.h"
 #include "server/worker_catalog.h"
 
 namespace lasp::server {
@@ -35,8 +36,10 @@ struct SlotHolder {
 
 struct WorkerSlot {
   int index = 0;
-  lasp::v1::Slot::Kind kind = lasp::v1::Slot::KIND_CPU;
-  std::optional<SlotHolder> holder;
+  SlotKind kind = lasp::v1::Slot::KIND_CPU;
+  std::optional<SlotHolder> holder = {};
+  // As the agent describes it; null where it has none.
+  std::shared_ptr<const lasp::v1::Gpu> gpu = {};
 };
 
 // One agent. The controller's thread only.
@@ -65,14 +68,17 @@ class WorkerRecord {
 
   bool draining() const { return drain_requested || agent_draining; }
 
-  int free_slots() const { return free_slots_; }
+  int free_slots(SlotKind kind) const { return free_slots_[kind]; }
 
-  int slot_count() const { return static_cast<int>(slots_.size()); }
+  int slot_count(SlotKind kind) const { return slot_counts_[kind]; }
+
+  // The slots it has or, while it is awaited, had.
+  PerKind<int> known_slots() const;
 
   const std::vector<WorkerSlot>& slots() const { return slots_; }
 
-  // Gives the lowest free slot to a rank: its index. There must be one.
-  int Claim(SlotHolder holder);
+  // Gives the lowest free slot of a kind to a rank: its index. There must be one.
+  int Claim(SlotKind kind, SlotHolder holder);
   // What the agent says is in a slot; extends the slots where it names one that is new.
   void Occupy(int slot_index, SlotHolder holder);
   // The slot that the rank holds, null where none.
@@ -92,7 +98,7 @@ class WorkerRecord {
   bool drain_requested = false;
   bool agent_draining = false;
   // After a restart of the coordinator: slots that count as capacity until the agent is back.
-  int expected_slots = 0;
+  PerKind<int> expected_slots;
   absl::Time lost_time = absl::InfiniteFuture();
 
  private:
@@ -101,13 +107,15 @@ class WorkerRecord {
   const std::string id_;
   const int number_;
   // What the registry has counted of it, and whether that may have changed.
-  int counted_capacity_ = 0;
+  PerKind<int> counted_capacity_;
   bool touched_ = false;
   bool lost_ = true;
   std::string host_name_;
   std::string version_;
   std::vector<WorkerSlot> slots_;
-  int free_slots_ = 0;
+  // Of slots_.
+  PerKind<int> slot_counts_;
+  PerKind<int> free_slots_;
   absl::Time register_time_ = absl::InfinitePast();
   std::shared_ptr<Lease> lease_;
 };
@@ -124,14 +132,11 @@ class WorkerRegistry {
   void Touch(WorkerRecord* worker);
 
   // Slots that would be there if nothing ran: of agents that take ranks or are expected back.
-  int Capacity();
+  PerKind<int> Capacity();
 
-  // Slots that a rank could be started in now.
-  int FreeSlots() { return Slots().total(); }
-
-  // These by worker, WorkerRecord::number. What is taken there stays taken until the worker is
-  // touched.
-  SlotIndex& Slots();
+  // Slots of a kind that a rank could be started in now, by worker (WorkerRecord::number). What is
+  // taken there stays taken until the worker is touched.
+  SlotIndex& Slots(SlotKind kind);
 
   WorkerRecord* ByNumber(int number) const { return by_number_[static_cast<size_t>(number)]; }
 
@@ -146,8 +151,8 @@ class WorkerRegistry {
   std::vector<WorkerRecord*> by_number_;
   std::vector<int> free_numbers_;
   std::vector<WorkerRecord*> touched_;
-  SlotIndex slots_;
-  int capacity_ = 0;
+  PerKind<SlotIndex> slots_;
+  PerKind<int> capacity_;
 };
 
 }  // namespace lasp::server

@@ -43,10 +43,11 @@ class EngineHarness {
 
   // --- agents ---
 
-  FakeAgent* AddAgent(const std::string& id, int slots) {
+  FakeAgent* AddAgent(const std::string& id, int slots, int gpus = 0) {
     auto agent = std::make_unique<FakeAgent>();
     agent->id = id;
     agent->slots = slots;
+    agent->gpus = gpus;
     FakeAgent* raw = (agents[id] = std::move(agent)).get();
     Connect(raw);
     return raw;
@@ -57,8 +58,13 @@ class EngineHarness {
     hello.set_worker_id(agent->id);
     hello.set_incarnation(agent->incarnation);
     hello.set_protocol_version(kWorkerProtocolVersion);
-    for (int i = 0; i < agent->slots; ++i) {
-      hello.add_slots()->set_index(i);
+    for (int i = 0; i < agent->gpus + agent->slots; ++i) {
+      auto* slot = hello.add_slots();
+      slot->set_index(i);
+      slot->set_kind(i < agent->gpus ? lasp::v1::Slot::KIND_GPU : lasp::v1::Slot::KIND_CPU);
+      if (i < agent->gpus) {
+        slot->mutable_gpu()->set_uuid(absl::StrCat("GPU-", agent->id, "-", i));
+      }
     }
     for (const FakeRank& rank : agent->ranks) {
       auto* status = hello.add_ranks();

@@ -48,7 +48,9 @@ struct FakeRank {
 // An agent that obeys at once: it says addresses, becomes ready, and ends ranks that are stopped.
 struct FakeAgent {
   std::string id;
+  // CPU slots, behind those of its GPUs.
   int slots = 0;
+  int gpus = 0;
   std::string incarnation = "first";
   int64_t sequence = 0;
   std::shared_ptr<RecordingLink> link;
@@ -60,6 +62,10 @@ struct FakeAgent {
   bool starts_ranks = true;
   bool readies_ranks = true;
   bool obeys_stops = true;
+  // Only rank 0 says more than that it is there.
+  bool names_first_address_only = false;
+  // What its ranks say when they are ready.
+  std::string gemm_record;
 
   FakeRank* Find(const std::string& job, int rank = -1) {
     for (FakeRank& entry : ranks) {
@@ -90,7 +96,9 @@ struct FakeAgent {
       const lasp::v1::Assignment& assignment = message.assignment();
       ranks.push_back({.fence = assignment.fence(), .slot = assignment.slot()});
       *answer.mutable_rank_address()->mutable_fence() = assignment.fence();
-      answer.mutable_rank_address()->set_address(absl::StrCat(id, ":", assignment.slot()));
+      if (assignment.fence().rank() == 0 || !names_first_address_only) {
+        answer.mutable_rank_address()->set_address(absl::StrCat(id, ":", assignment.slot()));
+      }
       return {answer};
     }
     if (message.has_peer_addresses() && readies_ranks) {
@@ -98,6 +106,7 @@ struct FakeAgent {
       if (FakeRank* const rank = Find(fence.training_job(), fence.rank()); rank != nullptr) {
         rank->phase = lasp::v1::RankStatus::PHASE_READY;
         *answer.mutable_rank_ready()->mutable_fence() = fence;
+        answer.mutable_rank_ready()->set_gemm_record(gemm_record);
         return {answer};
       }
     }

@@ -4,7 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <string>
+#include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "proto/rpc/error_details.h"
 #include "proto/rpc/random_id.h"
 #include "proto/rpc/version.h"
@@ -53,6 +56,36 @@ TEST(HelloCheckTest, EveryViolationIsTold) {
                 }
               }),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("1025")));
+}
+
+TEST(HelloCheckTest, AGpuIsDescribedWithinBounds) {
+  const auto with_gpu = [](const std::function<void(lasp::v1::Gpu*)>& change) {
+    return Check([&change](auto* h) {
+      for (int i = 0; i < 2; ++i) {
+        auto* slot = h->mutable_slots(i);
+        slot->set_kind(lasp::v1::Slot::KIND_GPU);
+        slot->mutable_gpu()->set_uuid(absl::StrCat("GPU-", i));
+        slot->mutable_gpu()->add_links()->set_slot(1 - i);
+      }
+      change(h->mutable_slots(1)->mutable_gpu());
+    });
+  };
+  LASP_EXPECT_OK(with_gpu([](auto*) {}));
+  for (const auto& change : std::vector<std::function<void(lasp::v1::Gpu*)>>{
+           [](auto* gpu) { gpu->clear_uuid(); }, [](auto* gpu) { gpu->set_uuid("GPU-0"); },
+           [](auto* gpu) { gpu->set_name(std::string(200, 'n')); },
+           [](auto* gpu) { gpu->set_memory_bytes(-1); },
+           [](auto* gpu) {
+             while (gpu->links_size() < 65) {
+               gpu->add_links();
+             }
+           }}) {
+    EXPECT_THAT(with_gpu(change),
+                StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("hello.slots[1].gpu")));
+  }
+  EXPECT_THAT(
+      Check([](auto* h) { h->mutable_slots(1)->set_kind(static_cast<lasp::v1::Slot::Kind>(9)); }),
+      StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("unknown kind 9")));
 }
 
 }  // namespace

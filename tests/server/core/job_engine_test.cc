@@ -67,11 +67,11 @@ TEST(JobEngineTest, QueuedJobsSayWithNumbersWhyTheyWait) {
   const std::string huge = harness.Submit("huge", 8, 1);
   harness.Advance(absl::Seconds(2));
   EXPECT_EQ(harness.Get(waits).reason(), "WAITING_FOR_SLOTS");
-  EXPECT_EQ(harness.Get(waits).message(), "needs 4 slots, 3 of 6 free");
+  EXPECT_EQ(harness.Get(waits).message(), "needs 4 CPU slots, 3 of 6 free");
   EXPECT_EQ(harness.Get(behind).reason(), "WAITING_FOR_TURN");
   EXPECT_THAT(harness.Get(behind).message(), HasSubstr("1 job before it"));
   EXPECT_EQ(harness.Get(huge).reason(), "NO_CAPACITY");
-  EXPECT_EQ(harness.Get(huge).message(), "needs 8 slots, the cluster has 6");
+  EXPECT_EQ(harness.Get(huge).message(), "needs 8 CPU slots, the cluster has 6");
 }
 
 TEST(JobEngineTest, AJobTooLargeForTheClusterHoldsNobodyBack) {

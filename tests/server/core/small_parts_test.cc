@@ -11,6 +11,9 @@
 namespace lasp::server {
 namespace {
 
+constexpr SlotKind kCpu = lasp::v1::Slot::KIND_CPU;
+constexpr SlotKind kGpu = lasp::v1::Slot::KIND_GPU;
+
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 
@@ -90,13 +93,13 @@ TEST(WorkerRegistryTest, SlotsAreHeldByFence) {
   auto session = std::make_shared<AgentSession>("a", leases.Grant("a"), nullptr);
   worker->Register(hello, session, leases.Grant("a"), clock.Now());
   registry.Touch(worker);
-  EXPECT_EQ(registry.Capacity(), 2);
+  EXPECT_EQ(registry.Capacity().cpu, 2);
   SlotHolder holder;
   holder.uid = "u";
   holder.generation = 3;
-  EXPECT_EQ(worker->Claim(holder), 4);
+  EXPECT_EQ(worker->Claim(kCpu, holder), 4);
   registry.Touch(worker);
-  EXPECT_EQ(registry.FreeSlots(), 1);
+  EXPECT_EQ(registry.Slots(kCpu).total(), 1);
   lasp::v1::Fence fence;
   fence.set_uid("u");
   fence.set_generation(2);
@@ -104,18 +107,18 @@ TEST(WorkerRegistryTest, SlotsAreHeldByFence) {
   fence.set_generation(3);
   // The same holder after a second Hello; a slot that the agent no longer has is forgotten.
   worker->Register(hello, session, leases.Grant("a"), clock.Now());
-  EXPECT_EQ(worker->free_slots(), 1);
+  EXPECT_EQ(worker->free_slots(kCpu), 1);
   EXPECT_TRUE(worker->Release(fence));
   EXPECT_FALSE(worker->Release(fence));
-  EXPECT_EQ(worker->free_slots(), 2);
+  EXPECT_EQ(worker->free_slots(kCpu), 2);
   worker->drain_requested = true;
   registry.Touch(worker);
-  EXPECT_EQ(registry.Capacity(), 0);
+  EXPECT_EQ(registry.Capacity().cpu, 0);
   EXPECT_EQ(worker->MakeView()->worker.state(), lasp::v1::Worker::STATE_DRAINED);
   worker->Lose();
   registry.Touch(worker);
   EXPECT_EQ(worker->MakeView()->worker.state(), lasp::v1::Worker::STATE_LOST);
-  EXPECT_EQ(registry.FreeSlots(), 0);
+  EXPECT_EQ(registry.Slots(kCpu).total(), 0);
 }
 
 TEST(WorkerRegistryTest, CountsWhatHasBeenTouched) {
@@ -131,26 +134,57 @@ TEST(WorkerRegistryTest, CountsWhatHasBeenTouched) {
                      leases.Grant(id), clock.Now());
     registry.Touch(worker);
   }
-  EXPECT_EQ(registry.Capacity(), 6);
+  EXPECT_EQ(registry.Capacity().cpu, 6);
   WorkerRecord* b = registry.Find("b");
   EXPECT_EQ(registry.ByNumber(b->number()), b);
   // What a pass of the scheduler only reserves comes back.
-  registry.Slots().Take(b->number(), 2);
-  EXPECT_EQ(registry.FreeSlots(), 4);
+  registry.Slots(kCpu).Take(b->number(), 2);
+  EXPECT_EQ(registry.Slots(kCpu).total(), 4);
   registry.Touch(b);
-  EXPECT_EQ(registry.FreeSlots(), 6);
+  EXPECT_EQ(registry.Slots(kCpu).total(), 6);
   // A lost worker whose return is expected is capacity, but takes no rank.
   b->Lose();
-  b->expected_slots = 2;
+  b->expected_slots.cpu = 2;
   registry.Touch(b);
-  EXPECT_EQ(registry.Capacity(), 6);
-  EXPECT_EQ(registry.FreeSlots(), 4);
+  EXPECT_EQ(registry.Capacity().cpu, 6);
+  EXPECT_EQ(registry.Slots(kCpu).total(), 4);
   const int number = b->number();
   registry.Touch(b);
   registry.Remove("b");
-  EXPECT_EQ(registry.Capacity(), 4);
-  EXPECT_EQ(registry.FreeSlots(), 4);
+  EXPECT_EQ(registry.Capacity().cpu, 4);
+  EXPECT_EQ(registry.Slots(kCpu).total(), 4);
   EXPECT_EQ(registry.FindOrAdd("d")->number(), number);
+}
+
+TEST(WorkerRegistryTest, CountsEachKindForItself) {
+  testing::FakeClock clock;
+  LeaseTable leases(&clock, absl::Seconds(9));
+  WorkerRegistry registry;
+  lasp::v1::Hello hello;
+  for (int i = 0; i < 5; ++i) {
+    hello.add_slots()->set_index(i);
+    hello.mutable_slots(i)->set_kind(i < 2 ? kGpu : kCpu);
+  }
+  WorkerRecord* worker = registry.FindOrAdd("a");
+  worker->Register(hello, std::make_shared<AgentSession>("a", leases.Grant("a"), nullptr),
+                   leases.Grant("a"), clock.Now());
+  registry.Touch(worker);
+  EXPECT_EQ(registry.Capacity(), (PerKind<int>{.cpu = 3, .gpu = 2}));
+  EXPECT_EQ(worker->Claim(kCpu, {.job_name = "", .uid = "u"}), 2) << "the lowest of its kind";
+  EXPECT_EQ(worker->Claim(kGpu, {.job_name = "", .uid = "v"}), 0);
+  EXPECT_EQ(worker->Claim(kGpu, {.job_name = "", .uid = "w"}), 1);
+  registry.Touch(worker);
+  EXPECT_EQ(registry.Slots(kCpu).total(), 2);
+  EXPECT_EQ(registry.Slots(kGpu).total(), 0);
+  worker->drain_requested = true;
+  lasp::v1::Fence fence;
+  fence.set_uid("u");
+  EXPECT_TRUE(worker->Release(fence));
+  EXPECT_EQ(worker->MakeView()->worker.state(), lasp::v1::Worker::STATE_DRAINING);
+  worker->ReleaseAll();
+  EXPECT_EQ(worker->MakeView()->worker.state(), lasp::v1::Worker::STATE_DRAINED);
+  registry.Remove("a");
+  EXPECT_EQ(registry.Capacity(), PerKind<int>());
 }
 
 }  // namespace

@@ -33,9 +33,9 @@ TEST_F(SqliteJobStoreTest, WhatGoesInComesOut) {
   AddTransition transition{.job_id = 1, .revision = 11, .transition = {}};
   transition.transition.set_reason("SUBMITTED");
   Commit({PutJob{MakeJob(1, lasp::v1::TrainingJob::STATE_RUNNING), true}, transition,
-          PutRankExit{1, 2, 3, 137}, PutRankExit{1, 1, 0, 0},
-          PutWorker{"w", "incarnation", 4, true}, PutWorker{"gone", "i", 1, false},
-          DeleteWorker{"gone"},
+          PutRankExit{1, 2, 3, 137}, PutRankExit{1, 1, 0, 0}, PutGemmRecord{1, "first"},
+          PutGemmRecord{1, "chosen"}, PutWorker{"w", "incarnation", {.cpu = 3, .gpu = 4}, true},
+          PutWorker{"gone", "i", {.cpu = 1, .gpu = 0}, false}, DeleteWorker{"gone"},
           PutRequest{"create p 1", 0xfedcba9876543210U, "job-1", "uid-1",
                      absl::FromUnixSeconds(2'000'000'000)},
           PutRequest{"create p 2", 1, "job-1", "uid-1", absl::FromUnixSeconds(1'000)},
@@ -56,9 +56,11 @@ TEST_F(SqliteJobStoreTest, WhatGoesInComesOut) {
   ASSERT_EQ(contents.jobs[0].exits.size(), 1) << "of the current generation only";
   EXPECT_EQ(contents.jobs[0].exits[0].rank, 3);
   EXPECT_EQ(contents.jobs[0].exits[0].exit_code, 137);
+  EXPECT_EQ(contents.jobs[0].gemm_record, "chosen");
   ASSERT_EQ(contents.workers.size(), 1);
   EXPECT_TRUE(contents.workers[0].drain_requested);
-  EXPECT_EQ(contents.workers[0].slot_count, 4);
+  EXPECT_EQ(contents.workers[0].slots.cpu, 3);
+  EXPECT_EQ(contents.workers[0].slots.gpu, 4);
   ASSERT_EQ(contents.requests.size(), 1);
   EXPECT_EQ(contents.requests[0].fingerprint, 0xfedcba9876543210U);
   ASSERT_EQ(contents.tombstones.size(), 1);
@@ -83,6 +85,41 @@ TEST_F(SqliteJobStoreTest, TheLatestTransitionsComeInOrder) {
   EXPECT_THAT(reasons, ElementsAre("3", "4", "5"));
 }
 
+TEST_F(SqliteJobStoreTest, WhatIsStoredOfAJobGoesWithIt) {
+  LASP_ASSERT_OK(Open());
+  Commit({PutJob{MakeJob(1, lasp::v1::TrainingJob::STATE_FAILED), true}, PutRankExit{1, 2, 0, 1},
+          PutGemmRecord{1, "chosen"}});
+  Commit({DeleteJob{1, "job-1", 77}});
+  store_ = nullptr;
+  auto database = SqliteDatabase::Open(options_.path, "", SqliteDatabase::Mode::kReadWrite).value();
+  for (const char* table : {"jobs", "rank_exits", "gemm_records"}) {
+    EXPECT_EQ(database.QueryInteger(absl::StrCat("SELECT COUNT(*) FROM ", table)).value(), 0)
+        << table;
+  }
+}
+
+TEST_F(SqliteJobStoreTest, AStoreFromBeforeGpusIsBroughtUp) {
+  LASP_ASSERT_OK(Open());
+  Commit({PutJob{MakeJob(1, lasp::v1::TrainingJob::STATE_RUNNING), true},
+          PutWorker{"w", "incarnation", {.cpu = 3, .gpu = 0}, false}});
+  store_ = nullptr;
+  {
+    auto database =
+        SqliteDatabase::Open(options_.path, "", SqliteDatabase::Mode::kReadWrite).value();
+    LASP_ASSERT_OK(
+        database.Execute("DROP TABLE gemm_records; ALTER TABLE workers DROP COLUMN gpu_slot_count; "
+                         "PRAGMA user_version = 2"));
+  }
+  LASP_ASSERT_OK(Open());
+  const StoreContents contents = store_->Load().value();
+  ASSERT_EQ(contents.workers.size(), 1);
+  EXPECT_EQ(contents.workers[0].slots.cpu, 3);
+  EXPECT_EQ(contents.workers[0].slots.gpu, 0);
+  ASSERT_EQ(contents.jobs.size(), 1);
+  EXPECT_EQ(contents.jobs[0].gemm_record, "");
+  Commit({PutGemmRecord{1, "chosen"}});
+}
+
 TEST_F(SqliteJobStoreTest, AStoreOfTheFirstSchemaIsBroughtUp) {
   LASP_ASSERT_OK(Open());
   Commit({PutJob{MakeJob(1, lasp::v1::TrainingJob::STATE_RUNNING), true}});
@@ -91,6 +128,7 @@ TEST_F(SqliteJobStoreTest, AStoreOfTheFirstSchemaIsBroughtUp) {
     auto database =
         SqliteDatabase::Open(options_.path, "", SqliteDatabase::Mode::kReadWrite).value();
     LASP_ASSERT_OK(database.Execute(
+        "DROP TABLE gemm_records; ALTER TABLE workers DROP COLUMN gpu_slot_count;"
         "DROP TABLE requests; CREATE UNIQUE INDEX jobs_by_name ON jobs (name);"
         "CREATE TABLE requests (key TEXT PRIMARY KEY, fingerprint INTEGER NOT NULL, "
         "job_name TEXT NOT NULL, job_uid TEXT NOT NULL, expire_unix_micros INTEGER NOT NULL) "
