@@ -5,6 +5,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "client/document.h"
+#include "client/enum_names.h"
 #include "client/job_reference.h"
 #include "client/job_view.h"
 #include "client/number_text.h"
@@ -67,6 +68,10 @@ void DescribeState(const TrainingJob& job, absl::Time now, Description* descript
   const bool waits = job.state() == TrainingJob::STATE_QUEUED;
   description->Line(waits ? "Waits because" : "Message", job.message());
   description->Line("Generation", absl::StrCat(job.generation()));
+  if (job.device() != lasp::v1::TrainingSpec::DEVICE_UNSPECIFIED) {
+    description->Line("Device",
+                      ShortEnumName(*lasp::v1::TrainingSpec::Device_descriptor(), job.device()));
+  }
   if (job.restart_count() > 0 || job.spec().recovery().has_max_restarts()) {
     description->Line("Restarts", absl::StrCat(job.restart_count(), " of at most ",
                                                job.spec().recovery().max_restarts()));

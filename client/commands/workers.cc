@@ -1,9 +1,7 @@
-#include <algorithm>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "client/commands/commands.h"
 #include "client/enum_names.h"
@@ -12,7 +10,7 @@
 #include "client/job_reference.h"
 #include "client/output.h"
 #include "client/output_table.h"
-#include "client/time_text.h"
+#include "client/worker_table.h"
 #include "proto/rpc/status_macros.h"
 
 namespace lasp::client {
@@ -21,56 +19,15 @@ namespace {
 using lasp::v1::Worker;
 using AdminStub = lasp::v1::WorkerAdminService::Stub;
 
-std::string JobsOn(const Worker& worker) {
-  std::vector<std::string> jobs;
-  for (const auto& slot : worker.slots()) {
-    if (!slot.training_job().empty()) {
-      jobs.push_back(ShortName(slot.training_job()));
-    }
-  }
-  std::sort(jobs.begin(), jobs.end());
-  jobs.erase(std::unique(jobs.begin(), jobs.end()), jobs.end());
-  return jobs.empty() ? "-" : absl::StrJoin(jobs, ",");
-}
-
-Style WorkerStyle(Worker::State state) {
-  return state == Worker::STATE_READY  ? Style::kGood
-         : state == Worker::STATE_LOST ? Style::kBad
-                                       : Style::kPlain;
-}
-
-Table WorkerTable(const std::vector<Worker>& workers, bool wide, absl::Time now) {
-  std::vector<Column> columns = {{"NAME"},        {"STATE"}, {"FREE", true},
-                                 {"SLOTS", true}, {"JOBS"},  {"AGE", true}};
+std::string WorkerTables(const std::vector<Worker>& workers, Session* session) {
+  const Terminal& terminal = session->console().Out();
+  const bool wide = session->options().output == OutputFormat::kWide;
+  std::string text = WorkerTable(workers, wide, absl::Now()).Render(terminal);
   if (wide) {
-    for (const char* header : {"HOST", "KIND", "LAST SEEN", "VERSION", "INCARNATION"}) {
-      columns.push_back({header});
-    }
+    const Table gpus = GpuTable(workers);
+    absl::StrAppend(&text, gpus.empty() ? "" : "\n", gpus.empty() ? "" : gpus.Render(terminal));
   }
-  Table table(std::move(columns));
-  for (const Worker& worker : workers) {
-    const auto taken = std::count_if(worker.slots().begin(), worker.slots().end(),
-                                     [](const auto& slot) { return !slot.training_job().empty(); });
-    std::vector<Cell> row = {
-        ShortName(worker.name()),
-        {ShortEnumName(*Worker::State_descriptor(), worker.state()), WorkerStyle(worker.state())},
-        absl::StrCat(worker.slot_count() - taken),
-        absl::StrCat(worker.slot_count()),
-        JobsOn(worker),
-        FormatAge(now - FromProto(worker.register_time()))};
-    if (wide) {
-      row.emplace_back(worker.host_name());
-      row.emplace_back(worker.slots().empty() ? "-"
-                                              : ShortEnumName(*lasp::v1::Slot::Kind_descriptor(),
-                                                              worker.slots(0).kind()));
-      row.emplace_back(
-          absl::StrCat(FormatAge(now - FromProto(worker.last_heartbeat_time())), " ago"));
-      row.emplace_back(worker.version());
-      row.emplace_back(worker.incarnation());
-    }
-    table.AddRow(std::move(row));
-  }
-  return table;
+  return text;
 }
 
 absl::StatusOr<std::vector<Worker>> ListWorkers(Session* session) {
@@ -89,13 +46,7 @@ absl::StatusOr<std::vector<Worker>> ListWorkers(Session* session) {
 }
 
 void PrintWorker(const Worker& worker, Session* session) {
-  PrintMessage(
-      worker, worker.name(),
-      [&] {
-        return WorkerTable({worker}, session->options().output == OutputFormat::kWide, absl::Now())
-            .Render(session->console().Out());
-      },
-      session);
+  PrintMessage(worker, worker.name(), [&] { return WorkerTables({worker}, session); }, session);
 }
 
 }  // namespace
@@ -125,8 +76,7 @@ absl::StatusOr<int> Workers(const Words& words, Session* session) {
         "no workers; start one with: lasp-worker --server HOST:PORT (the --worker_address of the "
         "coordinator)");
   } else {
-    console.Print(
-        WorkerTable(workers, format == OutputFormat::kWide, absl::Now()).Render(console.Out()));
+    console.Print(WorkerTables(workers, session));
   }
   return kExitOk;
 }

@@ -423,6 +423,46 @@ TEST_F(CommandsTest, WorkersAreListedAndDrained) {
   EXPECT_EQ(Run({"drain"}).exit_code, 2);
 }
 
+TEST_F(CommandsTest, WorkersShowTheirGpus) {
+  lasp::v1::Worker worker;
+  worker.set_name("workers/gpu-1");
+  worker.set_state(lasp::v1::Worker::STATE_READY);
+  worker.set_slot_count(3);
+  for (int i = 0; i < 3; ++i) {
+    auto* slot = worker.add_slots();
+    slot->set_index(i);
+    slot->set_kind(i < 2 ? lasp::v1::Slot::KIND_GPU : lasp::v1::Slot::KIND_CPU);
+    if (i < 2) {
+      slot->mutable_gpu()->set_name("NVIDIA H200");
+      slot->mutable_gpu()->set_uuid(absl::StrCat("GPU-", i));
+      slot->mutable_gpu()->set_pci_bus_id(absl::StrCat("00000000:1", i, ":00.0"));
+      slot->mutable_gpu()->set_memory_bytes(150'754'820'096);
+      auto* link = slot->mutable_gpu()->add_links();
+      link->set_slot(1 - i);
+      link->set_nvlink_count(18);
+    }
+  }
+  worker.mutable_slots(1)->set_training_job("projects/default/trainingJobs/quickstart");
+  worker.mutable_register_time()->set_seconds(absl::ToUnixSeconds(absl::Now()) - 1230);
+  server_.PutWorker(worker);
+  EXPECT_EQ(Run({"workers"}).out,
+            "NAME   STATE  FREE  SLOTS  GPUS                       JOBS        AGE\n"
+            "gpu-1  READY     2      3  2 x NVIDIA H200 (140 GiB)  quickstart  20m\n");
+  const std::string wide = Run({"workers", "-o", "wide"}).out;
+  EXPECT_THAT(wide, HasSubstr("  GPU,CPU  "));
+  EXPECT_THAT(wide, HasSubstr("\n\nWORKER  SLOT  GPU          MEMORY   BUS               UUID   "
+                              "NVLINKS TO SLOTS  JOB\n"
+                              "gpu-1      0  NVIDIA H200  140 GiB  00000000:10:00.0  GPU-0  18->1 "
+                              "            -\n"
+                              "gpu-1      1  NVIDIA H200  140 GiB  00000000:11:00.0  GPU-1  18->0 "
+                              "            quickstart\n"));
+  const auto slot = json::parse(Run({"get", "worker", "gpu-1", "-o", "json"}).out)["slots"][0];
+  EXPECT_EQ(slot["kind"], "GPU");
+  EXPECT_EQ(slot["gpu"]["uuid"], "GPU-0");
+  EXPECT_EQ(slot["gpu"]["memory_bytes"], 150'754'820'096);
+  EXPECT_EQ(slot["gpu"]["links"][0]["nvlink_count"], 18);
+}
+
 TEST_F(CommandsTest, VersionComparesBothEnds) {
   const ProcessResult both = Run({"version"});
   EXPECT_THAT(both.out, MatchesRegex("client [^\n]+\nserver 9.9.9 \\(feedface\\) at [^\n]+\n"));

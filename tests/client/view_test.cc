@@ -91,7 +91,10 @@ TEST(Describe, TellsWhatHappenedAndWhy) {
   transition->set_to_state(TrainingJob::STATE_FAILED);
   transition->set_reason("LOSS_NOT_FINITE");
   transition->set_actor("agent/host-1");
+  EXPECT_THAT(DescribeJob(job, absl::Now(), Terminal{}), Not(HasSubstr("Device")));
+  job.set_device(lasp::v1::TrainingSpec::DEVICE_GPU);
   const std::string text = DescribeJob(job, absl::Now(), Terminal{});
+  EXPECT_THAT(text, HasSubstr("Device:        GPU\n"));
   for (const char* part :
        {"Name:          projects/default/trainingJobs/quickstart", "State:         FAILED",
         "FAILED_PRECONDITION: 11 steps in a row", "reason LOSS_NOT_FINITE, step 7",
