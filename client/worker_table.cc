@@ -60,6 +60,7 @@ std::string GpusOf(const Worker& worker) {
     }
   }
   std::vector<std::string> sorts;
+  sorts.reserve(counts.size());
   for (const auto& [sort, count] : counts) {
     sorts.push_back(absl::StrCat(count, " x ", sort));
   }
