@@ -107,9 +107,9 @@ TEST(Set, ReplacesScalarsListsAndMessages) {
   ASSERT_TRUE(ApplySetting("display_name='a: b'", &job).ok());
   ASSERT_TRUE(ApplySetting("labels.run=7", &job).ok());
   ASSERT_TRUE(ApplySetting("spec.eval_interval_steps=", &job).ok());
-  ASSERT_TRUE(ApplySetting("spec.device=GPU", &job).ok());
   EXPECT_THAT(std::string(ApplySetting("spec.device=TPU", &job).message()),
               HasSubstr("ANY, CPU, GPU"));
+  ASSERT_TRUE(ApplySetting("spec.device=GPU", &job).ok());
   EXPECT_EQ(job.spec().max_steps(), 500);
   EXPECT_EQ(job.spec().device(), lasp::v1::TrainingSpec::DEVICE_GPU);
   EXPECT_THAT(job.spec().data().train_paths(), ElementsAre("a.txt", "b=c.txt"));
