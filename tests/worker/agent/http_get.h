@@ -13,6 +13,9 @@ namespace lasp::worker::testing {
 // The whole answer, headers included; `address` is 127.0.0.1:port.
 inline std::string HttpGet(const std::string& address, const std::string& path) {
   const int descriptor = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (descriptor < 0) {
+    return "";
+  }
   sockaddr_in target{};
   target.sin_family = AF_INET;
   target.sin_port =
