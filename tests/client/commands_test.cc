@@ -450,7 +450,7 @@ TEST_F(CommandsTest, WorkersShowTheirGpus) {
             "gpu-1  READY     2      3  2 x NVIDIA H200 (140 GiB)  quickstart  20m\n");
   const std::string wide = Run({"workers", "-o", "wide"}).out;
   EXPECT_THAT(wide, HasSubstr("  GPU,CPU  "));
-  EXPECT_THAT(wide, HasSubstr("\n\nWORKER  SLOT  GPU          MEMORY   BUS               UUID   "
+  EXPECT_THAT(wide, HasSubstr("\n\nWORKER  SLOT  GPU           MEMORY  BUS               UUID   "
                               "NVLINKS TO SLOTS  JOB\n"
                               "gpu-1      0  NVIDIA H200  140 GiB  00000000:10:00.0  GPU-0  18->1 "
                               "            -\n"
