@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "client/enum_names.h"
 #include "client/flag_values.h"
+#include "client/global_flags.h"
 #include "client/time_text.h"
 #include "lasp/v1/training_job.pb.h"
 #include "proto/rpc/status_macros.h"
@@ -29,60 +30,6 @@ absl::Status SetNumber(const char* flag, const std::string& value, int64_t lowes
 }
 
 absl::Status Ok() { return absl::OkStatus(); }
-
-std::vector<FlagSpec> MakeGlobalFlags() {
-  return {
-      {"--server", 's', "HOST:PORT", "The coordinator (or LASP_SERVER; default 127.0.0.1:7070)",
-       [](const std::string& value, Line* line) {
-         LASP_ASSIGN_OR_RETURN(line->global.server, ReadServer("--server", value));
-         return Ok();
-       }},
-      {"--project", 'p', "ID", "The project (or LASP_PROJECT; default \"default\")",
-       [](const std::string& value, Line* line) {
-         LASP_ASSIGN_OR_RETURN(line->global.project, ReadProject("--project", value));
-         return Ok();
-       }},
-      {"--output", 'o', "FORM", "table, wide, json, yaml or name",
-       [](const std::string& value, Line* line) {
-         LASP_ASSIGN_OR_RETURN(const size_t index, ReadChoice("--output", value, OutputChoices()));
-         line->global.output = static_cast<OutputFormat>(index);
-         return Ok();
-       },
-       OutputChoices()},
-      {"--quiet", 'q', "", "Nothing on stderr but errors",
-       [](const std::string&, Line* line) {
-         line->global.quiet = true;
-         return Ok();
-       }},
-      {"--verbose", 'v', "", "More on stderr",
-       [](const std::string&, Line* line) {
-         ++line->global.verbosity;
-         return Ok();
-       }},
-      {"--color", '\0', "WHEN", "auto, always or never",
-       [](const std::string& value, Line* line) {
-         LASP_ASSIGN_OR_RETURN(const size_t index, ReadChoice("--color", value, ColorChoices()));
-         line->global.color = static_cast<ColorMode>(index);
-         return Ok();
-       },
-       ColorChoices()},
-      {"--timeout", '\0', "TIME", "The most a call may take (default 10s, changes 30s)",
-       [](const std::string& value, Line* line) {
-         const auto span = ParseSpan(value);
-         if (!span.ok()) {
-           return absl::InvalidArgumentError(
-               absl::StrCat("--timeout ", value, ": expected a length of time such as 30s"));
-         }
-         line->global.timeout = *span;
-         return Ok();
-       }},
-      {"--help", 'h', "", "Help on the command",
-       [](const std::string&, Line* line) {
-         line->help = true;
-         return Ok();
-       }},
-  };
-}
 
 CommandSpec SubmitCommand() {
   return {"submit",
@@ -210,6 +157,36 @@ CommandSpec MetricsCommand() {
             }}}};
 }
 
+CommandSpec TopCommand() {
+  return {"top",
+          "Jobs",
+          "",
+          "Show the jobs that run, and where their steps' time goes",
+          "Shares of rank 0's latest step: reading data, forward, backward, waiting for the\n"
+          "state of the rank before it (SP) and for the reduction of gradients, optimizer.\n"
+          "On a terminal it is drawn anew until Ctrl-C; elsewhere it is printed once.",
+          {"lasp top", "lasp top --interval 10s", "lasp top --once -o json"},
+          {{"--interval", '\0', "TIME", "Between two looks (default 2s)",
+            [](const std::string& value, Line* line) {
+              const auto span = ParseSpan(value);
+              if (!span.ok()) {
+                return absl::InvalidArgumentError(
+                    absl::StrCat("--interval ", value, ": expected a length of time such as 10s"));
+              }
+              line->top.interval = *span;
+              return Ok();
+            }},
+           {"--once", '\0', "", "Print what there is and leave",
+            [](const std::string&, Line* line) {
+              line->top.once = true;
+              return Ok();
+            }},
+           {"--limit", 'n', "N", "At most so many jobs (default 20)",
+            [](const std::string& value, Line* line) {
+              return SetNumber<int>("--limit", value, 1, kMaxLines, &line->top.limit);
+            }}}};
+}
+
 CommandSpec LogsCommand() {
   return {"logs",
           "Jobs",
@@ -280,6 +257,7 @@ std::vector<CommandSpec> MakeCommands() {
        "a line.",
        {"lasp watch quickstart", "lasp watch -o json"}},
       MetricsCommand(),
+      TopCommand(),
       LogsCommand(),
       {"cancel", "Jobs", "NAME", "End a job", "", {"lasp cancel quickstart"}},
       {"suspend",

@@ -18,6 +18,7 @@ struct CommandLine {
   SubmitOptions submit;
   ListOptions list;
   MetricsOptions metrics;
+  TopOptions top;
   LogOptions logs;
   bool yes = false;
   bool undo = false;

@@ -56,6 +56,13 @@ struct MetricsOptions {
   bool follow = false;
 };
 
+struct TopOptions {
+  // Between two looks on a terminal.
+  absl::Duration interval = absl::Seconds(2);
+  bool once = false;
+  int limit = 20;
+};
+
 struct LogOptions {
   bool follow = false;
   std::optional<int> rank;

@@ -9,13 +9,13 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "proto/rpc/error_details.h"
-#include "tests/client/fake_server.h"
-#include "tests/client/lasp_process.h"
+#include "tests/client/commands_fixture.h"
 #include "tests/support/temp_directory.h"
 
 namespace lasp::client {
 namespace {
 
+using CommandsTest = CommandsFixture;
 using lasp::v1::TrainingJob;
 using nlohmann::json;
 using ::testing::AllOf;
@@ -26,25 +26,6 @@ using ::testing::StartsWith;
 
 constexpr char kJob[] =
     "display_name: quickstart\nspec:\n  max_steps: 100\n  data: {sequence_length: 2047}\n";
-
-class CommandsTest : public ::testing::Test {
- protected:
-  ProcessResult Run(const std::vector<std::string>& arguments, const std::string& input = "",
-                    Environment environment = {}) {
-    environment["LASP_SERVER"] = server_.address();
-    return RunLasp(arguments, environment, input);
-  }
-
-  // A job that a watch brings to its end.
-  void EndOnWatch(const TrainingJob& last) {
-    server_.OnWatch([last](FakeServer* server) {
-      server->PutJob(RunningJob("job-abc123", 24));
-      server->PutJob(last);
-    });
-  }
-
-  FakeServer server_;
-};
 
 TEST_F(CommandsTest, SubmitCreatesAJob) {
   const ProcessResult result = Run({"submit", "-f", "-", "--set", "spec.max_steps=5", "--set",
@@ -253,93 +234,6 @@ TEST_F(CommandsTest, WatchGivesOneObjectALine) {
     states.push_back(json::parse(line)["state"]);
   }
   EXPECT_EQ(states, (std::vector<std::string>{"QUEUED", "RUNNING", "FAILED"}));
-}
-
-TEST_F(CommandsTest, MetricsAreAnArrayOfSteps) {
-  server_.PutJob(RunningJob("quickstart", 5));
-  std::vector<lasp::v1::StepMetrics> steps;
-  for (int i = 1; i <= 5; ++i) {
-    lasp::v1::StepMetrics& step = steps.emplace_back();
-    step.set_step(i);
-    step.set_loss(6.0 - i);
-    step.set_gradient_norm(1.25);
-    step.set_learning_rate(1e-3);
-    step.set_tokens_per_second(14230);
-  }
-  steps.back().set_eval_loss(3.5);
-  steps.back().set_skipped(true);
-  server_.SetSteps(steps);
-  const auto array = json::parse(Run({"metrics", "quickstart", "-o", "json"}).out);
-  ASSERT_EQ(array.size(), 5U);
-  EXPECT_EQ(array[0]["step"], 1);
-  EXPECT_EQ(array[4]["loss"], 1.0);
-  EXPECT_EQ(array[4]["gradient_norm"], 1.25);
-  EXPECT_EQ(array[4]["learning_rate"], 1e-3);
-  EXPECT_EQ(array[4]["tokens_per_second"], 14230.0);
-  EXPECT_EQ(array[4]["eval_loss"], 3.5);
-  EXPECT_FALSE(array[0].contains("eval_loss"));
-  EXPECT_EQ(server_.last_query().max_points(), 10000);
-
-  const ProcessResult table = Run({"metrics", "job/quickstart", "--from", "4", "--to", "5"});
-  EXPECT_EQ(table.out,
-            "   STEP       LOSS  GRAD NORM  LEARNING RATE  TOKENS/S  EVAL LOSS\n"
-            "      4    2.00000     1.2500      1.000e-03     14.2k          -\n"
-            "     5!    1.00000     1.2500      1.000e-03     14.2k    3.50000\n");
-  const ProcessResult backwards = Run({"metrics", "quickstart", "--from", "5", "--to", "4"});
-  EXPECT_EQ(backwards.exit_code, 2);
-  EXPECT_THAT(backwards.error, HasSubstr("--to 4 is before"));
-  const ProcessResult followed = Run({"metrics", "quickstart", "--follow", "-o", "json"});
-  EXPECT_EQ(std::count(followed.out.begin(), followed.out.end(), '\n'), 5);
-  const ProcessResult rows = Run({"metrics", "quickstart", "-f", "--from", "2"});
-  EXPECT_EQ(std::count(rows.out.begin(), rows.out.end(), '\n'), 5);  // a header and four steps
-}
-
-TEST_F(CommandsTest, FollowedMetricsSurviveALostConnectionAndARestart) {
-  server_.PutJob(RunningJob("quickstart", 5));
-  std::vector<lasp::v1::StepMetrics> steps;
-  for (const auto& [generation, step] :
-       {std::pair{2, 7}, std::pair{2, 8}, std::pair{2, 9}, std::pair{3, 1}, std::pair{3, 2}}) {
-    steps.emplace_back().set_step(step);
-    steps.back().set_generation(generation);
-  }
-  server_.SetSteps(steps);
-  server_.BreakNextSteps();
-  const ProcessResult result = Run({"metrics", "quickstart", "--follow", "-o", "json"});
-  EXPECT_EQ(result.exit_code, 0);
-  EXPECT_THAT(result.error, HasSubstr("trying again"));
-  std::string seen;
-  for (const absl::string_view line : absl::StrSplit(result.out, '\n', absl::SkipEmpty())) {
-    const json row = json::parse(line.begin(), line.end());
-    seen += absl::StrCat(row["generation"].get<int>(), ".", row["step"].get<int>(), " ");
-  }
-  EXPECT_EQ(seen, "2.7 2.8 2.9 3.1 3.2 ");
-  EXPECT_EQ(server_.last_steps().from_generation(), 2);
-  EXPECT_EQ(server_.last_steps().from_step(), 9);
-}
-
-TEST_F(CommandsTest, LogsComeByRankAndTime) {
-  server_.PutJob(RunningJob("quickstart", 5));
-  std::vector<lasp::v1::LogLine> lines(2);
-  lines[0].set_text("hello \x1b[31mred");
-  lines[1].set_rank(1);
-  lines[1].set_text("world");
-  lines[1].mutable_time()->set_seconds(1);
-  server_.SetLogLines(lines);
-  // A pipe gets the bytes as they are.
-  EXPECT_EQ(Run({"logs", "quickstart"}).out, "[rank 0] hello \x1b[31mred\n[rank 1] world\n");
-  EXPECT_EQ(Run({"logs", "quickstart", "--rank", "1", "--timestamps"}).out,
-            "1970-01-01T00:00:01Z world\n");
-  Run({"logs", "quickstart", "-f", "--tail", "20", "--generation", "3", "--since", "10m"});
-  const auto request = server_.last_logs();
-  EXPECT_TRUE(request.follow());
-  EXPECT_EQ(request.tail_lines(), 20);
-  EXPECT_EQ(request.generation(), 3);
-  EXPECT_NEAR(static_cast<double>(request.since().seconds()),
-              static_cast<double>(absl::ToUnixSeconds(absl::Now()) - 600), 5);
-  Run({"logs", "quickstart", "--since", "2026-11-21T20:20:25Z"});
-  EXPECT_EQ(server_.last_logs().since().seconds(), 1795292425);
-  EXPECT_EQ(Run({"logs", "quickstart", "--since", "yesterday"}).exit_code, 2);
-  EXPECT_EQ(json::parse(Run({"logs", "quickstart", "-r", "1", "-o", "json"}).out)["text"], "world");
 }
 
 TEST_F(CommandsTest, StatesAreChangedWithRequestIds) {

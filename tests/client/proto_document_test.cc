@@ -371,10 +371,12 @@ TEST(ProtoDocument, OptionalAndMessageFieldsOnlyWhenSet) {
   lasp::v1::StepMetrics step;
   step.set_step(3);
   step.set_loss(std::numeric_limits<double>::quiet_NaN());
-  EXPECT_EQ(JsonLine(ToDocument(step)),
-            R"({"step":3,"loss":"NaN","gradient_norm":0.0,"learning_rate":0.0,)"
-            R"("tokens_per_second":0.0,"step_seconds":0.0,"token_count":0,"generation":0,)"
-            R"("skipped":false,"sp_wait_seconds":0.0,"gradient_sync_wait_seconds":0.0})");
+  EXPECT_EQ(
+      JsonLine(ToDocument(step)),
+      R"({"step":3,"loss":"NaN","gradient_norm":0.0,"learning_rate":0.0,)"
+      R"("tokens_per_second":0.0,"step_seconds":0.0,"token_count":0,"generation":0,)"
+      R"("skipped":false,"sp_wait_seconds":0.0,"gradient_sync_wait_seconds":0.0,)"
+      R"("data_seconds":0.0,"forward_seconds":0.0,"backward_seconds":0.0,"optimizer_seconds":0.0})");
   step.set_eval_loss(1.5);
   step.mutable_time()->set_seconds(1);
   EXPECT_EQ(ToDocument(step)["eval_loss"], 1.5);

@@ -23,6 +23,10 @@ class HappyPathTest(cluster.ClusterTest):
         for row in steps:
             for field in ("loss", "gradient_norm", "learning_rate", "tokens_per_second"):
                 self.assertGreater(row[field], 0, field)
+            phases = ("data", "forward", "backward", "sp_wait", "gradient_sync_wait", "optimizer")
+            spent = sum(row[phase + "_seconds"] for phase in phases)
+            self.assertGreater(spent, 0.5 * row["step_seconds"], row)
+            self.assertLess(spent, 1.01 * row["step_seconds"], row)
         self.assertLess(steps[-1]["loss"], steps[0]["loss"])
         self.assertAlmostEqual(steps[0]["loss"], 5.545, delta=0.5)  # ln 256: the model knows nothing yet
         description = self.lasp("describe", "job", "first").stdout

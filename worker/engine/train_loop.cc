@@ -96,6 +96,10 @@ lasp::internal::v1::RankStep TrainLoop::Report(int64_t step, const StepResult& r
   }
   metrics.set_sp_wait_seconds(result.phases[Phase::kSpWait]);
   metrics.set_gradient_sync_wait_seconds(result.phases[Phase::kGradientSync]);
+  metrics.set_data_seconds(report.data_seconds());
+  metrics.set_forward_seconds(report.forward_seconds());
+  metrics.set_backward_seconds(report.backward_seconds());
+  metrics.set_optimizer_seconds(report.optimizer_seconds());
   *metrics.mutable_time() = google::protobuf::util::TimeUtil::NanosecondsToTimestamp(
       absl::ToUnixNanos(SystemClock().Now()));
   return report;
