@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "proto/spec/gpu_support.h"
+
 namespace lasp {
 namespace {
 
@@ -76,8 +78,10 @@ void FillDefaults(v1::TrainingSpec* spec) {
   if (spec->eval_batches() == 0) {
     spec->set_eval_batches(8);
   }
-  if (spec->device() == v1::TrainingSpec::DEVICE_UNSPECIFIED) {
-    spec->set_device(v1::TrainingSpec::DEVICE_ANY);
+  if (spec->device() == v1::TrainingSpec::DEVICE_UNSPECIFIED ||
+      spec->device() == v1::TrainingSpec::DEVICE_ANY) {
+    spec->set_device(ReasonAgainstGpus(spec->model()).empty() ? v1::TrainingSpec::DEVICE_ANY
+                                                              : v1::TrainingSpec::DEVICE_CPU);
   }
 }
 

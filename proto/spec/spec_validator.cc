@@ -8,6 +8,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "proto/spec/field_checker.h"
+#include "proto/spec/gpu_support.h"
 #include "proto/spec/spec_limits.h"
 
 namespace lasp {
@@ -301,6 +302,10 @@ std::vector<FieldViolation> ValidateSpec(const v1::TrainingSpec& spec) {
   if (spec.device() == v1::TrainingSpec::DEVICE_UNSPECIFIED ||
       !v1::TrainingSpec::Device_IsValid(spec.device())) {
     check.Refuse("spec.device", "is unknown: choose ANY, CPU or GPU");
+  } else if (sound.model && spec.device() == v1::TrainingSpec::DEVICE_GPU) {
+    if (const std::string reason = ReasonAgainstGpus(spec.model()); !reason.empty()) {
+      check.Refuse("spec.model.heads", reason);
+    }
   }
   CheckShapes(spec, sound, &check);
   if (spec.data().format() == v1::DataSpec::FORMAT_BYTES && spec.model().vocab_size() >= 2 &&

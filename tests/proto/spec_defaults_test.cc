@@ -38,6 +38,19 @@ TEST(SpecDefaultsTest, IsIdempotent) {
   EXPECT_EQ(again.SerializeAsString(), spec.SerializeAsString());
 }
 
+TEST(SpecDefaultsTest, WhatGpusDoNotComputeIsForCpus) {
+  v1::TrainingSpec spec = testing::SoundSpec();
+  spec.mutable_model()->set_hidden_size(120);
+  for (const auto& [heads, device] :
+       {std::pair{1, v1::TrainingSpec::DEVICE_ANY}, std::pair{2, v1::TrainingSpec::DEVICE_CPU},
+        std::pair{3, v1::TrainingSpec::DEVICE_ANY}}) {
+    spec.mutable_model()->set_heads(heads);
+    spec.set_device(v1::TrainingSpec::DEVICE_ANY);
+    FillDefaults(&spec);
+    EXPECT_EQ(spec.device(), device) << heads;
+  }
+}
+
 TEST(SpecDefaultsTest, LeavesWhatIsSetAlone) {
   v1::TrainingSpec spec;
   spec.mutable_optimizer()->set_beta1(0);

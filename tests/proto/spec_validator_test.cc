@@ -170,6 +170,9 @@ TEST(SpecValidatorTest, EveryFieldHasItsLimits) {
       {"eval_batches: -1", "spec.eval_batches", "is -1"},
       {"eval_batches: 1048577", "spec.eval_batches", "to 1048576"},
       {"device: 9", "spec.device", "choose ANY, CPU or GPU"},
+      {"device: DEVICE_GPU model { hidden_size: 120 heads: 2 }", "spec.model.heads",
+       "a head is 60 wide: GPUs take multiples of 8 up to 128"},
+      {"device: DEVICE_GPU model { hidden_size: 512 heads: 2 }", "spec.model.heads", "device CPU"},
   };
   for (const Row& row : rows) {
     ExpectOnly(Spoil(row.change, /*clear_paths=*/false), row);

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/log.h"
 #include "proto/rpc/status_macros.h"
+#include "proto/spec/gpu_support.h"
 #include "worker/device/cuda_backend.h"
 #include "worker/engine/exit_code.h"
 #include "worker/engine/rank_runtime.h"
@@ -19,21 +20,6 @@ namespace {
 constexpr size_t kMaxRecordBytes = 64 << 10;
 // Of all ranks but the first, whose address is NCCL's id, over which the others find one another.
 constexpr char kNoAddress[] = "-";
-
-// What attention's kernels take (kernels/cuda/linear_attention.h).
-constexpr int kMaxHeadSize = 128;
-constexpr int kHeadSizeStep = 8;
-
-absl::Status CheckModel(const lasp::v1::ModelSpec& model) {
-  const int head_size = model.hidden_size() / model.heads();
-  if (head_size > kMaxHeadSize || head_size % kHeadSizeStep != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("spec.model.heads: ", model.heads(), " heads in ", model.hidden_size(),
-                     " columns have ", head_size, " each; GPUs take multiples of ", kHeadSizeStep,
-                     " up to ", kMaxHeadSize, ", CPUs any (spec.device: CPU)"));
-  }
-  return absl::OkStatus();
-}
 
 // What NCCL reads from the environment, which goes before where it says something: NVLink multicast
 // off, and the network interface of `host`, this host's address for other ranks.
@@ -125,7 +111,9 @@ class CudaRankRuntime : public RankRuntime {
 
 absl::StatusOr<std::unique_ptr<RankRuntime>> CreateRankRuntime(
     const lasp::internal::v1::Setup& setup, const ProcessGrid& grid) {
-  LASP_RETURN_IF_ERROR(CheckModel(setup.spec().model()));
+  if (const std::string reason = ReasonAgainstGpus(setup.spec().model()); !reason.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat("spec.model.heads ", reason));
+  }
   // Before CUDA starts threads, which may read the environment.
   LASP_RETURN_IF_ERROR(ConfigureNccl(setup.rank_address()));
   absl::StatusOr<std::unique_ptr<CudaBackend>> opened = CreateCudaBackend({});

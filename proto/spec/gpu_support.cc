@@ -1,0 +1,26 @@
+#include "proto/spec/gpu_support.h"
+
+#include "absl/strings/str_cat.h"
+
+namespace lasp {
+namespace {
+
+constexpr int kMaxHeadSize = 128;
+constexpr int kHeadSizeStep = 8;
+
+}  // namespace
+
+std::string ReasonAgainstGpus(const v1::ModelSpec& model) {
+  if (model.heads() < 1 || model.hidden_size() < 1) {
+    return "";
+  }
+  const int head_size = model.hidden_size() / model.heads();
+  if (head_size <= kMaxHeadSize && head_size % kHeadSizeStep == 0) {
+    return "";
+  }
+  return absl::StrCat("is ", model.heads(), ", so a head is ", head_size,
+                      " wide: GPUs take multiples of ", kHeadSizeStep, " up to ", kMaxHeadSize,
+                      ", choose other heads, or device CPU");
+}
+
+}  // namespace lasp
