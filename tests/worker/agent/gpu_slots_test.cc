@@ -31,6 +31,7 @@ std::vector<HostGpu> Find(const char* host) {
 
 std::vector<int> IndicesOf(const std::vector<HostGpu>& gpus) {
   std::vector<int> indices;
+  indices.reserve(gpus.size());
   for (const HostGpu& gpu : gpus) {
     indices.push_back(gpu.index);
   }

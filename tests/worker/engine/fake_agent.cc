@@ -69,6 +69,7 @@ void FakeAgent::Launch(int rank) {
     environment = EnvironmentWith("CUDA_VISIBLE_DEVICES=" + options_.gpus[rank]);
   }
   std::vector<char*> entries;
+  entries.reserve(environment.size() + 1);
   for (std::string& entry : environment) {
     entries.push_back(entry.data());
   }
