@@ -155,17 +155,19 @@ class QuickstartTest(unittest.TestCase):
 
     def await_count(self, count):
         deadline = time.monotonic() + 10
-        while len(self.mine()) != count and time.monotonic() < deadline:
+        found = self.mine()
+        while len(found) != count and time.monotonic() < deadline:
             time.sleep(0.05)
-        self.assertEqual(len(self.mine()), count)
+            found = self.mine()
+        self.assertEqual(len(found), count)
 
     def end_by(self, number, code):
         process = self.start()
         self.await_training(process)
-        self.await_count(5)  # the script, three services, the command line
         deadline = time.monotonic() + 10
         while not os.path.exists(self.folder + "/submitted") and time.monotonic() < deadline:
             time.sleep(0.05)
+        self.await_count(5)  # the script, three services, the command line
         process.send_signal(number)
         process.communicate(timeout=30)
         self.assertEqual(process.returncode, code)
