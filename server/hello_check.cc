@@ -8,12 +8,12 @@
 #include "proto/rpc/error_details.h"
 #include "proto/rpc/resource_name.h"
 #include "proto/rpc/version.h"
+#include "proto/rpc/worker_limits.h"
 #include "server/request_id.h"
 
 namespace lasp::server {
 namespace {
 
-constexpr int kMaxSlots = 1'024;
 constexpr size_t kMaxNameBytes = 256;
 // Of a GPU, so that a worker with all its slots fits in one message.
 constexpr size_t kMaxGpuTextBytes = 128;
@@ -63,9 +63,9 @@ absl::Status CheckHello(const lasp::v1::Hello& hello) {
     violations.push_back({"hello", absl::StrCat("host_name and version have at most ",
                                                 kMaxNameBytes, " characters")});
   }
-  if (hello.slots_size() > kMaxSlots) {
-    violations.push_back(
-        {"hello.slots", absl::StrCat("has ", hello.slots_size(), " entries: at most ", kMaxSlots)});
+  if (hello.slots_size() > kMaxWorkerSlots) {
+    violations.push_back({"hello.slots", absl::StrCat("has ", hello.slots_size(),
+                                                      " entries: at most ", kMaxWorkerSlots)});
   }
   std::set<int> indices;
   std::set<std::string> uuids;

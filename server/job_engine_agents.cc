@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/log.h"
 #include "proto/rpc/rank_exit_code.h"
+#include "proto/rpc/worker_limits.h"
 #include "server/job_engine.h"
 #include "server/proto_time.h"
 
@@ -14,8 +15,6 @@ namespace {
 
 using Job = lasp::v1::TrainingJob;
 using Phase = RankRecord::Phase;
-
-constexpr size_t kMaxGemmRecordBytes = size_t{64} << 10;
 
 // How a rank's exit reads, and as what it counts.
 GenerationFailure DescribeExit(const lasp::v1::RankExited& message, const std::string& worker_id) {

@@ -5,8 +5,8 @@
 namespace lasp {
 namespace {
 
-constexpr int kMaxHeadSize = 128;
-constexpr int kHeadSizeStep = 8;
+constexpr int kMaxGpuHeadSize = 128;
+constexpr int kGpuHeadSizeStep = 8;
 
 }  // namespace
 
@@ -15,12 +15,12 @@ std::string ReasonAgainstGpus(const v1::ModelSpec& model) {
     return "";
   }
   const int head_size = model.hidden_size() / model.heads();
-  if (head_size <= kMaxHeadSize && head_size % kHeadSizeStep == 0) {
+  if (head_size <= kMaxGpuHeadSize && head_size % kGpuHeadSizeStep == 0) {
     return "";
   }
   return absl::StrCat("is ", model.heads(), ", so a head is ", head_size,
-                      " wide: GPUs take multiples of ", kHeadSizeStep, " up to ", kMaxHeadSize,
-                      ", choose other heads, or device CPU");
+                      " wide: GPUs take multiples of ", kGpuHeadSizeStep, " up to ",
+                      kMaxGpuHeadSize, ", choose other heads, or device CPU");
 }
 
 }  // namespace lasp

@@ -9,6 +9,7 @@
 #include "proto/rpc/channel.h"
 #include "proto/rpc/flag_arguments.h"
 #include "proto/rpc/status_macros.h"
+#include "proto/rpc/worker_limits.h"
 #include "proto/spec/path_lookup.h"
 #include "worker/agent/nvml.h"
 
@@ -109,8 +110,9 @@ absl::StatusOr<std::string> RankBinary(const char* flag, const std::string& give
 absl::StatusOr<SlotOptions> ReadSlotOptions() {
   SlotOptions slots;
   slots.cpu_slots = absl::GetFlag(FLAGS_cpu_slots);
-  if (slots.cpu_slots < 0 || slots.cpu_slots > kMaxSlots) {
-    return FlagError("cpu_slots", absl::StrCat(slots.cpu_slots, " is not within 0 to ", kMaxSlots));
+  if (slots.cpu_slots < 0 || slots.cpu_slots > kMaxWorkerSlots) {
+    return FlagError("cpu_slots",
+                     absl::StrCat(slots.cpu_slots, " is not within 0 to ", kMaxWorkerSlots));
   }
   slots.gpus = absl::GetFlag(FLAGS_gpus);
   if (slots.gpus.empty()) {

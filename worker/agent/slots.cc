@@ -12,6 +12,7 @@
 #include "absl/strings/str_split.h"
 #include "proto/rpc/log.h"
 #include "proto/rpc/status_macros.h"
+#include "proto/rpc/worker_limits.h"
 #include "worker/agent/rank_environment.h"
 
 namespace lasp::worker {
@@ -124,10 +125,10 @@ absl::StatusOr<std::vector<Slot>> OfferSlots(const SlotOptions& options) {
   }
   const int cpu_slots =
       options.cpu_slots > 0 ? options.cpu_slots : (gpus.empty() ? AvailableCores() : 0);
-  if (slots.size() + static_cast<size_t>(cpu_slots) > static_cast<size_t>(kMaxSlots)) {
+  if (slots.size() + static_cast<size_t>(cpu_slots) > static_cast<size_t>(kMaxWorkerSlots)) {
     return absl::InvalidArgumentError(absl::StrCat("--cpu_slots: ", cpu_slots, " and ",
-                                                   slots.size(), " GPUs are more than ", kMaxSlots,
-                                                   " slots"));
+                                                   slots.size(), " GPUs are more than ",
+                                                   kMaxWorkerSlots, " slots"));
   }
   for (int i = 0; i < cpu_slots; ++i) {
     Slot& slot = slots.emplace_back();

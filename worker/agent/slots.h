@@ -11,9 +11,6 @@
 
 namespace lasp::worker {
 
-// Of one agent.
-inline constexpr int kMaxSlots = 1024;
-
 struct SlotOptions {
   // `all` that work, `none`, or indices and UUIDs separated by commas, which must all be there.
   std::string gpus = "all";
@@ -32,7 +29,7 @@ absl::StatusOr<std::vector<HostGpu>> SelectGpus(absl::string_view wanted,
 
 // GPUs first, then CPU slots; index i is at i. Logs what it finds. GPUs that are asked for by name
 // and cannot be offered are an error, `all` may also be none. INVALID_ARGUMENT for more than
-// kMaxSlots.
+// kMaxWorkerSlots.
 absl::StatusOr<std::vector<lasp::v1::Slot>> OfferSlots(const SlotOptions& options);
 
 // BLAS and OpenMP threads of one rank, where so many slots share the cores.

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/log.h"
 #include "proto/rpc/status_macros.h"
+#include "proto/rpc/worker_limits.h"
 #include "proto/spec/gpu_support.h"
 #include "worker/device/cuda_backend.h"
 #include "worker/engine/exit_code.h"
@@ -16,8 +17,6 @@
 namespace lasp::worker {
 namespace {
 
-// The coordinator takes no larger one.
-constexpr size_t kMaxRecordBytes = 64 << 10;
 // Of all ranks but the first, whose address is NCCL's id, over which the others find one another.
 constexpr char kNoAddress[] = "-";
 
@@ -33,11 +32,11 @@ absl::Status ConfigureNccl(const std::string& host) {
   return absl::OkStatus();
 }
 
-// Rank 0's text on every rank; empty where it is too long. At most kMaxRecordBytes.
+// Rank 0's text on every rank; empty where it is too long. At most kMaxGemmRecordBytes.
 absl::StatusOr<std::string> BroadcastText(std::string text, Backend& backend, Communicator& world) {
   // Its size, then its bytes.
-  std::string message(sizeof(int64_t) + kMaxRecordBytes, '\0');
-  if (text.size() > kMaxRecordBytes) {
+  std::string message(sizeof(int64_t) + kMaxGemmRecordBytes, '\0');
+  if (text.size() > kMaxGemmRecordBytes) {
     text.clear();
   }
   auto size = static_cast<int64_t>(text.size());
@@ -51,7 +50,7 @@ absl::StatusOr<std::string> BroadcastText(std::string text, Backend& backend, Co
   backend.CopyToHost(tensor, message.data());
   LASP_RETURN_IF_ERROR(backend.Synchronize());
   std::memcpy(&size, message.data(), sizeof size);
-  if (size < 0 || size > static_cast<int64_t>(kMaxRecordBytes)) {
+  if (size < 0 || size > static_cast<int64_t>(kMaxGemmRecordBytes)) {
     return absl::InternalError("rank 0's choice of matrix products arrived garbled");
   }
   return message.substr(sizeof size, static_cast<size_t>(size));

@@ -5,6 +5,7 @@
 
 #include <cstdlib>
 
+#include "proto/rpc/worker_limits.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_directory.h"
 #include "worker/agent/gpu_discovery.h"
@@ -139,7 +140,7 @@ TEST_F(SlotsTest, GpusComeFirstAndReplaceTheCores) {
   EXPECT_EQ(KindsOf(Offer("gpus=3", "none", 2)), "CC");
   EXPECT_EQ(KindsOf(Offer("gpus=3", "none")), one_a_core_);
   EXPECT_EQ(KindsOf(Offer("gpus=0", "all")), one_a_core_);
-  EXPECT_THAT(Offer("gpus=3", "all", kMaxSlots),
+  EXPECT_THAT(Offer("gpus=3", "all", kMaxWorkerSlots),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("--cpu_slots: 1024 and 3")));
 }
 
