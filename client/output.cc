@@ -1,16 +1,10 @@
 #include "client/output.h"
 
-#include "absl/strings/str_cat.h"
-#include "client/document.h"
-
 namespace lasp::client {
-namespace {
 
-std::string Render(const Document& document, OutputFormat format) {
+std::string DocumentText(const Document& document, OutputFormat format) {
   return format == OutputFormat::kYaml ? YamlText(document) : JsonText(document) + "\n";
 }
-
-}  // namespace
 
 void PrintMessage(const google::protobuf::Message& message, const std::string& name,
                   const std::function<std::string()>& table, Session* session) {
@@ -20,7 +14,7 @@ void PrintMessage(const google::protobuf::Message& message, const std::string& n
   } else if (IsTable(format)) {
     session->console().Print(table());
   } else {
-    session->console().Print(Render(ToDocument(message), format));
+    session->console().Print(DocumentText(ToDocument(message), format));
   }
 }
 
@@ -34,7 +28,7 @@ std::string MessageArray(const std::vector<const google::protobuf::Message*>& me
   for (const auto* message : messages) {
     array.push_back(ToDocument(*message));
   }
-  return Render(array, format);
+  return DocumentText(array, format);
 }
 
 }  // namespace lasp::client

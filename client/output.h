@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "client/document.h"
 #include "client/session.h"
 
 namespace lasp::client {
@@ -14,6 +15,9 @@ namespace lasp::client {
 // One message: JSON and YAML of it, its resource name, or `table()` where a table is asked for.
 void PrintMessage(const google::protobuf::Message& message, const std::string& name,
                   const std::function<std::string()>& table, Session* session);
+
+// `document` with a line break at the end, in JSON or YAML.
+std::string DocumentText(const Document& document, OutputFormat format);
 
 // One message a line, for streams.
 std::string MessageLine(const google::protobuf::Message& message);

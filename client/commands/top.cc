@@ -126,7 +126,7 @@ std::string Documents(const std::vector<ActiveJob>& active, OutputFormat format)
     entry["max_steps"] = job.spec().max_steps();
     entry["metrics"] = step.step() > 0 ? ToDocument(step) : Document();
   }
-  return format == OutputFormat::kYaml ? YamlText(array) : JsonText(array) + "\n";
+  return DocumentText(array, format);
 }
 
 void Show(const std::vector<ActiveJob>& active, bool redraw, Session* session) {
