@@ -6,7 +6,6 @@
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/log.h"
 #include "proto/rpc/status_macros.h"
-#include "server/job_state_machine.h"
 #include "server/sqlite_schema.h"
 
 namespace lasp::server {
@@ -14,8 +13,6 @@ namespace {
 
 // Jobs whose number of steps is remembered; it is counted again for the others.
 constexpr size_t kMaxStepCounts = 20'000;
-// Revisions of one run of the coordinator: a run begins at its number times this.
-constexpr int kRevisionBitsPerRun = 40;
 
 }  // namespace
 
@@ -77,149 +74,6 @@ absl::StatusOr<std::string> SqliteWriter::ReadUuid() {
     return absl::DataLossError("the store has no uuid; restore it from a backup");
   }
   return statement.Text();
-}
-
-absl::StatusOr<StoreContents> SqliteWriter::Load() {
-  StoreContents contents;
-  LASP_RETURN_IF_ERROR(
-      database_.Execute("INSERT INTO meta (key, value) VALUES ('runs', 1) "
-                        "ON CONFLICT (key) DO UPDATE SET value = value + 1"));
-  LASP_ASSIGN_OR_RETURN(const int64_t runs,
-                        database_.QueryInteger("SELECT value FROM meta WHERE key = 'runs'"));
-  contents.base_revision = runs << kRevisionBitsPerRun;
-  LASP_RETURN_IF_ERROR(LoadJobs(&contents));
-  LASP_RETURN_IF_ERROR(LoadRankExits(&contents));
-  LASP_RETURN_IF_ERROR(LoadGemmRecords(&contents));
-  LASP_RETURN_IF_ERROR(LoadRest(&contents));
-  return contents;
-}
-
-absl::Status SqliteWriter::LoadJobs(StoreContents* contents) {
-  LASP_ASSIGN_OR_RETURN(
-      SqliteStatement rows,
-      SqliteStatement::Prepare(database_, "SELECT id, revision, spec, job FROM jobs ORDER BY id"));
-  while (true) {
-    LASP_ASSIGN_OR_RETURN(const bool row, rows.Step());
-    if (!row) {
-      break;
-    }
-    auto view = std::make_shared<JobView>();
-    view->id = rows.Integer();
-    view->revision = rows.Integer();
-    const absl::string_view spec = rows.Blob();
-    view->spec = std::make_shared<const std::string>(spec.data(), spec.size());
-    const absl::string_view job = rows.Blob();
-    if (!view->job.ParseFromArray(job.data(), static_cast<int>(job.size()))) {
-      return absl::DataLossError(
-          absl::StrCat("the store's job ", view->id, " cannot be read; restore it from a backup"));
-    }
-    contents->jobs.push_back({.view = std::move(view), .exits = {}, .gemm_record = {}});
-  }
-  // Ids of deleted jobs are not used again while anything may remember them.
-  LASP_ASSIGN_OR_RETURN(
-      contents->last_job_id,
-      database_.QueryInteger("SELECT MAX(COALESCE((SELECT MAX(id) FROM jobs), 0), "
-                             "COALESCE((SELECT value FROM meta WHERE key = 'last_job_id'), 0))"));
-  return absl::OkStatus();
-}
-
-absl::Status SqliteWriter::LoadRankExits(StoreContents* contents) {
-  LASP_ASSIGN_OR_RETURN(SqliteStatement rows,
-                        SqliteStatement::Prepare(
-                            database_,
-                            "SELECT generation, rank, exit_code FROM rank_exits WHERE job_id = ? "
-                            "AND generation = ?"));
-  for (StoredJob& job : contents->jobs) {
-    if (!MayHaveRanks(job.view->job.state())) {
-      continue;
-    }
-    rows.Bind(job.view->id).Bind(job.view->job.generation());
-    while (true) {
-      LASP_ASSIGN_OR_RETURN(const bool row, rows.Step());
-      if (!row) {
-        break;
-      }
-      StoredRankExit& exit = job.exits.emplace_back();
-      exit.generation = rows.Integer();
-      exit.rank = static_cast<int>(rows.Integer());
-      exit.exit_code = static_cast<int>(rows.Integer());
-    }
-  }
-  return absl::OkStatus();
-}
-
-absl::Status SqliteWriter::LoadGemmRecords(StoreContents* contents) {
-  LASP_ASSIGN_OR_RETURN(
-      SqliteStatement rows,
-      SqliteStatement::Prepare(database_, "SELECT record FROM gemm_records WHERE job_id = ?"));
-  for (StoredJob& job : contents->jobs) {
-    if (IsFinished(job.view->job.state()) || job.view->job.generation() == 0) {
-      continue;
-    }
-    rows.Bind(job.view->id);
-    LASP_ASSIGN_OR_RETURN(const bool row, rows.Step());
-    if (row) {
-      job.gemm_record = rows.Text();
-    }
-    rows.Reset();
-  }
-  return absl::OkStatus();
-}
-
-absl::Status SqliteWriter::LoadRest(StoreContents* contents) {
-  LASP_ASSIGN_OR_RETURN(
-      SqliteStatement workers,
-      SqliteStatement::Prepare(
-          database_,
-          "SELECT worker_id, incarnation, slot_count, gpu_slot_count, drain_requested "
-          "FROM workers"));
-  while (true) {
-    LASP_ASSIGN_OR_RETURN(const bool row, workers.Step());
-    if (!row) {
-      break;
-    }
-    PutWorker& worker = contents->workers.emplace_back();
-    worker.worker_id = workers.Text();
-    worker.incarnation = workers.Text();
-    const auto slots = static_cast<int>(workers.Integer());
-    worker.slots.gpu = static_cast<int>(workers.Integer());
-    worker.slots.cpu = slots - worker.slots.gpu;
-    worker.drain_requested = workers.Integer() != 0;
-  }
-  // Newest first: where a key has come twice, the first one found counts.
-  LASP_ASSIGN_OR_RETURN(
-      SqliteStatement requests,
-      SqliteStatement::Prepare(database_,
-                               "SELECT key, fingerprint, job_name, job_uid, expire_unix_micros "
-                               "FROM requests ORDER BY expire_unix_micros DESC, rowid DESC"));
-  while (true) {
-    LASP_ASSIGN_OR_RETURN(const bool row, requests.Step());
-    if (!row) {
-      break;
-    }
-    PutRequest& request = contents->requests.emplace_back();
-    request.key = requests.Text();
-    request.fingerprint = static_cast<uint64_t>(requests.Integer());
-    request.job_name = requests.Text();
-    request.job_uid = requests.Text();
-    request.expire_time = absl::FromUnixMicros(requests.Integer());
-  }
-  LASP_ASSIGN_OR_RETURN(
-      SqliteStatement tombstones,
-      SqliteStatement::Prepare(database_, "SELECT revision, name FROM tombstones"));
-  while (true) {
-    LASP_ASSIGN_OR_RETURN(const bool row, tombstones.Step());
-    if (!row) {
-      break;
-    }
-    Tombstone& tombstone = contents->tombstones.emplace_back();
-    tombstone.revision = tombstones.Integer();
-    tombstone.name = tombstones.Text();
-  }
-  LASP_ASSIGN_OR_RETURN(
-      contents->compacted_revision,
-      database_.QueryInteger("SELECT value FROM meta WHERE key = 'compacted_revision'"));
-  return absl::OkStatus();
 }
 
 absl::Status SqliteWriter::Begin() { return begin_.Run(); }
