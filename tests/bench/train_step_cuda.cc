@@ -1,7 +1,8 @@
 // Time and memory of a training step on the GPUs of one host, through the engine's own trainer.
 // Prints JSON.
-//   train_step_cuda [TOKENS [LAYERS [STEPS [GPUS [SP]]]]]
-// TransNormerLLM-1B's shape: 16 layers; 32,768 tokens a GPU; one GPU; SP over all.
+//   train_step_cuda [TOKENS [LAYERS [STEPS [GPUS [SP [copies|nccl]]]]]]
+// TransNormerLLM-1B's shape: 16 layers; 32,768 tokens a GPU; one GPU; SP over all; states and
+// gradients by copy engines.
 #include <cuda_runtime_api.h>
 #include <unistd.h>
 
@@ -14,9 +15,10 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_format.h"
 #include "proto/rpc/status_macros.h"
 #include "proto/spec/spec_defaults.h"
-#include "tests/worker/parallel/gpu_ranks.h"
+#include "tests/worker/parallel/gpu_rank_processes.h"
 #include "worker/data/batch_source.h"
 #include "worker/device/cuda_backend.h"
 #include "worker/engine/drain_request.h"
@@ -62,7 +64,9 @@ void WriteCorpus(const std::string& path, int64_t tokens) {
              static_cast<std::streamsize>(values.size() * sizeof(uint16_t)));
 }
 
-absl::Status Run(LocalRank& rank, const lasp::v1::TrainingSpec& spec, const std::string& folder) {
+// What rank 0 prints; the others nothing.
+absl::StatusOr<std::string> Run(LocalRank& rank, const lasp::v1::TrainingSpec& spec,
+                                const std::string& folder) {
   LASP_ASSIGN_OR_RETURN(const auto data, BatchSource::Open(spec, {folder},
                                                            {.sp_rank = rank.grid.sp_rank(),
                                                             .sp_size = rank.grid.sp_size(),
@@ -84,9 +88,10 @@ absl::Status Run(LocalRank& rank, const lasp::v1::TrainingSpec& spec, const std:
     results.push_back(result);
   }
   if (rank.grid.rank() != 0) {
-    return absl::OkStatus();
+    return "";
   }
   const double first_loss = results.front().loss;
+  const double last_loss = results.back().loss;
   // The first steps warm up.
   results.erase(results.begin(), results.begin() + 2);
   const auto middle = results.begin() + static_cast<std::ptrdiff_t>(results.size() / 2);
@@ -99,28 +104,25 @@ absl::Status Run(LocalRank& rank, const lasp::v1::TrainingSpec& spec, const std:
   // A GPU's.
   const int64_t local_tokens = spec.data().sequence_length() / rank.grid.sp_size();
   const auto tokens = static_cast<double>(local_tokens);
-  std::printf(
+  return absl::StrFormat(
       "{\"benchmark\": \"train_step_cuda\", \"gpus\": %d, \"sp\": %d, \"tokens_per_gpu\": %.0f, "
       "\"layers\": %d, "
-      "\"parameters\": %lld, \"step_ms\": %.2f, \"tokens_per_second_per_gpu\": %.0f, "
+      "\"parameters\": %d, \"step_ms\": %.2f, \"tokens_per_second_per_gpu\": %.0f, "
       "\"forward_ms\": "
       "%.2f, \"backward_ms\": %.2f, \"optimizer_ms\": %.2f, \"data_ms\": %.2f, "
       "\"gradient_sync_ms\": %.2f, \"sp_wait_ms\": "
       "%.2f, \"first_loss\": %.4f, \"last_loss\": %.4f, \"planned_gib\": %.2f, "
       "\"used_gib\": %.2f, \"bill\": \"%s\"}\n",
       rank.grid.world_size(), rank.grid.sp_size(), tokens, spec.model().layers(),
-      static_cast<long long>(trainer->layout().count()), median.seconds * 1e3,
-      tokens / median.seconds, median.phases[Phase::kForward] * 1e3,
-      median.phases[Phase::kBackward] * 1e3, median.phases[Phase::kOptimizer] * 1e3,
-      median.phases[Phase::kData] * 1e3, median.phases[Phase::kGradientSync] * 1e3,
-      median.phases[Phase::kSpWait] * 1e3, first_loss, results.back().loss,
-      static_cast<double>(trainer->memory().total()) / (1 << 30),
-      static_cast<double>(total_bytes - free_bytes) / (1 << 30),
-      trainer->memory().ToString().c_str());
-  return absl::OkStatus();
+      trainer->layout().count(), median.seconds * 1e3, tokens / median.seconds,
+      median.phases[Phase::kForward] * 1e3, median.phases[Phase::kBackward] * 1e3,
+      median.phases[Phase::kOptimizer] * 1e3, median.phases[Phase::kData] * 1e3,
+      median.phases[Phase::kGradientSync] * 1e3, median.phases[Phase::kSpWait] * 1e3, first_loss,
+      last_loss, static_cast<double>(trainer->memory().total()) / (1 << 30),
+      static_cast<double>(total_bytes - free_bytes) / (1 << 30), trainer->memory().ToString());
 }
 
-int Main(int64_t tokens, int layers, int steps, int gpus, int sp_size) {
+int Main(int64_t tokens, int layers, int steps, int gpus, int sp_size, bool peer_copies) {
   const std::string folder = "/tmp/lasp-train-step-" + std::to_string(getpid());
   if (std::system(("mkdir -p " + folder).c_str()) != 0) {
     return 1;
@@ -128,15 +130,21 @@ int Main(int64_t tokens, int layers, int steps, int gpus, int sp_size) {
   WriteCorpus(folder + "/corpus.bin", tokens * gpus * 8 + 1);
   const lasp::v1::TrainingSpec spec =
       Spec("corpus.bin", tokens, layers, steps, sp_size, gpus / sp_size);
-  const std::vector<absl::Status> statuses =
-      RunGpuRanks({.sp_size = sp_size, .dp_size = gpus / sp_size, .timeout = absl::Minutes(5)},
-                  [&](LocalRank& rank) { return Run(rank, spec, folder); });
+  const std::vector<absl::StatusOr<std::string>> results =
+      RunGpuRankProcesses({.sp_size = sp_size,
+                           .dp_size = gpus / sp_size,
+                           .timeout = absl::Minutes(5),
+                           .peer_copies = peer_copies},
+                          [&](LocalRank& rank) { return Run(rank, spec, folder); });
   std::remove((folder + "/corpus.bin").c_str());
   rmdir(folder.c_str());
-  if (!statuses[0].ok()) {
-    std::fprintf(stderr, "train_step_cuda: %s\n", statuses[0].ToString().c_str());
-    return 1;
+  for (const absl::StatusOr<std::string>& result : results) {
+    if (!result.ok()) {
+      std::fprintf(stderr, "train_step_cuda: %s\n", result.status().ToString().c_str());
+      return 1;
+    }
   }
+  std::printf("%s", results[0]->c_str());
   return 0;
 }
 
@@ -147,5 +155,6 @@ int main(int argc, char** argv) {
   const int gpus = argc > 4 ? std::atoi(argv[4]) : 1;
   return lasp::worker::Main(argc > 1 ? std::atoll(argv[1]) : 32768,
                             argc > 2 ? std::atoi(argv[2]) : 16, argc > 3 ? std::atoi(argv[3]) : 12,
-                            gpus, argc > 5 ? std::atoi(argv[5]) : gpus);
+                            gpus, argc > 5 ? std::atoi(argv[5]) : gpus,
+                            argc <= 6 || std::string(argv[6]) != "nccl");
 }

@@ -73,7 +73,9 @@ class GpuServiceTest(ClusterTest):
         steps = self.metrics("job")
         self.assertEqual([row["step"] for row in steps], list(range(1, 26)))
         figure("ranks", self.ranks)
-        figure("tokens_per_second", statistics.median(row["tokens_per_second"] for row in steps[5:]))
+        for name in ("tokens_per_second", "forward_seconds", "backward_seconds", "optimizer_seconds",
+                     "sp_wait_seconds", "gradient_sync_wait_seconds"):
+            figure(name, statistics.median(row[name] for row in steps[5:]))
         self.assertLess(steps[-1]["loss"], steps[0]["loss"])
         self.assertLessEqual(took, self.START_SECONDS)
 

@@ -47,6 +47,7 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(Options options) {
   }
   trainer->arena_ = *std::move(arena);
   LASP_RETURN_IF_ERROR(trainer->TakeMemory(trainer->arena_));
+  LASP_RETURN_IF_ERROR(trainer->options_.world->Register(trainer->parameters_.gradients));
   InitializeParameters(trainer->model_config_, trainer->layout_, trainer->options_.spec.seed(),
                        *trainer->options_.backend, trainer->parameters_.masters);
   if (trainer->parameters_.weights.data != trainer->parameters_.masters.data) {

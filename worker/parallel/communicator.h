@@ -89,6 +89,11 @@ class Communicator {
   // Complete when every rank has issued it.
   virtual Operation Barrier() = 0;
 
+  // Every rank calls it with memory of its own, of one size and laid out alike: operations on
+  // tensors within may then reach it on the other ranks, as fast as the hardware can. At most once.
+  // The memory must stay until the communicator's last operation on it has ended on every rank.
+  virtual absl::Status Register(Tensor /*memory*/) { return absl::OkStatus(); }
+
   virtual CommunicatorCounters counters() const = 0;
 };
 

@@ -18,7 +18,8 @@ class Ddp : public DataParallel {
 
   void GradientsFinalFrom(int64_t offset) override {
     while (issued_from_ > 0) {
-      const int64_t begin = std::max<int64_t>(0, issued_from_ - bucket_elements_);
+      // Buckets begin at multiples of their size: memory that is aligned stays so.
+      const int64_t begin = (issued_from_ - 1) / bucket_elements_ * bucket_elements_;
       if (begin < offset) {
         return;
       }

@@ -38,42 +38,23 @@ absl::StatusOr<ncclDataType_t> TypeOf(DType type) {
 
 }  // namespace
 
-// Makes the backend's stream wait.
-class NcclCommunicator::StreamEnd : public Completion {
- public:
-  StreamEnd(NcclCommunicator* communicator, std::shared_ptr<CudaEvent> event, absl::Status status)
-      : communicator_(*communicator), event_(std::move(event)), status_(std::move(status)) {}
-
-  absl::Status Wait(absl::Duration /*timeout*/) override {
-    LASP_RETURN_IF_ERROR(status_);
-    LASP_RETURN_IF_ERROR(communicator_.failure());
-    return CudaStatus(cudaStreamWaitEvent(communicator_.backend_.stream(), event_->get(), 0),
-                      "waiting for a communicator");
-  }
-
- protected:
-  NcclCommunicator& communicator_;
-  const std::shared_ptr<CudaEvent> event_;
-  const absl::Status status_;
-};
-
 // Makes the host wait: for what other ranks are to have done.
-class NcclCommunicator::HostEnd : public NcclCommunicator::StreamEnd {
+class NcclCommunicator::HostEnd : public StreamEnd {
  public:
   using StreamEnd::StreamEnd;
 
   absl::Status Wait(absl::Duration timeout) override {
-    LASP_RETURN_IF_ERROR(status_);
+    LASP_RETURN_IF_ERROR(failure());
     const absl::Duration deadline = SystemClock().Monotonic() + timeout;
     while (true) {
-      const cudaError_t state = cudaEventQuery(event_->get());
+      const cudaError_t state = cudaEventQuery(event().get());
       if (state == cudaSuccess) {
-        return communicator_.failure();
+        return failure();
       }
       if (state != cudaErrorNotReady) {
         return CudaStatus(state, "waiting for a barrier");
       }
-      LASP_RETURN_IF_ERROR(communicator_.failure());
+      LASP_RETURN_IF_ERROR(failure());
       if (SystemClock().Monotonic() >= deadline) {
         return absl::DeadlineExceededError(
             absl::StrCat("a barrier has not ended within ", absl::FormatDuration(timeout)));
@@ -86,12 +67,11 @@ class NcclCommunicator::HostEnd : public NcclCommunicator::StreamEnd {
 absl::StatusOr<std::unique_ptr<NcclCommunicator>> NcclCommunicator::Create(
     CudaBackend* backend, ncclComm_t communicator, absl::string_view name, absl::Duration timeout,
     Interruption interruption) {
-  LASP_ASSIGN_OR_RETURN(CudaStream stream, CudaStream::Create());
-  LASP_ASSIGN_OR_RETURN(CudaEvent ready, CudaEvent::Create());
+  LASP_ASSIGN_OR_RETURN(SideStream stream, SideStream::Create(backend));
   LASP_ASSIGN_OR_RETURN(auto progress, StreamProgress::Create());
   auto made = std::unique_ptr<NcclCommunicator>(
-      new NcclCommunicator(backend, communicator, name, timeout, std::move(interruption),
-                           std::move(stream), std::move(ready), std::move(progress)));
+      new NcclCommunicator(communicator, name, timeout, std::move(interruption), std::move(stream),
+                           std::move(progress)));
   LASP_RETURN_IF_ERROR(
       made->Settle(communicator, ncclInProgress, absl::StrCat("connecting the ", name, " group")));
   LASP_RETURN_IF_ERROR(
@@ -152,47 +132,14 @@ absl::Status NcclCommunicator::Settle(ncclComm_t communicator, ncclResult_t resu
   return NcclStatus(result, what);
 }
 
-absl::StatusOr<std::shared_ptr<CudaEvent>> NcclCommunicator::MarkStream() {
-  std::shared_ptr<CudaEvent> event;
-  for (const std::shared_ptr<CudaEvent>& spare : events_) {
-    if (spare.use_count() == 1) {
-      event = spare;
-      break;
-    }
-  }
-  if (event == nullptr) {
-    LASP_ASSIGN_OR_RETURN(CudaEvent made, CudaEvent::Create());
-    event = std::make_shared<CudaEvent>(std::move(made));
-    events_.push_back(event);
-  }
-  LASP_RETURN_IF_ERROR(
-      CudaStatus(cudaEventRecord(event->get(), stream_.get()), "marking a stream"));
-  return event;
-}
-
-absl::Status NcclCommunicator::FollowBackend() {
-  LASP_RETURN_IF_ERROR(
-      CudaStatus(cudaEventRecord(ready_.get(), backend_.stream()), "marking the backend's stream"));
-  return CudaStatus(cudaStreamWaitEvent(stream_.get(), ready_.get(), 0),
-                    "waiting for the backend's stream");
-}
-
 template <typename End>
 Operation NcclCommunicator::EndsHere(absl::Status status) {
-  std::shared_ptr<CudaEvent> event;
-  if (status.ok()) {
-    absl::StatusOr<std::shared_ptr<CudaEvent>> marked = MarkStream();
-    status = marked.status();
-    if (marked.ok()) {
-      event = *std::move(marked);
-    }
-  }
-  return Operation(std::make_shared<End>(this, std::move(event), std::move(status)), timeout_);
+  return stream_.EndsHere<End>(std::move(status), [this] { return failure(); }, timeout_);
 }
 
 absl::Status NcclCommunicator::Issue(const std::function<ncclResult_t(ncclComm_t)>& work) {
   LASP_RETURN_IF_ERROR(failure());
-  LASP_RETURN_IF_ERROR(FollowBackend());
+  LASP_RETURN_IF_ERROR(stream_.FollowBackend());
   LASP_RETURN_IF_ERROR(progress_->Begin(stream_.get()));
   ncclComm_t communicator = nullptr;
   ncclResult_t result = ncclSuccess;
@@ -227,12 +174,9 @@ Operation NcclCommunicator::Receive(Tensor data, int peer) {
 
 Operation NcclCommunicator::Run(std::function<absl::Status()> work) {
   absl::Status status = failure();
-  status.Update(FollowBackend());
+  status.Update(stream_.FollowBackend());
   if (status.ok()) {
-    const cudaStream_t before = backend_.stream();
-    backend_.IssueTo(stream_.get());
-    status = work();
-    backend_.IssueTo(before);
+    status = stream_.Run(work);
   }
   return EndsHere<StreamEnd>(std::move(status));
 }
@@ -303,7 +247,7 @@ absl::StatusOr<std::unique_ptr<NcclCommunicator>> NcclCommunicator::Split(int co
     unfinished_.push_back(std::move(part));
     return settled;
   }
-  return Create(&backend_, *part, name, timeout_, interruption_);
+  return Create(&stream_.backend(), *part, name, timeout_, interruption_);
 }
 
 }  // namespace lasp::worker

@@ -19,14 +19,16 @@
 #include "worker/device/cuda_backend.h"
 #include "worker/device/cuda_stream.h"
 #include "worker/parallel/communicator.h"
+#include "worker/parallel/side_stream.h"
 #include "worker/parallel/stream_progress.h"
+#include "worker/parallel/watched_group.h"
 
 namespace lasp::worker {
 
 // Issued to by the thread that issues to `backend`; watched by another. An operation starts after
 // what was issued to the backend's stream before it; Wait makes that stream wait for the operation,
 // and the host only for a barrier.
-class NcclCommunicator : public Communicator {
+class NcclCommunicator final : public Communicator, public WatchedGroup {
  public:
   // Asked while the host waits for NCCL: not OK ends the wait with it.
   using Interruption = std::function<absl::Status()>;
@@ -64,60 +66,47 @@ class NcclCommunicator : public Communicator {
   absl::StatusOr<std::unique_ptr<NcclCommunicator>> Split(int color, int key,
                                                           absl::string_view name);
 
-  // For the thread that watches. What NCCL reports of work under way, or what is wrong already.
-  absl::Status AsyncStatus();
+  const std::string& name() const override { return name_; }
 
-  StreamProgress::Numbers progress() const { return progress_->Read(); }
+  // Asks NCCL too.
+  absl::Status AsyncStatus() override;
 
-  // Ends everything under way with `why`; later operations fail with it at once. Thread-safe.
-  void Abort(const absl::Status& why);
+  StreamProgress::Numbers progress() const override { return progress_->Read(); }
 
-  const std::string& name() const { return name_; }
+  void Abort(const absl::Status& why) override;
 
  private:
-  class StreamEnd;
   class HostEnd;
 
-  NcclCommunicator(CudaBackend* backend, ncclComm_t communicator, absl::string_view name,
-                   absl::Duration timeout, Interruption interruption, CudaStream stream,
-                   CudaEvent ready, std::unique_ptr<StreamProgress> progress)
-      : backend_(*backend),
-        name_(name),
+  NcclCommunicator(ncclComm_t communicator, absl::string_view name, absl::Duration timeout,
+                   Interruption interruption, SideStream stream,
+                   std::unique_ptr<StreamProgress> progress)
+      : name_(name),
         timeout_(timeout),
         interruption_(std::move(interruption)),
         stream_(std::move(stream)),
-        ready_(std::move(ready)),
         progress_(std::move(progress)),
         communicator_(communicator) {}
 
-  // The stream goes on when the backend's has come to where it is now.
-  absl::Status FollowBackend();
   // Issues `work` between marks of progress, after what the backend's stream holds so far.
   absl::Status Issue(const std::function<ncclResult_t(ncclComm_t)>& work);
   Operation Enqueue(const std::function<ncclResult_t(ncclComm_t)>& work);
-  // An operation that ends where the stream now stands, or has failed already.
   template <typename End>
   Operation EndsHere(absl::Status status);
-  absl::StatusOr<std::shared_ptr<CudaEvent>> MarkStream();
   // Why the host should wait for NCCL no longer, if so.
   absl::Status CheckWait(absl::Duration deadline, absl::string_view what) const;
   // Polls while NCCL says that it is in progress.
   absl::Status Settle(ncclComm_t communicator, ncclResult_t result, absl::string_view what);
   absl::Status failure() const;
 
-  CudaBackend& backend_;
   const std::string name_;
   const absl::Duration timeout_;
   const Interruption interruption_;
   int rank_ = 0;
   int size_ = 0;
-  const CudaStream stream_;
-  // Where the backend's stream stood when an operation was issued.
-  const CudaEvent ready_;
+  SideStream stream_;
   const std::unique_ptr<StreamProgress> progress_;
   std::unique_ptr<DeviceBuffer> barrier_token_;
-  // Events that no operation holds any more are used again.
-  std::vector<std::shared_ptr<CudaEvent>> events_;
   int64_t sent_bytes_ = 0;
   // Where NCCL may still write a part that was given up.
   std::vector<std::unique_ptr<ncclComm_t>> unfinished_;

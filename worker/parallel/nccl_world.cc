@@ -26,11 +26,11 @@ absl::Status CheckMulticastIsOff() {
   return absl::OkStatus();
 }
 
-// One operation that is under way on the device.
-struct Underway {
-  uint32_t number = 0;
-  absl::Duration since;
-};
+// As an operator of NCCL would ask for it.
+bool PeerCopiesAreWanted() {
+  const char* const value = std::getenv("NCCL_P2P_DISABLE");
+  return value == nullptr || std::strcmp(value, "1") != 0;
+}
 
 }  // namespace
 
@@ -85,17 +85,49 @@ absl::StatusOr<std::unique_ptr<NcclWorld>> NcclWorld::Connect(CudaBackend* backe
       auto all,
       NcclCommunicator::Create(backend, communicator, "world", options.timeout,
                                [connecting = world.get()] { return connecting->Interruption(); }));
-  world->communicators_.push_back(std::move(all));
-  LASP_ASSIGN_OR_RETURN(auto sp, world->communicators_[0]->Split(grid.dp_rank(), grid.sp_rank(),
-                                                                 "sequence parallel"));
-  world->communicators_.push_back(std::move(sp));
-  LASP_ASSIGN_OR_RETURN(
-      auto dp, world->communicators_[0]->Split(grid.sp_rank(), grid.dp_rank(), "data parallel"));
-  world->communicators_.push_back(std::move(dp));
+  world->nccl_.push_back(std::move(all));
+  LASP_RETURN_IF_ERROR(world->Split(grid));
   world->watcher_ = std::thread([watched = world.get()] { watched->Watch(); });
   LASP_RETURN_IF_ERROR(world->Warm(backend, grid));
+  if (options.peer_copies && PeerCopiesAreWanted()) {
+    LASP_RETURN_IF_ERROR(world->ReachPeers(backend));
+    LASP_RETURN_IF_ERROR(world->world().Barrier().Wait());
+  }
   world->connected_ = true;
   return world;
+}
+
+absl::Status NcclWorld::Split(const ProcessGrid& grid) {
+  LASP_ASSIGN_OR_RETURN(auto sp,
+                        nccl_[0]->Split(grid.dp_rank(), grid.sp_rank(), "sequence parallel"));
+  nccl_.push_back(std::move(sp));
+  LASP_ASSIGN_OR_RETURN(auto dp, nccl_[0]->Split(grid.sp_rank(), grid.dp_rank(), "data parallel"));
+  nccl_.push_back(std::move(dp));
+  MutexLock lock(&mutex_);
+  for (const auto& communicator : nccl_) {
+    watched_.push_back(communicator.get());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status NcclWorld::ReachPeers(CudaBackend* backend) {
+  LASP_ASSIGN_OR_RETURN(world_peers_, PeerCommunicator::Create(backend, nccl_[0].get(),
+                                                               {.sends = false,
+                                                                .name = "world, by copy engines",
+                                                                .timeout = options_.timeout}));
+  LASP_ASSIGN_OR_RETURN(sp_peers_,
+                        PeerCommunicator::Create(backend, nccl_[1].get(),
+                                                 {.sends = true,
+                                                  .name = "sequence parallel, by copy engines",
+                                                  .timeout = options_.timeout}));
+  MutexLock lock(&mutex_);
+  for (PeerCommunicator* const peers : {world_peers_.get(), sp_peers_.get()}) {
+    if (peers != nullptr) {
+      // Before NCCL's: an abort there may wait for what waits for a peer here.
+      watched_.insert(watched_.begin(), peers);
+    }
+  }
+  return absl::OkStatus();
 }
 
 NcclWorld::~NcclWorld() {
@@ -133,33 +165,43 @@ absl::Status NcclWorld::Warm(CudaBackend* backend, const ProcessGrid& grid) {
 }
 
 void NcclWorld::Abort(const absl::Status& why) {
-  for (const auto& communicator : communicators_) {
-    communicator->Abort(why);
+  std::vector<WatchedGroup*> watched;
+  {
+    MutexLock lock(&mutex_);
+    watched = watched_;
+  }
+  for (WatchedGroup* const group : watched) {
+    group->Abort(why);
   }
 }
 
+absl::Status NcclWorld::Check(WatchedGroup* group, Underway* underway) {
+  LASP_RETURN_IF_ERROR(group->AsyncStatus());
+  LASP_RETURN_IF_ERROR(Interruption());
+  const absl::Duration now = SystemClock().Monotonic();
+  const StreamProgress::Numbers progress = group->progress();
+  if (progress.begun == progress.ended || progress.begun != underway->number) {
+    *underway = {.number = progress.begun, .since = now};
+  } else if (now - underway->since > options_.timeout) {
+    return absl::DeadlineExceededError(absl::StrCat(
+        "collective ", progress.begun, " of the ", group->name(), " group has been under way for ",
+        absl::FormatDuration(options_.timeout), ": a peer hangs or is gone"));
+  }
+  return absl::OkStatus();
+}
+
 void NcclWorld::Watch() {
-  std::vector<Underway> underway(communicators_.size());
+  std::vector<Underway> underway;
   MutexLock lock(&mutex_);
   while (!stopping_) {
     changed_.WaitWithTimeout(&mutex_, kWatchInterval);
-    const absl::Duration now = SystemClock().Monotonic();
-    for (size_t i = 0; i < communicators_.size(); ++i) {
-      NcclCommunicator& communicator = *communicators_[i];
-      absl::Status status = communicator.AsyncStatus();
-      status.Update(Interruption());
-      const StreamProgress::Numbers progress = communicator.progress();
-      if (progress.begun == progress.ended || progress.begun != underway[i].number) {
-        underway[i] = {.number = progress.begun, .since = now};
-      } else if (status.ok() && now - underway[i].since > options_.timeout) {
-        status = absl::DeadlineExceededError(
-            absl::StrCat("collective ", progress.begun, " of the ", communicator.name(),
-                         " group has been under way for ", absl::FormatDuration(options_.timeout),
-                         ": a peer hangs or is gone"));
-      }
-      if (!status.ok()) {
+    underway.resize(watched_.size());
+    for (size_t i = 0; i < watched_.size(); ++i) {
+      if (const absl::Status status = Check(watched_[i], &underway[i]); !status.ok()) {
         LASP_LOG(kError, "aborting all communicators", {{"status", status.ToString()}});
-        Abort(status);
+        for (WatchedGroup* const group : watched_) {
+          group->Abort(status);
+        }
         return;
       }
     }

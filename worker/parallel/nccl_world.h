@@ -1,7 +1,9 @@
-// All ranks of a generation, connected over NCCL, and a thread that watches over them.
+// All ranks of a generation, connected over NCCL, or by copy engines where they are on one host,
+// and a thread that watches over them.
 #pragma once
 
 #include <atomic>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -14,7 +16,9 @@
 #include "proto/rpc/mutex.h"
 #include "worker/device/cuda_backend.h"
 #include "worker/parallel/nccl_communicator.h"
+#include "worker/parallel/peer_communicator.h"
 #include "worker/parallel/process_grid.h"
+#include "worker/parallel/watched_group.h"
 
 namespace lasp::worker {
 
@@ -26,6 +30,8 @@ struct NcclWorldOptions {
   absl::Duration connect_timeout = absl::Minutes(1);
   // How long one collective may take on the device, waiting for other ranks included.
   absl::Duration timeout = absl::Minutes(10);
+  // Among ranks whose GPUs reach each other's memory, states and gradients go by copy engines.
+  bool peer_copies = true;
   // Ends the connecting early, soon after it says so; asked by several threads.
   std::function<bool()> give_up = [] { return false; };
 };
@@ -45,11 +51,11 @@ class NcclWorld {
   NcclWorld(const NcclWorld&) = delete;
   NcclWorld& operator=(const NcclWorld&) = delete;
 
-  Communicator& world() { return *communicators_[0]; }
+  Communicator& world() { return Fastest(world_peers_, 0); }
 
-  Communicator& sp() { return *communicators_[1]; }
+  Communicator& sp() { return Fastest(sp_peers_, 1); }
 
-  Communicator& dp() { return *communicators_[2]; }
+  Communicator& dp() { return *nccl_[2]; }
 
   // Ends everything under way with `why`; later operations fail with it. Thread-safe.
   void Abort(const absl::Status& why);
@@ -57,16 +63,36 @@ class NcclWorld {
  private:
   explicit NcclWorld(const NcclWorldOptions& options);
 
+  Communicator& Fastest(const std::unique_ptr<PeerCommunicator>& peers, size_t group) const {
+    return peers != nullptr ? static_cast<Communicator&>(*peers) : *nccl_[group];
+  }
+
   // Why connecting should not go on. Thread-safe.
   absl::Status Interruption() const;
+  absl::Status Split(const ProcessGrid& grid);
   absl::Status Warm(CudaBackend* backend, const ProcessGrid& grid);
+  absl::Status ReachPeers(CudaBackend* backend);
   void Watch();
+
+  // One operation that is under way on the device.
+  struct Underway {
+    uint32_t number = 0;
+    absl::Duration since;
+  };
+
+  // What is wrong with a group, a collective that goes on for too long included.
+  absl::Status Check(WatchedGroup* group, Underway* underway);
 
   const NcclWorldOptions options_;
   const absl::Duration connect_deadline_;
   std::atomic<bool> connected_{false};
-  std::vector<std::unique_ptr<NcclCommunicator>> communicators_;  // world, SP, DP
+  std::vector<std::unique_ptr<NcclCommunicator>> nccl_;  // world, SP, DP
+  // Null where ranks do not reach each other's memory.
+  std::unique_ptr<PeerCommunicator> world_peers_;
+  std::unique_ptr<PeerCommunicator> sp_peers_;
   Mutex mutex_;
+  // In the order of an abort.
+  std::vector<WatchedGroup*> watched_ GUARDED_BY(mutex_);
   CondVar changed_;
   bool stopping_ GUARDED_BY(mutex_) = false;
   std::thread watcher_;

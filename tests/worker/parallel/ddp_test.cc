@@ -39,14 +39,15 @@ TEST(DdpTest, LeavesAloneWhatIsNotFinalYet) {
     std::vector<float> gradients(kCount, 1);
     const auto ddp =
         CreateDdp(rank.world, {gradients.data(), DType::kFloat32, 1, kCount, kCount}, 300);
+    // Buckets begin at 900, 600, 300 and 0.
     ddp->GradientsFinalFrom(650);
     // Operations run in order, so the bucket that was issued is complete after this.
     LASP_RETURN_IF_ERROR(rank.world->Barrier().Wait());
-    EXPECT_EQ(gradients[700], 2);
-    EXPECT_EQ(gradients[699], 1);
+    EXPECT_EQ(gradients[900], 2);
+    EXPECT_EQ(gradients[899], 1);
     gradients[0] = 5;
     LASP_RETURN_IF_ERROR(ddp->Finish());
-    EXPECT_EQ(gradients[699], 2);
+    EXPECT_EQ(gradients[899], 2);
     EXPECT_EQ(gradients[0], 10);
     return absl::OkStatus();
   });

@@ -9,16 +9,16 @@
 #include "worker/parallel/nccl_world.h"
 
 namespace lasp::worker {
-namespace {
 
-absl::Status RunOne(const GpuRanksOptions& options, int rank, const std::string& id,
-                    const std::function<absl::Status(LocalRank&)>& body) {
+absl::Status RunGpuRank(const GpuRanksOptions& options, int rank, const std::string& id,
+                        const std::function<absl::Status(LocalRank&)>& body) {
   LASP_ASSIGN_OR_RETURN(const ProcessGrid grid,
                         ProcessGrid::Create(rank, options.sp_size, options.dp_size));
   LASP_ASSIGN_OR_RETURN(const auto backend, CreateCudaBackend({.device = rank}));
   LASP_ASSIGN_OR_RETURN(const auto nccl, NcclWorld::Connect(backend.get(), grid, id,
                                                             {.connect_timeout = options.timeout,
-                                                             .timeout = options.timeout}));
+                                                             .timeout = options.timeout,
+                                                             .peer_copies = options.peer_copies}));
   LocalRank local{.grid = grid,
                   .mesh = nullptr,
                   .backend = backend.get(),
@@ -29,8 +29,6 @@ absl::Status RunOne(const GpuRanksOptions& options, int rank, const std::string&
   LASP_RETURN_IF_ERROR(nccl->world().Barrier().Wait());
   return backend->Synchronize();
 }
-
-}  // namespace
 
 std::vector<absl::Status> RunGpuRanks(const GpuRanksOptions& options,
                                       const std::function<absl::Status(LocalRank&)>& body) {
@@ -45,7 +43,7 @@ std::vector<absl::Status> RunGpuRanks(const GpuRanksOptions& options,
   threads.reserve(statuses.size());
   for (size_t rank = 0; rank < statuses.size(); ++rank) {
     threads.emplace_back(
-        [&, rank] { statuses[rank] = RunOne(options, static_cast<int>(rank), *id, body); });
+        [&, rank] { statuses[rank] = RunGpuRank(options, static_cast<int>(rank), *id, body); });
   }
   for (std::thread& thread : threads) {
     thread.join();

@@ -1,10 +1,11 @@
-// Communication over NCCL among two GPUs.
+// Communication among two GPUs, over NCCL and by copy engines.
 #include "worker/parallel/nccl_world.h"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <latch>
+#include <utility>
 #include <vector>
 
 #include "proto/rpc/clock.h"
@@ -22,12 +23,13 @@ using ::lasp::testing::StatusIs;
 using ::testing::AnyOf;
 using ::testing::HasSubstr;
 
-class NcclWorldTest : public ::lasp::testing::GpuTest {
+class NcclWorldTest : public ::lasp::testing::GpuTest, public ::testing::WithParamInterface<bool> {
  protected:
   NcclWorldTest() : GpuTest(2) {}
 
-  static void ExpectAll(const GpuRanksOptions& options,
+  static void ExpectAll(GpuRanksOptions options,
                         const std::function<absl::Status(LocalRank&)>& body) {
+    options.peer_copies = GetParam();
     for (const absl::Status& status : RunGpuRanks(options, body)) {
       LASP_EXPECT_OK(status);
     }
@@ -58,8 +60,9 @@ class DeviceVector {
   Tensor tensor_;
 };
 
-TEST_F(NcclWorldTest, WhatIsSentAfterAKernelIsWhatTheKernelWrote) {
+TEST_P(NcclWorldTest, WhatIsSentAfterAKernelIsWhatTheKernelWrote) {
   ExpectAll({.sp_size = 2}, [](LocalRank& rank) -> absl::Status {
+    const int64_t sent_before = rank.sp->counters().sent_bytes;
     DeviceVector data(rank.backend, std::vector<float>(1 << 20, 0));
     for (int round = 1; round <= 20; ++round) {
       if (rank.sp->rank() == 0) {
@@ -74,13 +77,13 @@ TEST_F(NcclWorldTest, WhatIsSentAfterAKernelIsWhatTheKernelWrote) {
         EXPECT_EQ(values.back(), 2 * round);
       }
     }
-    EXPECT_EQ(rank.sp->counters().sent_bytes,
-              rank.sp->rank() == 0 ? 20 * (4 << 20) + (1 << 20) : 1 << 20);
+    EXPECT_EQ(rank.sp->counters().sent_bytes - sent_before,
+              rank.sp->rank() == 0 ? 20 * (4 << 20) : 0);
     return absl::OkStatus();
   });
 }
 
-TEST_F(NcclWorldTest, WhatRunsBetweenAReceiveAndASendIsInItsTurn) {
+TEST_P(NcclWorldTest, WhatRunsBetweenAReceiveAndASendIsInItsTurn) {
   ExpectAll({.sp_size = 2}, [](LocalRank& rank) -> absl::Status {
     DeviceVector data(rank.backend, std::vector<float>(4096, 3));
     if (rank.sp->rank() == 0) {
@@ -97,7 +100,7 @@ TEST_F(NcclWorldTest, WhatRunsBetweenAReceiveAndASendIsInItsTurn) {
   });
 }
 
-TEST_F(NcclWorldTest, SumsAreTheSameBitsOnEveryRankAndInEveryRun) {
+TEST_P(NcclWorldTest, SumsAreTheSameBitsOnEveryRankAndInEveryRun) {
   std::vector<std::vector<float>> runs;
   runs.reserve(2);
   for (int run = 0; run < 2; ++run) {
@@ -119,29 +122,92 @@ TEST_F(NcclWorldTest, SumsAreTheSameBitsOnEveryRankAndInEveryRun) {
   EXPECT_EQ(runs[0], runs[1]);
 }
 
-TEST_F(NcclWorldTest, APeerThatDoesNotComeEndsTheWaitWithAReason) {
+// Both ways at once, of sizes that are no multiple of a piece, and more than a box holds.
+TEST_P(NcclWorldTest, MessagesOfAnySizeCrossEachOther) {
+  ExpectAll({.sp_size = 2}, [](LocalRank& rank) -> absl::Status {
+    const int me = rank.sp->rank();
+    for (const size_t count : {size_t{1}, size_t{262'143}, size_t{262'145}, size_t{2'000'001}}) {
+      std::vector<float> values(count);
+      for (size_t i = 0; i < count; ++i) {
+        values[i] = static_cast<float>(i % 1000) + static_cast<float>(me) * 1e4F;
+      }
+      DeviceVector own(rank.backend, values);
+      DeviceVector others(rank.backend, std::vector<float>(count, -1));
+      Operation first =
+          me == 0 ? rank.sp->Send(own.tensor(), 1) : rank.sp->Receive(others.tensor(), 0);
+      Operation second =
+          me == 0 ? rank.sp->Receive(others.tensor(), 1) : rank.sp->Send(own.tensor(), 0);
+      LASP_RETURN_IF_ERROR(first.Wait());
+      LASP_RETURN_IF_ERROR(second.Wait());
+      for (float& value : values) {
+        value += me == 0 ? 1e4F : -1e4F;
+      }
+      EXPECT_EQ(others.Read(), values) << count;
+    }
+    return absl::OkStatus();
+  });
+}
+
+// Parts of registered memory, of sizes that are no multiple of the ranks, and more than is staged.
+TEST_P(NcclWorldTest, RegisteredMemoryIsSummedInPlace) {
+  ExpectAll({.sp_size = 1, .dp_size = 2}, [](LocalRank& rank) -> absl::Status {
+    constexpr int64_t kCount = 20'000'003;
+    std::vector<float> values(kCount);
+    const int me = rank.grid.rank();
+    for (size_t i = 0; i < values.size(); ++i) {
+      values[i] = std::sin(static_cast<float>(i) + 7 * static_cast<float>(me));
+    }
+    DeviceVector data(rank.backend, values);
+    LASP_RETURN_IF_ERROR(rank.world->Register(data.tensor()));
+    // From the end to the beginning, as gradients come, some while the next ones are written.
+    std::vector<Operation> sums;
+    for (const auto& [begin, size] : std::vector<std::pair<int64_t, int64_t>>{
+             {kCount - 1, 1}, {17'000'000, kCount - 1 - 17'000'000}, {0, 17'000'000}}) {
+      rank.backend->Axpy(1, data.tensor().Columns(begin, size), data.tensor().Columns(begin, size));
+      sums.push_back(rank.world->AllReduceSum(data.tensor().Columns(begin, size)));
+    }
+    LASP_RETURN_IF_ERROR(sums.back().Wait());
+    const std::vector<float> read = data.Read();
+    for (size_t i = 0; i < read.size(); ++i) {
+      const float first = 2 * std::sin(static_cast<float>(i));
+      const float second = 2 * std::sin(static_cast<float>(i) + 7);
+      if (read[i] != first + second) {
+        ADD_FAILURE() << "element " << i << " is " << read[i] << ", not " << first + second;
+        break;
+      }
+    }
+    return absl::OkStatus();
+  });
+}
+
+TEST_P(NcclWorldTest, APeerThatDoesNotComeEndsTheWaitWithAReason) {
   const absl::Duration begin = SystemClock().Monotonic();
   std::latch waited(1);
-  const std::vector<absl::Status> statuses = RunGpuRanks(
-      {.sp_size = 2, .timeout = absl::Seconds(5)}, [&](LocalRank& rank) -> absl::Status {
-        if (rank.sp->rank() == 1) {
-          // Hangs, as a rank does whose host has gone: it sends nothing and closes nothing.
-          waited.wait();
-          return absl::AbortedError("this one leaves");
-        }
-        DeviceVector data(rank.backend, std::vector<float>(4096, 3));
-        LASP_RETURN_IF_ERROR(rank.sp->Receive(data.tensor(), 1).Wait());
-        // The abort lets the kernel go that would wait for ever.
-        absl::Status status = rank.backend->Synchronize();
-        status.Update(rank.world->Barrier().Wait());
-        waited.count_down();
-        return status;
-      });
+  const std::vector<absl::Status> statuses =
+      RunGpuRanks({.sp_size = 2, .timeout = absl::Seconds(5), .peer_copies = GetParam()},
+                  [&](LocalRank& rank) -> absl::Status {
+                    if (rank.sp->rank() == 1) {
+                      // Hangs, as a rank does whose host has gone: it sends nothing and closes
+                      // nothing.
+                      waited.wait();
+                      return absl::AbortedError("this one leaves");
+                    }
+                    DeviceVector data(rank.backend, std::vector<float>(4096, 3));
+                    LASP_RETURN_IF_ERROR(rank.sp->Receive(data.tensor(), 1).Wait());
+                    // The abort lets the kernel go that would wait for ever.
+                    absl::Status status = rank.backend->Synchronize();
+                    status.Update(rank.world->Barrier().Wait());
+                    waited.count_down();
+                    return status;
+                  });
   EXPECT_THAT(statuses[1], StatusIs(absl::StatusCode::kAborted, HasSubstr("leaves")));
   EXPECT_THAT(statuses[0].code(),
               AnyOf(absl::StatusCode::kDeadlineExceeded, absl::StatusCode::kUnavailable));
   EXPECT_LT(SystemClock().Monotonic() - begin, absl::Seconds(40));
 }
+
+INSTANTIATE_TEST_SUITE_P(Over, NcclWorldTest, ::testing::Bool(),
+                         [](const auto& over) { return over.param ? "CopyEngines" : "Nccl"; });
 
 TEST(NcclIdTest, MulticastMustBeOff) {
   ASSERT_EQ(setenv("NCCL_NVLS_ENABLE", "2", 1), 0);

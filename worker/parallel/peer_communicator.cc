@@ -1,0 +1,326 @@
+#include "worker/parallel/peer_communicator.h"
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "kernels/cuda/rank_sum.h"
+#include "proto/rpc/status_macros.h"
+#include "worker/device/cuda_status.h"
+#include "worker/device/stream_word.h"
+
+namespace lasp::worker {
+namespace {
+
+// Words of one kind lie side by side. Memory that is shared is shared in pages of 2 MiB.
+constexpr int64_t kPageBytes = int64_t{2} << 20;
+constexpr int64_t kWordsBytes = 4096;
+constexpr int64_t kPieceBytes = int64_t{1} << 20;
+constexpr uint32_t kPiecesOfBox = 2;
+constexpr int64_t kBoxBytes = kPiecesOfBox * kPieceBytes;
+constexpr int64_t kStagingBytes = int64_t{64} << 20;
+// Elements. So that sums go by 16 bytes.
+constexpr int64_t kShareAlignment = 64;
+static_assert(PeerCommunicator::kMostRanks <= kernels::cuda::RankSum::kMostRanks);
+
+int64_t RoundUp(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
+
+// The elements of one stage, the largest share.
+int64_t StageElements(int ranks) {
+  return kStagingBytes / int64_t{sizeof(float)} / ranks / kShareAlignment * kShareAlignment;
+}
+
+// The share of one rank of `elements`.
+struct Share {
+  int64_t begin = 0;
+  int64_t size = 0;
+};
+
+Share ShareOf(int rank, int ranks, int64_t elements) {
+  const int64_t most = RoundUp((elements + ranks - 1) / ranks, kShareAlignment);
+  const int64_t begin = std::min(elements, rank * most);
+  return {.begin = begin, .size = std::min(elements - begin, most)};
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<PeerCommunicator>> PeerCommunicator::Create(
+    CudaBackend* backend, Communicator* others, PeerCommunicatorOptions options) {
+  const int size = others->size();
+  if (size == 1 || size > kMostRanks) {
+    return nullptr;
+  }
+  LASP_RETURN_IF_ERROR(CheckStreamWords());
+  int device = 0;
+  LASP_RETURN_IF_CUDA_ERROR(cudaGetDevice(&device), "asking for the GPU");
+  LASP_ASSIGN_OR_RETURN(SideStream stream, SideStream::Create(backend));
+  LASP_ASSIGN_OR_RETURN(CudaStream releases, CudaStream::Create());
+  LASP_ASSIGN_OR_RETURN(auto progress, StreamProgress::Create());
+  const int64_t boxes = options.sends ? size * kBoxBytes : 0;
+  LASP_ASSIGN_OR_RETURN(auto own, AllocateDeviceMemory(RoundUp(kWordsBytes + boxes, kPageBytes)));
+  auto made = std::unique_ptr<PeerCommunicator>(
+      new PeerCommunicator(others, std::move(options), device, std::move(stream),
+                           std::move(releases), std::move(progress), std::move(own)));
+  LASP_ASSIGN_OR_RETURN(made->peers_, PeerMemory::Exchange(backend, others, made->own_->data()));
+  if (made->peers_ == nullptr) {
+    return nullptr;
+  }
+  LASP_RETURN_IF_ERROR(made->LoadKernels());
+  return made;
+}
+
+absl::Status PeerCommunicator::LoadKernels() {
+  // Of zeros, one by one and by 16 bytes.
+  auto* const zeros = static_cast<float*>(own_->data());
+  for (const int64_t count : {1, 4}) {
+    LASP_RETURN_IF_CUDA_ERROR(
+        kernels::cuda::SumOverRanks({.ranks = 1, .count = count, .parts = {zeros}, .sum = zeros},
+                                    stream_.get()),
+        "loading kernels");
+  }
+  return CudaStatus(cudaStreamSynchronize(stream_.get()), "loading kernels");
+}
+
+PeerCommunicator::~PeerCommunicator() { Abort(absl::CancelledError("the communicator is closed")); }
+
+absl::Status PeerCommunicator::failure() const {
+  MutexLock lock(&mutex_);
+  return failure_;
+}
+
+void PeerCommunicator::Abort(const absl::Status& why) {
+  MutexLock lock(&mutex_);
+  failure_.Update(why);
+  // Every number that the stream waits for now, or will, counts as come. Nobody is told what the
+  // driver says about it: if it refuses, nothing is left to do.
+  const uint32_t everything = latest_.load() + (uint32_t{1} << 30);
+  (void)cudaSetDevice(device_);
+  for (const Word word : {kArrived, kTakenOut, kStaged, kSummed}) {
+    for (int peer = 0; peer < size_; ++peer) {
+      (void)WriteWord(releases_.get(), WordOf(rank_, word, peer), everything);
+    }
+  }
+}
+
+uint32_t* PeerCommunicator::WordOf(int owner, Word word, int other) const {
+  return reinterpret_cast<uint32_t*>(peers_ == nullptr ? static_cast<char*>(own_->data())
+                                                       : peers_->at(owner)) +
+         static_cast<ptrdiff_t>(word) * kMostRanks + other;
+}
+
+char* PeerCommunicator::BoxOf(int owner, int sender, uint32_t piece) const {
+  return peers_->at(owner) + kWordsBytes + sender * kBoxBytes +
+         (piece % kPiecesOfBox) * kPieceBytes;
+}
+
+float* PeerCommunicator::StageOf(int owner, int sender) const {
+  char* const stages = peers_->at(owner) + kWordsBytes + (options_.sends ? size_ * kBoxBytes : 0);
+  return reinterpret_cast<float*>(stages) + sender * StageElements(size_);
+}
+
+absl::Status PeerCommunicator::Tell(int peer, Word word, uint32_t value) {
+  return WriteWord(stream_.get(), WordOf(peer, word, rank_), value);
+}
+
+absl::Status PeerCommunicator::Await(int peer, Word word, uint32_t value) {
+  return WaitForWord(stream_.get(), WordOf(rank_, word, peer), value);
+}
+
+absl::Status PeerCommunicator::Copy(void* destination, const void* source, int64_t bytes) {
+  return CudaStatus(cudaMemcpyAsync(destination, source, static_cast<size_t>(bytes),
+                                    cudaMemcpyDeviceToDevice, stream_.get()),
+                    "copying between GPUs");
+}
+
+Operation PeerCommunicator::EndsHere(absl::Status status) {
+  return stream_.EndsHere<StreamEnd>(
+      std::move(status), [this] { return failure(); }, options_.timeout);
+}
+
+Operation PeerCommunicator::Enqueue(const std::function<absl::Status()>& work) {
+  absl::Status status = failure();
+  if (status.ok()) {
+    status = stream_.FollowBackend();
+  }
+  if (status.ok()) {
+    status = progress_->Begin(stream_.get());
+  }
+  if (status.ok()) {
+    status = work();
+  }
+  if (status.ok()) {
+    status = progress_->End(stream_.get());
+  }
+  return EndsHere(std::move(status));
+}
+
+Operation PeerCommunicator::Delegate(const std::function<Operation()>& issue) {
+  absl::Status status = failure();
+  if (status.ok()) {
+    status = stream_.FollowBackend();
+  }
+  if (status.ok()) {
+    status = stream_.Run([&] { return issue().Wait(); });
+  }
+  return EndsHere(std::move(status));
+}
+
+absl::Status PeerCommunicator::SendPieces(Tensor data, int peer) {
+  const auto* const from = static_cast<const char*>(data.data);
+  uint32_t& piece = sent_[static_cast<size_t>(peer)];
+  for (int64_t done = 0; done < data.bytes(); done += kPieceBytes) {
+    ++piece;
+    latest_ = std::max(latest_.load(), piece);
+    // The piece before the last has been taken out of the place where this one goes.
+    LASP_RETURN_IF_ERROR(Await(peer, kTakenOut, piece - kPiecesOfBox));
+    LASP_RETURN_IF_ERROR(
+        Copy(BoxOf(peer, rank_, piece), from + done, std::min(kPieceBytes, data.bytes() - done)));
+    LASP_RETURN_IF_ERROR(Tell(peer, kArrived, piece));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PeerCommunicator::ReceivePieces(Tensor data, int peer) {
+  auto* const to = static_cast<char*>(data.data);
+  uint32_t& piece = received_[static_cast<size_t>(peer)];
+  for (int64_t done = 0; done < data.bytes(); done += kPieceBytes) {
+    ++piece;
+    latest_ = std::max(latest_.load(), piece);
+    LASP_RETURN_IF_ERROR(Await(peer, kArrived, piece));
+    LASP_RETURN_IF_ERROR(
+        Copy(to + done, BoxOf(rank_, peer, piece), std::min(kPieceBytes, data.bytes() - done)));
+    LASP_RETURN_IF_ERROR(Tell(peer, kTakenOut, piece));
+  }
+  return absl::OkStatus();
+}
+
+Operation PeerCommunicator::Send(Tensor data, int peer) {
+  if (!options_.sends) {
+    return Delegate([&] { return others_.Send(data, peer); });
+  }
+  sent_bytes_ += data.bytes();
+  return Enqueue([&] { return SendPieces(data, peer); });
+}
+
+Operation PeerCommunicator::Receive(Tensor data, int peer) {
+  if (!options_.sends) {
+    return Delegate([&] { return others_.Receive(data, peer); });
+  }
+  return Enqueue([&] { return ReceivePieces(data, peer); });
+}
+
+Operation PeerCommunicator::Run(std::function<absl::Status()> work) {
+  absl::Status status = failure();
+  if (status.ok()) {
+    status = stream_.FollowBackend();
+  }
+  if (status.ok()) {
+    status = stream_.Run(work);
+  }
+  return EndsHere(std::move(status));
+}
+
+absl::Status PeerCommunicator::Register(Tensor memory) {
+  if (!options_.sums || memory.dtype != DType::kFloat32 || !memory.contiguous()) {
+    return absl::OkStatus();
+  }
+  LASP_ASSIGN_OR_RETURN(registered_peers_,
+                        PeerMemory::Exchange(&stream_.backend(), &others_, memory.data));
+  if (registered_peers_ != nullptr) {
+    registered_ = memory;
+  }
+  return absl::OkStatus();
+}
+
+bool PeerCommunicator::IsRegistered(Tensor data) const {
+  const auto* const begin = static_cast<const char*>(data.data);
+  const auto* const memory = static_cast<const char*>(registered_.data);
+  return memory != nullptr && data.dtype == registered_.dtype && begin >= memory &&
+         begin + data.bytes() <= memory + registered_.bytes();
+}
+
+absl::Status PeerCommunicator::Reduce(int64_t offset, int64_t elements) {
+  const uint32_t number = ++reductions_;
+  latest_ = std::max(latest_.load(), number);
+  const auto data_of = [&](int rank) {
+    return reinterpret_cast<float*>(registered_peers_->at(rank)) + offset;
+  };
+  const auto copy = [&](float* destination, const float* source, int64_t count) {
+    return count == 0 ? absl::OkStatus()
+                      : Copy(destination, source, count * int64_t{sizeof(float)});
+  };
+  // Ranks begin with different peers, so that no GPU serves all at once.
+  const auto peer_after = [&](int turn) { return (rank_ + turn) % size_; };
+  // The stages are free: the sum before this one came from there, and was awaited.
+  for (int turn = 1; turn < size_; ++turn) {
+    const int peer = peer_after(turn);
+    const Share share = ShareOf(peer, size_, elements);
+    LASP_RETURN_IF_ERROR(copy(StageOf(peer, rank_), data_of(rank_) + share.begin, share.size));
+    LASP_RETURN_IF_ERROR(Tell(peer, kStaged, number));
+  }
+  const Share share = ShareOf(rank_, size_, elements);
+  float* const own = data_of(rank_) + share.begin;
+  kernels::cuda::RankSum sum{.ranks = size_, .count = share.size, .parts = {}, .sum = own};
+  for (int rank = 0; rank < size_; ++rank) {
+    if (rank != rank_) {
+      LASP_RETURN_IF_ERROR(Await(rank, kStaged, number));
+    }
+    sum.parts[rank] = rank == rank_ ? own : StageOf(rank_, rank);
+  }
+  LASP_RETURN_IF_CUDA_ERROR(kernels::cuda::SumOverRanks(sum, stream_.get()), "a sum over ranks");
+  // Every other rank has given its share away by now, and awaits this one.
+  for (int turn = 1; turn < size_; ++turn) {
+    const int peer = peer_after(turn);
+    LASP_RETURN_IF_ERROR(copy(data_of(peer) + share.begin, own, share.size));
+    LASP_RETURN_IF_ERROR(Tell(peer, kSummed, number));
+  }
+  for (int turn = 1; turn < size_; ++turn) {
+    LASP_RETURN_IF_ERROR(Await(peer_after(turn), kSummed, number));
+  }
+  return absl::OkStatus();
+}
+
+Operation PeerCommunicator::AllReduceSum(Tensor data) {
+  if (data.count() == 0) {
+    return {};
+  }
+  if (!IsRegistered(data)) {
+    return Delegate([&] { return others_.AllReduceSum(data); });
+  }
+  sent_bytes_ += 2 * data.bytes() * (size_ - 1) / size_;
+  const int64_t begin =
+      static_cast<const float*>(data.data) - static_cast<const float*>(registered_.data);
+  const int64_t most = size_ * StageElements(size_);
+  return Enqueue([&]() -> absl::Status {
+    for (int64_t done = 0; done < data.count(); done += most) {
+      LASP_RETURN_IF_ERROR(Reduce(begin + done, std::min(most, data.count() - done)));
+    }
+    return absl::OkStatus();
+  });
+}
+
+Operation PeerCommunicator::Broadcast(Tensor data, int root) {
+  return Delegate([&] { return others_.Broadcast(data, root); });
+}
+
+Operation PeerCommunicator::AllGather(Tensor part, Tensor whole) {
+  return Delegate([&] { return others_.AllGather(part, whole); });
+}
+
+Operation PeerCommunicator::Barrier() {
+  absl::Status status = failure();
+  if (status.ok()) {
+    status = stream_.FollowBackend();
+  }
+  if (!status.ok()) {
+    return EndsHere(std::move(status));
+  }
+  // The host waits for it, not the stream.
+  Operation barrier;
+  status = stream_.Run([&] {
+    barrier = others_.Barrier();
+    return absl::OkStatus();
+  });
+  return barrier;
+}
+
+}  // namespace lasp::worker

@@ -1,0 +1,154 @@
+// A communicator among ranks of one host by copy engines: data goes from GPU to GPU without a
+// kernel, so that neither waits for the other's multiprocessors, and words in device memory say
+// what has come. Only a sum takes a kernel. What it does not do itself it leaves to NCCL.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "proto/rpc/mutex.h"
+#include "worker/device/cuda_backend.h"
+#include "worker/device/cuda_stream.h"
+#include "worker/parallel/communicator.h"
+#include "worker/parallel/peer_memory.h"
+#include "worker/parallel/side_stream.h"
+#include "worker/parallel/stream_progress.h"
+#include "worker/parallel/watched_group.h"
+
+namespace lasp::worker {
+
+// What is not wanted takes no memory, and is left to NCCL.
+struct PeerCommunicatorOptions {
+  bool sends = false;  // 2 MiB for each rank
+  bool sums = false;   // of registered memory; 64 MiB
+  std::string name;
+  absl::Duration timeout;
+};
+
+// Issued to by the thread that issues to `backend`; watched by another.
+class PeerCommunicator final : public Communicator, public WatchedGroup {
+ public:
+  static constexpr int kMostRanks = 16;
+
+  // Every rank of `others` calls it; null where they cannot reach each other's memory. `others`
+  // must outlive this, and from here on be used through this alone.
+  static absl::StatusOr<std::unique_ptr<PeerCommunicator>> Create(CudaBackend* backend,
+                                                                  Communicator* others,
+                                                                  PeerCommunicatorOptions options);
+  // Aborts what is under way.
+  ~PeerCommunicator() override;
+  PeerCommunicator(const PeerCommunicator&) = delete;
+  PeerCommunicator& operator=(const PeerCommunicator&) = delete;
+
+  int rank() const override { return rank_; }
+
+  int size() const override { return size_; }
+
+  // In pieces of half a box: into the box on the receiver's GPU, and out of it there.
+  Operation Send(Tensor data, int peer) override;
+  Operation Receive(Tensor data, int peer) override;
+  Operation Run(std::function<absl::Status()> work) override;
+  // Of registered memory, fp32: each rank gets its share of every other rank's, adds them up in the
+  // order of the ranks, and puts the sum where the others have theirs. 2 (P - 1) / P of the data
+  // cross each link, as in a ring.
+  Operation AllReduceSum(Tensor data) override;
+  Operation Broadcast(Tensor data, int root) override;
+  Operation AllGather(Tensor part, Tensor whole) override;
+  Operation Barrier() override;
+  absl::Status Register(Tensor memory) override;
+
+  CommunicatorCounters counters() const override {
+    return {sent_bytes_ + others_.counters().sent_bytes};
+  }
+
+  const std::string& name() const override { return options_.name; }
+
+  absl::Status AsyncStatus() override { return failure(); }
+
+  StreamProgress::Numbers progress() const override { return progress_->Read(); }
+
+  void Abort(const absl::Status& why) override;
+
+ private:
+  // Where words lie in a rank's memory: one for each kind and peer, written by the peer, numbers
+  // that only grow (and wrap round).
+  enum Word { kArrived, kTakenOut, kStaged, kSummed };
+
+  // What one rank has been through with each other.
+  using Numbers = std::array<uint32_t, kMostRanks>;
+
+  PeerCommunicator(Communicator* others, PeerCommunicatorOptions options, int device,
+                   SideStream stream, CudaStream releases, std::unique_ptr<StreamProgress> progress,
+                   std::unique_ptr<DeviceBuffer> own)
+      : others_(*others),
+        options_(std::move(options)),
+        rank_(others->rank()),
+        size_(others->size()),
+        device_(device),
+        stream_(std::move(stream)),
+        releases_(std::move(releases)),
+        progress_(std::move(progress)),
+        own_(std::move(own)) {}
+
+  // In the memory of rank `owner`, about rank `other`.
+  uint32_t* WordOf(int owner, Word word, int other) const;
+  char* BoxOf(int owner, int sender, uint32_t piece) const;
+  // Where a rank's share of what `sender` has awaits its sum.
+  float* StageOf(int owner, int sender) const;
+  // Tells rank `peer`, or waits for what it tells.
+  absl::Status Tell(int peer, Word word, uint32_t value);
+  absl::Status Await(int peer, Word word, uint32_t value);
+  absl::Status Copy(void* destination, const void* source, int64_t bytes);
+
+  // A kernel that is loaded for its first use may wait for the whole device, and so for another
+  // rank.
+  absl::Status LoadKernels();
+  absl::Status SendPieces(Tensor data, int peer);
+  absl::Status ReceivePieces(Tensor data, int peer);
+  // `elements` from `offset` elements on of the registered memory.
+  absl::Status Reduce(int64_t offset, int64_t elements);
+
+  bool IsRegistered(Tensor data) const;
+  // Issues `work` between marks of progress, after what the backend's stream holds so far.
+  Operation Enqueue(const std::function<absl::Status()>& work);
+  // Has the other communicator do it in its turn.
+  Operation Delegate(const std::function<Operation()>& issue);
+  Operation EndsHere(absl::Status status);
+  absl::Status failure() const;
+
+  Communicator& others_;
+  const PeerCommunicatorOptions options_;
+  const int rank_;
+  const int size_;
+  const int device_;
+  SideStream stream_;
+  // For an abort: lets go what the other stream waits for.
+  const CudaStream releases_;
+  const std::unique_ptr<StreamProgress> progress_;
+  // This rank's words, boxes and stages, and everyone's.
+  const std::unique_ptr<DeviceBuffer> own_;
+  std::unique_ptr<PeerMemory> peers_;
+  Tensor registered_;
+  std::unique_ptr<PeerMemory> registered_peers_;
+  Numbers sent_ = {};
+  Numbers received_ = {};
+  uint32_t reductions_ = 0;
+  int64_t sent_bytes_ = 0;
+  // The largest number that anything waits for.
+  std::atomic<uint32_t> latest_{0};
+  mutable Mutex mutex_;
+  absl::Status failure_ GUARDED_BY(mutex_);
+};
+
+}  // namespace lasp::worker
