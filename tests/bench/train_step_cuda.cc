@@ -107,18 +107,20 @@ absl::StatusOr<std::string> Run(LocalRank& rank, const lasp::v1::TrainingSpec& s
   return absl::StrFormat(
       "{\"benchmark\": \"train_step_cuda\", \"gpus\": %d, \"sp\": %d, \"tokens_per_gpu\": %.0f, "
       "\"layers\": %d, "
-      "\"parameters\": %d, \"step_ms\": %.2f, \"tokens_per_second_per_gpu\": %.0f, "
+      "\"parameters\": %d, \"step_ms\": %.2f, \"issue_ms\": %.2f, \"tokens_per_second_per_gpu\": "
+      "%.0f, "
       "\"forward_ms\": "
       "%.2f, \"backward_ms\": %.2f, \"optimizer_ms\": %.2f, \"data_ms\": %.2f, "
       "\"gradient_sync_ms\": %.2f, \"sp_wait_ms\": "
       "%.2f, \"first_loss\": %.4f, \"last_loss\": %.4f, \"planned_gib\": %.2f, "
       "\"used_gib\": %.2f, \"bill\": \"%s\"}\n",
       rank.grid.world_size(), rank.grid.sp_size(), tokens, spec.model().layers(),
-      trainer->layout().count(), median.seconds * 1e3, tokens / median.seconds,
-      median.phases[Phase::kForward] * 1e3, median.phases[Phase::kBackward] * 1e3,
-      median.phases[Phase::kOptimizer] * 1e3, median.phases[Phase::kData] * 1e3,
-      median.phases[Phase::kGradientSync] * 1e3, median.phases[Phase::kSpWait] * 1e3, first_loss,
-      last_loss, static_cast<double>(trainer->memory().total()) / (1 << 30),
+      trainer->layout().count(), median.seconds * 1e3, median.issue_seconds * 1e3,
+      tokens / median.seconds, median.phases[Phase::kForward] * 1e3,
+      median.phases[Phase::kBackward] * 1e3, median.phases[Phase::kOptimizer] * 1e3,
+      median.phases[Phase::kData] * 1e3, median.phases[Phase::kGradientSync] * 1e3,
+      median.phases[Phase::kSpWait] * 1e3, first_loss, last_loss,
+      static_cast<double>(trainer->memory().total()) / (1 << 30),
       static_cast<double>(total_bytes - free_bytes) / (1 << 30), trainer->memory().ToString());
 }
 

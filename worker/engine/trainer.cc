@@ -179,6 +179,9 @@ absl::StatusOr<StepResult> Trainer::Step(int64_t step) {
   StepResult result;
   LASP_RETURN_IF_ERROR(Accumulate(step));
   LASP_RETURN_IF_ERROR(Update(step, &result));
+  result.issue_seconds = absl::ToDoubleSeconds(SystemClock().Monotonic() - begin);
+  // The step's one wait for the device.
+  LASP_RETURN_IF_ERROR(ReadControl(&result));
   result.phases = options_.backend->TakePhaseSeconds();
   result.seconds = absl::ToDoubleSeconds(SystemClock().Monotonic() - begin);
   return result;
@@ -199,8 +202,7 @@ absl::Status Trainer::Update(int64_t step, StepResult* result) {
   optimizer_->Update(result->learning_rate, control_.Columns(kLossSum, 1), sum_of_squares,
                      control_.Columns(kUpdate, kUpdateSize));
   options_.backend->EnterPhase(Phase::kOther);
-  // The step's one wait for the device.
-  return ReadControl(result);
+  return absl::OkStatus();
 }
 
 absl::Status Trainer::Dump(int64_t step, const StepResult& result) {

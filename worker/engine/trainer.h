@@ -35,6 +35,9 @@ struct StepResult {
   // Some rank has been asked to drain: all leave after this step.
   bool drain = false;
   double seconds = 0;
+  // Until the host had issued all of it: on a GPU how far the host is ahead; recorded graphs would
+  // pay where this comes near the whole.
+  double issue_seconds = 0;
   PhaseSeconds phases;
 };
 
