@@ -125,6 +125,15 @@ inline __device__ void StoreMatrices(uint32_t address, uint32_t r0, uint32_t r1,
                : "memory");
 }
 
+// Stores each matrix transposed: what a thread holds of a row lies in a column.
+inline __device__ void StoreMatricesTransposed(uint32_t address, uint32_t r0, uint32_t r1,
+                                               uint32_t r2, uint32_t r3) {
+  asm volatile(
+      "stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address),
+      "r"(r0), "r"(r1), "r"(r2), "r"(r3)
+      : "memory");
+}
+
 inline __device__ uint32_t PackBfloat16(float low, float high) {
   uint32_t packed;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
@@ -179,6 +188,25 @@ inline __device__ uint64_t OperandDescriptor(uint32_t address, uint32_t panel_by
 // 8 n + 2 (t % 4) + b.
 template <int kColumns, Major kMajorB>
 struct Product;
+
+template <Major kMajorB>
+struct Product<32, kMajorB> {
+  // A from shared memory, K-major.
+  static __device__ void FromShared(float (&d)[16], uint64_t a, uint64_t b, bool accumulate) {
+    asm volatile(
+        "{\n"
+        ".reg .pred p;\n"
+        "setp.ne.b32 p, %18, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
+        "}, %16, %17, p, 1, 1, 0, %19;\n"
+        "}\n"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]),
+          "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]),
+          "+f"(d[14]), "+f"(d[15])
+        : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)), "n"(static_cast<int>(kMajorB)));
+  }
+};
 
 template <Major kMajorB>
 struct Product<64, kMajorB> {

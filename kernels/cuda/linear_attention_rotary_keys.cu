@@ -1,131 +1,199 @@
 // Linear attention with LRPE where what is rotated is contracted with the state: o = LA(q~, k~, v)
 // and dv = LAr(k~, q~, do).
+//
+// Rotated tiles are operands in shared memory, which all math threads write for the next chunk
+// while the products into the state run.
 #include "kernels/cuda/linear_attention_rotary_sweep.cuh"
 
 namespace lasp::kernels::cuda {
 namespace {
 
 struct KeysMemory {
-  alignas(1024) RotaryStage stages[kRotaryStages];
-  uint8_t x_sine[kTileBytes];
-  uint8_t y_sine[kTileBytes];
-  uint8_t state[2 * kStateBytes];  // 128 rows; panels of the cosine half, then of the sine half
-  RotaryControl control;
+  alignas(1024) uint8_t loaded[2][2][kTileBytes];  // x and y of two chunks
+  uint8_t z[2][kTileBytes];                        // then the chunk's output
+  uint8_t x[2 * kTileBytes];                       // the cosine half, the sine half
+  uint8_t y[2][2 * kTileBytes];                    // of two chunks
+  uint8_t scores[kPanelBytes];
+  alignas(16) RowAngles angles;
+  alignas(16) Angle chunk[2][kRotaryColumns];
+  float decay[DecayTable::kElements];
+  uint64_t loaded_full[2];
+  uint64_t loaded_empty[2];
+  uint64_t z_full[2];
+  uint64_t z_empty[2];
 };
+
+enum KeysBarriers : uint32_t { kRotatedBarrier = 1, kScoresBarrier = 2 };
+
+// The loading warpgroup: tiles by its first thread, the angles of the chunk's first token by all.
+template <bool kReverse>
+__device__ void LoadChunks(const RotaryParameters& p, KeysMemory& memory, const Place& place) {
+  const int thread = static_cast<int>(threadIdx.x) - kMathThreads;
+  const Order<kReverse> order = {place.first, place.end};
+  ChunkAngle angle = FirstAngle<kReverse>(p, place, thread);
+  hopper::LowerRegisters<kRotaryLoadRegisters>();
+  Ring<2> ring;
+  for (int i = 0; i < place.end - place.first; ++i) {
+    const int stage = ring.stage;
+    hopper::BarrierWait(&memory.loaded_empty[stage], ring.phase ^ 1);
+    memory.chunk[stage][thread] = angle.Get();
+    angle.Advance();
+    if (thread > 0) {
+      hopper::BarrierArrive(&memory.loaded_full[stage]);
+    } else {
+      uint64_t* const full = &memory.loaded_full[stage];
+      hopper::BarrierArriveExpect(full, 2 * kTileBytes);
+      LoadTile(p.x, place, order.At(i), full, memory.loaded[stage][0]);
+      LoadTile(p.y, place, order.At(i), full, memory.loaded[stage][1]);
+      hopper::BarrierWait(&memory.z_empty[stage], ring.phase ^ 1);
+      hopper::BarrierArriveExpect(&memory.z_full[stage], kTileBytes);
+      LoadTile(p.z, place, order.At(i), &memory.z_full[stage], memory.z[stage]);
+    }
+    ring.Advance();
+  }
+}
 
 template <bool kReverse>
 __global__ void __launch_bounds__(kBlockThreads, 1)
     RotaryKeysKernel(const __grid_constant__ RotaryParameters p) {
   extern __shared__ __align__(1024) uint8_t shared[];
   auto& memory = *reinterpret_cast<KeysMemory*>(shared);
-  RotaryControl& control = memory.control;
   const Segments& segments = p.segments;
-  Angle* const turn = reinterpret_cast<Angle*>(memory.state);
-  // A stage is given back by one thread of each math warpgroup: its z holds the output until that
-  // is stored.
-  const Place place = Begin<kReverse>(p, control, 2, turn);
   const int thread = static_cast<int>(threadIdx.x);
+  memory.angles.Fill(p.theta + static_cast<int64_t>(blockIdx.y) * p.key_size, p.key_size, thread,
+                     kBlockThreads);
+  if (thread == 0) {
+    for (int i = 0; i < 2; ++i) {
+      hopper::BarrierInit(&memory.loaded_full[i], kWarpgroup);
+      hopper::BarrierInit(&memory.loaded_empty[i], kMathThreads / 32);
+      hopper::BarrierInit(&memory.z_full[i], 1);
+      hopper::BarrierInit(&memory.z_empty[i], 2);  // a thread of each math warpgroup
+    }
+    hopper::FenceBarrierInit();
+  }
+  auto* const turn = reinterpret_cast<Angle*>(memory.scores);
+  const Place place = Begin<kReverse>(p, memory.decay, turn);
   if (thread >= kMathThreads) {
-    LoadChunks<kReverse>(p, memory.stages, control, place);
+    LoadChunks<kReverse>(p, memory, place);
     return;
   }
   hopper::RaiseRegisters<kRotaryMathRegisters>();
   const int group = UniformWarpgroup();
   const bool elected = thread % kWarpgroup == 0;
-  const FragmentLane at(thread);
   const Order<kReverse> order = {place.first, place.end};
-  const DecayTable decay(control.decay);
+  const int count = place.end - place.first;
+  const DecayTable decay(memory.decay);
 
-  HalfStates<false> state;
-  state.Load(p, at, group,
-             p.segment_states == nullptr ? nullptr : p.segment_states + place.StateOffset(p),
-             p.state_in == nullptr ? nullptr : p.state_in + place.pair * 2 * p.half_elements,
-             place.far, turn);
-  if (p.segment_starts != nullptr) {
-    state.Store(p, at, group, p.segment_starts + place.StateOffset(p));
+  const auto rotate = [&](const Ring<2>& at) {
+    const int stage = at.stage;
+    hopper::BarrierWait(&memory.loaded_full[stage], at.phase);
+    const uint8_t* const tiles[] = {memory.loaded[stage][0], memory.loaded[stage][1]};
+    uint8_t* const rotated[] = {memory.x, memory.y[stage]};
+    RotateTiles(memory.angles, memory.chunk[stage], tiles, rotated, Opaque(thread));
+    __syncwarp();
+    if (thread % 32 == 0) {
+      hopper::BarrierArrive(&memory.loaded_empty[stage]);
+    }
+  };
+  HalfStates state;
+  {
+    const FragmentLane at(thread);
+    LoadHalves<false>(
+        p, at, group,
+        p.segment_states == nullptr ? nullptr : p.segment_states + place.StateOffset(p),
+        p.state_in == nullptr ? nullptr : p.state_in + place.pair * 2 * p.half_elements, place.far,
+        turn, state);
+    if (p.segment_starts != nullptr) {
+      float* const starts = p.segment_starts + place.StateOffset(p);
+      StoreState(p.layout, at, group * 64, state.cosine, starts);
+      StoreState(p.layout, at, group * 64, state.sine, starts + p.half_elements);
+    }
   }
-  hopper::NamedBarrier(kStateBarrier, kMathThreads);  // the turn is read
-  const uint32_t state_panels = hopper::SharedAddress(memory.state);
-  const uint32_t own_rows = state_panels + static_cast<uint32_t>(group * 64 * 128);
-  StoreRounded(state.cosine, at, group * 64, state_panels, kStatePanelBytes);
-  StoreRounded(state.sine, at, group * 64, state_panels + kStateBytes, kStatePanelBytes);
+  Ring<2> ring;
+  rotate(ring);
+  hopper::FenceAsyncShared();
+  hopper::NamedBarrier(kRotatedBarrier, kMathThreads);
 
-  Ring<kRotaryStages> ring;
-  for (int i = 0; i < place.end - place.first; ++i) {
+  for (int i = 0; i < count; ++i) {
     const int chunk = order.At(i);
-    const int opaque = Opaque(thread);
-    const FragmentLane here(opaque);
-    RotaryStage& stage = memory.stages[ring.stage];
+    const FragmentLane here(Opaque(thread));
     const uint64_t marks = MarksOf(segments, place.batch, chunk);
     const ChunkDecay<kReverse> weight(decay, segments.Length(chunk), marks);
-    hopper::BarrierWait(&control.full[ring.stage], ring.phase);
-    uint8_t* const tiles[] = {stage.x, stage.y};
-    uint8_t* const sines[] = {memory.x_sine, memory.y_sine};
-    RotateTiles(control.table, control.chunk[ring.stage], tiles, sines, opaque);
-    hopper::FenceAsyncShared();
-    hopper::NamedBarrier(kRotatedBarrier, kMathThreads);
-    if (elected && i > 0) {
-      hopper::StoreWaitRead<0>();
-      hopper::BarrierArrive(&control.empty[ring.stage ^ 1]);
-    }
+    const int base = Opaque(static_cast<int>(hopper::SharedAddress(shared)));
+    const uint32_t x = static_cast<uint32_t>(base) + offsetof(KeysMemory, x);
+    const uint32_t scores_panel = static_cast<uint32_t>(base) + offsetof(KeysMemory, scores);
+    const uint32_t y = hopper::SharedAddress(memory.y[ring.stage]);
+    const uint32_t y_half = y + static_cast<uint32_t>(group * 32 * 128);
 
-    const uint32_t x = hopper::SharedAddress(stage.x);
-    const uint32_t y = hopper::SharedAddress(stage.y);
-    const uint32_t x_sine = hopper::SharedAddress(memory.x_sine);
-    const uint32_t y_sine = hopper::SharedAddress(memory.y_sine);
-    float scores[32];
-    float output[32];
+    float scores[16];
     hopper::HoldRegisters(scores);
-    hopper::HoldRegisters(output);
     hopper::ProductsBegin();
-    IssueAlong(x, y, kPanelBytes, false, scores);
-    IssueAlong(x_sine, y_sine, kPanelBytes, true, scores);
+    IssueAlong<32>(x, y_half, false, scores);
+    IssueAlong<32>(x + kTileBytes, y_half + kTileBytes, true, scores);
     hopper::ProductsCommit();
-    IssueAlong(x, own_rows, kStatePanelBytes, false, output);
-    IssueAlong(x_sine, own_rows + kStateBytes, kStatePanelBytes, true, output);
-    hopper::ProductsCommit();
-    hopper::ProductsWait<1>();
+    hopper::ProductsWait<0>();
     hopper::HoldRegisters(scores);
-    uint32_t operand[4][4];
-    DecayScores<kReverse>(decay, here, marks, scores, operand);
+    float output[32];
+    hopper::HoldRegisters(output);
+    IssueFromState<4>(state, x, x + kTileBytes, output, output);
     const float state_decay = marks == 0 ? decay[weight.length] : 0.0F;
     Scale(state_decay, state.cosine);
     Scale(state_decay, state.sine);
-    const uint32_t z = hopper::SharedAddress(stage.z + group * kPanelBytes);
+    StoreScores<kReverse>(decay, here, group, marks, scores, scores_panel);
+
+    hopper::BarrierWait(&memory.z_full[ring.stage], ring.phase);
+    const uint32_t z = hopper::SharedAddress(memory.z[ring.stage] + group * kPanelBytes);
     TokenFragments values;
+    TokenFragments weighted;
     LoadTransposed(z, here, values);
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+#pragma unroll
+      for (int r = 0; r < 4; ++r) {
+        weighted[k][r] = values[k][r];
+      }
+    }
+    ScaleTokens(here, [&](int token) { return weight.IntoState(token); }, weighted);
+    hopper::FenceAsyncShared();
     hopper::ProductsWait<0>();
     hopper::HoldRegisters(output);
-    ScaleRows(weight.OfState(here.row), weight.OfState(here.row + 8), output);
+    ScaleColumns(here, [&](int token) { return weight.OfState(token); }, output);
+    if (elected && i > 0) {
+      hopper::StoreWaitRead<0>();  // the output of the chunk before
+      hopper::BarrierArrive(&memory.z_empty[ring.stage ^ 1]);
+    }
+    // Past this barrier the scores are there, and nobody reads x any more.
+    hopper::NamedBarrier(kScoresBarrier, kMathThreads);
 
     hopper::HoldRegisters(output);
+    hopper::HoldRegisters(state.cosine);
+    hopper::HoldRegisters(state.sine);
     hopper::ProductsBegin();
-    IssueTokens<64>(operand, z, output);
+    IssueScored(values, scores_panel, output);
     hopper::ProductsCommit();
-    ScaleTokens(here, [&](int token) { return weight.IntoState(token); }, values);
-    hopper::ProductsWait<0>();
+    IssueIntoState(weighted, y, state.cosine);
+    IssueIntoState(weighted, y + kTileBytes, state.sine);
+    hopper::ProductsCommit();
+    hopper::ProductsWait<1>();
     hopper::HoldRegisters(output);
-    hopper::HoldRegisters(state.cosine);
-    hopper::HoldRegisters(state.sine);
-    hopper::ProductsBegin();
-    IssueTokens<128>(values, y, state.cosine);
-    IssueTokens<128>(values, y_sine, state.sine);
-    hopper::ProductsCommit();
-    // The last reads of z lie before the products that are complete.
-    StoreRounded(output, here, 0, z, kPanelBytes);
+    // Each warp writes what it alone has read.
+    StoreTransposed(output, here, z);
+    Ring<2> next = ring;
+    next.Advance();
+    if (i + 1 < count) {
+      rotate(next);
+    }
     hopper::ProductsWait<0>();
     hopper::HoldRegisters(state.cosine);
     hopper::HoldRegisters(state.sine);
-    StoreRounded(state.cosine, here, group * 64, state_panels, kStatePanelBytes);
-    StoreRounded(state.sine, here, group * 64, state_panels + kStateBytes, kStatePanelBytes);
     hopper::FenceAsyncShared();
-    hopper::NamedBarrier(kDoneBarrier, kMathThreads);
+    hopper::NamedBarrier(kRotatedBarrier, kMathThreads);
     if (elected) {
-      hopper::StoreBox(&p.output, stage.z + group * kPanelBytes, group * kPanelColumns, place.head,
-                       chunk * kChunk, place.batch);
+      hopper::StoreBox(&p.output, memory.z[ring.stage] + group * kPanelBytes, group * kPanelColumns,
+                       place.head, chunk * kChunk, place.batch);
       hopper::StoreCommit();
     }
-    ring.Advance();
+    ring = next;
   }
   if (elected) {
     hopper::StoreWaitRead<0>();

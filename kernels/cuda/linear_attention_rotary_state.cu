@@ -1,6 +1,9 @@
 // What each segment adds to the state of linear attention with LRPE: as in
 // linear_attention_state.cu, with the keys (queries, for the gradient) rotated by their distance
 // from the border that the state is for.
+//
+// Each math warpgroup owns 64 columns of keys, which it turns in registers as the left operand of
+// the product with the values.
 #include "kernels/cuda/linear_attention_rotary.cuh"
 #include "kernels/cuda/linear_attention_rotary.h"
 #include "kernels/cuda/linear_attention_segment_reach.cuh"
@@ -10,7 +13,7 @@
 namespace lasp::kernels::cuda {
 namespace {
 
-constexpr int kStages = 4;
+constexpr int kStages = 6;
 
 struct RotaryStateParameters {
   CUtensorMap keys;
@@ -26,16 +29,13 @@ struct RotaryStateParameters {
 struct RotaryStateMemory {
   alignas(1024) uint8_t keys[kStages][kTileBytes];
   uint8_t values[kStages][kTileBytes];
-  uint8_t sines[2][kTileBytes];  // two, so that one barrier a chunk is enough
-  RotaryTable table;
+  alignas(16) FragmentAngles angles;
   alignas(16) Angle chunk[kStages][kRotaryColumns];
   float decay[DecayTable::kElements];
   uint64_t full[kStages];
   uint64_t empty[kStages];
   int chunks;
 };
-
-enum NamedBarriers : uint32_t { kRotatedBarrier = 1 };
 
 template <bool kGradient>
 __global__ void __launch_bounds__(kBlockThreads, 1)
@@ -51,7 +51,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   const double* const theta = p.theta + static_cast<int64_t>(head) * p.key_size;
   DecayTable decay(memory.decay);
   decay.Fill(slope, thread, kBlockThreads);
-  memory.table.Fill(theta, p.key_size, thread, kBlockThreads);
+  memory.angles.Fill(theta, p.key_size, thread, kBlockThreads);
   if (thread == 0) {
     for (int i = 0; i < kStages; ++i) {
       hopper::BarrierInit(&memory.full[i], kWarpgroup);
@@ -71,7 +71,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     const int64_t position = kGradient ? 0 : static_cast<int64_t>(end - 1) * kChunk - end_token;
     ChunkAngle angle(column < p.key_size ? theta[column] : 0.0, position,
                      kGradient ? kChunk : -kChunk);
-    hopper::LowerRegisters<kLoadRegisters>();
+    hopper::LowerRegisters<kRotaryLoadRegisters>();
     Ring<kStages> ring;
     for (int i = 0; i < count; ++i) {
       hopper::BarrierWait(&memory.empty[ring.stage], ring.phase ^ 1);
@@ -95,7 +95,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     return;
   }
 
-  hopper::RaiseRegisters<kMathRegisters>();
+  hopper::RaiseRegisters<kRotaryMathRegisters>();
   const int group = UniformWarpgroup();
   const FragmentLane at(thread);
   const auto slope_log2 = static_cast<float>(-slope * 1.4426950408889634);
@@ -106,65 +106,82 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     cosine[i] = 0;
     sine[i] = 0;
   }
-  const auto rotate = [&](int i, const Ring<kStages>& at_stage) {
-    hopper::BarrierWait(&memory.full[at_stage.stage], at_stage.phase);
-    uint8_t* const tiles[] = {memory.keys[at_stage.stage]};
-    uint8_t* const sine_tiles[] = {memory.sines[i & 1]};
-    RotateTiles(memory.table, memory.chunk[at_stage.stage], tiles, sine_tiles, Opaque(thread));
-  };
-  Ring<kStages> ring;
-  rotate(0, ring);
-  for (int i = 0; i < count; ++i) {
-    const int chunk = chunk_at(i);
+  // The chunk's keys, turned and weighted; nothing of a chunk past the last.
+  const auto prepare = [&](int i, const Ring<kStages>& ring, TokenFragments& cosines,
+                           TokenFragments& sines) {
+    const bool exists = i < count;
+    const int chunk = chunk_at(exists ? i : count - 1);
     const int length = segments.Length(chunk);
     const uint64_t marks = MarksOf(segments, batch, chunk);
     const int64_t distance = kGradient ? static_cast<int64_t>(chunk - first) * kChunk
                                        : end_token - static_cast<int64_t>(chunk) * kChunk - length;
-    const float far = exp2f(slope_log2 * static_cast<float>(distance));
+    const float far = exists ? exp2f(slope_log2 * static_cast<float>(distance)) : 0.0F;
     const int bound = kGradient ? FirstMark(marks) : LastMark(marks);
-    hopper::FenceAsyncShared();
-    TokenFragments values;
-    LoadTransposed(hopper::SharedAddress(memory.values[ring.stage] + group * kPanelBytes), at,
-                   values);
-    ScaleTokens(
-        at,
-        [&](int token) {
-          const bool seen = kGradient ? token < bound : token >= bound;
-          const float weight = decay[kGradient ? token + 1 : length - 1 - token];
-          return seen ? weight * far : 0.0F;
-        },
-        values);
-    hopper::NamedBarrier(kRotatedBarrier, kMathThreads);
-    const uint64_t cosines =
-        hopper::OperandDescriptor(hopper::SharedAddress(memory.keys[ring.stage]), kPanelBytes);
-    const uint64_t sines =
-        hopper::OperandDescriptor(hopper::SharedAddress(memory.sines[i & 1]), kPanelBytes);
-    hopper::HoldRegisters(cosine);
-    hopper::HoldRegisters(sine);
+    const auto weight_of = [&](int token) {
+      const bool seen = kGradient ? token < bound : token >= bound;
+      const float weight = decay[kGradient ? token + 1 : length - 1 - token];
+      return seen ? weight * far : 0.0F;
+    };
+    if (exists) {
+      hopper::BarrierWait(&memory.full[ring.stage], ring.phase);
+    }
+    const FragmentLane here(Opaque(thread));
+    const uint32_t keys = hopper::SharedAddress(memory.keys[ring.stage] + group * kPanelBytes);
+    TokenAngles angles(memory.angles, memory.chunk[ring.stage], group * 64, here);
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      uint32_t loaded[4];
+      LoadTransposed(keys, here, k, loaded);
+      RotateFragment(here, k, weight_of, loaded, angles, cosines[k], sines[k]);
+    }
+  };
+  const auto issue = [&](const Ring<kStages>& ring, const TokenFragments& cosines,
+                         const TokenFragments& sines) {
+    const uint64_t values =
+        hopper::OperandDescriptor(hopper::SharedAddress(memory.values[ring.stage]), kPanelBytes);
     hopper::ProductsBegin();
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
-      hopper::Product<128, hopper::Major::kAcross>::FromRegisters(cosine, values[k],
-                                                                  cosines + k * (2048 >> 4), true);
-      hopper::Product<128, hopper::Major::kAcross>::FromRegisters(sine, values[k],
-                                                                  sines + k * (2048 >> 4), true);
+      hopper::Product<128, hopper::Major::kAcross>::FromRegisters(cosine, cosines[k],
+                                                                  values + k * (2048 >> 4), true);
+      hopper::Product<128, hopper::Major::kAcross>::FromRegisters(sine, sines[k],
+                                                                  values + k * (2048 >> 4), true);
     }
     hopper::ProductsCommit();
-    // The next chunk is rotated under the product.
-    Ring<kStages> next = ring;
-    next.Advance();
-    if (i + 1 < count) {
-      rotate(i + 1, next);
-    }
-    hopper::ProductsWait<0>();
-    hopper::HoldRegisters(cosine);
-    hopper::HoldRegisters(sine);
+  };
+  const auto release = [&](const Ring<kStages>& ring) {
     if (at.lane == 0) {
       hopper::BarrierArrive(&memory.empty[ring.stage]);
     }
+  };
+  // Two chunks at a time: the second is turned while the first is multiplied.
+  Ring<kStages> ring;
+  for (int i = 0; i < count; i += 2) {
+    TokenFragments cosines;
+    TokenFragments sines;
+    TokenFragments odd_cosines;
+    TokenFragments odd_sines;
+    Ring<kStages> next = ring;
+    if (i + 1 < count) {
+      next.Advance();
+    }
+    prepare(i, ring, cosines, sines);
+    hopper::HoldRegisters(cosine);
+    hopper::HoldRegisters(sine);
+    issue(ring, cosines, sines);
+    prepare(i + 1, next, odd_cosines, odd_sines);
+    issue(next, odd_cosines, odd_sines);
+    hopper::ProductsWait<0>();
+    hopper::HoldRegisters(cosine);
+    hopper::HoldRegisters(sine);
+    release(ring);
+    if (i + 1 < count) {
+      release(next);
+    }
     ring = next;
+    ring.Advance();
   }
-  const StateLayout layout = StateLayout::ValuesByKeys(p.key_size, p.value_size);
+  const StateLayout layout = StateLayout::KeysByValues(p.key_size, p.value_size);
   const int64_t pair = static_cast<int64_t>(batch) * segments.heads + head;
   const int64_t half_size = static_cast<int64_t>(p.key_size) * p.value_size;
   float* const state = p.states + (pair * segments.count + segment) * 2 * half_size;

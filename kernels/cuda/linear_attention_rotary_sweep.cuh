@@ -3,9 +3,12 @@
 //
 // With LA(X, Y, Z) as in linear_attention_sweep.cu, LAr its time reversal, and ~ for rotated rows:
 // o = LA(q~, k~, v), dv = LAr(k~, q~, do), dq~ = LA(do, v, k~), dk~ = LAr(v, do, q~). The first two
-// rotate what is contracted with the state, the others what the state gives, and turn it back. Each
-// math warpgroup owns 64 of the output's columns and the state's elements that these need, both
-// halves. There is no room to load more than one chunk ahead.
+// rotate what is contracted with the state, the others what the state gives, and turn it back.
+//
+// Each math warpgroup owns 64 of the output's columns and the state's elements that these need,
+// both halves, with the output's columns as its rows. So rounded registers of the state are an
+// operand of output^T = state x^T + z^T scores^T as they are, and the state never goes to shared
+// memory. The scores do: each warpgroup computes the half of them with its 32 tokens of y.
 #pragma once
 
 #include "kernels/cuda/linear_attention_marks.cuh"
@@ -15,11 +18,6 @@
 #include "kernels/cuda/tensor_map.h"
 
 namespace lasp::kernels::cuda {
-
-inline constexpr int kRotaryStages = 2;
-// States of twice the size leave the loading warps few.
-inline constexpr int kRotaryLoadRegisters = 24;
-inline constexpr int kRotaryMathRegisters = 240;
 
 struct RotaryParameters {
   CUtensorMap x;
@@ -35,23 +33,6 @@ struct RotaryParameters {
   const float* state_in;        // [batch, heads]: joins them, decayed and turned; null: zeros
   float* segment_starts;        // their sum is kept here, or null
 };
-
-struct RotaryStage {
-  uint8_t x[kTileBytes];
-  uint8_t y[kTileBytes];
-  uint8_t z[kTileBytes];
-};
-
-// What both kernels keep beside their tiles.
-struct RotaryControl {
-  RotaryTable table;
-  alignas(16) Angle chunk[kRotaryStages][kRotaryColumns];
-  float decay[DecayTable::kElements];
-  uint64_t full[kRotaryStages];
-  uint64_t empty[kRotaryStages];
-};
-
-enum RotaryBarriers : uint32_t { kRotatedBarrier = 1, kDoneBarrier = 2, kStateBarrier = 3 };
 
 // Chunks in the order of the sweep.
 template <bool kReverse>
@@ -85,44 +66,36 @@ struct ChunkDecay {
   __device__ float IntoState(int token) const { return kReverse ? Ahead(token) : Behind(token); }
 };
 
-// One half of a thread's state's elements: near + factor * (far turned).
-template <bool kKeysAreRows>
+// A thread's elements of both halves of the state.
 struct HalfStates {
   float cosine[64];
   float sine[64];
-
-  static __device__ int KeyOf(const FragmentLane& at, int group, int i) {
-    return kKeysAreRows ? group * 64 + at.row + 8 * ((i >> 1) & 1)
-                        : 8 * (i >> 2) + at.column + (i & 1);
-  }
-
-  __device__ void Load(const RotaryParameters& p, const FragmentLane& at, int group,
-                       const float* near, const float* far, float factor, const Angle* turn) {
-    LoadState(p.layout, at, group * 64, near, nullptr, 0, cosine);
-    LoadState(p.layout, at, group * 64, near == nullptr ? nullptr : near + p.half_elements, nullptr,
-              0, sine);
-    if (far == nullptr || factor == 0) {
-      return;
-    }
-#pragma unroll
-    for (int i = 0; i < 64; ++i) {
-      const StateElement element(p.layout, at, group * 64, i);
-      if (element.exists) {
-        const Angle angle = turn[KeyOf(at, group, i)];
-        const float a = far[element.offset];
-        const float b = far[p.half_elements + element.offset];
-        cosine[i] += factor * (a * angle.cosine + b * angle.sine);
-        sine[i] += factor * (b * angle.cosine - a * angle.sine);
-      }
-    }
-  }
-
-  __device__ void Store(const RotaryParameters& p, const FragmentLane& at, int group,
-                        float* to) const {
-    StoreState(p.layout, at, group * 64, cosine, to);
-    StoreState(p.layout, at, group * 64, sine, to + p.half_elements);
-  }
 };
+
+// near + factor * (far turned). kKeysAreRows: of the accumulator, otherwise its columns.
+template <bool kKeysAreRows>
+__device__ void LoadHalves(const RotaryParameters& p, const FragmentLane& at, int group,
+                           const float* near, const float* far, float factor, const Angle* turn,
+                           HalfStates& state) {
+  LoadState(p.layout, at, group * 64, near, nullptr, 0, state.cosine);
+  LoadState(p.layout, at, group * 64, near == nullptr ? nullptr : near + p.half_elements, nullptr,
+            0, state.sine);
+  if (far == nullptr || factor == 0) {
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < 64; ++i) {
+    const StateElement element(p.layout, at, group * 64, i);
+    if (element.exists) {
+      const Angle angle = turn[kKeysAreRows ? group * 64 + at.row + 8 * ((i >> 1) & 1)
+                                            : 8 * (i >> 2) + at.column + (i & 1)];
+      const float a = far[element.offset];
+      const float b = far[p.half_elements + element.offset];
+      state.cosine[i] += factor * (a * angle.cosine + b * angle.sine);
+      state.sine[i] += factor * (b * angle.cosine - a * angle.sine);
+    }
+  }
+}
 
 struct Place {
   int segment;
@@ -142,11 +115,10 @@ struct Place {
   }
 };
 
-// Everything before the roles part: tables, barriers, and the turn of the given state, if any, in
-// `turn`. By all threads.
+// Everything before the roles part that both kernels do: the block's place, the decay table, and
+// the turn of the given state, if any, in `turn`. By all threads.
 template <bool kReverse>
-__device__ Place Begin(const RotaryParameters& p, RotaryControl& control, uint32_t releases,
-                       Angle* turn) {
+__device__ Place Begin(const RotaryParameters& p, float* decay, Angle* turn) {
   const Segments& segments = p.segments;
   const int thread = static_cast<int>(threadIdx.x);
   Place place;
@@ -157,16 +129,7 @@ __device__ Place Begin(const RotaryParameters& p, RotaryControl& control, uint32
   place.end = segments.EndChunk(place.segment);
   place.pair = static_cast<int64_t>(place.batch) * segments.heads + place.head;
   const double slope = segments.slopes[place.head];
-  DecayTable(control.decay).Fill(slope, thread, kBlockThreads);
-  control.table.Fill(p.theta + static_cast<int64_t>(place.head) * p.key_size, p.key_size, thread,
-                     kBlockThreads);
-  if (thread == 0) {
-    for (int i = 0; i < kRotaryStages; ++i) {
-      hopper::BarrierInit(&control.full[i], kWarpgroup);
-      hopper::BarrierInit(&control.empty[i], releases);
-    }
-    hopper::FenceBarrierInit();
-  }
+  DecayTable(decay).Fill(slope, thread, kBlockThreads);
   const int64_t distance = kReverse ? segments.tokens - segments.EndToken(place.segment)
                                     : static_cast<int64_t>(place.first) * kChunk;
   const bool cut = DocumentStartsIn(segments, place.batch, kReverse ? place.end : 0,
@@ -179,63 +142,101 @@ __device__ Place Begin(const RotaryParameters& p, RotaryControl& control, uint32
   return place;
 }
 
-// The loading warpgroup: tiles by its first thread, the angles of the chunk's first token by all.
+// The angles of the chunks' first tokens, of one column, in the order of the sweep.
 template <bool kReverse>
-__device__ void LoadChunks(const RotaryParameters& p, RotaryStage* stages, RotaryControl& control,
-                           const Place& place) {
-  const int thread = static_cast<int>(threadIdx.x) - kMathThreads;
-  const Order<kReverse> order = {place.first, place.end};
+__device__ ChunkAngle FirstAngle(const RotaryParameters& p, const Place& place, int column) {
   const int64_t position =
       kReverse ? static_cast<int64_t>(place.end - 1) * kChunk - p.segments.EndToken(place.segment)
                : 0;
-  ChunkAngle angle(place.Theta(p, thread), position, kReverse ? -kChunk : kChunk);
-  hopper::LowerRegisters<kRotaryLoadRegisters>();
-  Ring<kRotaryStages> ring;
-  for (int i = 0; i < place.end - place.first; ++i) {
-    hopper::BarrierWait(&control.empty[ring.stage], ring.phase ^ 1);
-    uint64_t* const full = &control.full[ring.stage];
-    control.chunk[ring.stage][thread] = angle.Get();
-    angle.Advance();
-    if (thread > 0) {
-      hopper::BarrierArrive(full);
-    } else {
-      RotaryStage& stage = stages[ring.stage];
-      hopper::BarrierArriveExpect(full, sizeof(stage));
-      const int token = order.At(i) * kChunk;
-      for (int panel = 0; panel < 2; ++panel) {
-        const int column = panel * kPanelColumns;
-        const int offset = panel * kPanelBytes;
-        hopper::LoadBox(&p.x, full, stage.x + offset, column, place.head, token, place.batch);
-        hopper::LoadBox(&p.y, full, stage.y + offset, column, place.head, token, place.batch);
-        hopper::LoadBox(&p.z, full, stage.z + offset, column, place.head, token, place.batch);
-      }
-    }
-    ring.Advance();
+  return ChunkAngle(place.Theta(p, column), position, kReverse ? -kChunk : kChunk);
+}
+
+// A tile of a chunk, by one thread.
+inline __device__ void LoadTile(const CUtensorMap& map, const Place& place, int chunk,
+                                uint64_t* full, uint8_t* tile) {
+  for (int panel = 0; panel < 2; ++panel) {
+    hopper::LoadBox(&map, full, tile + panel * kPanelBytes, panel * kPanelColumns, place.head,
+                    chunk * kChunk, place.batch);
   }
 }
 
-// d (+)= the product of two K-major operands over 128 contracted columns.
-inline __device__ void IssueAlong(uint32_t a, uint32_t b, uint32_t b_panel_bytes, bool accumulate,
-                                  float (&d)[32]) {
+// d (+)= the product of two K-major tiles over 128 contracted columns.
+template <int kColumns>
+__device__ void IssueAlong(uint32_t a, uint32_t b, bool accumulate, float (&d)[kColumns / 2]) {
   const uint64_t left = hopper::OperandDescriptor(a, 0);
   const uint64_t right = hopper::OperandDescriptor(b, 0);
 #pragma unroll
   for (int k = 0; k < 8; ++k) {
-    hopper::Product<64, hopper::Major::kAlong>::FromShared(
-        d, left + ((k / 4 * kPanelBytes + k % 4 * 32) >> 4),
-        right + ((k / 4 * b_panel_bytes + k % 4 * 32) >> 4), accumulate || k > 0);
+    const int step = (k / 4 * kPanelBytes + k % 4 * 32) >> 4;
+    hopper::Product<kColumns, hopper::Major::kAlong>::FromShared(d, left + step, right + step,
+                                                                 accumulate || k > 0);
   }
 }
 
-// d += fragments times rows of shared memory, over 64 tokens.
-template <int kColumns>
-__device__ void IssueTokens(const uint32_t (&fragments)[4][4], uint32_t rows,
-                            float (&d)[kColumns / 2]) {
+// output^T = state x^T over the 128 columns of each half of the state, rounded on the way; the
+// halves have an output each, or one x each and the same output. Returns with at most kBuffers
+// products in flight.
+template <int kBuffers>
+__device__ void IssueFromState(const HalfStates& state, uint32_t x, uint32_t sine_x,
+                               float (&output)[32], float (&sine_output)[32]) {
+  const bool one = &output == &sine_output;
+  uint32_t rounded[kBuffers][4];
+#pragma unroll
+  for (int step = 0; step < 16; ++step) {
+    const bool sine = step >= 8;
+    const int k = step % 8;
+    auto& operand = rounded[step % kBuffers];
+    const auto& half = sine ? state.sine : state.cosine;
+    if (step >= kBuffers) {
+      hopper::ProductsWait<kBuffers - 1>();  // the one that had these registers
+    }
+#pragma unroll
+    for (int r = 0; r < 4; ++r) {
+      operand[r] = hopper::PackBfloat16(half[8 * k + 2 * r], half[8 * k + 2 * r + 1]);
+    }
+    hopper::ProductsBegin();
+    hopper::Product<64, hopper::Major::kAlong>::FromRegisters(
+        sine ? sine_output : output, operand,
+        hopper::OperandDescriptor(sine ? sine_x : x, 0) + ((k / 4 * kPanelBytes + k % 4 * 32) >> 4),
+        k > 0 || (sine && one));
+    hopper::ProductsCommit();
+  }
+}
+
+// output^T += z^T scores^T, the scores' rows being the output's tokens.
+inline __device__ void IssueScored(const TokenFragments& z, uint32_t scores, float (&output)[32]) {
+  const uint64_t right = hopper::OperandDescriptor(scores, 0);
+#pragma unroll
+  for (int k = 0; k < 4; ++k) {
+    hopper::Product<64, hopper::Major::kAlong>::FromRegisters(output, z[k], right + 2 * k, true);
+  }
+}
+
+// state += fragments times rows of shared memory, over 64 tokens.
+inline __device__ void IssueIntoState(const TokenFragments& fragments, uint32_t rows,
+                                      float (&state)[64]) {
   const uint64_t right = hopper::OperandDescriptor(rows, kPanelBytes);
 #pragma unroll
   for (int k = 0; k < 4; ++k) {
-    hopper::Product<kColumns, hopper::Major::kAcross>::FromRegisters(d, fragments[k],
-                                                                     right + k * (2048 >> 4), true);
+    hopper::Product<128, hopper::Major::kAcross>::FromRegisters(state, fragments[k],
+                                                                right + k * (2048 >> 4), true);
+  }
+}
+
+// A warpgroup's half of a chunk's scores, decayed, as a right operand.
+template <bool kReverse>
+__device__ void StoreScores(const DecayTable& decay, const FragmentLane& at, int group,
+                            uint64_t marks, float (&scores)[16], uint32_t panel) {
+  FragmentLane shifted = at;
+  shifted.column += 32 * group;
+  uint32_t rounded[2][4];
+  DecayScores<kReverse>(decay, shifted, marks, scores, rounded);
+  const int row = 16 * at.warp + (at.lane & 15);
+#pragma unroll
+  for (int k = 0; k < 2; ++k) {
+    const int piece = 4 * group + 2 * k + (at.lane >> 4);
+    hopper::StoreMatrices(panel + PieceOffset(row, piece), rounded[k][0], rounded[k][1],
+                          rounded[k][2], rounded[k][3]);
   }
 }
 

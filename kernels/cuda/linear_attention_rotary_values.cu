@@ -1,160 +1,254 @@
 // Linear attention with LRPE where what the state gives is rotated, and turned back: dq~ =
 // LA(do, v, k~) and dk~ = LAr(v, do, q~).
+//
+// What is rotated is a left operand only, so a thread turns its fragments of z in registers, and
+// keeps them in shared memory of its own until they are needed. The next chunk's scores and
+// rotation run under the products into the state.
 #include "kernels/cuda/linear_attention_rotary_sweep.cuh"
 
 namespace lasp::kernels::cuda {
 namespace {
 
+constexpr int kStages = 3;
+
+// Threads' fragments.
+using Kept = uint4[4][kMathThreads];
+
 struct ValuesMemory {
-  alignas(1024) RotaryStage stages[kRotaryStages];
-  uint8_t z_sine[kTileBytes];
-  uint8_t output[kTileBytes];
-  uint8_t state[2 * kStateBytes];  // 256 rows: the cosine half, then the sine half
-  RotaryControl control;
+  struct Stage {
+    uint8_t x[kTileBytes];
+    uint8_t y[kTileBytes];
+    uint8_t z[kTileBytes];  // then the chunk's output
+  };
+
+  alignas(1024) Stage stages[kStages];
+  uint8_t scores[2][kPanelBytes];
+  Kept rotated[2];  // z: the cosine half, the sine half
+  alignas(16) FragmentAngles angles;
+  alignas(16) Angle chunk[kStages][kRotaryColumns];
+  float decay[DecayTable::kElements];
+  uint64_t full[kStages];
+  uint64_t empty[kStages];
 };
+
+enum ValuesBarriers : uint32_t { kScoresBarrier = 1 };
+
+// The loading warpgroup: tiles by its first thread, the angles of the chunk's first token by all.
+template <bool kReverse>
+__device__ void LoadChunks(const RotaryParameters& p, ValuesMemory& memory, const Place& place) {
+  const int thread = static_cast<int>(threadIdx.x) - kMathThreads;
+  const Order<kReverse> order = {place.first, place.end};
+  ChunkAngle angle = FirstAngle<kReverse>(p, place, thread);
+  hopper::LowerRegisters<kRotaryLoadRegisters>();
+  Ring<kStages> ring;
+  for (int i = 0; i < place.end - place.first; ++i) {
+    hopper::BarrierWait(&memory.empty[ring.stage], ring.phase ^ 1);
+    uint64_t* const full = &memory.full[ring.stage];
+    memory.chunk[ring.stage][thread] = angle.Get();
+    angle.Advance();
+    if (thread > 0) {
+      hopper::BarrierArrive(full);
+    } else {
+      ValuesMemory::Stage& stage = memory.stages[ring.stage];
+      hopper::BarrierArriveExpect(full, sizeof(stage));
+      LoadTile(p.x, place, order.At(i), full, stage.x);
+      LoadTile(p.y, place, order.At(i), full, stage.y);
+      LoadTile(p.z, place, order.At(i), full, stage.z);
+    }
+    ring.Advance();
+  }
+}
+
+__device__ void Keep(const uint32_t (&fragment)[4], uint4& to) {
+  to = {fragment[0], fragment[1], fragment[2], fragment[3]};
+}
+
+__device__ void Fetch(const uint4& from, uint32_t (&fragment)[4]) {
+  const uint4 kept = from;
+  fragment[0] = kept.x;
+  fragment[1] = kept.y;
+  fragment[2] = kept.z;
+  fragment[3] = kept.w;
+}
+
+// output^T += z^T scores^T for both halves of z, which are fetched on the way. Returns with at most
+// two groups of products in flight.
+__device__ void IssueScored(const Kept (&rotated)[2], int thread, uint32_t scores,
+                            float (&output)[32], float (&sine_output)[32]) {
+  const uint64_t right = hopper::OperandDescriptor(scores, 0);
+  uint32_t cosine[2][4];
+  uint32_t sine[2][4];
+#pragma unroll
+  for (int k = 0; k < 4; ++k) {
+    if (k >= 2) {
+      hopper::ProductsWait<1>();  // the group that had these registers
+    }
+    Fetch(rotated[0][k][thread], cosine[k % 2]);
+    Fetch(rotated[1][k][thread], sine[k % 2]);
+    hopper::ProductsBegin();
+    hopper::Product<64, hopper::Major::kAlong>::FromRegisters(output, cosine[k % 2], right + 2 * k,
+                                                              true);
+    hopper::Product<64, hopper::Major::kAlong>::FromRegisters(sine_output, sine[k % 2],
+                                                              right + 2 * k, true);
+    hopper::ProductsCommit();
+  }
+}
 
 template <bool kReverse>
 __global__ void __launch_bounds__(kBlockThreads, 1)
     RotaryValuesKernel(const __grid_constant__ RotaryParameters p) {
   extern __shared__ __align__(1024) uint8_t shared[];
   auto& memory = *reinterpret_cast<ValuesMemory*>(shared);
-  RotaryControl& control = memory.control;
   const Segments& segments = p.segments;
-  constexpr uint32_t kPanel = 2 * kStatePanelBytes;  // of the state's 256 rows
-  constexpr uint32_t kSineRows = 128 * 128;          // where the sine half starts in a panel
-  Angle* const turn = reinterpret_cast<Angle*>(memory.state);
-  const Place place = Begin<kReverse>(p, control, kMathThreads / 32, turn);
   const int thread = static_cast<int>(threadIdx.x);
+  memory.angles.Fill(p.theta + static_cast<int64_t>(blockIdx.y) * p.key_size, p.key_size, thread,
+                     kBlockThreads);
+  if (thread == 0) {
+    for (int i = 0; i < kStages; ++i) {
+      hopper::BarrierInit(&memory.full[i], kWarpgroup);
+      hopper::BarrierInit(&memory.empty[i], kMathThreads / 32);
+    }
+    hopper::FenceBarrierInit();
+  }
+  auto* const turn = reinterpret_cast<Angle*>(memory.scores[1]);
+  const Place place = Begin<kReverse>(p, memory.decay, turn);
   if (thread >= kMathThreads) {
-    LoadChunks<kReverse>(p, memory.stages, control, place);
+    LoadChunks<kReverse>(p, memory, place);
     return;
   }
   hopper::RaiseRegisters<kRotaryMathRegisters>();
   const int group = UniformWarpgroup();
   const bool elected = thread % kWarpgroup == 0;
-  const FragmentLane at(thread);
   const Order<kReverse> order = {place.first, place.end};
-  const DecayTable decay(control.decay);
+  const int count = place.end - place.first;
+  const DecayTable decay(memory.decay);
 
-  HalfStates<true> state;
-  state.Load(p, at, group,
-             p.segment_states == nullptr ? nullptr : p.segment_states + place.StateOffset(p),
-             p.state_in == nullptr ? nullptr : p.state_in + place.pair * 2 * p.half_elements,
-             place.far, turn);
-  hopper::NamedBarrier(kStateBarrier, kMathThreads);  // the turn is read
-  const uint32_t state_panels = hopper::SharedAddress(memory.state);
-  const uint32_t own_rows = state_panels + static_cast<uint32_t>(group * 64 * 128);
-  StoreRounded(state.cosine, at, group * 64, state_panels, kPanel);
-  StoreRounded(state.sine, at, 128 + group * 64, state_panels, kPanel);
+  const auto issue_scores = [&](const ValuesMemory::Stage& stage, float(&scores)[16]) {
+    hopper::ProductsBegin();
+    IssueAlong<32>(hopper::SharedAddress(stage.x),
+                   hopper::SharedAddress(stage.y) + static_cast<uint32_t>(group * 32 * 128), false,
+                   scores);
+    hopper::ProductsCommit();
+  };
+  const auto rotate = [&](int stage) {
+    const int opaque = Opaque(thread);
+    const FragmentLane at(opaque);
+    const uint32_t z = hopper::SharedAddress(memory.stages[stage].z + group * kPanelBytes);
+    TokenAngles angles(memory.angles, memory.chunk[stage], group * 64, at);
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      uint32_t keys[4];
+      uint32_t cosine[4];
+      uint32_t sine[4];
+      LoadTransposed(z, at, k, keys);
+      RotateFragment(at, k, [](int) { return 1.0F; }, keys, angles, cosine, sine);
+      Keep(cosine, memory.rotated[0][k][opaque]);
+      Keep(sine, memory.rotated[1][k][opaque]);
+    }
+  };
+  HalfStates state;
+  LoadHalves<true>(p, FragmentLane(thread), group,
+                   p.segment_states == nullptr ? nullptr : p.segment_states + place.StateOffset(p),
+                   p.state_in == nullptr ? nullptr : p.state_in + place.pair * 2 * p.half_elements,
+                   place.far, turn, state);
 
-  Ring<kRotaryStages> ring;
-  for (int i = 0; i < place.end - place.first; ++i) {
+  Ring<kStages> ring;
+  uint64_t marks = MarksOf(segments, place.batch, order.At(0));
+  {
+    float scores[16];
+    hopper::BarrierWait(&memory.full[0], 0);
+    hopper::HoldRegisters(scores);
+    issue_scores(memory.stages[0], scores);
+    rotate(0);
+    hopper::ProductsWait<0>();
+    hopper::HoldRegisters(scores);
+    StoreScores<kReverse>(decay, FragmentLane(Opaque(thread)), group, marks, scores,
+                          hopper::SharedAddress(memory.scores[0]));
+    hopper::FenceAsyncShared();
+    hopper::NamedBarrier(kScoresBarrier, kMathThreads);
+  }
+  for (int i = 0; i < count; ++i) {
     const int chunk = order.At(i);
     const int opaque = Opaque(thread);
     const FragmentLane here(opaque);
-    RotaryStage& stage = memory.stages[ring.stage];
-    const Angle* const angles = control.chunk[ring.stage];
-    const uint64_t marks = MarksOf(segments, place.batch, chunk);
+    ValuesMemory::Stage& stage = memory.stages[ring.stage];
+    const bool last = i + 1 == count;
+    const uint64_t next_marks = last ? 0 : MarksOf(segments, place.batch, order.At(i + 1));
     const ChunkDecay<kReverse> weight(decay, segments.Length(chunk), marks);
-    hopper::BarrierWait(&control.full[ring.stage], ring.phase);
-    uint8_t* const tiles[] = {stage.z};
-    uint8_t* const sine_tiles[] = {memory.z_sine};
-    RotateTiles(control.table, angles, tiles, sine_tiles, opaque);
-    hopper::FenceAsyncShared();
-    if (elected) {
-      hopper::StoreWaitRead<0>();  // of the chunk before: frees the output's tile
-    }
-    hopper::NamedBarrier(kRotatedBarrier, kMathThreads);
-
     const uint32_t x = hopper::SharedAddress(stage.x);
     const uint32_t y = hopper::SharedAddress(stage.y);
     const uint32_t z = hopper::SharedAddress(stage.z + group * kPanelBytes);
-    const uint32_t z_sine = hopper::SharedAddress(memory.z_sine + group * kPanelBytes);
-    float scores[32];
-    float output[32];
-    hopper::HoldRegisters(scores);
-    hopper::HoldRegisters(output);
-    hopper::ProductsBegin();
-    IssueAlong(x, y, kPanelBytes, false, scores);
-    hopper::ProductsCommit();
-    IssueAlong(x, own_rows, kPanel, false, output);
-    hopper::ProductsCommit();
-    hopper::ProductsWait<1>();
-    hopper::HoldRegisters(scores);
-    uint32_t operand[4][4];
-    DecayScores<kReverse>(decay, here, marks, scores, operand);
-    hopper::ProductsWait<0>();
-    hopper::HoldRegisters(output);
-    ScaleRows(weight.OfState(here.row), weight.OfState(here.row + 8), output);
 
-    // The cosine half's output, then the sine half's, each turned back. The first waits rounded:
-    // there are no registers for both.
+    float output[32];
+    float sine_output[32];
     hopper::HoldRegisters(output);
-    hopper::ProductsBegin();
-    IssueTokens<64>(operand, z, output);
-    hopper::ProductsCommit();
+    hopper::HoldRegisters(sine_output);
+    IssueFromState<3>(state, x, x, output, sine_output);
     const float state_decay = marks == 0 ? decay[weight.length] : 0.0F;
     Scale(state_decay, state.cosine);
     Scale(state_decay, state.sine);
-    hopper::ProductsWait<0>();
-    hopper::HoldRegisters(output);
-    MultiplyByAngles<false>(control.table, angles, here, group * kPanelColumns, output);
-    uint32_t cosine_output[16];
-#pragma unroll
-    for (int j = 0; j < 16; ++j) {
-      cosine_output[j] = hopper::PackBfloat16(output[2 * j], output[2 * j + 1]);
+    if (i > 0 && here.lane == 0) {
+      if (elected) {
+        hopper::StoreWaitRead<0>();  // the output of the chunk before
+      }
+      hopper::BarrierArrive(&memory.empty[ring.stage == 0 ? kStages - 1 : ring.stage - 1]);
     }
-    hopper::HoldRegisters(output);
-    hopper::ProductsBegin();
-    IssueAlong(x, own_rows + kSineRows, kPanel, false, output);
-    hopper::ProductsCommit();
     hopper::ProductsWait<0>();
     hopper::HoldRegisters(output);
-    ScaleRows(weight.OfState(here.row), weight.OfState(here.row + 8), output);
+    hopper::HoldRegisters(sine_output);
+    ScaleColumns(here, [&](int token) { return weight.OfState(token); }, output, sine_output);
     hopper::HoldRegisters(output);
-    hopper::ProductsBegin();
-    IssueTokens<64>(operand, z_sine, output);
-    hopper::ProductsCommit();
+    hopper::HoldRegisters(sine_output);
+    IssueScored(memory.rotated, opaque, hopper::SharedAddress(memory.scores[i & 1]), output,
+                sine_output);
     hopper::ProductsWait<0>();
     hopper::HoldRegisters(output);
-    MultiplyByAngles<true>(control.table, angles, here, group * kPanelColumns, output);
-#pragma unroll
-    for (int j = 0; j < 16; ++j) {
-      output[2 * j] += hopper::LowOf(cosine_output[j]);
-      output[2 * j + 1] += hopper::HighOf(cosine_output[j]);
-    }
-    uint8_t* const staged = memory.output + group * kPanelBytes;
-    StoreRounded(output, here, 0, hopper::SharedAddress(staged), kPanelBytes);
+    hopper::HoldRegisters(sine_output);
+    TurnBack(TokenAngles(memory.angles, memory.chunk[ring.stage], group * 64, here), sine_output,
+             output);
+    // Each warp writes what it alone has read.
+    StoreTransposed(output, here, z);
 
     TokenFragments cosines;
     TokenFragments sines;
-    LoadTransposed(z, here, cosines);
-    LoadTransposed(z_sine, here, sines);
-    const auto weight_of = [&](int token) { return weight.IntoState(token); };
-    ScaleTokens(here, weight_of, cosines);
-    ScaleTokens(here, weight_of, sines);
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      Fetch(memory.rotated[0][k][opaque], cosines[k]);
+      Fetch(memory.rotated[1][k][opaque], sines[k]);
+    }
+    ScaleTokens(here, [&](int token) { return weight.IntoState(token); }, cosines, sines);
     hopper::HoldRegisters(state.cosine);
     hopper::HoldRegisters(state.sine);
     hopper::ProductsBegin();
-    IssueTokens<128>(cosines, y, state.cosine);
-    IssueTokens<128>(sines, y, state.sine);
+    IssueIntoState(cosines, y, state.cosine);
+    IssueIntoState(sines, y, state.sine);
     hopper::ProductsCommit();
+    // The next chunk's scores and rotation; after the last, this one's once more.
+    Ring<kStages> next = ring;
+    if (!last) {
+      next.Advance();
+      hopper::BarrierWait(&memory.full[next.stage], next.phase);
+    }
+    float scores[16];
+    hopper::HoldRegisters(scores);
+    issue_scores(memory.stages[next.stage], scores);
+    rotate(next.stage);
     hopper::ProductsWait<0>();
+    hopper::HoldRegisters(scores);
     hopper::HoldRegisters(state.cosine);
     hopper::HoldRegisters(state.sine);
-    if (here.lane == 0) {
-      hopper::BarrierArrive(&control.empty[ring.stage]);
-    }
-    StoreRounded(state.cosine, here, group * 64, state_panels, kPanel);
-    StoreRounded(state.sine, here, 128 + group * 64, state_panels, kPanel);
+    StoreScores<kReverse>(decay, here, group, next_marks, scores,
+                          hopper::SharedAddress(memory.scores[(i & 1) ^ 1]));
     hopper::FenceAsyncShared();
-    hopper::NamedBarrier(kDoneBarrier, kMathThreads);
+    // Past this barrier the next chunk's scores are there.
+    hopper::NamedBarrier(kScoresBarrier, kMathThreads);
     if (elected) {
-      hopper::StoreBox(&p.output, staged, group * kPanelColumns, place.head, chunk * kChunk,
-                       place.batch);
+      hopper::StoreBox(&p.output, stage.z + group * kPanelBytes, group * kPanelColumns, place.head,
+                       chunk * kChunk, place.batch);
       hopper::StoreCommit();
     }
-    ring.Advance();
+    ring = next;
+    marks = next_marks;
   }
   if (elected) {
     hopper::StoreWaitRead<0>();

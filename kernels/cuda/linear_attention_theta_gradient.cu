@@ -17,6 +17,7 @@
 // halves of S and forms h1, the second those of T and forms h2.
 #include "kernels/cuda/linear_attention_rotary.cuh"
 #include "kernels/cuda/linear_attention_rotary.h"
+#include "kernels/cuda/linear_attention_rotary_table.cuh"
 #include "kernels/cuda/linear_attention_tiles.cuh"
 #include "kernels/cuda/tensor_map.h"
 
@@ -24,8 +25,6 @@ namespace lasp::kernels::cuda {
 namespace {
 
 constexpr int kStages = 2;
-constexpr int kThetaLoadRegisters = 24;
-constexpr int kThetaMathRegisters = 240;
 
 struct ThetaParameters {
   CUtensorMap x;  // do
@@ -65,36 +64,6 @@ struct ThetaMemory {
 };
 
 enum NamedBarriers : uint32_t { kRotatedBarrier = 1, kDoneBarrier = 2 };
-
-// Rotates a panel of keys: its cosine half in place. By all math threads.
-__device__ void RotatePanel(const RotaryTable& table, const Angle* chunk, int panel, uint8_t* tile,
-                            uint8_t* sines, int thread) {
-  const int piece = thread % 8;
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    const int row = thread / 8 * 2 + r;
-    auto* const at = reinterpret_cast<uint4*>(tile + PieceOffset(row, piece));
-    auto* const sine_at = reinterpret_cast<uint4*>(sines + PieceOffset(row, piece));
-    const uint4 packed = *at;
-    uint32_t x[4] = {packed.x, packed.y, packed.z, packed.w};
-    uint32_t y[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int column = panel * kPanelColumns + 8 * piece + 2 * i;
-      const int index = RotaryTable::At(row, column);
-      const float2 c = __half22float2(*reinterpret_cast<const __half2*>(table.cosine + index));
-      const float2 s = __half22float2(*reinterpret_cast<const __half2*>(table.sine + index));
-      const Angle low = chunk[column] + Angle{c.x, s.x};
-      const Angle high = chunk[column + 1] + Angle{c.y, s.y};
-      const float x0 = hopper::LowOf(x[i]);
-      const float x1 = hopper::HighOf(x[i]);
-      x[i] = hopper::PackBfloat16(x0 * low.cosine, x1 * high.cosine);
-      y[i] = hopper::PackBfloat16(x0 * low.sine, x1 * high.sine);
-    }
-    *at = {x[0], x[1], x[2], x[3]};
-    *sine_at = {y[0], y[1], y[2], y[3]};
-  }
-}
 
 // Scores times their decay and distance, as the left operand of the next product.
 __device__ void WeightScores(const DecayTable& decay, const FragmentLane& at, uint64_t marks,
@@ -146,7 +115,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   if (thread >= kMathThreads) {
     const int column = thread - kMathThreads;
     ChunkAngle angle(theta_of(column), first_token - end_token, kChunk);
-    hopper::LowerRegisters<kThetaLoadRegisters>();
+    hopper::LowerRegisters<kRotaryLoadRegisters>();
     Ring<kStages> ring;
     for (int chunk = first; chunk < end; ++chunk) {
       hopper::BarrierWait(&memory.empty[ring.stage], ring.phase ^ 1);
@@ -173,7 +142,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     return;
   }
 
-  hopper::RaiseRegisters<kThetaMathRegisters>();
+  hopper::RaiseRegisters<kRotaryMathRegisters>();
   const int group = UniformWarpgroup();
   const FragmentLane at(thread);
   const int64_t pair = static_cast<int64_t>(batch) * segments.heads + head;

@@ -94,19 +94,24 @@ inline __device__ uint32_t PieceOffset(int row, int piece) {
 // 16 k + column + {0, 1} + 8 (r / 2).
 using TokenFragments = uint32_t[4][4];
 
-inline __device__ void LoadTransposed(uint32_t panel, const FragmentLane& at,
-                                      TokenFragments& fragments) {
+inline __device__ void LoadTransposed(uint32_t panel, const FragmentLane& at, int k,
+                                      uint32_t (&fragment)[4]) {
   const int token = (at.lane & 7) + 8 * (at.lane >> 4);
   const int piece = 2 * at.warp + ((at.lane >> 3) & 1);
+  hopper::LoadMatricesTransposed(panel + PieceOffset(16 * k + token, piece), fragment);
+}
+
+inline __device__ void LoadTransposed(uint32_t panel, const FragmentLane& at,
+                                      TokenFragments& fragments) {
 #pragma unroll
   for (int k = 0; k < 4; ++k) {
-    hopper::LoadMatricesTransposed(panel + PieceOffset(16 * k + token, piece), fragments[k]);
+    LoadTransposed(panel, at, k, fragments[k]);
   }
 }
 
 // Multiplies each token by its weight, in fp32, and rounds once.
-template <typename WeightOf>
-__device__ void ScaleTokens(const FragmentLane& at, WeightOf weight_of, TokenFragments& fragments) {
+template <typename WeightOf, typename... Fragments>
+__device__ void ScaleTokens(const FragmentLane& at, WeightOf weight_of, Fragments&... fragments) {
 #pragma unroll
   for (int k = 0; k < 4; ++k) {
 #pragma unroll
@@ -114,27 +119,26 @@ __device__ void ScaleTokens(const FragmentLane& at, WeightOf weight_of, TokenFra
       const int token = 16 * k + at.column + 8 * pair;
       const float low = weight_of(token);
       const float high = weight_of(token + 1);
-#pragma unroll
-      for (int r = 2 * pair; r < 2 * pair + 2; ++r) {
-        const uint32_t packed = fragments[k][r];
-        fragments[k][r] =
-            hopper::PackBfloat16(hopper::LowOf(packed) * low, hopper::HighOf(packed) * high);
-      }
+      const auto scale = [&](uint32_t& packed) {
+        packed = hopper::PackBfloat16(hopper::LowOf(packed) * low, hopper::HighOf(packed) * high);
+      };
+      ((scale(fragments[k][2 * pair]), scale(fragments[k][2 * pair + 1])), ...);
     }
   }
 }
 
 // Scores times their decay as the left operand of the next product. The exponent is row - column,
 // or column - row where time runs backwards; what is of negative exponent is masked. Pairs of
-// tokens between which a document starts are masked too.
-template <bool kReverse>
+// tokens between which a document starts are masked too. `at.column` counts from the chunk's first
+// token.
+template <bool kReverse, int kCount>
 __device__ void DecayScores(const DecayTable& decay, const FragmentLane& at, uint64_t marks,
-                            float (&scores)[32], uint32_t (&operand)[4][4]) {
+                            float (&scores)[kCount], uint32_t (&operand)[kCount / 8][4]) {
   if (marks != 0) {
     const int first_row = Opaque(at.row);
     const int first_column = Opaque(at.column);
 #pragma unroll
-    for (int i = 0; i < 32; ++i) {
+    for (int i = 0; i < kCount; ++i) {
       const int row = first_row + 8 * ((i >> 1) & 1);
       const int column = 8 * (i >> 2) + first_column + (i & 1);
       const int later = kReverse ? column : row;
@@ -147,7 +151,7 @@ __device__ void DecayScores(const DecayTable& decay, const FragmentLane& at, uin
   }
   const int difference = kReverse ? at.column - at.row : at.row - at.column;
 #pragma unroll
-  for (int n = 0; n < 8; ++n) {
+  for (int n = 0; n < kCount / 4; ++n) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int exponent = kReverse ? difference + 8 * (n - half) : difference - 8 * (n - half);
@@ -165,6 +169,17 @@ __device__ void ScaleRows(float first, float second, float (&d)[kCount]) {
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
     d[i] *= (i & 2) == 0 ? first : second;
+  }
+}
+
+// Multiplies an accumulator's columns by the weights of its tokens.
+template <typename WeightOf, typename... Accumulators>
+__device__ void ScaleColumns(const FragmentLane& at, WeightOf weight_of, Accumulators&... d) {
+#pragma unroll
+  for (int n = 0; n < 8; ++n) {
+    const float low = weight_of(8 * n + at.column);
+    const float high = weight_of(8 * n + at.column + 1);
+    ((d[4 * n] *= low, d[4 * n + 1] *= high, d[4 * n + 2] *= low, d[4 * n + 3] *= high), ...);
   }
 }
 
@@ -190,6 +205,21 @@ __device__ void StoreRounded(const float (&d)[kCount], const FragmentLane& at, i
         hopper::PackBfloat16(d[4 * n + 2], d[4 * n + 3]),
         hopper::PackBfloat16(d[4 * n + 4], d[4 * n + 5]),
         hopper::PackBfloat16(d[4 * n + 6], d[4 * n + 7]));
+  }
+}
+
+// Rounds an accumulator whose columns are tokens into a panel of tokens, its rows being columns.
+inline __device__ void StoreTransposed(const float (&d)[32], const FragmentLane& at,
+                                       uint32_t panel) {
+  const int token = (at.lane & 7) + 8 * (at.lane >> 4);
+  const int piece = 2 * at.warp + ((at.lane >> 3) & 1);
+#pragma unroll
+  for (int n = 0; n < 8; n += 2) {
+    hopper::StoreMatricesTransposed(panel + PieceOffset(8 * n + token, piece),
+                                    hopper::PackBfloat16(d[4 * n], d[4 * n + 1]),
+                                    hopper::PackBfloat16(d[4 * n + 2], d[4 * n + 3]),
+                                    hopper::PackBfloat16(d[4 * n + 4], d[4 * n + 5]),
+                                    hopper::PackBfloat16(d[4 * n + 6], d[4 * n + 7]));
   }
 }
 

@@ -1,6 +1,7 @@
 // Times linear attention on this machine's GPU beside a device-to-device copy, and prints one JSON
 // object: for each shape and decay the milliseconds of each part and of forward and backward, the
-// bytes moved, and the share of the copy's bandwidth, all measured in the same run.
+// bytes moved, and the share of the copy's bandwidth, all measured in the same run. The gradient of
+// learned theta is timed apart and is in no sum.
 //
 //   linear_attention_cuda [segments]
 #include <cuda_runtime.h>
@@ -136,13 +137,18 @@ class Set {
     states_ = Allocate<float>(elements);
     starts_ = Allocate<float>(elements);
     state_gradients_ = Allocate<float>(elements);
+    theta_workspace_ = Allocate<float>(cuda::ThetaGradientWorkspaceElements(problem));
+    theta_gradient_ = Allocate<float>(hidden_);
+    Expect(cudaMemset(theta_gradient_, 0, static_cast<size_t>(hidden_) * sizeof(float)), "fill");
   }
 
   ~Set() {
-    for (void* memory : {static_cast<void*>(qk_), static_cast<void*>(packed_),
-                         static_cast<void*>(output_gradient_), static_cast<void*>(output_),
-                         static_cast<void*>(gradients_), static_cast<void*>(states_),
-                         static_cast<void*>(starts_), static_cast<void*>(state_gradients_)}) {
+    for (void* memory :
+         {static_cast<void*>(qk_), static_cast<void*>(packed_),
+          static_cast<void*>(output_gradient_), static_cast<void*>(output_),
+          static_cast<void*>(gradients_), static_cast<void*>(states_), static_cast<void*>(starts_),
+          static_cast<void*>(state_gradients_), static_cast<void*>(theta_workspace_),
+          static_cast<void*>(theta_gradient_)}) {
       Expect(cudaFree(memory), "free");
     }
   }
@@ -209,6 +215,22 @@ class Set {
            "KeyValueGradient");
   }
 
+  // Of learned theta.
+  void ThetaGradient(cudaStream_t stream) const {
+    Expect(cuda::ThetaGradient({.problem = problem_,
+                                .q = View(qk_, 0, 2),
+                                .k = View(qk_, 1, 2),
+                                .v = View(packed_, 2, 4),
+                                .output_gradient = View(output_gradient_, 0, 1),
+                                .segment_starts = starts_,
+                                .segment_state_gradients = state_gradients_,
+                                .state_gradient_in = nullptr,
+                                .workspace = theta_workspace_,
+                                .theta_gradient = theta_gradient_},
+                               stream),
+           "ThetaGradient");
+  }
+
   void Forward(cudaStream_t stream) const {
     LocalState(stream);
     Output(stream);
@@ -244,6 +266,8 @@ class Set {
   float* states_;
   float* starts_;
   float* state_gradients_;
+  float* theta_workspace_;
+  float* theta_gradient_;
 };
 
 // Bytes of q, k, v and so on (one each) that the first pass over two of them must read: the tokens
@@ -308,9 +332,10 @@ void Measure(const Sizes& sizes, int64_t layer, int segments, double copy, bool 
   const double forward = time(&Set::Forward);
   const double both = time(&Set::Both);
   const double again = time(&Set::Both);
-  const double parts[] = {time(&Set::LocalState), time(&Set::Output),
-                          time(&Set::LocalStateGradient), time(&Set::QueryGradient),
-                          time(&Set::KeyValueGradient)};
+  const double parts[] = {
+      time(&Set::LocalState),         time(&Set::Output),
+      time(&Set::LocalStateGradient), time(&Set::QueryGradient),
+      time(&Set::KeyValueGradient),   sizes.lrpe ? time(&Set::ThetaGradient) : 0};
   const double pass = FirstPassBytes(sizes, slopes, count);
   const double forward_bytes = 4 * one + pass;
   const double both_bytes = 14 * one + 2 * pass;
@@ -319,16 +344,18 @@ void Measure(const Sizes& sizes, int64_t layer, int segments, double copy, bool 
       "\"lrpe\": %s, \"layer\": %lld, \"segments\": %lld,\n     \"forward_ms\": %.4f, "
       "\"forward_backward_ms\": %.4f, \"forward_backward_again_ms\": %.4f,\n     "
       "\"local_state_ms\": %.4f, \"output_ms\": %.4f, \"local_state_gradient_ms\": %.4f, "
-      "\"query_gradient_ms\": %.4f, \"key_value_gradient_ms\": %.4f,\n     "
+      "\"query_gradient_ms\": %.4f, \"key_value_gradient_ms\": %.4f, "
+      "\"theta_gradient_ms\": %.4f,\n     "
       "\"forward_gigabytes\": %.4f, \"forward_backward_gigabytes\": %.4f, "
       "\"forward_floor_ms\": %.4f, \"forward_backward_floor_ms\": %.4f,\n     "
       "\"forward_share_of_copy\": %.3f, \"forward_backward_share_of_copy\": %.3f}",
       first ? "" : ",", static_cast<long long>(sizes.batch), static_cast<long long>(sizes.tokens),
       static_cast<long long>(sizes.heads), static_cast<long long>(sizes.size),
       sizes.lrpe ? "true" : "false", static_cast<long long>(layer), static_cast<long long>(count),
-      forward, both, again, parts[0], parts[1], parts[2], parts[3], parts[4], forward_bytes * 1e-9,
-      both_bytes * 1e-9, forward_bytes / copy * 1e-9, both_bytes / copy * 1e-9,
-      forward_bytes / copy * 1e-9 / forward, both_bytes / copy * 1e-9 / both);
+      forward, both, again, parts[0], parts[1], parts[2], parts[3], parts[4], parts[5],
+      forward_bytes * 1e-9, both_bytes * 1e-9, forward_bytes / copy * 1e-9,
+      both_bytes / copy * 1e-9, forward_bytes / copy * 1e-9 / forward,
+      both_bytes / copy * 1e-9 / both);
   std::fflush(stdout);
   Expect(cudaFree(device_slopes), "free");
   Expect(cudaFree(device_theta), "free");
@@ -348,7 +375,8 @@ int Main(int segments) {
       properties.name, driver, runtime, copy);
   const Sizes shapes[] = {{1, 131072, 16, 128, false}, {1, 131072, 16, 128, true},
                           {1, 32768, 16, 128, false},  {1, 32768, 16, 128, true},
-                          {1, 8192, 16, 128, false},   {8, 2048, 16, 128, false},
+                          {1, 8192, 16, 128, false},   {1, 8192, 16, 128, true},
+                          {8, 2048, 16, 128, false},   {8, 2048, 16, 128, true},
                           {1, 32768, 16, 64, false},   {1, 32768, 16, 96, false}};
   bool first = true;
   for (const Sizes& sizes : shapes) {
