@@ -5,10 +5,10 @@
 // rows in fp32 registers. Both halves are rounded to shared memory once a chunk, where one reads
 // them as R and the other as R^T; two buffers, so that one barrier a chunk is enough.
 #include "kernels/cuda/linear_attention.h"
+#include "kernels/cuda/linear_attention_launch.cuh"
 #include "kernels/cuda/linear_attention_rotary.h"
 #include "kernels/cuda/linear_attention_segments.h"
 #include "kernels/cuda/linear_attention_tiles.cuh"
-#include "kernels/cuda/tensor_map.h"
 
 namespace lasp::kernels::cuda {
 namespace {
@@ -289,51 +289,25 @@ cudaError_t KeyValueGradient(const KeyValueGradientArgs& args, cudaStream_t stre
   }
   GradientParameters parameters{};
   const LinearAttentionShape& shape = args.problem.shape;
-  if (const cudaError_t error = PlanSegments(args.problem, &parameters.segments);
-      error != cudaSuccess) {
-    return error;
-  }
-  const bool split = parameters.segments.count > 1;
-  if (split && args.segment_state_gradients == nullptr) {
-    return cudaErrorInvalidValue;
-  }
-
-  struct Map {
-    HeadsView<const Bf16> view;
-    int64_t width;
-    CUtensorMap* to;
-  };
-
-  const Map maps[] = {
-      {args.q, shape.key_size, &parameters.q},
-      {args.k, shape.key_size, &parameters.k},
-      {args.v, shape.value_size, &parameters.v},
-      {args.output_gradient, shape.value_size, &parameters.output_gradient},
-      {args.k_gradient, shape.key_size, &parameters.k_gradient},
-      {args.v_gradient, shape.value_size, &parameters.v_gradient},
-  };
-  for (const Map& map : maps) {
-    if (const cudaError_t error = MakeHeadsMap(map.view, shape.batch, shape.tokens, shape.heads,
-                                               map.width, kChunk, map.to);
-        error != cudaSuccess) {
-      return error;
-    }
-  }
   if (const cudaError_t error =
-          cudaFuncSetAttribute(KeyValueGradientKernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               sizeof(GradientMemory));
+          PlanSweep(args.problem, args.segment_state_gradients, &parameters.segments,
+                    &parameters.segment_state_gradients);
       error != cudaSuccess) {
     return error;
   }
   parameters.layout = StateLayout::ValuesByKeys(static_cast<int>(shape.key_size),
                                                 static_cast<int>(shape.value_size));
   parameters.state_elements = StateRows(shape) * shape.value_size;
-  parameters.segment_state_gradients = split ? args.segment_state_gradients : nullptr;
   parameters.state_gradient_in = args.state_gradient_in;
-  const dim3 grid(static_cast<unsigned>(parameters.segments.count),
-                  static_cast<unsigned>(shape.heads), static_cast<unsigned>(shape.batch));
-  KeyValueGradientKernel<<<grid, kBlockThreads, sizeof(GradientMemory), stream>>>(parameters);
-  return cudaGetLastError();
+  return LaunchSegments(KeyValueGradientKernel, sizeof(GradientMemory), parameters.segments.count,
+                        shape,
+                        {{args.q, shape.key_size, &parameters.q},
+                         {args.k, shape.key_size, &parameters.k},
+                         {args.v, shape.value_size, &parameters.v},
+                         {args.output_gradient, shape.value_size, &parameters.output_gradient},
+                         {args.k_gradient, shape.key_size, &parameters.k_gradient},
+                         {args.v_gradient, shape.value_size, &parameters.v_gradient}},
+                        parameters, stream);
 }
 
 }  // namespace lasp::kernels::cuda

@@ -203,51 +203,40 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
 }  // namespace
 
 cudaError_t RotaryOutput(const OutputArgs& args, cudaStream_t stream) {
-  RotaryParameters parameters{};
   const LinearAttentionShape& shape = args.problem.shape;
-  if (const cudaError_t error = PlanSegments(args.problem, &parameters.segments);
+  RotaryParameters parameters{};
+  if (const cudaError_t error = PlanSweep(args.problem, args.segment_states, &parameters.segments,
+                                          &parameters.segment_states);
       error != cudaSuccess) {
     return error;
   }
-  const bool split = parameters.segments.count > 1;
-  if ((split && args.segment_states == nullptr) || args.state_out != nullptr) {
+  if (args.state_out != nullptr) {
     return cudaErrorInvalidValue;
   }
-  const auto keys = static_cast<int>(shape.key_size);
-  const auto values = static_cast<int>(shape.value_size);
-  parameters.layout = StateLayout::ValuesByKeys(keys, values);
-  parameters.segment_states = split ? args.segment_states : nullptr;
+  parameters.layout = StateLayout::ValuesByKeys(static_cast<int>(shape.key_size),
+                                                static_cast<int>(shape.value_size));
   parameters.state_in = args.state_in;
   parameters.segment_starts = args.segment_starts;
   return LaunchRotary(RotaryKeysKernel<false>, sizeof(KeysMemory), shape,
-                      {{args.q, shape.key_size},
-                       {args.k, shape.key_size},
-                       {args.v, shape.value_size},
-                       {args.output, shape.value_size}},
+                      {args.q, args.k, args.v, args.output, shape.key_size, shape.value_size},
                       parameters, stream);
 }
 
 cudaError_t RotaryValueGradient(const KeyValueGradientArgs& args, cudaStream_t stream) {
-  RotaryParameters parameters{};
   const LinearAttentionShape& shape = args.problem.shape;
-  if (const cudaError_t error = PlanSegments(args.problem, &parameters.segments);
+  RotaryParameters parameters{};
+  if (const cudaError_t error = PlanSweep(args.problem, args.segment_state_gradients,
+                                          &parameters.segments, &parameters.segment_states);
       error != cudaSuccess) {
     return error;
   }
-  const bool split = parameters.segments.count > 1;
-  if (split && args.segment_state_gradients == nullptr) {
-    return cudaErrorInvalidValue;
-  }
-  parameters.segment_states = split ? args.segment_state_gradients : nullptr;
-  parameters.state_in = args.state_gradient_in;
   parameters.layout = StateLayout::ValuesByKeys(static_cast<int>(shape.key_size),
                                                 static_cast<int>(shape.value_size));
-  return LaunchRotary(RotaryKeysKernel<true>, sizeof(KeysMemory), shape,
-                      {{args.k, shape.key_size},
-                       {args.q, shape.key_size},
-                       {args.output_gradient, shape.value_size},
-                       {args.v_gradient, shape.value_size}},
-                      parameters, stream);
+  parameters.state_in = args.state_gradient_in;
+  return LaunchRotary(
+      RotaryKeysKernel<true>, sizeof(KeysMemory), shape,
+      {args.k, args.q, args.output_gradient, args.v_gradient, shape.key_size, shape.value_size},
+      parameters, stream);
 }
 
 }  // namespace lasp::kernels::cuda

@@ -4,11 +4,11 @@
 //
 // Each math warpgroup owns 64 columns of keys, which it turns in registers as the left operand of
 // the product with the values.
+#include "kernels/cuda/linear_attention_launch.cuh"
 #include "kernels/cuda/linear_attention_rotary.cuh"
 #include "kernels/cuda/linear_attention_rotary.h"
 #include "kernels/cuda/linear_attention_segment_reach.cuh"
 #include "kernels/cuda/linear_attention_tiles.cuh"
-#include "kernels/cuda/tensor_map.h"
 
 namespace lasp::kernels::cuda {
 namespace {
@@ -201,25 +201,10 @@ cudaError_t RotarySegmentStates(const SegmentStateArgs& args, cudaStream_t strea
   parameters.key_size = static_cast<int>(shape.key_size);
   parameters.value_size = static_cast<int>(shape.value_size);
   parameters.states = args.states;
-  cudaError_t error = MakeHeadsMap(args.keys, shape.batch, shape.tokens, shape.heads,
-                                   shape.key_size, kChunk, &parameters.keys);
-  if (error == cudaSuccess) {
-    error = MakeHeadsMap(args.values, shape.batch, shape.tokens, shape.heads, shape.value_size,
-                         kChunk, &parameters.values);
-  }
-  if (error == cudaSuccess) {
-    error = cudaFuncSetAttribute(RotaryStateKernel<kGradient>,
-                                 cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                 sizeof(RotaryStateMemory));
-  }
-  if (error != cudaSuccess) {
-    return error;
-  }
-  const dim3 grid(static_cast<unsigned>(args.count), static_cast<unsigned>(shape.heads),
-                  static_cast<unsigned>(shape.batch));
-  RotaryStateKernel<kGradient>
-      <<<grid, kBlockThreads, sizeof(RotaryStateMemory), stream>>>(parameters);
-  return cudaGetLastError();
+  return LaunchSegments(RotaryStateKernel<kGradient>, sizeof(RotaryStateMemory), args.count, shape,
+                        {{args.keys, shape.key_size, &parameters.keys},
+                         {args.values, shape.value_size, &parameters.values}},
+                        parameters, stream);
 }
 
 template cudaError_t RotarySegmentStates<false>(const SegmentStateArgs&, cudaStream_t);

@@ -11,11 +11,11 @@
 // memory. The scores do: each warpgroup computes the half of them with its 32 tokens of y.
 #pragma once
 
+#include "kernels/cuda/linear_attention_launch.cuh"
 #include "kernels/cuda/linear_attention_marks.cuh"
 #include "kernels/cuda/linear_attention_rotary.cuh"
 #include "kernels/cuda/linear_attention_rotary.h"
 #include "kernels/cuda/linear_attention_tiles.cuh"
-#include "kernels/cuda/tensor_map.h"
 
 namespace lasp::kernels::cuda {
 
@@ -242,49 +242,28 @@ __device__ void StoreScores(const DecayTable& decay, const FragmentLane& at, int
 
 // ---- on the host --------------------------------------------------------------------------------
 
-struct RotaryView {
-  HeadsView<const Bf16> view;
-  int64_t width;
-};
-
+// What a sweep reads and writes, with the widths of X and Y and of Z and the output.
 struct RotaryViews {
-  RotaryView x;
-  RotaryView y;
-  RotaryView z;
-  RotaryView output;
+  HeadsView<const Bf16> x;
+  HeadsView<const Bf16> y;
+  HeadsView<const Bf16> z;
+  HeadsView<Bf16> output;
+  int64_t x_width;
+  int64_t z_width;
 };
 
-template <typename Kernel>
-cudaError_t LaunchRotary(Kernel kernel, size_t shared_bytes, const LinearAttentionShape& shape,
-                         const RotaryViews& views, RotaryParameters& parameters,
-                         cudaStream_t stream) {
-  const auto map = [&](const RotaryView& view, CUtensorMap* to) {
-    return MakeHeadsMap(view.view, shape.batch, shape.tokens, shape.heads, view.width, kChunk, to);
-  };
-  cudaError_t error = map(views.x, &parameters.x);
-  if (error == cudaSuccess) {
-    error = map(views.y, &parameters.y);
-  }
-  if (error == cudaSuccess) {
-    error = map(views.z, &parameters.z);
-  }
-  if (error == cudaSuccess) {
-    error = map(views.output, &parameters.output);
-  }
-  if (error == cudaSuccess) {
-    error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                 static_cast<int>(shared_bytes));
-  }
-  if (error != cudaSuccess) {
-    return error;
-  }
+inline cudaError_t LaunchRotary(void (*kernel)(RotaryParameters), size_t shared_bytes,
+                                const LinearAttentionShape& shape, const RotaryViews& views,
+                                RotaryParameters& parameters, cudaStream_t stream) {
   parameters.theta = shape.theta;
   parameters.key_size = static_cast<int>(shape.key_size);
   parameters.half_elements = shape.key_size * shape.value_size;
-  const dim3 grid(static_cast<unsigned>(parameters.segments.count),
-                  static_cast<unsigned>(shape.heads), static_cast<unsigned>(shape.batch));
-  kernel<<<grid, kBlockThreads, shared_bytes, stream>>>(parameters);
-  return cudaGetLastError();
+  return LaunchSegments(kernel, shared_bytes, parameters.segments.count, shape,
+                        {{views.x, views.x_width, &parameters.x},
+                         {views.y, views.x_width, &parameters.y},
+                         {views.z, views.z_width, &parameters.z},
+                         {views.output, views.z_width, &parameters.output}},
+                        parameters, stream);
 }
 
 }  // namespace lasp::kernels::cuda

@@ -258,8 +258,8 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
 }  // namespace
 
 cudaError_t RotaryQueryGradient(const QueryGradientArgs& args, cudaStream_t stream) {
-  RotaryParameters parameters{};
   const LinearAttentionShape& shape = args.problem.shape;
+  RotaryParameters parameters{};
   if (const cudaError_t error = PlanSegments(args.problem, &parameters.segments);
       error != cudaSuccess) {
     return error;
@@ -267,35 +267,27 @@ cudaError_t RotaryQueryGradient(const QueryGradientArgs& args, cudaStream_t stre
   parameters.layout = StateLayout::KeysByValues(static_cast<int>(shape.key_size),
                                                 static_cast<int>(shape.value_size));
   parameters.segment_states = args.segment_starts;
-  return LaunchRotary(RotaryValuesKernel<false>, sizeof(ValuesMemory), shape,
-                      {{args.output_gradient, shape.value_size},
-                       {args.v, shape.value_size},
-                       {args.k, shape.key_size},
-                       {args.q_gradient, shape.key_size}},
-                      parameters, stream);
+  return LaunchRotary(
+      RotaryValuesKernel<false>, sizeof(ValuesMemory), shape,
+      {args.output_gradient, args.v, args.k, args.q_gradient, shape.value_size, shape.key_size},
+      parameters, stream);
 }
 
 cudaError_t RotaryKeyGradient(const KeyValueGradientArgs& args, cudaStream_t stream) {
-  RotaryParameters parameters{};
   const LinearAttentionShape& shape = args.problem.shape;
-  if (const cudaError_t error = PlanSegments(args.problem, &parameters.segments);
+  RotaryParameters parameters{};
+  if (const cudaError_t error = PlanSweep(args.problem, args.segment_state_gradients,
+                                          &parameters.segments, &parameters.segment_states);
       error != cudaSuccess) {
     return error;
   }
-  const bool split = parameters.segments.count > 1;
-  if (split && args.segment_state_gradients == nullptr) {
-    return cudaErrorInvalidValue;
-  }
-  parameters.segment_states = split ? args.segment_state_gradients : nullptr;
-  parameters.state_in = args.state_gradient_in;
   parameters.layout = StateLayout::KeysByValues(static_cast<int>(shape.key_size),
                                                 static_cast<int>(shape.value_size));
-  return LaunchRotary(RotaryValuesKernel<true>, sizeof(ValuesMemory), shape,
-                      {{args.v, shape.value_size},
-                       {args.output_gradient, shape.value_size},
-                       {args.q, shape.key_size},
-                       {args.k_gradient, shape.key_size}},
-                      parameters, stream);
+  parameters.state_in = args.state_gradient_in;
+  return LaunchRotary(
+      RotaryValuesKernel<true>, sizeof(ValuesMemory), shape,
+      {args.v, args.output_gradient, args.q, args.k_gradient, shape.value_size, shape.key_size},
+      parameters, stream);
 }
 
 }  // namespace lasp::kernels::cuda

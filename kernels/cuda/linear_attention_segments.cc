@@ -68,6 +68,16 @@ cudaError_t PlanSegments(const LinearAttentionProblem& problem, Segments* segmen
   return cudaSuccess;
 }
 
+cudaError_t PlanSweep(const LinearAttentionProblem& problem, const float* states,
+                      Segments* segments, const float** segment_states) {
+  if (const cudaError_t error = PlanSegments(problem, segments); error != cudaSuccess) {
+    return error;
+  }
+  const bool split = segments->count > 1;
+  *segment_states = split ? states : nullptr;
+  return split && states == nullptr ? cudaErrorInvalidValue : cudaSuccess;
+}
+
 int64_t SegmentCount(const LinearAttentionProblem& problem) {
   Segments segments;
   return PlanSegments(problem, &segments) == cudaSuccess ? segments.count : 0;

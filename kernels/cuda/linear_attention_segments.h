@@ -43,4 +43,9 @@ struct Segments {
 
 cudaError_t PlanSegments(const LinearAttentionProblem& problem, Segments* segments);
 
+// For a sweep that starts from the states at the segments' borders. One segment has none:
+// `*segment_states` is null; more need them.
+cudaError_t PlanSweep(const LinearAttentionProblem& problem, const float* states,
+                      Segments* segments, const float** segment_states);
+
 }  // namespace lasp::kernels::cuda

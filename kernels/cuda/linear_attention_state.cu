@@ -3,12 +3,12 @@
 #include <algorithm>
 
 #include "kernels/cuda/linear_attention.h"
+#include "kernels/cuda/linear_attention_launch.cuh"
 #include "kernels/cuda/linear_attention_moves.h"
 #include "kernels/cuda/linear_attention_rotary.h"
 #include "kernels/cuda/linear_attention_segment_reach.cuh"
 #include "kernels/cuda/linear_attention_segments.h"
 #include "kernels/cuda/linear_attention_tiles.cuh"
-#include "kernels/cuda/tensor_map.h"
 
 namespace lasp::kernels::cuda {
 namespace {
@@ -174,25 +174,11 @@ cudaError_t LaunchSegmentStates(const SegmentStateArgs& args, cudaStream_t strea
   parameters.key_size = static_cast<int>(shape.key_size);
   parameters.value_size = static_cast<int>(shape.value_size);
   parameters.states = args.states;
-  cudaError_t error = MakeHeadsMap(args.keys, shape.batch, shape.tokens, shape.heads,
-                                   shape.key_size, kChunk, &parameters.keys);
-  if (error == cudaSuccess) {
-    error = MakeHeadsMap(args.values, shape.batch, shape.tokens, shape.heads, shape.value_size,
-                         kChunk, &parameters.values);
-  }
-  if (error == cudaSuccess) {
-    error = cudaFuncSetAttribute(SegmentStateKernel<kGradient>,
-                                 cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                 sizeof(SegmentStateMemory));
-  }
-  if (error != cudaSuccess) {
-    return error;
-  }
-  const dim3 grid(static_cast<unsigned>(args.count), static_cast<unsigned>(shape.heads),
-                  static_cast<unsigned>(shape.batch));
-  SegmentStateKernel<kGradient>
-      <<<grid, kBlockThreads, sizeof(SegmentStateMemory), stream>>>(parameters);
-  return cudaGetLastError();
+  return LaunchSegments(SegmentStateKernel<kGradient>, sizeof(SegmentStateMemory), args.count,
+                        shape,
+                        {{args.keys, shape.key_size, &parameters.keys},
+                         {args.values, shape.value_size, &parameters.values}},
+                        parameters, stream);
 }
 
 template <bool kGradient>

@@ -6,10 +6,10 @@
 // the state, in fp32 registers, and computes the chunk's scores for itself, so that the two never
 // wait for each other: one's products run under the other's arithmetic.
 #include "kernels/cuda/linear_attention.h"
+#include "kernels/cuda/linear_attention_launch.cuh"
 #include "kernels/cuda/linear_attention_rotary.h"
 #include "kernels/cuda/linear_attention_segments.h"
 #include "kernels/cuda/linear_attention_tiles.cuh"
-#include "kernels/cuda/tensor_map.h"
 
 namespace lasp::kernels::cuda {
 namespace {
@@ -257,31 +257,13 @@ struct SweepViews {
 
 cudaError_t LaunchSweep(const LinearAttentionShape& shape, const SweepViews& views,
                         SweepParameters& parameters, cudaStream_t stream) {
-  const auto map = [&](const HeadsView<const Bf16>& view, int64_t width, CUtensorMap* to) {
-    return MakeHeadsMap(view, shape.batch, shape.tokens, shape.heads, width, kChunk, to);
-  };
-  cudaError_t error = map(views.x, views.key_size, &parameters.x);
-  if (error == cudaSuccess) {
-    error = map(views.y, views.key_size, &parameters.y);
-  }
-  if (error == cudaSuccess) {
-    error = map(views.z, views.value_size, &parameters.z);
-  }
-  if (error == cudaSuccess) {
-    error = map(views.output, views.value_size, &parameters.output);
-  }
-  if (error == cudaSuccess) {
-    error = cudaFuncSetAttribute(SweepKernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                 sizeof(SweepMemory));
-  }
-  if (error != cudaSuccess) {
-    return error;
-  }
   parameters.state_elements = StateRows(shape) * shape.value_size;
-  const dim3 grid(static_cast<unsigned>(parameters.segments.count),
-                  static_cast<unsigned>(shape.heads), static_cast<unsigned>(shape.batch));
-  SweepKernel<<<grid, kBlockThreads, sizeof(SweepMemory), stream>>>(parameters);
-  return cudaGetLastError();
+  return LaunchSegments(SweepKernel, sizeof(SweepMemory), parameters.segments.count, shape,
+                        {{views.x, views.key_size, &parameters.x},
+                         {views.y, views.key_size, &parameters.y},
+                         {views.z, views.value_size, &parameters.z},
+                         {views.output, views.value_size, &parameters.output}},
+                        parameters, stream);
 }
 
 }  // namespace
@@ -292,17 +274,13 @@ cudaError_t Output(const OutputArgs& args, cudaStream_t stream) {
   }
   SweepParameters parameters{};
   const LinearAttentionShape& shape = args.problem.shape;
-  if (const cudaError_t error = PlanSegments(args.problem, &parameters.segments);
+  if (const cudaError_t error = PlanSweep(args.problem, args.segment_states, &parameters.segments,
+                                          &parameters.segment_states);
       error != cudaSuccess) {
     return error;
   }
-  const bool split = parameters.segments.count > 1;
-  if (split && args.segment_states == nullptr) {
-    return cudaErrorInvalidValue;
-  }
   parameters.layout = StateLayout::ValuesByKeys(static_cast<int>(shape.key_size),
                                                 static_cast<int>(shape.value_size));
-  parameters.segment_states = split ? args.segment_states : nullptr;
   parameters.state_in = args.state_in;
   parameters.segment_starts = args.segment_starts;
   parameters.state_out = args.state_out;

@@ -15,11 +15,11 @@
 //
 // A thread block has one segment and 64 of a head's key columns. The first math warpgroup owns both
 // halves of S and forms h1, the second those of T and forms h2.
+#include "kernels/cuda/linear_attention_launch.cuh"
 #include "kernels/cuda/linear_attention_rotary.cuh"
 #include "kernels/cuda/linear_attention_rotary.h"
 #include "kernels/cuda/linear_attention_rotary_table.cuh"
 #include "kernels/cuda/linear_attention_tiles.cuh"
-#include "kernels/cuda/tensor_map.h"
 
 namespace lasp::kernels::cuda {
 namespace {
@@ -396,51 +396,32 @@ int64_t ThetaGradientWorkspaceElements(const LinearAttentionProblem& problem) {
 cudaError_t ThetaGradient(const ThetaGradientArgs& args, cudaStream_t stream) {
   ThetaParameters parameters{};
   const LinearAttentionShape& shape = args.problem.shape;
-  if (const cudaError_t error = PlanSegments(args.problem, &parameters.segments);
+  if (const cudaError_t error =
+          PlanSweep(args.problem, args.segment_state_gradients, &parameters.segments,
+                    &parameters.segment_state_gradients);
       error != cudaSuccess) {
     return error;
   }
-  const bool split = parameters.segments.count > 1;
-  if (shape.theta == nullptr || args.segment_starts == nullptr || args.workspace == nullptr ||
-      (split && args.segment_state_gradients == nullptr)) {
+  if (shape.theta == nullptr || args.segment_starts == nullptr || args.workspace == nullptr) {
     return cudaErrorInvalidValue;
-  }
-
-  struct Map {
-    HeadsView<const Bf16> view;
-    int64_t width;
-    CUtensorMap* to;
-  };
-
-  const Map maps[] = {
-      {args.output_gradient, shape.value_size, &parameters.x},
-      {args.v, shape.value_size, &parameters.y},
-      {args.k, shape.key_size, &parameters.z},
-      {args.q, shape.key_size, &parameters.q},
-  };
-  for (const Map& map : maps) {
-    if (const cudaError_t error = MakeHeadsMap(map.view, shape.batch, shape.tokens, shape.heads,
-                                               map.width, kChunk, map.to);
-        error != cudaSuccess) {
-      return error;
-    }
-  }
-  if (const cudaError_t error = cudaFuncSetAttribute(
-          ThetaGradientKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(ThetaMemory));
-      error != cudaSuccess) {
-    return error;
   }
   parameters.theta = shape.theta;
   parameters.key_size = static_cast<int>(shape.key_size);
   parameters.value_size = static_cast<int>(shape.value_size);
   parameters.half_elements = shape.key_size * shape.value_size;
   parameters.segment_starts = args.segment_starts;
-  parameters.segment_state_gradients = split ? args.segment_state_gradients : nullptr;
   parameters.state_gradient_in = args.state_gradient_in;
   parameters.sums = args.workspace;
-  const dim3 grid(static_cast<unsigned>(2 * parameters.segments.count),
-                  static_cast<unsigned>(shape.heads), static_cast<unsigned>(shape.batch));
-  ThetaGradientKernel<<<grid, kBlockThreads, sizeof(ThetaMemory), stream>>>(parameters);
+  if (const cudaError_t error = LaunchSegments(
+          ThetaGradientKernel, sizeof(ThetaMemory), 2 * parameters.segments.count, shape,
+          {{args.output_gradient, shape.value_size, &parameters.x},
+           {args.v, shape.value_size, &parameters.y},
+           {args.k, shape.key_size, &parameters.z},
+           {args.q, shape.key_size, &parameters.q}},
+          parameters, stream);
+      error != cudaSuccess) {
+    return error;
+  }
   constexpr int kThreads = 128;
   const int64_t elements = shape.heads * shape.key_size;
   SumKernel<<<static_cast<unsigned>((elements + kThreads - 1) / kThreads), kThreads, 0, stream>>>(
