@@ -19,6 +19,7 @@
 #include "kernels/cuda/linear_attention_rotary.cuh"
 #include "kernels/cuda/linear_attention_rotary.h"
 #include "kernels/cuda/linear_attention_rotary_table.cuh"
+#include "kernels/cuda/linear_attention_theta_sums.h"
 #include "kernels/cuda/linear_attention_tiles.cuh"
 
 namespace lasp::kernels::cuda {
@@ -367,31 +368,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   }
 }
 
-// theta_gradient[h, c] += the sums of all rows of the batch and segments, in a fixed order.
-__global__ void SumKernel(const float* sums, int64_t batch, int64_t heads, int64_t segments,
-                          int64_t key_size, float* theta_gradient) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i >= heads * key_size) {
-    return;
-  }
-  const int64_t head = i / key_size;
-  const int64_t column = i % key_size;
-  double total = 0;
-  for (int64_t b = 0; b < batch; ++b) {
-    for (int64_t part = 0; part < 2 * segments; ++part) {
-      total +=
-          static_cast<double>(sums[((b * heads + head) * segments * 2 + part) * key_size + column]);
-    }
-  }
-  theta_gradient[i] = static_cast<float>(static_cast<double>(theta_gradient[i]) + total);
-}
-
 }  // namespace
-
-int64_t ThetaGradientWorkspaceElements(const LinearAttentionProblem& problem) {
-  return problem.shape.batch * problem.shape.heads * SegmentCount(problem) * 2 *
-         problem.shape.key_size;
-}
 
 cudaError_t ThetaGradient(const ThetaGradientArgs& args, cudaStream_t stream) {
   ThetaParameters parameters{};
@@ -422,12 +399,8 @@ cudaError_t ThetaGradient(const ThetaGradientArgs& args, cudaStream_t stream) {
       error != cudaSuccess) {
     return error;
   }
-  constexpr int kThreads = 128;
-  const int64_t elements = shape.heads * shape.key_size;
-  SumKernel<<<static_cast<unsigned>((elements + kThreads - 1) / kThreads), kThreads, 0, stream>>>(
-      args.workspace, shape.batch, shape.heads, parameters.segments.count, shape.key_size,
-      args.theta_gradient);
-  return cudaGetLastError();
+  return AddThetaSums(shape, parameters.segments.count, args.workspace, args.theta_gradient,
+                      stream);
 }
 
 }  // namespace lasp::kernels::cuda
