@@ -1,26 +1,14 @@
 #include "tests/worker/device/bf16_cpu_backend.h"
 
 #include <cstdint>
-#include <cstring>
 #include <utility>
 #include <vector>
 
+#include "tests/worker/device/rounding.h"
+#include "tests/worker/device/rounding_attention.h"
+
 namespace lasp::worker {
 namespace {
-
-float ToFloat(uint16_t bf16) {
-  const uint32_t bits = static_cast<uint32_t>(bf16) << 16;
-  float value = 0;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-// To the nearest, ties to even. No NaNs.
-uint16_t ToBf16(float value) {
-  uint32_t bits = 0;
-  std::memcpy(&bits, &value, sizeof bits);
-  return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
 
 uint16_t* Row(Tensor tensor, int64_t row) {
   return static_cast<uint16_t*>(tensor.Rows(row, 1).data);
@@ -38,7 +26,7 @@ class Wide {
     for (int64_t row = 0; row < narrow.rows; ++row) {
       const uint16_t* const from = Row(narrow, row);
       for (int64_t column = 0; column < narrow.columns; ++column) {
-        *to++ = ToFloat(from[column]);
+        *to++ = FromBf16(from[column]);
       }
     }
     tensor_ = {values_.data(), DType::kFloat32, narrow.rows, narrow.columns, narrow.columns};
@@ -141,7 +129,13 @@ class Bf16CpuBackend : public Backend {
 
   void RmsNormForward(Tensor input, Tensor addend, Tensor sum, Tensor output,
                       Tensor inverse_rms) override {
-    fp32_->RmsNormForward(Wide(input), Wide(addend), Result(sum), Result(output), inverse_rms);
+    if (addend.empty()) {
+      fp32_->RmsNormForward(Wide(input), {}, {}, Result(output), inverse_rms);
+      return;
+    }
+    // What is normalised is the sum as it is kept.
+    fp32_->RmsNormForward(Wide(input), Wide(addend), Result(sum), {}, inverse_rms);
+    fp32_->RmsNormForward(Wide(sum), {}, {}, Result(output), inverse_rms);
   }
 
   void RmsNormBackward(Tensor input, Tensor inverse_rms, Tensor output_gradient, Tensor addend,
@@ -189,53 +183,25 @@ class Bf16CpuBackend : public Backend {
 
   void LocalState(const AttentionShape& shape, Tensor k, Tensor v, Tensor state,
                   Tensor saved_states) override {
-    fp32_->LocalState(shape, Wide(k), Wide(v), state, saved_states);
+    RoundingLocalState(shape, k, v, state, saved_states);
   }
 
-  // As on a GPU one operation, so that its output is rounded once.
   void BeginOutput(const AttentionShape& /*shape*/, const AttentionForward& /*tensors*/) override {}
 
   void EndOutput(const AttentionShape& shape, const AttentionForward& tensors) override {
-    const Wide q(tensors.q);
-    const Wide k(tensors.k);
-    const Wide v(tensors.v);
-    const Result output(tensors.output);
-    AttentionForward wide = tensors;
-    wide.q = q;
-    wide.k = k;
-    wide.v = v;
-    wide.output = output;
-    fp32_->BeginOutput(shape, wide);
-    fp32_->EndOutput(shape, wide);
+    RoundingOutput(shape, tensors);
   }
 
   void LocalStateGradient(const AttentionShape& shape, Tensor q, Tensor output_gradient,
                           Tensor state_gradient, Tensor saved_gradients) override {
-    fp32_->LocalStateGradient(shape, Wide(q), Wide(output_gradient), state_gradient,
-                              saved_gradients);
+    RoundingLocalStateGradient(shape, q, output_gradient, state_gradient, saved_gradients);
   }
 
   void BeginGradients(const AttentionShape& /*shape*/,
                       const AttentionBackward& /*tensors*/) override {}
 
   void EndGradients(const AttentionShape& shape, const AttentionBackward& tensors) override {
-    const Wide q(tensors.q);
-    const Wide k(tensors.k);
-    const Wide v(tensors.v);
-    const Wide output_gradient(tensors.output_gradient);
-    const Result q_gradient(tensors.q_gradient);
-    const Result k_gradient(tensors.k_gradient);
-    const Result v_gradient(tensors.v_gradient);
-    AttentionBackward wide = tensors;
-    wide.q = q;
-    wide.k = k;
-    wide.v = v;
-    wide.output_gradient = output_gradient;
-    wide.q_gradient = q_gradient;
-    wide.k_gradient = k_gradient;
-    wide.v_gradient = v_gradient;
-    fp32_->BeginGradients(shape, wide);
-    fp32_->EndGradients(shape, wide);
+    RoundingGradients(shape, tensors);
   }
 
   void StateHop(const AttentionShape& shape, Tensor state_in, Tensor local,

@@ -1,6 +1,5 @@
 // The CPU in fp32 that rounds to bf16 where a GPU does: whatever the GPU's backend keeps in bf16
-// between operations. What the GPU rounds within an operation (attention's weights and states as
-// operands of products) is not rounded here.
+// between operations, and within attention the operands of products (rounding_attention.h).
 #pragma once
 
 #include <memory>

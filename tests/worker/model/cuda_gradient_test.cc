@@ -62,6 +62,13 @@ TEST_F(CudaGradientTest, AgreesWithTheCpuInDoublePrecision) {
 TEST_F(CudaGradientTest, AgreesWithTheCpuThatRoundsWhereTheGpuDoes) {
   const MicroBatchShape shape{.sequences = 2, .tokens = 512};
   const ModelConfig config = QuickStartModel();
+  // Which rounds as kernels do that have a segment for each chunk of 64 tokens.
+  AttentionShape attention;
+  attention.batch = shape.sequences;
+  attention.tokens = shape.tokens;
+  attention.heads = config.heads;
+  attention.head_size = config.head_size();
+  ASSERT_EQ(CreateCudaBackend({}).value()->SavedStateCount(attention), 8);
   const ComputedGradients expected =
       ComputeGradients({.create_backend = []() -> absl::StatusOr<std::unique_ptr<Backend>> {
                          return CreateBf16CpuBackend(1);
@@ -74,6 +81,7 @@ TEST_F(CudaGradientTest, AgreesWithTheCpuThatRoundsWhereTheGpuDoes) {
   for (const Parameter& parameter : layout.parameters()) {
     const double error = RelativeRms(actual.gradients, expected.gradients, parameter);
     EXPECT_LE(error, 5e-3) << parameter.name;
+    std::printf("%-30s %.2e\n", parameter.name.c_str(), error);
     worst = std::max(worst, error);
   }
   std::printf("worst gradient tensor against the CPU that rounds: %.2e\n", worst);
