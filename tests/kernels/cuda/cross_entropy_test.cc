@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <span>
 #include <vector>
 
 #include "kernels/reference/operations.h"
@@ -23,8 +24,8 @@ class CrossEntropyCuda : public lasp::testing::GpuTest {};
 constexpr int64_t kVocabularies[] = {2,     3,     64,    65,    256,    1000,   32768,
                                      32776, 50257, 64000, 65544, 128256, 250000, 262152};
 
-TEST_F(CrossEntropyCuda, ChunkByChunkInPlace) {
-  for (const int64_t vocabulary : kVocabularies) {
+void CheckChunkByChunkInPlace(std::span<const int64_t> vocabularies) {
+  for (const int64_t vocabulary : vocabularies) {
     const std::vector<int32_t> labels = {0, kIgnoredLabel, static_cast<int32_t>(vocabulary - 1), 1,
                                          0};
     const auto rows = static_cast<int64_t>(labels.size());
@@ -56,6 +57,14 @@ TEST_F(CrossEntropyCuda, ChunkByChunkInPlace) {
     EXPECT_NEAR(loss.Values()[0] - 10, expected.loss_sum, 1e-6 * expected.loss_sum) << vocabulary;
     EXPECT_LE(RelativeRms(in_place.Values(), expected_gradient), kBf16Tolerance) << vocabulary;
   }
+}
+
+TEST_F(CrossEntropyCuda, ChunkByChunkInPlace) { CheckChunkByChunkInPlace(kVocabularies); }
+
+// What compute-sanitizer is run on: a block, two blocks, the slow kernel.
+TEST_F(CrossEntropyCuda, SmallShapes) {
+  constexpr int64_t kSmall[] = {65, 256, 32776};
+  CheckChunkByChunkInPlace(kSmall);
 }
 
 TEST_F(CrossEntropyCuda, LossAloneLeavesTheLogits) {

@@ -155,5 +155,38 @@ TEST_F(GemmCuda, LeavesMultiprocessorsFree) {
   Check<Bf16>(handle_, shape, c, 0, Candidates(shape));
 }
 
+// C has more than 2^32 elements, of which the last rows are checked; the rows before are zeros.
+TEST_F(GemmCuda, MoreElementsThan32BitsCount) {
+  const int64_t checked = 3;
+  const Case c = {(int64_t{1} << 17) + checked, int64_t{1} << 15, 64, 0};
+  const Matrix a(checked, c.k, 0, 1);
+  const Matrix b(c.n, c.k, 0, 2);
+  const DeviceArray<Bf16> a_d(c.m * c.k);
+  ASSERT_EQ(cudaMemset(a_d.data(), 0, static_cast<size_t>(a_d.bytes())), cudaSuccess);
+  cudaMemcpy(a_d.data() + (c.m - checked) * c.k, DeviceArray<Bf16>(a.values).data(),
+             static_cast<size_t>(checked * c.k) * sizeof(Bf16), cudaMemcpyDeviceToDevice);
+  const DeviceArray<Bf16> b_d(b.values);
+  const DeviceArray<Bf16> c_d(c.m * c.n);
+  const DeviceArray<char> workspace(kWorkspace);
+  const GemmShape shape = {.transpose_b = true,
+                           .m = c.m,
+                           .n = c.n,
+                           .k = c.k,
+                           .a_stride = c.k,
+                           .b_stride = c.k,
+                           .c_stride = c.n};
+  ASSERT_EQ(Gemm(handle_, shape, {.a = a_d.data(), .b = b_d.data(), .c = c_d.data()},
+                 Candidates(shape).at(0), workspace.data(), nullptr),
+            CUBLAS_STATUS_SUCCESS);
+  std::vector<double> actual;
+  for (const Bf16 value : c_d.Download((c.m - checked) * c.n, checked * c.n)) {
+    actual.push_back(static_cast<double>(static_cast<float>(value)));
+  }
+  EXPECT_LE(
+      RelativeRms(actual, reference::Gemm(false, true, checked, c.n, c.k, a.values, b.values)),
+      kBf16Tolerance);
+  EXPECT_EQ(static_cast<float>(c_d.Download((c.m - checked) * c.n - 1, 1)[0]), 0.0F);
+}
+
 }  // namespace
 }  // namespace lasp::kernels::cuda

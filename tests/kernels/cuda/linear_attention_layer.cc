@@ -1,7 +1,11 @@
 #include "tests/kernels/cuda/linear_attention_layer.h"
 
 #include <algorithm>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <fstream>
+#include <random>
 
 #include "kernels/lrpe.h"
 
@@ -21,6 +25,18 @@ std::vector<double> ThetaOf(const LayerCase& c) {
   std::vector<double> theta(static_cast<size_t>(c.heads * c.size));
   LrpeTheta(c.heads, c.size, theta.data());
   return theta;
+}
+
+// Fresh inputs in every run of the program.
+uint64_t ProcessSeed() {
+  static const uint64_t seed = [] {
+    const char* const given = std::getenv("LASP_TEST_SEED");
+    const uint64_t value =
+        given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device()();
+    std::fprintf(stderr, "LASP_TEST_SEED=%llu\n", static_cast<unsigned long long>(value));
+    return value;
+  }();
+  return seed;
 }
 
 template <typename T>
@@ -46,9 +62,12 @@ Layer::Layer(const LayerCase& c)
       local_(state_elements_),
       starts_(c.batch * c.tokens),
       theta_gradient_(hidden_) {
-  EXPECT_EQ(FillNormal(qk_.count(), 4 * c.seed, 1, qk_.data()), cudaSuccess);
-  EXPECT_EQ(FillNormal(packed_.count(), 4 * c.seed + 1, 1, packed_.data()), cudaSuccess);
-  EXPECT_EQ(FillNormal(output_gradient_.count(), 4 * c.seed + 2, 1, output_gradient_.data()),
+  EXPECT_EQ(FillNormal(qk_.count(), Seed(0), 1, qk_.data()), cudaSuccess);
+  EXPECT_EQ(FillNormal(packed_.count(), Seed(1), 1, packed_.data()), cudaSuccess);
+  EXPECT_EQ(FillNormal(output_gradient_.count(), Seed(2), 1, output_gradient_.data()), cudaSuccess);
+  const size_t row_bytes = static_cast<size_t>(hidden_) * sizeof(Bf16);
+  EXPECT_EQ(cudaMemset2D(qk_.data(), 2 * row_bytes, 0, row_bytes,
+                         static_cast<size_t>(c.batch * c.first_query)),
             cudaSuccess);
   const auto million = static_cast<Bf16>(1e6F);
   for (const int64_t token : c.outliers) {
@@ -86,6 +105,10 @@ Layer::Layer(const LayerCase& c)
   Poison();
 }
 
+uint64_t Layer::Seed(uint64_t input) const {
+  return (ProcessSeed() << 16) + 8 * case_.seed + input;
+}
+
 void Layer::Poison() {
   PoisonArray(output_);
   PoisonArray(gradients_);
@@ -98,8 +121,8 @@ void Layer::Poison() {
   EXPECT_EQ(cudaMemset(theta_gradient_.data(), 0, static_cast<size_t>(theta_gradient_.bytes())),
             cudaSuccess);
   if (case_.states_in) {
-    EXPECT_EQ(FillNormal(state_elements_, 4 * case_.seed + 3, 3, states_.data()), cudaSuccess);
-    EXPECT_EQ(FillNormal(state_elements_, 4 * case_.seed + 4, 3,
+    EXPECT_EQ(FillNormal(state_elements_, Seed(3), 3, states_.data()), cudaSuccess);
+    EXPECT_EQ(FillNormal(state_elements_, Seed(4), 3,
                          state_gradients_.data() + case_.ranks * state_elements_),
               cudaSuccess);
   }
@@ -216,17 +239,19 @@ cudaError_t Layer::Run() {
   return failed == errors.end() ? cudaSuccess : *failed;
 }
 
-LayerErrors Layer::ErrorsFrom(int64_t first, int64_t lead) const {
+Layer::Expected Layer::ExpectedFrom(int64_t first) const {
   const LayerCase& c = case_;
   const bool whole = first == 0;
   const int64_t tokens = c.tokens - first;
   const int64_t elements = c.batch * tokens * hidden_;
-  const DeviceArray<double> output(elements);
-  const DeviceArray<double> q_gradient(elements);
-  const DeviceArray<double> k_gradient(elements);
-  const DeviceArray<double> v_gradient(elements);
-  const DeviceArray<double> state(state_elements_);
-  const DeviceArray<double> state_gradient(state_elements_);
+  Expected expected = {
+      .output = DeviceArray<double>(elements),
+      .q_gradient = DeviceArray<double>(elements),
+      .k_gradient = DeviceArray<double>(elements),
+      .v_gradient = DeviceArray<double>(elements),
+      .state = DeviceArray<double>(state_elements_),
+      .state_gradient = DeviceArray<double>(state_elements_),
+      .theta_gradient = DeviceArray<double>(std::vector<double>(static_cast<size_t>(hidden_), 0))};
   Recurrence reference;
   reference.shape = ProblemOf(0).shape;
   reference.shape.tokens = tokens;
@@ -239,39 +264,60 @@ LayerErrors Layer::ErrorsFrom(int64_t first, int64_t lead) const {
     reference.state_in = whole ? states_.data() : nullptr;
     reference.state_gradient_in = state_gradients_.data() + c.ranks * state_elements_;
   }
-  reference.output = output.data();
-  reference.q_gradient = q_gradient.data();
-  reference.k_gradient = k_gradient.data();
-  reference.v_gradient = v_gradient.data();
-  reference.state_out = state.data();
-  reference.state_gradient_out = whole ? state_gradient.data() : nullptr;
-  const DeviceArray<double> theta_gradient(std::vector<double>(static_cast<size_t>(hidden_), 0));
+  reference.output = expected.output.data();
+  reference.q_gradient = expected.q_gradient.data();
+  reference.k_gradient = expected.k_gradient.data();
+  reference.v_gradient = expected.v_gradient.data();
+  reference.state_out = expected.state.data();
+  reference.state_gradient_out = whole ? expected.state_gradient.data() : nullptr;
   if (ThetaIsLearned()) {
-    reference.theta_gradient = theta_gradient.data();
+    reference.theta_gradient = expected.theta_gradient.data();
   }
   EXPECT_EQ(RunRecurrence(reference), cudaSuccess);
+  return expected;
+}
+
+LayerErrors Layer::ErrorsFrom(int64_t first, int64_t lead) const {
+  const LayerCase& c = case_;
+  const Expected expected = ExpectedFrom(first);
   // `lead` is not 0 only for one row of a batch.
   const auto error = [&](const DeviceArray<Bf16>& buffer, int64_t part, int64_t parts,
-                         const DeviceArray<double>& expected) {
-    return WorstHeadError(View(buffer, part, parts, first + lead), expected.data() + lead * hidden_,
-                          c.batch, tokens - lead, c.heads, c.size);
+                         const DeviceArray<double>& values) {
+    return WorstHeadError(View(buffer, part, parts, first + lead), values.data() + lead * hidden_,
+                          c.batch, c.tokens - first - lead, c.heads, c.size);
   };
   const int64_t pairs = c.batch * c.heads;
   LayerErrors errors;
-  errors.output = error(output_, 0, 1, output);
-  errors.q_gradient = error(gradients_, 0, 4, q_gradient);
-  errors.k_gradient = error(gradients_, 1, 4, k_gradient);
-  errors.v_gradient = error(gradients_, 2, 4, v_gradient);
-  errors.state = WorstHeadError(states_.data() + c.ranks * state_elements_, state.data(), pairs,
-                                state_elements_ / pairs);
-  if (whole) {
-    errors.state_gradient = WorstHeadError(state_gradients_.data(), state_gradient.data(), pairs,
-                                           state_elements_ / pairs);
+  errors.output = error(output_, 0, 1, expected.output);
+  errors.q_gradient = error(gradients_, 0, 4, expected.q_gradient);
+  errors.k_gradient = error(gradients_, 1, 4, expected.k_gradient);
+  errors.v_gradient = error(gradients_, 2, 4, expected.v_gradient);
+  errors.state = WorstHeadError(states_.data() + c.ranks * state_elements_, expected.state.data(),
+                                pairs, state_elements_ / pairs);
+  if (first == 0) {
+    errors.state_gradient = WorstHeadError(state_gradients_.data(), expected.state_gradient.data(),
+                                           pairs, state_elements_ / pairs);
   }
   if (ThetaIsLearned()) {
-    errors.theta = WorstHeadError(theta_gradient_.data(), theta_gradient.data(), 1, hidden_);
+    errors.theta =
+        WorstHeadError(theta_gradient_.data(), expected.theta_gradient.data(), 1, hidden_);
   }
   return errors;
+}
+
+bool Layer::WriteTo(const std::string& folder) const {
+  const Expected expected = ExpectedFrom(0);
+  const auto write = [&](const char* name, const auto& array) {
+    std::ofstream file(folder + "/" + name, std::ios::binary);
+    const auto values = array.Download();
+    file.write(reinterpret_cast<const char*>(values.data()), array.bytes());
+    file.close();
+    return !file.fail();
+  };
+  return write("qk", qk_) && write("packed", packed_) && write("gradients", gradients_) &&
+         write("output_gradient", output_gradient_) && write("output", output_) &&
+         write("expected_o", expected.output) && write("expected_dq", expected.q_gradient) &&
+         write("expected_dk", expected.k_gradient) && write("expected_dv", expected.v_gradient);
 }
 
 std::vector<unsigned char> Layer::Results() const {

@@ -26,7 +26,11 @@ struct LayerCase {
   int ranks = 1;
   bool states_in = true;                      // random KV_in and dKV_in; false: none
   std::vector<int64_t> document_starts = {};  // positions in [0, batch * tokens)
-  std::vector<int64_t> outliers = {};  // tokens whose keys and values are a million times larger
+  // Tokens whose values and gradients of the output are a million in every eighth column.
+  std::vector<int64_t> outliers = {};
+  int64_t first_query = 0;  // tokens before it have queries of zeros
+  // Inputs also depend on a seed of the whole process, which is printed, or taken from
+  // LASP_TEST_SEED.
   uint64_t seed = 1;
 };
 
@@ -37,7 +41,8 @@ struct LayerErrors {
   double v_gradient = 0;
   double state = 0;           // KV_out of the last rank
   double state_gradient = 0;  // dKV_out of the first rank
-  double theta = 0;           // of all heads; with LRPE where no states come in
+  // Of all heads; with LRPE where no states come in.
+  double theta = 0;
 
   bool Within(double bound, double state_bound) const {
     return output <= bound && q_gradient <= bound && k_gradient <= bound && v_gradient <= bound &&
@@ -64,8 +69,16 @@ class Layer {
   LayerErrors Errors() const { return ErrorsFrom(0, 0); }
 
   // Of the tokens from `first + lead` on, against the recurrence from token `first` on; what the
-  // tokens before leave must have decayed over `lead` tokens.
+  // tokens before leave must have decayed over `lead` tokens. Theta's gradient is compared whole:
+  // the first query must be there too.
   LayerErrors ErrorsFrom(int64_t first, int64_t lead) const;
+
+  // Writes what Run read and wrote, and what the recurrence has for that, as raw arrays into a
+  // folder: the bf16 buffers qk [batch, tokens, 2, heads, size], packed and gradients (of 4 parts,
+  // of which the third is v; q, k and v), output_gradient and output (of one); fp64 arrays
+  // expected_o, expected_dq, expected_dk and expected_dv [batch, tokens, heads, size]. Whether all
+  // were written.
+  bool WriteTo(const std::string& folder) const;
 
   // Everything that Run wrote, to compare runs bit by bit.
   std::vector<unsigned char> Results() const;
@@ -73,9 +86,24 @@ class Layer {
   void Poison();
 
  private:
+  uint64_t Seed(uint64_t input) const;
+
   bool ThetaIsLearned() const { return case_.lrpe && !case_.states_in; }
 
   using Bf16 = cuda::Bf16;
+
+  // What the recurrence has, from some token on.
+  struct Expected {
+    testing::DeviceArray<double> output;
+    testing::DeviceArray<double> q_gradient;
+    testing::DeviceArray<double> k_gradient;
+    testing::DeviceArray<double> v_gradient;
+    testing::DeviceArray<double> state;
+    testing::DeviceArray<double> state_gradient;
+    testing::DeviceArray<double> theta_gradient;
+  };
+
+  Expected ExpectedFrom(int64_t first) const;
 
   HeadsView<Bf16> View(const testing::DeviceArray<Bf16>& buffer, int64_t part, int64_t parts,
                        int64_t first_token = 0) const;
