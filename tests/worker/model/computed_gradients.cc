@@ -2,8 +2,10 @@
 
 #include <cmath>
 #include <random>
+#include <string>
 
 #include "proto/rpc/status_macros.h"
+#include "tests/worker/engine/corpus_text.h"
 #include "tests/worker/model/model_under_test.h"
 
 namespace lasp::worker {
@@ -23,8 +25,8 @@ std::vector<double> RandomParameters(int64_t count) {
 }  // namespace
 
 ComputedGradients ComputeGradients(const LocalRanksOptions& options, const ModelConfig& config,
-                                   const MicroBatchShape& shape, bool rehearse) {
-  const RandomSequences batch = MakeSequences(shape.sequences, shape.tokens, config.vocab_size, 3);
+                                   const MicroBatchShape& shape, const RandomSequences& batch,
+                                   bool rehearse) {
   ComputedGradients result;
   ExpectLocalRanks(options, [&](LocalRank& rank) -> absl::Status {
     LASP_ASSIGN_OR_RETURN(const auto model, ModelUnderTest::Create(config, shape, rank));
@@ -39,6 +41,24 @@ ComputedGradients ComputeGradients(const LocalRanksOptions& options, const Model
     return rank.backend->Synchronize();
   });
   return result;
+}
+
+ComputedGradients ComputeGradients(const LocalRanksOptions& options, const ModelConfig& config,
+                                   const MicroBatchShape& shape, bool rehearse) {
+  return ComputeGradients(options, config, shape,
+                          MakeSequences(shape.sequences, shape.tokens, config.vocab_size, 3),
+                          rehearse);
+}
+
+RandomSequences TextSequences(const MicroBatchShape& shape, size_t first) {
+  const auto count = static_cast<size_t>(shape.rows());
+  const std::string text = MakeText(first + count + 1, 5);
+  RandomSequences batch;
+  for (size_t at = first; at < first + count; ++at) {
+    batch.ids.push_back(static_cast<unsigned char>(text[at]));
+    batch.labels.push_back(static_cast<unsigned char>(text[at + 1]));
+  }
+  return batch;
 }
 
 double RelativeRms(const std::vector<double>& actual, const std::vector<double>& expected,

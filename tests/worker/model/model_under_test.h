@@ -55,7 +55,7 @@ class ModelUnderTest {
   std::unique_ptr<TransNormer> model_;
 };
 
-// Tokens and labels of `sequences` random sequences, shifted by one.
+// Tokens of some sequences and their labels, which are the tokens shifted by one.
 struct RandomSequences {
   std::vector<int32_t> ids;
   std::vector<int32_t> labels;
