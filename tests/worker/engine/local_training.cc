@@ -9,23 +9,34 @@ namespace {
 
 class Recorder : public TrainObserver {
  public:
-  Recorder(int rank, const LocalTrainingOptions& options, DrainRequest* drain,
-           LocalTrainingRecord* record)
-      : rank_(rank), options_(options), drain_(*drain), record_(*record) {}
+  Recorder(const LocalTrainingOptions& options, LocalRank* rank, const Trainer* trainer,
+           DrainRequest* drain, LocalTrainingRecord* record)
+      : options_(options), rank_(*rank), trainer_(*trainer), drain_(*drain), record_(*record) {}
 
   absl::Status OnPhase(lasp::v1::RankStatus::Phase) override { return absl::OkStatus(); }
 
   absl::Status OnStep(const lasp::internal::v1::RankStep& step) override {
     record_.steps.push_back(step);
+    const int64_t interval = options_.keep_parameters_every;
+    if (interval > 0 && step.step() % interval == 0) {
+      record_.kept_parameters.push_back(Parameters());
+    }
     if (options_.on_step) {
-      options_.on_step(rank_, step, drain_);
+      options_.on_step(rank_.grid.rank(), step, drain_);
     }
     return absl::OkStatus();
   }
 
+  std::vector<float> Parameters() const {
+    std::vector<float> parameters(static_cast<size_t>(trainer_.layout().count()));
+    rank_.backend->CopyToHost(trainer_.parameters(), parameters.data());
+    return parameters;
+  }
+
  private:
-  const int rank_;
   const LocalTrainingOptions& options_;
+  LocalRank& rank_;
+  const Trainer& trainer_;
   DrainRequest& drain_;
   LocalTrainingRecord& record_;
 };
@@ -59,11 +70,10 @@ absl::Status TrainOne(const LocalTrainingOptions& options, LocalRank& rank,
                                          .dump_directory = options.dump_directory,
                                          .attention = attention.get()};
   LASP_ASSIGN_OR_RETURN(const auto trainer, Trainer::Create(trainer_options));
-  Recorder recorder(rank.grid.rank(), options, &drain, record);
+  Recorder recorder(options, &rank, trainer.get(), &drain, record);
   TrainLoop loop(trainer_options, 1, trainer.get(), &recorder);
   LASP_ASSIGN_OR_RETURN(record->end, loop.Run());
-  record->parameters.resize(static_cast<size_t>(trainer->layout().count()));
-  rank.backend->CopyToHost(trainer->parameters(), record->parameters.data());
+  record->parameters = recorder.Parameters();
   return absl::OkStatus();
 }
 

@@ -21,6 +21,7 @@ struct LocalTrainingOptions {
   lasp::v1::TrainingSpec spec;  // its SP and DP sizes make the world
   std::vector<std::string> path_roots;
   std::string dump_directory;
+  int64_t keep_parameters_every = 0;  // steps; 0: only those after the last are kept
   std::function<absl::StatusOr<std::unique_ptr<Backend>>()> create_backend;  // null: the CPU's
   // Runs the ranks instead of RunLocalRanks, on their GPUs for example.
   std::function<std::vector<absl::Status>(int sp_size, int dp_size,
@@ -40,6 +41,7 @@ struct LocalTrainingRecord {
   TrainEnd end;
   std::vector<lasp::internal::v1::RankStep> steps;
   std::vector<float> parameters;  // after the last step
+  std::vector<std::vector<float>> kept_parameters;
 };
 
 // One record a rank.

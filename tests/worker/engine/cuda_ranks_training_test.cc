@@ -1,0 +1,165 @@
+// Training over several GPUs is training on one: the gradients from equal parameters, and a run of
+// its own.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "proto/rpc/status_macros.h"
+#include "tests/support/gpu.h"
+#include "tests/support/status_matchers.h"
+#include "tests/support/temp_directory.h"
+#include "tests/worker/engine/corpus_text.h"
+#include "tests/worker/engine/local_training.h"
+#include "tests/worker/model/computed_gradients.h"
+#include "tests/worker/model/model_under_test.h"
+#include "tests/worker/parallel/gpu_ranks.h"
+
+namespace lasp::worker {
+namespace {
+
+constexpr int64_t kSequences = 4;
+constexpr int64_t kLength = 1000;
+constexpr int kSteps = 200;
+constexpr int kPoints = 10;
+
+class CudaRanksTraining : public ::lasp::testing::GpuTest {
+ protected:
+  CudaRanksTraining() : GpuTest(2) { folder_.Write("corpus.txt", MakeText(1'000'000, 5)); }
+
+  static int Gpus() { return std::min(4, ::lasp::testing::GpuCount()); }
+
+  // The quick start's model, wider.
+  static lasp::v1::TrainingSpec Spec(int sp_size, int dp_size, int steps) {
+    lasp::v1::TrainingSpec spec = SmallSpec("corpus.txt");
+    spec.mutable_model()->set_hidden_size(256);
+    spec.mutable_model()->set_heads(4);
+    spec.mutable_model()->set_glu_size(704);
+    spec.mutable_model()->set_init_std(0.02);
+    spec.mutable_data()->set_sequence_length(kLength);
+    spec.set_global_batch_size(kSequences);
+    spec.mutable_parallelism()->mutable_sequence_parallel()->set_size(sp_size);
+    spec.mutable_parallelism()->mutable_data_parallel()->set_size(dp_size);
+    // Slow enough that the loss still falls after 200 steps: where it does not, tokens' gradients
+    // cancel, and rounding is more than 1 % of what is left.
+    spec.mutable_optimizer()->set_learning_rate(1e-4);
+    spec.set_max_steps(steps);
+    return spec;
+  }
+
+  std::vector<LocalTrainingRecord> Train(const lasp::v1::TrainingSpec& spec, int keep_every = 0) {
+    LocalTrainingOptions options;
+    options.spec = spec;
+    options.path_roots = {folder_.path()};
+    options.keep_parameters_every = keep_every;
+    options.run_ranks = [](int sp, int dp, const std::function<absl::Status(LocalRank&)>& body) {
+      return RunGpuRanks({.sp_size = sp, .dp_size = dp}, body);
+    };
+    std::vector<LocalTrainingRecord> records = TrainLocally(options);
+    for (const LocalTrainingRecord& record : records) {
+      LASP_EXPECT_OK(record.status);
+    }
+    return records;
+  }
+
+  // The gradients of one batch of the text for each of several sets of parameters.
+  std::vector<std::vector<double>> Gradients(int sp_size,
+                                             const std::vector<std::vector<float>>& parameters) {
+    const ModelConfig config = ModelConfig::FromSpec(Spec(1, 1, 1).model());
+    std::vector<std::vector<double>> gradients;
+    const auto body = [&](LocalRank& rank) -> absl::Status {
+      LASP_ASSIGN_OR_RETURN(const auto model,
+                            ModelUnderTest::Create(config, {kSequences, kLength / sp_size}, rank));
+      for (size_t point = 0; point < parameters.size(); ++point) {
+        const RandomSequences batch =
+            TextSequences({kSequences, kLength}, point * kSequences * kLength);
+        model->SetParameters({parameters[point].begin(), parameters[point].end()});
+        LASP_RETURN_IF_ERROR(model->Run(batch.ids, batch.labels).status());
+        if (rank.grid.rank() == 0) {
+          gradients.push_back(model->Gradients());
+        }
+      }
+      return rank.backend->Synchronize();
+    };
+    for (const absl::Status& status : RunGpuRanks({.sp_size = sp_size}, body)) {
+      LASP_EXPECT_OK(status);
+    }
+    return gradients;
+  }
+
+  ::lasp::testing::TempDirectory folder_;
+};
+
+double Norm(const std::vector<double>& values) {
+  double squares = 0;
+  for (const double value : values) {
+    squares += value * value;
+  }
+  return std::sqrt(squares);
+}
+
+TEST_F(CudaRanksTraining, SequenceParallelismChangesNeitherGradientsNorTheRun) {
+  const int gpus = Gpus();
+  const auto alone = Train(Spec(1, 1, kSteps), kSteps / kPoints);
+  const std::vector<std::vector<float>>& parameters = alone[0].kept_parameters;
+  ASSERT_EQ(parameters.size(), static_cast<size_t>(kPoints));
+  const auto expected = Gradients(1, parameters);
+  const auto actual = Gradients(gpus, parameters);
+  ASSERT_EQ(expected.size(), parameters.size());
+  ASSERT_EQ(actual.size(), parameters.size());
+  const ParameterLayout layout(ModelConfig::FromSpec(Spec(1, 1, 1).model()));
+  double worst = 0;
+  double worst_norm = 0;
+  for (size_t point = 0; point < expected.size(); ++point) {
+    for (const Parameter& parameter : layout.parameters()) {
+      const double error = RelativeRms(actual[point], expected[point], parameter);
+      EXPECT_LE(error, 1e-2) << parameter.name << " at point " << point + 1;
+      worst = std::max(worst, error);
+    }
+    const double norm = std::abs(Norm(actual[point]) / Norm(expected[point]) - 1);
+    EXPECT_LE(norm, 1e-3) << "point " << point + 1;
+    worst_norm = std::max(worst_norm, norm);
+  }
+
+  const std::vector<double> losses = Losses(alone);
+  const auto together = Train(Spec(gpus, 1, kSteps));
+  ASSERT_EQ(Losses(together).size(), losses.size());
+  EXPECT_LT(losses.back(), losses.front() - 1);
+  double worst_loss = 0;
+  for (size_t step = 0; step < losses.size(); ++step) {
+    const double difference = std::abs(Losses(together)[step] / losses[step] - 1);
+    EXPECT_LE(difference, 5e-3) << "step " << step + 1;
+    worst_loss = std::max(worst_loss, difference);
+  }
+  std::printf("SP %d against 1: worst gradient tensor %.2e, norm %.2e, loss %.2e\n", gpus, worst,
+              worst_norm, worst_loss);
+}
+
+TEST_F(CudaRanksTraining, EveryShapeGivesTheSameBitsTwice) {
+  constexpr int kShort = 20;
+  const std::vector<double> alone = Losses(Train(Spec(1, 1, kShort)));
+  const int gpus = Gpus();
+  for (const int sp_size : {gpus, 1}) {
+    SCOPED_TRACE(sp_size);
+    const lasp::v1::TrainingSpec spec = Spec(sp_size, gpus / sp_size, kShort);
+    const auto records = Train(spec);
+    const std::vector<double> losses = Losses(records);
+    ASSERT_EQ(losses.size(), alone.size());
+    for (size_t step = 0; step < losses.size(); ++step) {
+      EXPECT_NEAR(losses[step] / alone[step], 1, 5e-3) << "step " << step + 1;
+    }
+    for (const LocalTrainingRecord& record : records) {
+      EXPECT_EQ(record.parameters, records[0].parameters);
+    }
+    const auto again = Train(spec);
+    EXPECT_EQ(Losses(again), losses);
+    EXPECT_EQ(GradientNorms(again), GradientNorms(records));
+    EXPECT_EQ(again.back().parameters, records[0].parameters);
+  }
+}
+
+}  // namespace
+}  // namespace lasp::worker
