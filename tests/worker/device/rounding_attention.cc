@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "tests/worker/device/rounding.h"
@@ -190,27 +191,36 @@ class Head {
 
   // cos and sin of theta times the positions of a chunk's rows, the first at `position`.
   Halves Angles(int64_t rows, int64_t position) const {
-    Halves angles(2, Matrix(rows, size()));
+    const auto angle = [&](int64_t i, int64_t j) {
+      return theta_[j] * static_cast<double>(position + i);
+    };
+    return {Filled(rows, size(),
+                   [&](int64_t i, int64_t j) { return static_cast<float>(std::cos(angle(i, j))); }),
+            Filled(rows, size(), [&](int64_t i, int64_t j) {
+              return static_cast<float>(std::sin(angle(i, j)));
+            })};
+  }
+
+  // The same from a table of halves, as the kernel of theta's gradient has them.
+  Halves TableAngles(int64_t rows, int64_t position) const {
+    Halves table = Angles(rows, 0);
     for (int64_t j = 0; j < size(); ++j) {
       const double start = theta_[j] * static_cast<double>(position);
       const auto c = static_cast<float>(std::cos(start));
       const auto s = static_cast<float>(std::sin(start));
       for (int64_t i = 0; i < rows; ++i) {
-        const double row = theta_[j] * static_cast<double>(i);
-        const float row_c = RoundedToHalf(static_cast<float>(std::cos(row)));
-        const float row_s = RoundedToHalf(static_cast<float>(std::sin(row)));
-        angles[0](i, j) = c * row_c - s * row_s;
-        angles[1](i, j) = s * row_c + c * row_s;
+        const float row_c = RoundedToHalf(table[0](i, j));
+        const float row_s = RoundedToHalf(table[1](i, j));
+        table[0](i, j) = c * row_c - s * row_s;
+        table[1](i, j) = s * row_c + c * row_s;
       }
     }
-    return angles;
+    return table;
   }
 
-  Halves Rotated(const Matrix& x, int64_t position) const {
-    if (theta_ == nullptr) {
-      return {x};
-    }
-    Halves rotated = Angles(x.rows, position);
+  // Rows by their angles, rounded once.
+  static Halves Rotated(const Matrix& x, const Halves& angles) {
+    Halves rotated = angles;
     for (Matrix& half : rotated) {
       for (size_t i = 0; i < half.values.size(); ++i) {
         half.values[i] = RoundedToBf16(x.values[i] * half.values[i]);
@@ -219,16 +229,35 @@ class Head {
     return rotated;
   }
 
-  // The gradient of what has been rotated, from those of its halves; the first waits rounded.
+  Halves Rotated(const Matrix& x, int64_t position) const {
+    return theta_ == nullptr ? Halves{x} : Rotated(x, Angles(x.rows, position));
+  }
+
+  // The gradient of what has been rotated, from those of its halves.
   Matrix TurnedBack(const Halves& gradients, int64_t position) const {
     if (theta_ == nullptr) {
       return gradients[0];
     }
     const Halves angles = Angles(gradients[0].rows, position);
     return Filled(gradients[0].rows, size(), [&](int64_t i, int64_t j) {
-      return gradients[1](i, j) * angles[1](i, j) +
-             RoundedToBf16(gradients[0](i, j) * angles[0](i, j));
+      return gradients[0](i, j) * angles[0](i, j) + gradients[1](i, j) * angles[1](i, j);
     });
+  }
+
+  // keys^T values, each token with its weight: of the keys where they are rotated, else of the
+  // values.
+  template <typename WeightOf>
+  Halves State(Matrix keys, Matrix values, int64_t position, const WeightOf& weight_of) const {
+    if (theta_ == nullptr) {
+      values = Rounded(Weighted(std::move(values), weight_of));
+    } else {
+      keys = Weighted(std::move(keys), weight_of);
+    }
+    Halves state;
+    for (const Matrix& half : Transposed(Rotated(keys, position))) {
+      state.push_back(Product(half, values));
+    }
+    return state;
   }
 
   // Scores of pairs, times their decay: rows see columns before them, or after them.
@@ -248,7 +277,8 @@ class Head {
     Halves moved = NoState();
     AddMoved(state, length, 1, moved);
     const Halves rounded = Rounded(moved);
-    const Halves keys = Rotated(k, -length);
+    const Halves angles = TableAngles(length, -length);
+    const Halves keys = Rotated(k, angles);
     const Matrix scores = Product(output_gradient, Transposed(v));
     const Matrix seen = Filled(length, length, [&](int64_t i, int64_t j) {
       const auto distance = static_cast<float>(i - j);
@@ -269,7 +299,6 @@ class Head {
               [&](int64_t i) { return Decay(length - 1 - i) * static_cast<float>(length - i); }))),
           v, far[half]);
     }
-    const Halves angles = Angles(length, -length);
     for (int64_t j = 0; j < size(); ++j) {
       for (int64_t i = 0; i < length; ++i) {
         sums[j] += static_cast<double>(q(i, j) * (gradients[1](i, j) * angles[0](i, j) -
@@ -319,13 +348,8 @@ void RoundingLocalState(const AttentionShape& shape, Tensor k, Tensor v, Tensor 
     for (int64_t chunk = 0; chunk < head.chunks(); ++chunk) {
       head.StoreState(running, saved_states, head.chunks(), chunk);
       const int64_t length = head.Length(chunk);
-      const Halves keys = Transposed(head.Rotated(head.Load(k, chunk), -length));
-      const Matrix values = Rounded(
-          Weighted(head.Load(v, chunk), [&](int64_t i) { return head.Decay(length - 1 - i); }));
-      Halves next;
-      for (const Matrix& half : keys) {
-        next.push_back(Product(half, values));
-      }
+      Halves next = head.State(head.Load(k, chunk), head.Load(v, chunk), -length,
+                               [&](int64_t i) { return head.Decay(length - 1 - i); });
       head.AddMoved(running, length, head.Decay(length), next);
       running = std::move(next);
     }
@@ -356,13 +380,8 @@ void RoundingLocalStateGradient(const AttentionShape& shape, Tensor q, Tensor ou
     for (int64_t chunk = head.chunks() - 1; chunk >= 0; --chunk) {
       head.StoreState(running, saved_gradients, head.chunks(), chunk);
       const int64_t length = head.Length(chunk);
-      const Halves queries = Transposed(head.Rotated(head.Load(q, chunk), 0));
-      const Matrix values = Rounded(Weighted(head.Load(output_gradient, chunk),
-                                             [&](int64_t i) { return head.Decay(i + 1); }));
-      Halves next;
-      for (const Matrix& half : queries) {
-        next.push_back(Product(half, values));
-      }
+      Halves next = head.State(head.Load(q, chunk), head.Load(output_gradient, chunk), 0,
+                               [&](int64_t i) { return head.Decay(i + 1); });
       head.AddMoved(running, -length, head.Decay(length), next);
       running = std::move(next);
     }
