@@ -317,6 +317,11 @@ std::unique_ptr<LogStore::Subscription> LogStore::Subscribe(const std::string& u
   return std::unique_ptr<Subscription>(new Subscription(this, std::move(state)));
 }
 
+size_t LogStore::subscription_count() const {
+  MutexLock lock(&mutex_);
+  return subscriptions_.size();
+}
+
 void LogStore::Notify(const std::string& uid) {
   std::vector<std::shared_ptr<Subscription::State>> woken;
   {

@@ -87,6 +87,7 @@ class LogStore {
   // `on_lines` is called after an append to any log of the job: quick, must not block. Subscribe
   // first, then read to the end.
   std::unique_ptr<Subscription> Subscribe(const std::string& uid, std::function<void()> on_lines);
+  size_t subscription_count() const;
   // Calls the job's subscribers as an append would, for example when the job has ended.
   void Notify(const std::string& uid);
 
@@ -103,7 +104,7 @@ class LogStore {
   const std::string directory_;
   const int64_t max_bytes_;
   const int64_t segment_bytes_;
-  Mutex mutex_;
+  mutable Mutex mutex_;
   // What is known of logs in use; a bounded cache of what the folders say.
   std::map<LogKey, std::shared_ptr<RankLog>> logs_ GUARDED_BY(mutex_);
   std::multimap<std::string, std::shared_ptr<Subscription::State>> subscriptions_

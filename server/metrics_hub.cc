@@ -109,6 +109,11 @@ std::unique_ptr<MetricsHub::Subscription> MetricsHub::Subscribe(int64_t job_id, 
   return std::unique_ptr<Subscription>(new Subscription(this, job_id, after, std::move(state)));
 }
 
+size_t MetricsHub::subscription_count() const {
+  MutexLock lock(&mutex_);
+  return subscriptions_.size();
+}
+
 void MetricsHub::Notify(int64_t job_id, StepPosition newest) {
   std::vector<std::shared_ptr<Subscription::State>> woken;
   {

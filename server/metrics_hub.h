@@ -63,6 +63,8 @@ class MetricsHub {
   std::unique_ptr<Subscription> Subscribe(int64_t job_id, StepPosition after,
                                           std::function<void()> on_rows);
 
+  size_t subscription_count() const;
+
   // --- the controller's side ---
 
   // Rows of the job have been committed, up to `newest`; without it, only that followers should
@@ -71,7 +73,7 @@ class MetricsHub {
 
  private:
   JobStore* const store_;
-  Mutex mutex_;
+  mutable Mutex mutex_;
   std::multimap<int64_t, std::shared_ptr<Subscription::State>> subscriptions_ GUARDED_BY(mutex_);
 };
 

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "proto/rpc/clock.h"
+#include "proto/rpc/disk_metrics.h"
 #include "proto/rpc/log.h"
 #include "proto/rpc/metrics_exposer.h"
 #include "proto/rpc/mutex.h"
@@ -10,6 +11,7 @@
 #include "proto/rpc/status_macros.h"
 #include "server/calls_ender.h"
 #include "server/checkpoint_service.h"
+#include "server/core_metrics.h"
 #include "server/data_folder_lock.h"
 #include "server/grpc_listener.h"
 #include "server/listen_address.h"
@@ -145,8 +147,15 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   services.push_back(std::make_unique<WorkerService>(shared));
 
   LASP_ASSIGN_OR_RETURN(parts->metrics_page, ServeMetrics(options.metrics_address));
-  parts->exposed = {parts->metrics.counted(), ServerMetrics::ReadFrom(parts->core.get()),
-                    std::make_shared<ProcessMetrics>("lasp-server")};
+  parts->exposed = {
+      parts->metrics.counted(),
+      std::make_shared<CoreMetrics>(parts->core.get(),
+                                    CoreMetrics::Pools{{"answer", parts->answer_pool.get()},
+                                                       {"blocking", parts->blocking_pool.get()},
+                                                       {"log", parts->log_pool.get()},
+                                                       {"watch", parts->watch_pool.get()}}),
+      std::make_shared<DiskMetrics>("lasp_data_dir", options.data_dir),
+      std::make_shared<ProcessMetrics>("lasp-server")};
   for (const auto& collectable : parts->exposed) {
     parts->metrics_page->Add(collectable);
   }

@@ -1,5 +1,5 @@
-// The coordinator's own metrics: counted as the core tells of them, or read from the core at each
-// scrape. Names and labels are an interface: dashboards and alerts use them.
+// The coordinator's metrics that are counted as the core tells of things; core_metrics.h has those
+// that are read. Names and labels are an interface: dashboards and alerts use them.
 #pragma once
 
 #include <prometheus/collectable.h>
@@ -10,10 +10,8 @@
 
 #include <functional>
 #include <memory>
-#include <vector>
 
 #include "server/core_observer.h"
-#include "server/server_core.h"
 
 namespace lasp::server {
 
@@ -25,10 +23,6 @@ class ServerMetrics final : public CoreObserver {
   prometheus::Registry* registry() { return registry_.get(); }
 
   std::shared_ptr<prometheus::Collectable> counted() const { return registry_; }
-
-  // What is read from `core` at a scrape: jobs, workers, watches, the event log, queues. `core`
-  // must outlive it.
-  static std::shared_ptr<prometheus::Collectable> ReadFrom(ServerCore* core);
 
   // Called with whether the store can write, whenever that changes. Set before the core starts.
   void set_on_store_health(std::function<void(bool)> callback) {

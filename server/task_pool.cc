@@ -38,6 +38,11 @@ void TaskPool::RunAlways(std::function<void()> task) {
   wake_.Notify();
 }
 
+size_t TaskPool::queued() const {
+  MutexLock lock(&mutex_);
+  return tasks_.size();
+}
+
 void TaskPool::Work() {
   mutex_.Lock();
   while (true) {

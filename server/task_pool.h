@@ -33,11 +33,14 @@ class TaskPool {
   // For tasks whose number is bounded elsewhere (one a stream): never refuses.
   void RunAlways(std::function<void()> task);
 
+  // Tasks that wait.
+  size_t queued() const;
+
  private:
   void Work();
 
   const Options options_;
-  Mutex mutex_;
+  mutable Mutex mutex_;
   CondVar wake_;
   // Notified by the destructor only.
   CondVar stop_;

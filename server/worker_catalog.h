@@ -20,6 +20,8 @@ struct WorkerView {
   // Everything except last_heartbeat_time.
   lasp::v1::Worker worker;
   std::shared_ptr<const std::atomic<int64_t>> last_heartbeat_unix_micros;
+  // Whether it is lost after it was drained: it went as it should.
+  bool left = false;
 
   lasp::v1::Worker ToProto() const;
 };

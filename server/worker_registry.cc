@@ -112,6 +112,7 @@ WorkerViewPtr WorkerRecord::MakeView() const {
   worker.set_name(absl::StrCat("workers/", id_));
   if (lost_) {
     worker.set_state(lasp::v1::Worker::STATE_LOST);
+    view->left = draining();
   } else if (!draining()) {
     worker.set_state(lasp::v1::Worker::STATE_READY);
   } else {

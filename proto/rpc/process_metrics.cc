@@ -12,6 +12,8 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "proto/rpc/version.h"
 
 namespace lasp {
@@ -105,6 +107,9 @@ std::vector<MetricFamily> ProcessMetrics::Collect() const {
   build.metric.front().label = {
       {"component", component_}, {"revision", Revision()}, {"version", Version()}};
   families.push_back(std::move(build));
+  families.push_back(Family(
+      "lasp_time_seconds", "This host's clock, Unix time: how far it is from Prometheus' own",
+      MetricType::Gauge, absl::ToDoubleSeconds(absl::Now() - absl::UnixEpoch())));
   families.push_back(Family("process_cpu_seconds_total", "User and system CPU time",
                             MetricType::Counter,
                             (StatField(stat, 14) + StatField(stat, 15)) / ticks));

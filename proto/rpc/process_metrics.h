@@ -11,7 +11,8 @@ namespace lasp {
 
 // process_cpu_seconds_total, process_resident_memory_bytes, process_virtual_memory_bytes,
 // process_open_fds, process_max_fds, process_threads and process_start_time_seconds, read from
-// /proc at each scrape, and lasp_build_info{component, version, revision}. Thread-safe.
+// /proc at each scrape, lasp_build_info{component, version, revision} and lasp_time_seconds.
+// Thread-safe.
 class ProcessMetrics : public prometheus::Collectable {
  public:
   // `component` is the program, for example lasp-server.

@@ -9,6 +9,8 @@
 #include "proto/rpc/version.h"
 #include "worker/agent/rank_exit.h"
 #include "worker/agent/work_folder.h"
+#include "worker/telemetry/host_memory.h"
+#include "worker/telemetry/model_flops.h"
 
 namespace lasp::worker {
 namespace {
@@ -202,8 +204,19 @@ bool Agent::AllReported() const {
          outbox_.AllAcknowledged();
 }
 
-void Agent::OnStarted(const lasp::v1::RankStatus& status) {
-  rank_metrics_->Started(status.fence(), status.slot());
+void Agent::OnStarted(const lasp::v1::Assignment& assignment) {
+  const std::vector<lasp::v1::Slot>& slots = options_.supervisor.slots;
+  const lasp::v1::Slot& slot = slots[static_cast<size_t>(assignment.slot())];
+  rank_metrics_->Started(
+      {.fence = assignment.fence(),
+       .slot = assignment.slot(),
+       .world_size = assignment.world_size(),
+       .gpu_uuid = slot.gpu().uuid(),
+       .model_flops_per_token = ModelFlopsPerToken(assignment.spec().model()),
+       .peak_flops_per_second = PeakFlopsPerSecond(slot.gpu().name()),
+       .memory_limit_bytes = slot.kind() == lasp::v1::Slot::KIND_GPU
+                                 ? slot.gpu().memory_bytes()
+                                 : HostMemoryBytes() / static_cast<int64_t>(slots.size())});
   agent_metrics_->RankStarted();
 }
 
@@ -224,7 +237,7 @@ void Agent::OnStep(const lasp::v1::Fence& fence, const lasp::internal::v1::RankS
 
 void Agent::OnEnded(const lasp::v1::RankExited& exited) {
   if (rank_metrics_->Ended(exited.fence())) {
-    agent_metrics_->RankEnded(exited.exit_code());
+    agent_metrics_->RankEnded(exited.exit_code(), exited.status().code());
   }
   outbox_.AddExit(exited);
 }

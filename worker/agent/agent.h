@@ -60,7 +60,7 @@ class Agent : public RankObserver {
   // Whether the coordinator has every report and every line of the logs.
   bool AllReported() const;
 
-  void OnStarted(const lasp::v1::RankStatus& status) override;
+  void OnStarted(const lasp::v1::Assignment& assignment) override;
   void OnAddress(const lasp::v1::RankAddress& address) override;
   void OnReady(const lasp::v1::RankReady& ready) override;
   void OnStep(const lasp::v1::Fence& fence, const lasp::internal::v1::RankStep& step) override;

@@ -28,6 +28,10 @@ ABSL_FLAG(std::string, health_address, "127.0.0.1:7080",
           "coordinator) and \"liveness\".");
 ABSL_FLAG(std::string, metrics_address, "127.0.0.1:9465",
           "Where Prometheus reads /metrics, of the agent and of its ranks.");
+ABSL_FLAG(
+    int, max_rank_series, 256,
+    "Jobs of more ranks than this have no metrics of each rank: an agent shows one series for "
+    "all its ranks of such a job.");
 ABSL_FLAG(std::string, rank_address, "127.0.0.1",
           "The address of this host on which its ranks listen for their peers. Rank traffic is "
           "neither encrypted nor authenticated: give an address of a closed network.");
@@ -162,6 +166,8 @@ absl::StatusOr<CommandLine> ReadCommandLine(int argc, char** argv) {
   LASP_ASSIGN_OR_RETURN(line.slots, ReadSlotOptions());
   line.health_address = absl::GetFlag(FLAGS_health_address);
   line.metrics_address = absl::GetFlag(FLAGS_metrics_address);
+  line.max_rank_series = absl::GetFlag(FLAGS_max_rank_series);
+  LASP_RETURN_IF_ERROR(CheckAbove("max_rank_series", line.max_rank_series, 0));
   line.rank_address = absl::GetFlag(FLAGS_rank_address);
   if (line.rank_address.empty()) {
     return FlagError("rank_address", "needs an address of this host");

@@ -18,6 +18,7 @@ struct CommandLine {
   SlotOptions slots;
   std::string health_address;
   std::string metrics_address;
+  int max_rank_series = 0;
   std::string rank_address;
   std::vector<std::string> path_roots;
   std::string work_dir;

@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "proto/rpc/channel.h"
 #include "proto/rpc/clock.h"
+#include "proto/rpc/disk_metrics.h"
 #include "proto/rpc/flag_arguments.h"
 #include "proto/rpc/log.h"
 #include "proto/rpc/metrics_exposer.h"
@@ -93,12 +94,15 @@ absl::Status Serve(const CommandLine& line) {
   LASP_ASSIGN_OR_RETURN(const auto exposer, MetricsExposer::Create(line.metrics_address));
   LASP_ASSIGN_OR_RETURN(const auto health, HealthServer::Start(line.health_address));
   const auto process_metrics = std::make_shared<ProcessMetrics>("lasp-worker");
-  const auto rank_metrics = std::make_shared<RankMetrics>(worker_id, &SystemClock());
+  const auto rank_metrics = std::make_shared<RankMetrics>(
+      worker_id, &SystemClock(), RankMetricsOptions{.max_ranks_of_a_job = line.max_rank_series});
   const auto agent_metrics =
       std::make_shared<AgentMetrics>(static_cast<int>(slots.size()), rank_metrics.get());
+  const auto disk_metrics = std::make_shared<DiskMetrics>("lasp_agent_work_dir", line.work_dir);
   exposer->Add(process_metrics);
   exposer->Add(rank_metrics);
   exposer->Add(agent_metrics);
+  exposer->Add(disk_metrics);
 
   RankLogs logs({.folder = folder->logs(),
                  .limits = line.log_limits,

@@ -10,7 +10,7 @@ namespace lasp::worker {
 class RankObserver {
  public:
   virtual ~RankObserver() = default;
-  virtual void OnStarted(const lasp::v1::RankStatus& status) = 0;
+  virtual void OnStarted(const lasp::v1::Assignment& assignment) = 0;
   virtual void OnAddress(const lasp::v1::RankAddress& address) = 0;
   virtual void OnReady(const lasp::v1::RankReady& ready) = 0;
   virtual void OnStep(const lasp::v1::Fence& fence, const lasp::internal::v1::RankStep& step) = 0;

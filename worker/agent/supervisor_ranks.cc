@@ -118,7 +118,7 @@ absl::Status Supervisor::StartRank(const lasp::v1::Assignment& assignment) {
   status.set_slot(slot);
   status.set_phase(RankStatus::PHASE_STARTING);
   UpdateView(slot, [&status](LiveRank* view) { view->status = status; });
-  observer_->OnStarted(status);
+  observer_->OnStarted(assignment);
 
   lasp::internal::v1::ToRank message;
   lasp::internal::v1::Setup* const setup = message.mutable_setup();

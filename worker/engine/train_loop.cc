@@ -1,11 +1,22 @@
 #include "worker/engine/train_loop.h"
 
+#include <sys/resource.h>
+
 #include "google/protobuf/util/time_util.h"
 #include "proto/rpc/clock.h"
 #include "proto/rpc/log.h"
 #include "proto/rpc/status_macros.h"
 
 namespace lasp::worker {
+namespace {
+
+int64_t PeakResidentBytes() {
+  constexpr int64_t kKibibyte = 1024;
+  rusage usage{};
+  return getrusage(RUSAGE_SELF, &usage) == 0 ? usage.ru_maxrss * kKibibyte : 0;
+}
+
+}  // namespace
 
 TrainLoop::TrainLoop(const Trainer::Options& options, int64_t generation, Trainer* trainer,
                      TrainObserver* observer)
@@ -75,6 +86,7 @@ lasp::internal::v1::RankStep TrainLoop::Report(int64_t step, const StepResult& r
   report.set_backward_seconds(result.phases[Phase::kBackward]);
   report.set_optimizer_seconds(result.phases[Phase::kOptimizer]);
   report.set_skipped_steps_total(trainer_.skipped_total());
+  report.set_peak_resident_memory_bytes(PeakResidentBytes());
   for (const MemoryUse use : kMemoryUses) {
     (*report.mutable_memory_bytes())[NameOf(use)] = trainer_.memory()[use];
   }

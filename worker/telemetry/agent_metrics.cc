@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "worker/telemetry/metric_families.h"
 
@@ -35,9 +36,13 @@ void AgentMetrics::RankStarted() {
   ++ranks_started_;
 }
 
-void AgentMetrics::RankEnded(int exit_code) {
+void AgentMetrics::RankEnded(int exit_code, int code) {
   MutexLock lock(&mutex_);
   ++ranks_ended_[exit_code];
+  if (code != 0) {
+    const bool known = code > 0 && code <= static_cast<int>(absl::StatusCode::kUnauthenticated);
+    ++rank_errors_[known ? code : static_cast<int>(absl::StatusCode::kUnknown)];
+  }
 }
 
 std::vector<MetricFamily> AgentMetrics::Collect() const {
@@ -64,6 +69,15 @@ std::vector<MetricFamily> AgentMetrics::Collect() const {
       AddValue({{"exit_code", absl::StrCat(exit_code)}}, static_cast<double>(count),
                &families.back());
     }
+  }
+  families.push_back(
+      NewFamily("lasp_agent_rank_errors_total",
+                "Errors that ranks ended with, by code; UNAVAILABLE: a peer or NCCL failed, "
+                "DEADLINE_EXCEEDED: a collective did not end",
+                MetricType::Counter));
+  for (const auto& [code, count] : rank_errors_) {
+    AddValue({{"code", absl::StatusCodeToString(static_cast<absl::StatusCode>(code))}},
+             static_cast<double>(count), &families.back());
   }
   add("lasp_agent_buffered_steps", "Step reports the coordinator has not acknowledged",
       MetricType::Gauge, static_cast<double>(buffered_steps_));

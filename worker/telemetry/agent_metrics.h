@@ -8,6 +8,7 @@
 #include <map>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "proto/rpc/mutex.h"
 #include "worker/telemetry/rank_metrics.h"
 
@@ -24,7 +25,8 @@ class AgentMetrics : public prometheus::Collectable {
   void SetBufferedSteps(size_t buffered, int64_t thinned);
   void SetLogBytes(int64_t sent, int64_t dropped);
   void RankStarted();
-  void RankEnded(int exit_code);
+  // `code` is what the rank itself said of its end, as absl::StatusCode; 0 where it said nothing.
+  void RankEnded(int exit_code, int code);
 
   std::vector<prometheus::MetricFamily> Collect() const override;
 
@@ -40,6 +42,10 @@ class AgentMetrics : public prometheus::Collectable {
   int64_t log_dropped_bytes_ GUARDED_BY(mutex_) = 0;
   int64_t ranks_started_ GUARDED_BY(mutex_) = 0;
   std::map<int, int64_t> ranks_ended_ GUARDED_BY(mutex_);
+  // By code. Those that alerts ask for are there before the first, which would go unseen else.
+  std::map<int, int64_t> rank_errors_ GUARDED_BY(mutex_) = {
+      {static_cast<int>(absl::StatusCode::kUnavailable), 0},
+      {static_cast<int>(absl::StatusCode::kDeadlineExceeded), 0}};
 };
 
 }  // namespace lasp::worker

@@ -48,6 +48,13 @@ void BucketCounter::Observe(double value) {
   sum_ += value;
 }
 
+void BucketCounter::Add(const BucketCounter& other) {
+  for (size_t i = 0; i < counts_.size(); ++i) {
+    counts_[i] += other.counts_[i];
+  }
+  sum_ += other.sum_;
+}
+
 prometheus::ClientMetric::Histogram BucketCounter::Histogram() const {
   prometheus::ClientMetric::Histogram histogram;
   std::uint64_t total = 0;

@@ -29,6 +29,8 @@ class BucketCounter {
       : bounds_(bounds), counts_(bounds->size() + 1) {}
 
   void Observe(double value);
+  // Counts in what `other`, of the same bounds, has counted.
+  void Add(const BucketCounter& other);
   prometheus::ClientMetric::Histogram Histogram() const;
 
  private:

@@ -115,9 +115,14 @@ TEST(WorkerRegistryTest, SlotsAreHeldByFence) {
   registry.Touch(worker);
   EXPECT_EQ(registry.Capacity().cpu, 0);
   EXPECT_EQ(worker->MakeView()->worker.state(), lasp::v1::Worker::STATE_DRAINED);
+  EXPECT_FALSE(worker->MakeView()->left);
   worker->Lose();
   registry.Touch(worker);
   EXPECT_EQ(worker->MakeView()->worker.state(), lasp::v1::Worker::STATE_LOST);
+  EXPECT_TRUE(worker->MakeView()->left);
+  worker->drain_requested = false;
+  EXPECT_FALSE(worker->MakeView()->left);
+  worker->drain_requested = true;
   EXPECT_EQ(registry.Slots(kCpu).total(), 0);
 }
 

@@ -40,9 +40,9 @@ using testing::StopOf;
 // Keeps what it is told, and answers ranks as a coordinator would: each is alone and may begin.
 class Recorder : public RankObserver {
  public:
-  void OnStarted(const RankStatus& status) override {
+  void OnStarted(const lasp::v1::Assignment& assignment) override {
     MutexLock lock(&mutex_);
-    started_.push_back(status);
+    started_.push_back(assignment);
     changed_.NotifyAll();
   }
 
@@ -103,7 +103,7 @@ class Recorder : public RankObserver {
     return ready_;
   }
 
-  std::vector<RankStatus> started() {
+  std::vector<lasp::v1::Assignment> started() {
     MutexLock lock(&mutex_);
     return started_;
   }
@@ -120,7 +120,7 @@ class Recorder : public RankObserver {
   Supervisor* supervisor_ = nullptr;
   Mutex mutex_;
   CondVar changed_;
-  std::vector<RankStatus> started_ GUARDED_BY(mutex_);
+  std::vector<lasp::v1::Assignment> started_ GUARDED_BY(mutex_);
   lasp::v1::RankReady ready_ GUARDED_BY(mutex_);
   std::vector<RankExited> ended_ GUARDED_BY(mutex_);
   std::vector<LiveRank> ranks_at_end_ GUARDED_BY(mutex_);

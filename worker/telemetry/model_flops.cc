@@ -1,0 +1,34 @@
+#include "worker/telemetry/model_flops.h"
+
+#include <utility>
+
+#include "absl/strings/match.h"
+
+namespace lasp::worker {
+
+double ModelFlopsPerToken(const lasp::v1::ModelSpec& model) {
+  const auto hidden = static_cast<double>(model.hidden_size());
+  const auto head = hidden / static_cast<double>(model.heads());
+  // q, k, v, the gate and the output; the gated MLP.
+  const double weights = 5 * hidden * hidden + 3 * hidden * static_cast<double>(model.glu_size());
+  // A head's state takes k vᵀ and gives q·state.
+  const double states = 2 * hidden * head;
+  const double output = hidden * static_cast<double>(model.vocab_size());
+  // A multiplication and an addition, once forward and twice backward.
+  return 6 * (static_cast<double>(model.layers()) * (weights + states) + output);
+}
+
+double PeakFlopsPerSecond(absl::string_view gpu_name) {
+  // The first that the name contains.
+  static constexpr std::pair<const char*, double> kPeaks[] = {
+      {"GH200", 989.4e12},     {"H200 NVL", 835.5e12}, {"H200", 989.4e12},
+      {"H100 PCIe", 756.5e12}, {"H100 NVL", 835.5e12}, {"H100", 989.4e12}};
+  for (const auto& [name, peak] : kPeaks) {
+    if (absl::StrContains(gpu_name, name)) {
+      return peak;
+    }
+  }
+  return 0;
+}
+
+}  // namespace lasp::worker
