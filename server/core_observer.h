@@ -39,6 +39,9 @@ class CoreObserver {
   // One transaction with this many rows changed took this long, sync included.
   virtual void OnCommit(size_t /*mutations*/, absl::Duration /*took*/) {}
 
+  // One read of the store.
+  virtual void OnRead(absl::Duration /*took*/) {}
+
   // The store cannot write (or can again).
   virtual void OnStoreHealth(bool /*healthy*/) {}
 

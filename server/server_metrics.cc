@@ -59,6 +59,9 @@ ServerMetrics::ServerMetrics() : registry_(std::make_shared<prometheus::Registry
                                 "One transaction of the store, sync included", CommitBuckets());
   write_rows_ = AddHistogram(registry, "lasp_store_write_rows", "Rows changed by one transaction",
                              {1, 3, 10, 30, 100, 300, 1'000, 3'000});
+  read_seconds_ =
+      AddHistogram(registry, "lasp_store_read_seconds",
+                   "One read of the store, the wait for its connection included", CommitBuckets());
   scheduler_seconds_ = AddHistogram(registry, "lasp_scheduler_pass_seconds",
                                     "One pass of the scheduler", CommitBuckets());
   lease_expirations_ = AddCounter(registry, "lasp_lease_expirations_total",
@@ -105,6 +108,10 @@ void ServerMetrics::OnStaleMessage() { fenced_messages_->Increment(); }
 void ServerMetrics::OnCommit(size_t mutations, absl::Duration took) {
   write_seconds_->Observe(absl::ToDoubleSeconds(took));
   write_rows_->Observe(static_cast<double>(mutations));
+}
+
+void ServerMetrics::OnRead(absl::Duration took) {
+  read_seconds_->Observe(absl::ToDoubleSeconds(took));
 }
 
 void ServerMetrics::OnStoreHealth(bool healthy) {

@@ -40,6 +40,7 @@ class ServerMetrics final : public CoreObserver {
   void OnGenerationFailed(absl::string_view reason) override;
   void OnStaleMessage() override;
   void OnCommit(size_t mutations, absl::Duration took) override;
+  void OnRead(absl::Duration took) override;
   void OnStoreHealth(bool healthy) override;
   void OnSchedulerPass(absl::Duration took, int placed) override;
   void OnStepsStored(size_t count) override;
@@ -55,6 +56,7 @@ class ServerMetrics final : public CoreObserver {
   prometheus::Histogram* startup_seconds_ = nullptr;
   prometheus::Histogram* write_seconds_ = nullptr;
   prometheus::Histogram* write_rows_ = nullptr;
+  prometheus::Histogram* read_seconds_ = nullptr;
   prometheus::Histogram* scheduler_seconds_ = nullptr;
   prometheus::Counter* lease_expirations_ = nullptr;
   prometheus::Counter* fenced_messages_ = nullptr;

@@ -24,6 +24,15 @@ constexpr double kGatheredShare = 0.8;
 constexpr int kMaxMisses = 2;
 constexpr int kCommitsWithoutGather = 32;
 
+// Tells the observer how long a read took, the wait for its connection included.
+template <typename Read>
+auto Timed(CoreObserver* observer, const Read& read) {
+  const absl::Duration start = SystemClock().Monotonic();
+  auto result = read();
+  observer->OnRead(SystemClock().Monotonic() - start);
+  return result;
+}
+
 }  // namespace
 
 SqliteJobStore::SqliteJobStore(const Options& options, CoreObserver* observer)
@@ -209,28 +218,29 @@ SqliteReader& SqliteJobStore::reader() const {
 
 absl::StatusOr<std::vector<lasp::v1::Transition>> SqliteJobStore::Transitions(int64_t job_id,
                                                                               int limit) const {
-  return reader().Transitions(job_id, limit);
+  return Timed(observer_, [&] { return reader().Transitions(job_id, limit); });
 }
 
 absl::StatusOr<int64_t> SqliteJobStore::CountSteps(int64_t job_id, int64_t from_step,
                                                    int64_t to_step) const {
-  return reader().CountSteps(job_id, from_step, to_step);
+  return Timed(observer_, [&] { return reader().CountSteps(job_id, from_step, to_step); });
 }
 
 absl::StatusOr<std::vector<lasp::v1::StepMetrics>> SqliteJobStore::ReadSteps(int64_t job_id,
                                                                              int64_t from_step,
                                                                              int64_t to_step,
                                                                              int64_t stride) const {
-  return reader().ReadSteps(job_id, from_step, to_step, stride);
+  return Timed(observer_, [&] { return reader().ReadSteps(job_id, from_step, to_step, stride); });
 }
 
 absl::StatusOr<std::vector<lasp::v1::StepMetrics>> SqliteJobStore::ReadGenerationSteps(
     int64_t job_id, int64_t generation, int64_t after_step, int limit) const {
-  return reader().ReadGenerationSteps(job_id, generation, after_step, limit);
+  return Timed(observer_,
+               [&] { return reader().ReadGenerationSteps(job_id, generation, after_step, limit); });
 }
 
 absl::StatusOr<int64_t> SqliteJobStore::NextGeneration(int64_t job_id, int64_t generation) const {
-  return reader().NextGeneration(job_id, generation);
+  return Timed(observer_, [&] { return reader().NextGeneration(job_id, generation); });
 }
 
 }  // namespace lasp::server

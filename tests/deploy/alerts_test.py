@@ -115,7 +115,8 @@ class TroubleTest(MonitoredClusterTest):
         self.start_prometheus(metrics, shorten)
         self.start_server(metrics_address=metrics["server"])
         # Of so many slots that each job has an agent of its own, and one agent has none.
-        workers = {"w1": self.start_worker("w1", slots=2, metrics_address=metrics["worker1"])}
+        # The first shows no series of a rank.
+        workers = {"w1": self.start_worker("w1", slots=2, metrics_address=metrics["worker1"], max_rank_series=1)}
         self.submit(small_spec(dp=2, steps=LONG), "stalls")
         self.wait_for_step("stalls", 5)
         workers["w2"] = self.start_worker("w2", slots=1, metrics_address=metrics["worker2"])
@@ -125,6 +126,10 @@ class TroubleTest(MonitoredClusterTest):
         wait_until(lambda: len(self.query("up == 1")) == 4, 60, "Prometheus scrapes all four")
         trouble = {("LaspJobStalled", "stalls"), ("LaspAgentLost", "w3"), ("LaspJobCrashLooping", "loops")}
         self.await_alerts(silent=trouble | {("LaspCoordinatorDown", "")})
+        ranks_of = "count by (training_job) (lasp_worker_running{%s})"
+        self.assertEqual({row["metric"]["training_job"].split("/")[-1] for row in self.query(ranks_of % 'rank=~".+"')}, {"loops"})
+        self.assertEqual({row["metric"]["training_job"].split("/")[-1]: row["value"][1] for row in self.query("lasp_worker_running")},
+                         {"stalls": "2", "loops": "1"})
 
         self.fail_again_and_again("loops", workers, times=4)
         stopped = self.ranks_of(workers["w1"])[0]

@@ -163,6 +163,7 @@ TEST_F(DiscoveryTest, TheMetricsPageHasEveryFamilyFromTheStart) {
                                "lasp_time_seconds ",
                                "lasp_watch_evictions_total 0",
                                "lasp_store_write_seconds_bucket",
+                               "lasp_store_read_seconds_bucket",
                                "lasp_event_log_sequence ",
                                "lasp_store_writable 1",
                                "process_resident_memory_bytes ",
