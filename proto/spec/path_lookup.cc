@@ -1,10 +1,9 @@
 #include "proto/spec/path_lookup.h"
 
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <filesystem>
 #include <system_error>
@@ -14,13 +13,10 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
-#include "proto/rpc/status_macros.h"
+#include "proto/spec/open_beneath.h"
 
 namespace lasp {
 namespace {
-
-// O_NONBLOCK: opening a FIFO must not wait for its writer.
-constexpr int kOpenFlags = O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY;
 
 absl::Status OpenError(int error, const std::string& path, const std::string& root) {
   switch (error) {
@@ -52,46 +48,6 @@ absl::Status OpenError(int error, const std::string& path, const std::string& ro
       return absl::UnavailableError(
           absl::StrCat("cannot open ", path, ": ", std::generic_category().message(error)));
   }
-}
-
-// For kernels without openat2: one component at a time, following no link at all.
-int OpenWithoutLinks(int root_fd, absl::string_view relative) {
-  const std::vector<std::string> parts = absl::StrSplit(relative, '/', absl::SkipEmpty());
-  UniqueFd folder;
-  int at = root_fd;
-  for (size_t i = 0; i < parts.size(); ++i) {
-    const bool last = i + 1 == parts.size();
-    if (parts[i] == "..") {
-      errno = EXDEV;
-      return -1;
-    }
-    const int flags = last ? kOpenFlags : O_PATH | O_DIRECTORY | O_CLOEXEC;
-    const int fd = openat(at, parts[i].c_str(), flags | O_NOFOLLOW);
-    if (fd < 0 || last) {
-      return fd;
-    }
-    folder = UniqueFd(fd);
-    at = fd;
-  }
-  errno = ENOENT;
-  return -1;
-}
-
-int OpenBeneath(int root_fd, const std::string& relative) {
-  open_how how = {};
-  how.flags = kOpenFlags;
-  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS;
-  for (int attempt = 0; attempt < 8; ++attempt) {
-    const auto fd =
-        static_cast<int>(syscall(SYS_openat2, root_fd, relative.c_str(), &how, sizeof(how)));
-    // EAGAIN: a rename raced with the walk.
-    if (fd >= 0 || errno != EAGAIN) {
-      // Sandboxes refuse system calls they do not know with EPERM.
-      return fd < 0 && (errno == ENOSYS || errno == EPERM) ? OpenWithoutLinks(root_fd, relative)
-                                                           : fd;
-    }
-  }
-  return -1;
 }
 
 // Opens `relative` beneath `root`.

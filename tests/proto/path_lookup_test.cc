@@ -5,14 +5,21 @@
 #include <gtest/gtest.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <signal.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstddef>
+#include <cstdio>
 #include <filesystem>
+#include <thread>
 
+#include "proto/rpc/clock.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_directory.h"
 
@@ -144,6 +151,81 @@ TEST_F(PathLookupTest, OnlyRegularFilesAreOpened) {
   EXPECT_THAT(Content(std::string("a\0b", 3)), StatusIs(kInvalid, HasSubstr("NUL")));
   roots_ = {"/dev"};
   EXPECT_THAT(Content("null"), StatusIs(kInvalid, HasSubstr("not a regular file")));
+}
+
+// The links of /proc to a process's root, folders and open files lead anywhere.
+TEST_F(PathLookupTest, LinksOfProcAreNotFollowed) {
+  fs::create_symlink("/proc/self/root/etc/passwd", temp_.Join("first/root"));
+  fs::create_symlink("/proc/self/environ", temp_.Join("first/environ"));
+  EXPECT_THAT(Content("root"), StatusIs(kDenied, HasSubstr("symbolic links")));
+  EXPECT_THAT(Content("environ"), StatusIs(kDenied, HasSubstr("symbolic links")));
+  // Not even where the operator allows all of it.
+  const UniqueFd secret(open(temp_.Join("outside/secret.txt").c_str(), O_RDONLY | O_CLOEXEC));
+  const std::string link = "self/fd/" + std::to_string(secret.get());
+  for (const std::string root : {"/", "/proc"}) {
+    roots_ = {root};
+    const std::string in_root = root == "/" ? "proc/" : "";
+    EXPECT_THAT(Content(in_root + link), StatusIs(kDenied, HasSubstr("symbolic links")));
+    EXPECT_THAT(Content(in_root + "self/root" + temp_.Join("outside/secret.txt")),
+                StatusIs(kDenied, HasSubstr("symbolic links")));
+    EXPECT_THAT(Content(in_root + "self/cwd/any"), StatusIs(kDenied, HasSubstr("symbolic links")));
+  }
+}
+
+// Somebody who may write in a root swaps a file, and a folder on its path, for links to the outside
+// and back while they are opened.
+TEST_F(PathLookupTest, NothingEscapesWhileLinksAreSwapped) {
+  fs::create_symlink("a.txt", temp_.Join("first/good"));
+  fs::create_symlink("../outside/secret.txt", temp_.Join("first/bad"));
+  fs::create_directories(temp_.Join("first/folder"));
+  temp_.Write("first/folder/secret.txt", "first");
+  fs::create_directory_symlink("../outside", temp_.Join("first/way_out"));
+  const auto swap = [](const std::string& a, const std::string& b) {
+    return renameat2(AT_FDCWD, a.c_str(), AT_FDCWD, b.c_str(), RENAME_EXCHANGE) == 0;
+  };
+  std::atomic<bool> ended = false;
+  std::atomic<int64_t> swaps = 0;
+  std::thread attacker([&] {
+    while (!ended) {
+      swaps += swap(temp_.Join("first/good"), temp_.Join("first/bad")) &&
+                       swap(temp_.Join("first/folder"), temp_.Join("first/way_out"))
+                   ? 1
+                   : 0;
+    }
+  });
+  int opened = 0;
+  int refused = 0;
+  for (int i = 0; i < 200'000 && (i < 4'000 || opened == 0 || refused == 0); ++i) {
+    const auto content = Content(i % 2 == 0 ? "good" : "folder/secret.txt");
+    ASSERT_NE(content.value_or(""), "secret");
+    opened += content.ok() && *content == "first" ? 1 : 0;
+    refused += content.ok() ? 0 : 1;
+  }
+  ended = true;
+  attacker.join();
+  // Both sides of the swap were met.
+  EXPECT_GT(swaps, 0);
+  EXPECT_GT(opened, 0);
+  EXPECT_GT(refused, 0);
+}
+
+TEST_F(PathLookupTest, NobodyIsWaitedFor) {
+  ASSERT_EQ(mkfifo(temp_.Join("first/fifo").c_str(), 0600), 0);
+  sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = {}};
+  temp_.Join("first/socket").copy(address.sun_path, sizeof(address.sun_path) - 1);
+  const UniqueFd socket_fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  ASSERT_EQ(bind(socket_fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+  // Opening a file for which somebody holds a lease waits for them, if it is allowed to.
+  const UniqueFd leased(open(temp_.Join("first/a.txt").c_str(), O_WRONLY | O_CLOEXEC));
+  signal(SIGIO, SIG_IGN);
+  const bool has_lease = fcntl(leased.get(), F_SETLEASE, F_WRLCK) == 0;
+  const absl::Duration begin = SystemClock().Monotonic();
+  EXPECT_THAT(Content("fifo"), StatusIs(kInvalid, HasSubstr("not a regular file")));
+  EXPECT_THAT(Content("socket"), StatusIs(kInvalid, HasSubstr("not a regular file")));
+  if (has_lease) {
+    EXPECT_THAT(Content("a.txt"), StatusIs(absl::StatusCode::kUnavailable, HasSubstr("a.txt")));
+  }
+  EXPECT_LT(SystemClock().Monotonic() - begin, absl::Seconds(2));
 }
 
 TEST_F(PathLookupTest, UnreadableFilesSayHowToMendIt) {

@@ -150,6 +150,22 @@ TEST_F(CorpusTest, ADeletedOrReplacedFileIsAnError) {
               StatusIs(kDataLoss, AllOf(HasSubstr("a.bytes"), HasSubstr("deleted or replaced"))));
 }
 
+// What a path names is looked up once: the link that a corpus was opened through is nobody's way
+// into a running job.
+TEST_F(CorpusTest, ALinkThatIsSwappedChangesNothing) {
+  temp_.Write("a.bytes", "0123456789");
+  temp_.Write("b.bytes", "9876543210");
+  std::filesystem::create_symlink("a.bytes", temp_.Join("corpus"));
+  const auto corpus = Open({"corpus"}, v1::DataSpec::FORMAT_BYTES);
+  for (const char* target : {"b.bytes", "/etc/passwd", "nowhere"}) {
+    std::filesystem::create_symlink(target, temp_.Join("other"));
+    std::filesystem::rename(temp_.Join("other"), temp_.Join("corpus"));
+    const auto tokens = Tokens(*corpus, 0, 3);
+    LASP_ASSERT_OK(tokens);
+    EXPECT_EQ(*tokens, (std::vector<int64_t>{'0', '1', '2'}));
+  }
+}
+
 // A writer truncates and refills the file while threads read: every read either gives the tokens as
 // they were or an error, and the process lives.
 TEST_F(CorpusTest, AFileThatChangesUnderReadersNeverKills) {
