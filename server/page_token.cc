@@ -1,8 +1,5 @@
 #include "server/page_token.h"
 
-#include <openssl/crypto.h>
-#include <openssl/evp.h>
-#include <openssl/hmac.h>
 #include <openssl/sha.h>
 
 #include <algorithm>
@@ -12,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "proto/rpc/error_details.h"
+#include "proto/rpc/hmac.h"
 
 namespace lasp::server {
 namespace {
@@ -26,14 +24,6 @@ absl::Status Refused(absl::string_view why) {
       absl::StatusCode::kInvalidArgument,
       absl::StrCat("page_token ", why, ": list again from the first page, with the token left out"),
       "PAGE_TOKEN_INVALID");
-}
-
-std::string Sign(const std::string& secret, absl::string_view payload) {
-  unsigned char digest[EVP_MAX_MD_SIZE];
-  unsigned int size = 0;
-  HMAC(EVP_sha256(), secret.data(), static_cast<int>(secret.size()),
-       reinterpret_cast<const unsigned char*>(payload.data()), payload.size(), digest, &size);
-  return {reinterpret_cast<const char*>(digest), size};
 }
 
 std::string DigestOf(const std::vector<std::string>& query) {
@@ -53,19 +43,18 @@ std::string PageTokenCodec::Encode(const std::vector<std::string>& query, absl::
                                    absl::Time now) const {
   const std::string payload =
       absl::StrCat(kVersion, "\n", absl::ToUnixSeconds(now), "\n", DigestOf(query), "\n", cursor);
-  return absl::WebSafeBase64Escape(absl::StrCat(Sign(secret_, payload), payload));
+  return absl::WebSafeBase64Escape(absl::StrCat(Hmac(secret_, payload), payload));
 }
 
 absl::StatusOr<std::string> PageTokenCodec::Decode(const std::vector<std::string>& query,
                                                    absl::string_view token, absl::Time now) const {
   std::string bytes;
   if (token.size() > kMaxTokenCharacters || !absl::WebSafeBase64Unescape(token, &bytes) ||
-      bytes.size() < SHA256_DIGEST_LENGTH) {
+      bytes.size() < kHmacBytes) {
     return Refused("was not made by this coordinator");
   }
-  const std::string payload = bytes.substr(SHA256_DIGEST_LENGTH);
-  const std::string expected = Sign(secret_, payload);
-  if (CRYPTO_memcmp(expected.data(), bytes.data(), SHA256_DIGEST_LENGTH) != 0) {
+  const std::string payload = bytes.substr(kHmacBytes);
+  if (!SameSecret(Hmac(secret_, payload), absl::string_view(bytes).substr(0, kHmacBytes))) {
     return Refused("was not made by this coordinator");
   }
   const std::vector<std::string> parts = absl::StrSplit(payload, absl::MaxSplits('\n', 3));

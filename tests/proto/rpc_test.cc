@@ -2,9 +2,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "absl/strings/escaping.h"
 #include "absl/synchronization/mutex.h"
 #include "proto/rpc/channel.h"
 #include "proto/rpc/error_details.h"
+#include "proto/rpc/hmac.h"
 #include "proto/rpc/random_id.h"
 #include "proto/rpc/resource_name.h"
 #include "proto/rpc/status_conversion.h"
@@ -15,6 +17,18 @@ namespace {
 
 using ::testing::HasSubstr;
 using testing::StatusIs;
+
+// RFC 4231, test cases 2 and 6.
+TEST(HmacTest, IsHmacSha256) {
+  EXPECT_EQ(absl::BytesToHexString(Hmac("Jefe", "what do ya want for nothing?")),
+            "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+  EXPECT_EQ(absl::BytesToHexString(Hmac(std::string(131, '\xaa'),
+                                        "Test Using Larger Than Block-Size Key - Hash Key First")),
+            "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54");
+  EXPECT_TRUE(SameSecret(Hmac("a", "b"), Hmac("a", "b")));
+  EXPECT_FALSE(SameSecret(Hmac("a", "b"), Hmac("b", "b")));
+  EXPECT_FALSE(SameSecret("a", "ab"));
+}
 
 TEST(StatusConversionTest, EveryCodeSurvivesTheWire) {
   for (int code = 1; code <= 16; ++code) {

@@ -1,4 +1,5 @@
 // The CPU in fp32, and TCP.
+#include "absl/strings/str_cat.h"
 #include "proto/rpc/status_macros.h"
 #include "worker/engine/rank_runtime.h"
 #include "worker/parallel/gloo_communicator.h"
@@ -11,14 +12,18 @@ constexpr absl::Duration kConnectTimeout = absl::Minutes(1);
 
 class CpuRankRuntime : public RankRuntime {
  public:
-  CpuRankRuntime(std::string host, const ProcessGrid& grid, std::unique_ptr<Backend> backend)
-      : host_(std::move(host)), grid_(grid), backend_(std::move(backend)) {}
+  CpuRankRuntime(std::string generation, std::string host, const ProcessGrid& grid,
+                 std::unique_ptr<Backend> backend)
+      : generation_(std::move(generation)),
+        host_(std::move(host)),
+        grid_(grid),
+        backend_(std::move(backend)) {}
 
   Backend& backend() override { return *backend_; }
 
   absl::StatusOr<std::string> Listen() override {
-    LASP_ASSIGN_OR_RETURN(
-        mesh_, GlooMesh::Create(grid_.rank(), grid_.world_size(), host_, kConnectTimeout));
+    LASP_ASSIGN_OR_RETURN(mesh_, GlooMesh::Create(grid_.rank(), grid_.world_size(), generation_,
+                                                  host_, kConnectTimeout));
     return mesh_->Address();
   }
 
@@ -46,6 +51,7 @@ class CpuRankRuntime : public RankRuntime {
   void Abandon() override {}
 
  private:
+  const std::string generation_;
   const std::string host_;
   const ProcessGrid grid_;
   const std::unique_ptr<Backend> backend_;
@@ -59,7 +65,10 @@ class CpuRankRuntime : public RankRuntime {
 absl::StatusOr<std::unique_ptr<RankRuntime>> CreateRankRuntime(
     const lasp::internal::v1::Setup& setup, const ProcessGrid& grid) {
   LASP_ASSIGN_OR_RETURN(auto backend, CreateCpuBackend(DType::kFloat32, setup.threads()));
-  return std::make_unique<CpuRankRuntime>(setup.rank_address(), grid, std::move(backend));
+  const lasp::v1::Fence& fence = setup.fence();
+  return std::make_unique<CpuRankRuntime>(
+      absl::StrCat(fence.training_job(), "/", fence.uid(), "/", fence.generation()),
+      setup.rank_address(), grid, std::move(backend));
 }
 
 const char* RankProgramName() { return "lasp-rank"; }

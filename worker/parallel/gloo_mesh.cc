@@ -71,8 +71,8 @@ class GlooMeshOverTcp : public GlooMesh {
   GlooMeshOverTcp(int rank, int size, absl::Duration timeout)
       : rank_(rank), size_(size), timeout_(timeout) {}
 
-  absl::Status Listen(absl::string_view host) {
-    LASP_ASSIGN_OR_RETURN(rendezvous_, PeerRendezvous::Listen(rank_, size_, host));
+  absl::Status Listen(absl::string_view generation, absl::string_view host) {
+    LASP_ASSIGN_OR_RETURN(rendezvous_, PeerRendezvous::Listen(rank_, size_, generation, host));
     return absl::OkStatus();
   }
 
@@ -139,10 +139,11 @@ class GlooMeshOverTcp : public GlooMesh {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<GlooMesh>> GlooMesh::Create(int rank, int size,
+                                                           absl::string_view generation,
                                                            absl::string_view host,
                                                            absl::Duration connect_timeout) {
   auto mesh = std::make_unique<GlooMeshOverTcp>(rank, size, connect_timeout);
-  LASP_RETURN_IF_ERROR(mesh->Listen(host));
+  LASP_RETURN_IF_ERROR(mesh->Listen(generation, host));
   return mesh;
 }
 

@@ -30,8 +30,10 @@ class Transfer {
 // order in which they are started; slots are independent. Thread-safe once connected.
 class GlooMesh {
  public:
-  // Listens for the peers at `host` (a name or an address). UNAVAILABLE where it cannot.
+  // Listens for the peers at `host` (a name or an address). `generation` names job and generation.
+  // UNAVAILABLE where it cannot.
   static absl::StatusOr<std::unique_ptr<GlooMesh>> Create(int rank, int size,
+                                                          absl::string_view generation,
                                                           absl::string_view host,
                                                           absl::Duration connect_timeout);
   virtual ~GlooMesh() = default;

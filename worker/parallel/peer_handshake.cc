@@ -1,8 +1,5 @@
 #include "worker/parallel/peer_handshake.h"
 
-#include <openssl/crypto.h>
-#include <openssl/evp.h>
-#include <openssl/hmac.h>
 #include <poll.h>
 #include <sys/socket.h>
 
@@ -12,6 +9,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "proto/rpc/hmac.h"
 #include "proto/rpc/random_id.h"
 
 namespace lasp::worker {
@@ -19,11 +17,10 @@ namespace {
 
 // Hello: greeting, the dialer's rank, the rank it wants, its nonce. Challenge: the answerer's nonce
 // and proof. Proof: the dialer's. Welcome: one byte.
-constexpr absl::string_view kGreeting = "lasp.mesh.1\n";
+constexpr absl::string_view kGreeting = "lasp.mesh.2\n";
 constexpr absl::string_view kWelcomeByte = "!";
 constexpr size_t kRankBytes = 4;
 constexpr size_t kNonceBytes = 36;
-constexpr size_t kProofBytes = 32;
 constexpr size_t kHelloBytes = kGreeting.size() + 2 * kRankBytes + kNonceBytes;
 
 std::string EncodeRank(int rank) {
@@ -40,10 +37,6 @@ int64_t DecodeRank(absl::string_view bytes) {
     rank |= static_cast<int64_t>(static_cast<unsigned char>(bytes[i])) << (8 * i);
   }
   return rank;
-}
-
-bool SameBytes(absl::string_view a, absl::string_view b) {
-  return a.size() == b.size() && CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0;
 }
 
 }  // namespace
@@ -79,9 +72,9 @@ size_t PeerHandshake::AwaitedBytes() const {
     case Step::kHello:
       return kHelloBytes;
     case Step::kChallenge:
-      return kNonceBytes + kProofBytes;
+      return kNonceBytes + kHmacBytes;
     case Step::kProof:
-      return kProofBytes;
+      return kHmacBytes;
     case Step::kConnect:
     case Step::kWelcome:
       break;
@@ -92,15 +85,10 @@ size_t PeerHandshake::AwaitedBytes() const {
 std::string PeerHandshake::Prove(absl::string_view role) const {
   const int dialer = dials_ ? identity_->rank : peer_;
   const int answerer = dials_ ? peer_ : identity_->rank;
-  const std::string key =
-      absl::StrCat(identity_->secrets[dialer], "/", identity_->secrets[answerer]);
-  const std::string text = absl::StrCat(kGreeting, role, "/", dialer, "/", answerer, "/",
-                                        dial_nonce_, "/", answer_nonce_);
-  unsigned char digest[EVP_MAX_MD_SIZE];
-  unsigned int size = 0;
-  HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()),
-       reinterpret_cast<const unsigned char*>(text.data()), text.size(), digest, &size);
-  return {reinterpret_cast<const char*>(digest), size};
+  // The nonces are of one length, and nothing before them holds the end of a line.
+  return Hmac(identity_->key,
+              absl::StrCat(kGreeting, role, "\n", identity_->generation, "\n", dialer, "\n",
+                           answerer, "\n", dial_nonce_, "\n", answer_nonce_));
 }
 
 PeerHandshake::State PeerHandshake::Advance() {
@@ -115,7 +103,7 @@ PeerHandshake::State PeerHandshake::Advance() {
                                                 EncodeRank(peer_), dial_nonce_));
   }
   // Never more than the handshake's own bytes: what follows them is for the transport.
-  char buffer[kHelloBytes + kProofBytes];
+  char buffer[kHelloBytes + kHmacBytes];
   const size_t wanted = AwaitedBytes() - received_.size();
   const ssize_t count = ::recv(socket_.get(), buffer, wanted, 0);
   if (count < 0 && (errno == EAGAIN || errno == EINTR)) {
@@ -152,7 +140,7 @@ PeerHandshake::State PeerHandshake::TakeHello(absl::string_view message) {
   const int64_t from = DecodeRank(message.substr(kGreeting.size()));
   const int64_t to = DecodeRank(message.substr(kGreeting.size() + kRankBytes));
   if (message.substr(0, kGreeting.size()) != kGreeting || to != identity_->rank || from <= to ||
-      from >= static_cast<int64_t>(identity_->secrets.size())) {
+      from >= identity_->size) {
     return Fail(absl::UnavailableError("what connected is not a rank of this generation"));
   }
   peer_ = static_cast<int>(from);
@@ -162,14 +150,14 @@ PeerHandshake::State PeerHandshake::TakeHello(absl::string_view message) {
 
 PeerHandshake::State PeerHandshake::TakeChallenge(absl::string_view message) {
   answer_nonce_ = std::string(message.substr(0, kNonceBytes));
-  if (!SameBytes(message.substr(kNonceBytes), Prove("answer"))) {
+  if (!SameSecret(message.substr(kNonceBytes), Prove("answer"))) {
     return Fail(absl::UnavailableError("what answers does not know this generation"));
   }
   return Await(Step::kWelcome, Prove("dial"));
 }
 
 PeerHandshake::State PeerHandshake::TakeProof(absl::string_view message) {
-  if (!SameBytes(message, Prove("dial"))) {
+  if (!SameSecret(message, Prove("dial"))) {
     return Fail(absl::UnavailableError(
         absl::StrCat("what connected as rank ", peer_, " does not know this generation")));
   }

@@ -1,12 +1,12 @@
-// How two ranks prove to each other that they belong to one generation: each knows both their
-// secrets, which only the coordinator hands out, and shows it with an HMAC over the other's fresh
-// nonce. Nothing secret crosses the connection, and a recorded proof is good for nothing.
+// How two ranks prove to each other that they belong to one generation: each knows its key, made of
+// secrets that only the coordinator hands out, and shows it with an HMAC over the job, the
+// generation, both ranks and the other's fresh nonce. Nothing secret crosses the connection, and a
+// recorded proof is good for nothing.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <string>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
@@ -17,8 +17,11 @@ namespace lasp::worker {
 // Who a rank is among its generation.
 struct MeshIdentity {
   int rank = 0;
-  // Of every rank, in rank order.
-  std::vector<std::string> secrets;
+  int size = 0;
+  // Names job and generation; no end of a line in it.
+  std::string generation;
+  // What all ranks of the generation know, and nobody else.
+  std::string key;
 };
 
 // One connection on its way to being proven. Never blocks. Not thread-safe.

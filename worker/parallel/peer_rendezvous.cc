@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/clock.h"
+#include "proto/rpc/hmac.h"
 #include "proto/rpc/log.h"
 #include "proto/rpc/random_id.h"
 #include "proto/rpc/status_macros.h"
@@ -79,7 +80,10 @@ absl::StatusOr<PeerAddress> ParseAddress(int rank, absl::string_view blob) {
 
 class TcpRendezvous : public PeerRendezvous {
  public:
-  TcpRendezvous(int rank, int size) : size_(size), secret_(NewUuid()) { identity_.rank = rank; }
+  TcpRendezvous(int rank, int size, absl::string_view generation)
+      : size_(size),
+        secret_(NewUuid()),
+        identity_{.rank = rank, .size = size, .generation = std::string(generation), .key = ""} {}
 
   absl::Status Open(absl::string_view host) {
     const auto error = [host](absl::string_view why) {
@@ -150,11 +154,13 @@ class TcpRendezvous : public PeerRendezvous {
       return absl::InvalidArgumentError(absl::StrCat("got the addresses of ", addresses.size(),
                                                      " ranks, of ", size_, " expected"));
     }
+    std::string secrets;
     for (int peer = 0; peer < size_; ++peer) {
       LASP_ASSIGN_OR_RETURN(PeerAddress address, ParseAddress(peer, addresses[peer]));
-      identity_.secrets.push_back(peer == identity_.rank ? secret_ : address.secret);
+      AppendField(&secrets, peer == identity_.rank ? secret_ : address.secret);
       peers_.push_back(std::move(address));
     }
+    identity_.key = Hmac(secrets, identity_.generation);
     connected_.resize(static_cast<size_t>(size_));
     dial_at_.resize(static_cast<size_t>(size_), absl::ZeroDuration());
     last_failure_.resize(static_cast<size_t>(size_));
@@ -296,8 +302,9 @@ class TcpRendezvous : public PeerRendezvous {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<PeerRendezvous>> PeerRendezvous::Listen(int rank, int size,
+                                                                       absl::string_view generation,
                                                                        absl::string_view host) {
-  auto rendezvous = std::make_unique<TcpRendezvous>(rank, size);
+  auto rendezvous = std::make_unique<TcpRendezvous>(rank, size, generation);
   LASP_RETURN_IF_ERROR(rendezvous->Open(host));
   return rendezvous;
 }

@@ -19,12 +19,15 @@ namespace lasp::worker {
 // Not thread-safe.
 class PeerRendezvous {
  public:
-  // Listens at `host`, a name or an address. UNAVAILABLE where it cannot.
+  // Listens at `host`, a name or an address. `generation` names job and generation, on every rank
+  // alike. UNAVAILABLE where it cannot.
   static absl::StatusOr<std::unique_ptr<PeerRendezvous>> Listen(int rank, int size,
+                                                                absl::string_view generation,
                                                                 absl::string_view host);
   virtual ~PeerRendezvous() = default;
 
-  // What the other ranks need to come: opaque, and holds this rank's secret.
+  // What the other ranks need to come: opaque, and holds this rank's secret. The secrets of all are
+  // the generation's key.
   virtual std::string Address() const = 0;
 
   // A connected, non-blocking socket for every other rank, in rank order (this rank's own place is

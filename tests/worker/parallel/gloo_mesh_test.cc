@@ -22,8 +22,9 @@ using ::testing::HasSubstr;
 
 constexpr char kHost[] = "127.0.0.1";
 
-std::unique_ptr<GlooMesh> Mesh(int rank, int size, absl::Duration timeout = absl::Seconds(20)) {
-  return GlooMesh::Create(rank, size, kHost, timeout).value();
+std::unique_ptr<GlooMesh> Mesh(int rank, int size, absl::Duration timeout = absl::Seconds(20),
+                               absl::string_view generation = "job/1") {
+  return GlooMesh::Create(rank, size, generation, kHost, timeout).value();
 }
 
 // A connection to where the rank of this address listens: the last five bytes or fewer are its
@@ -156,6 +157,32 @@ TEST(GlooMeshTest, ARankOfAnotherGenerationDoesNotTakeAPeersPlace) {
   ExpectToTalk(*right, *left);
 }
 
+// Not even one that got hold of all our secrets.
+TEST(GlooMeshTest, TheProofIsOfOneJobAndGeneration) {
+  auto left = Mesh(0, 2, absl::Seconds(1));
+  auto right = Mesh(1, 2, absl::Seconds(1), "job/2");
+  const std::vector<absl::Status> statuses =
+      ConnectAll({left.get(), right.get()}, {left->Address(), right->Address()});
+  EXPECT_THAT(statuses[0], StatusIs(absl::StatusCode::kUnavailable, HasSubstr("with rank 1")));
+  EXPECT_THAT(statuses[1], StatusIs(absl::StatusCode::kUnavailable, HasSubstr("does not know")));
+}
+
+// The key is made of every rank's secret: two that agree on theirs but not on a third's are not of
+// one generation.
+TEST(GlooMeshTest, TheKeyIsOfAllRanks) {
+  auto left = Mesh(0, 3, absl::Seconds(1));
+  auto right = Mesh(1, 3, absl::Seconds(1));
+  const std::string one = Mesh(2, 3)->Address();
+  const std::string other = Mesh(2, 3)->Address();
+  absl::Status right_status;
+  std::thread right_thread(
+      [&] { right_status = right->Connect({left->Address(), right->Address(), other}); });
+  const absl::Status left_status = left->Connect({left->Address(), right->Address(), one});
+  right_thread.join();
+  EXPECT_THAT(left_status, StatusIs(absl::StatusCode::kUnavailable, HasSubstr("with rank 1")));
+  EXPECT_THAT(right_status, StatusIs(absl::StatusCode::kUnavailable, HasSubstr("does not know")));
+}
+
 TEST(GlooMeshTest, GivingUpEndsTheWaitForAPeer) {
   auto mesh = Mesh(0, 2, absl::Minutes(1));
   auto other = Mesh(1, 2);
@@ -180,7 +207,7 @@ TEST(GlooMeshTest, TornAddressesAndMissingPeersAreErrors) {
   }
   EXPECT_THAT(connect(Mesh(1, 2)->Address()),
               StatusIs(absl::StatusCode::kUnavailable, HasSubstr("rank 1 within 300ms")));
-  EXPECT_THAT(GlooMesh::Create(0, 2, "no.such.host.invalid", absl::Seconds(1)).status(),
+  EXPECT_THAT(GlooMesh::Create(0, 2, "job/1", "no.such.host.invalid", absl::Seconds(1)).status(),
               StatusIs(absl::StatusCode::kUnavailable, HasSubstr("no.such.host.invalid")));
 }
 

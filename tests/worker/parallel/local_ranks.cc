@@ -20,7 +20,7 @@ absl::Status RunOne(const LocalRanksOptions& options, int rank, std::vector<std:
   LASP_ASSIGN_OR_RETURN(auto backend, options.create_backend
                                           ? options.create_backend()
                                           : CreateCpuBackend(options.compute_type, 1));
-  auto mesh = GlooMesh::Create(rank, grid.world_size(), "127.0.0.1", options.timeout);
+  auto mesh = GlooMesh::Create(rank, grid.world_size(), "local/1", "127.0.0.1", options.timeout);
   if (mesh.ok()) {
     (*addresses)[rank] = (*mesh)->Address();
   }
