@@ -13,14 +13,16 @@ namespace lasp::worker {
 namespace {
 
 constexpr absl::string_view kNames[] = {
-    "PATH", "LD_LIBRARY_PATH", "HOME",          "TMPDIR",       "LANG",
-    "TZ",   "ASAN_OPTIONS",    "UBSAN_OPTIONS", "LSAN_OPTIONS", "TSAN_OPTIONS",
+    "PATH",         "LD_LIBRARY_PATH",
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    "ASAN_OPTIONS", "LSAN_OPTIONS",    "TSAN_OPTIONS", "UBSAN_OPTIONS",
+#endif
 };
-constexpr absl::string_view kPrefixes[] = {"NCCL_", "CUDA_", "OMP_", "OPENBLAS_", "LASP_", "LC_"};
-// Set below, or not for ranks to see.
+constexpr absl::string_view kPrefixes[] = {"NCCL_", "CUDA_", "OMP_", "OPENBLAS_"};
+// Set below.
 constexpr absl::string_view kLeftOut[] = {
-    "OMP_WAIT_POLICY",      "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS",
-    "CUDA_VISIBLE_DEVICES", "LASP_TOKEN",      "NCCL_NVLS_ENABLE",
+    "OMP_WAIT_POLICY",      "OMP_NUM_THREADS",  "OPENBLAS_NUM_THREADS",
+    "CUDA_VISIBLE_DEVICES", "NCCL_NVLS_ENABLE",
 };
 
 bool Contains(const absl::string_view* begin, const absl::string_view* end,

@@ -1,5 +1,6 @@
-// The environment of a rank: an allow-list, so that what an operator exports for the agent (tokens
-// among it) does not reach the processes that run jobs.
+// The environment of a rank: an allow-list (PATH, LD_LIBRARY_PATH, NCCL_*, CUDA_*, OMP_*,
+// OPENBLAS_*), so that what an operator exports for the agent (tokens among it) does not reach the
+// processes that run jobs.
 #pragma once
 
 #include <string>

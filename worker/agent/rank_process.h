@@ -1,5 +1,6 @@
 // Starts one rank process. What it inherits is decided here: the channel as descriptor 3, a pipe as
-// stdout and stderr, a process group of its own, and death when the thread that started it ends.
+// stdout and stderr and no other descriptor, a process group of its own, umask 077, no way to more
+// privileges (no_new_privs), and death when the thread that started it ends.
 #pragma once
 
 #include <sys/types.h>

@@ -13,6 +13,7 @@
 #include "proto/rpc/version.h"
 #include "worker/engine/channel_listener.h"
 #include "worker/engine/drain_request.h"
+#include "worker/engine/process_privacy.h"
 #include "worker/engine/rank.h"
 #include "worker/engine/rank_channel.h"
 #include "worker/engine/rank_runtime.h"
@@ -56,6 +57,7 @@ int main(int argc, char** argv) {
                  program, lasp::worker::kRankChannelDescriptor);
     return lasp::kRankWrongConfiguration;
   }
+  lasp::worker::KeepProcessPrivate();
   SetSignals();
   lasp::InitializeLog({.level = lasp::LogLevel::kInfo, .component = program, .fields = {}});
   lasp::worker::RankChannel channel(lasp::worker::kRankChannelDescriptor);

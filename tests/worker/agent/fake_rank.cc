@@ -10,14 +10,16 @@
 //   child=1     leaves a child that holds every descriptor
 //   record      what rank 0 is ready with, unless it was given a record
 //   lines, line_bytes   writes so many lines before training
-//   print       env, fds or threads: writes what it was given
+//   print       env, fds, rights or threads: writes what it was given
 #include <signal.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <map>
 #include <string>
 #include <thread>
@@ -27,6 +29,7 @@
 #include "lasp/internal/v1/rank_channel.pb.h"
 #include "proto/rpc/mutex.h"
 #include "proto/rpc/rank_exit_code.h"
+#include "worker/engine/process_privacy.h"
 #include "worker/engine/rank_channel.h"
 
 namespace lasp::worker {
@@ -128,6 +131,12 @@ class FakeRank {
         std::printf("fd %s %s\n", entry.path().filename().c_str(),
                     std::filesystem::read_symlink(entry.path(), ignored).c_str());
       }
+    } else if (what == "rights") {
+      std::ifstream status("/proc/self/status");
+      for (std::string line; std::getline(status, line);) {
+        std::printf("status %s\n", line.c_str());
+      }
+      std::printf("dumpable %d\n", prctl(PR_GET_DUMPABLE));
     } else if (what == "threads") {
       std::printf("threads %d\n", setup_.threads());
     }
@@ -203,6 +212,7 @@ class FakeRank {
 extern "C" const char* __tsan_default_options() { return "atexit_sleep_ms=0"; }
 
 int main() {
+  lasp::worker::KeepProcessPrivate();
   static lasp::worker::FakeRank rank;
   // Without destructors: the listening thread still uses what they would end.
   std::fflush(stdout);

@@ -164,20 +164,27 @@ TEST_F(SupervisorTest, RunsARankToItsEnd) {
 }
 
 TEST_F(SupervisorTest, ChoosesWhatARankInherits) {
-  setenv("LASP_TOKEN", "secret", 1);
-  setenv("UNRELATED", "1", 1);
-  setenv("LASP_TEST_VALUE", "1", 1);
-  Restart(Options());
+  SupervisorOptions options = Options();
+  options.environment = {"PATH=/bin"};
+  for (const char* name : {"LASP_TOKEN", "LASP_SERVER", "UNRELATED", "LD_PRELOAD", "NCCL", "PATH2",
+                           "GLIBC_TUNABLES", "AWS_SECRET_ACCESS_KEY", "HOME", "TMPDIR"}) {
+    options.environment.push_back(absl::StrCat(name, "=forbidden"));
+  }
+  for (const char* name :
+       {"NCCL_DEBUG", "CUDA_CACHE_PATH", "OMP_PROC_BIND", "OPENBLAS_CORETYPE", "LD_LIBRARY_PATH"}) {
+    options.environment.push_back(absl::StrCat(name, "=allowed"));
+  }
+  Restart(options);
   supervisor_->Launch(Alone("env", 1, 0, 1, {"print=env"}));
   recorder_.WaitForEnds(1);
   const std::string environment = LogOf(FenceOf("env", 1, 0));
   for (const char* entry :
        {"env OMP_NUM_THREADS=3\n", "env OPENBLAS_NUM_THREADS=3\n", "env OMP_WAIT_POLICY=passive\n",
-        "env LASP_TEST_VALUE=1\n", "env PATH="}) {
+        "env NCCL_DEBUG=allowed\n", "env CUDA_CACHE_PATH=allowed\n", "env OMP_PROC_BIND=allowed\n",
+        "env OPENBLAS_CORETYPE=allowed\n", "env LD_LIBRARY_PATH=allowed\n", "env PATH=/bin\n"}) {
     EXPECT_THAT(environment, HasSubstr(entry));
   }
-  EXPECT_THAT(environment, Not(HasSubstr("LASP_TOKEN")));
-  EXPECT_THAT(environment, Not(HasSubstr("UNRELATED")));
+  EXPECT_THAT(environment, Not(HasSubstr("forbidden")));
 
   supervisor_->Launch(Alone("fds", 1, 0, 1, {"print=fds"}));
   recorder_.WaitForEnds(2);
@@ -187,6 +194,15 @@ TEST_F(SupervisorTest, ChoosesWhatARankInherits) {
   }
   // 4 is the folder the rank reads; sanitizers open nothing.
   EXPECT_THAT(descriptors, Not(HasSubstr("fd 5 ")));
+}
+
+TEST_F(SupervisorTest, GivesARankNoRightsThatItDoesNotNeed) {
+  supervisor_->Launch(Alone("rights", 1, 0, 1, {"print=rights"}));
+  EXPECT_EQ(recorder_.WaitForEnds(1)[0].exit_code(), kRankDone);
+  const std::string rights = LogOf(FenceOf("rights", 1, 0));
+  for (const char* entry : {"status NoNewPrivs:\t1\n", "status Umask:\t0077\n", "dumpable 0\n"}) {
+    EXPECT_THAT(rights, HasSubstr(entry));
+  }
 }
 
 TEST_F(SupervisorTest, GivesARankOnAGpuThatGpuAlone) {

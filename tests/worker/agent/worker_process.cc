@@ -19,8 +19,6 @@
 namespace lasp::worker::testing {
 namespace {
 
-constexpr char kMark[] = "LASP_TEST_MARK=";
-
 std::string ReadFile(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   std::ostringstream text;
@@ -30,7 +28,7 @@ std::string ReadFile(const std::string& path) {
 
 }  // namespace
 
-WorkerProcess::WorkerProcess(const std::vector<std::string>& arguments, const std::string& mark) {
+WorkerProcess::WorkerProcess(const std::vector<std::string>& arguments) {
   int pipe_ends[2];
   if (pipe2(pipe_ends, O_CLOEXEC) != 0) {
     std::abort();
@@ -38,8 +36,7 @@ WorkerProcess::WorkerProcess(const std::vector<std::string>& arguments, const st
   char pattern[] = "/tmp/lasp-worker-stderr-XXXXXX";
   const int stderr_file = mkostemp(pattern, O_CLOEXEC);
   stderr_path_ = pattern;
-  std::vector<std::string> all = {LASP_WORKER_BINARY,
-                                  absl::StrCat("--rank_binary=", FAKE_RANK_BINARY)};
+  std::vector<std::string> all = {LASP_WORKER_BINARY};
   all.insert(all.end(), arguments.begin(), arguments.end());
   std::vector<char*> pointers;
   pointers.reserve(all.size());
@@ -47,17 +44,11 @@ WorkerProcess::WorkerProcess(const std::vector<std::string>& arguments, const st
     pointers.push_back(argument.data());
   }
   pointers.push_back(nullptr);
-  std::string mark_entry = kMark + mark;
-  std::vector<char*> environment = {mark_entry.data()};
-  for (char** entry = environ; *entry != nullptr; ++entry) {
-    environment.push_back(*entry);
-  }
-  environment.push_back(nullptr);
   pid_ = fork();
   if (pid_ == 0) {
     dup2(pipe_ends[1], STDOUT_FILENO);
     dup2(stderr_file, STDERR_FILENO);
-    execve(pointers[0], pointers.data(), environment.data());
+    execv(pointers[0], pointers.data());
     _exit(127);
   }
   close(pipe_ends[1]);
@@ -104,7 +95,7 @@ int WorkerProcess::Wait(absl::Duration timeout) {
 
 std::string WorkerProcess::ReadStderr() const { return ReadFile(stderr_path_); }
 
-std::vector<pid_t> RanksWithMark(const std::string& mark) {
+std::vector<pid_t> RanksNamed(const std::string& name) {
   std::vector<pid_t> found;
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator("/proc", error)) {
@@ -112,19 +103,18 @@ std::vector<pid_t> RanksWithMark(const std::string& mark) {
     if (!absl::SimpleAtoi(entry.path().filename().string(), &pid)) {
       continue;
     }
-    const std::string folder = entry.path().string();
-    const std::string stat = ReadFile(folder + "/stat");
-    if (absl::StrContains(stat, "(fake_rank) ") && !absl::StrContains(stat, "(fake_rank) Z") &&
-        absl::StrContains(ReadFile(folder + "/environ"), kMark + mark)) {
+    const std::string stat = ReadFile(entry.path().string() + "/stat");
+    const std::string in_stat = absl::StrCat("(", name, ") ");
+    if (absl::StrContains(stat, in_stat) && !absl::StrContains(stat, in_stat + "Z")) {
       found.push_back(pid);
     }
   }
   return found;
 }
 
-bool WaitForRanks(const std::string& mark, size_t count, absl::Duration timeout) {
+bool WaitForRanks(const std::string& name, size_t count, absl::Duration timeout) {
   const absl::Time deadline = absl::Now() + timeout;
-  while (RanksWithMark(mark).size() != count) {
+  while (RanksNamed(name).size() != count) {
     if (absl::Now() > deadline) {
       return false;
     }

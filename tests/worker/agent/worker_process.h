@@ -12,9 +12,8 @@ namespace lasp::worker::testing {
 
 class WorkerProcess {
  public:
-  // `arguments` without the program, whose ranks are fake ones. `mark` ends up in the environment
-  // of all its ranks.
-  WorkerProcess(const std::vector<std::string>& arguments, const std::string& mark);
+  // `arguments` without the program.
+  explicit WorkerProcess(const std::vector<std::string>& arguments);
   // Kills it where it still runs.
   ~WorkerProcess();
   WorkerProcess(const WorkerProcess&) = delete;
@@ -36,9 +35,10 @@ class WorkerProcess {
   int exit_code_ = -1;
 };
 
-// Live fake ranks, whoever their parent is, whose environment holds the mark.
-std::vector<pid_t> RanksWithMark(const std::string& mark);
+// Live ranks, whoever their parent is, whose program was started under this name, of 15 characters
+// at most. (Nothing else of a rank can be seen from outside.)
+std::vector<pid_t> RanksNamed(const std::string& name);
 // Waits until there are `count`; false when the time ran out.
-bool WaitForRanks(const std::string& mark, size_t count, absl::Duration timeout);
+bool WaitForRanks(const std::string& name, size_t count, absl::Duration timeout);
 
 }  // namespace lasp::worker::testing

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -35,13 +36,14 @@ class WorkerProgramFixture : public ::testing::Test {
                                           "--gpus=none",
                                           "--health_address=127.0.0.1:0",
                                           "--metrics_address=127.0.0.1:0",
+                                          absl::StrCat("--rank_binary=", folder_.Join(rank_name_)),
                                           absl::StrCat("--work_dir=", folder_.Join("work"))};
     arguments.insert(arguments.end(), more.begin(), more.end());
     return arguments;
   }
 
   void StartWorker(const std::vector<std::string>& more = {}) {
-    worker_ = std::make_unique<WorkerProcess>(Arguments(more), mark_);
+    worker_ = std::make_unique<WorkerProcess>(Arguments(more));
     serving_ = nlohmann::json::parse(worker_->ReadServingLine(), nullptr, false);
     ASSERT_FALSE(serving_.is_discarded()) << worker_->ReadStderr();
     ASSERT_TRUE(coordinator_.WaitFor([&] { return coordinator_.connected; }));
@@ -52,7 +54,7 @@ class WorkerProgramFixture : public ::testing::Test {
       std::cerr << worker_->ReadStderr();
     }
     worker_.reset();
-    EXPECT_TRUE(WaitForRanks(mark_, 0, absl::Seconds(2)));
+    EXPECT_TRUE(WaitForRanks(rank_name_, 0, absl::Seconds(2)));
   }
 
   bool WaitForExits(size_t count) {
@@ -67,13 +69,17 @@ class WorkerProgramFixture : public ::testing::Test {
     }
   }
 
-  const std::string mark_ = NewUuid();
+  // A name of this test's own.
+  const std::string rank_name_ = absl::StrCat("rank-", NewUuid().substr(0, 8));
   ::lasp::testing::TempDirectory folder_;
   FakeCoordinator coordinator_;
   nlohmann::json serving_;
   std::unique_ptr<WorkerProcess> worker_;
 
-  void SetUp() override { coordinator_.Serve(); }
+  void SetUp() override {
+    std::filesystem::create_symlink(FAKE_RANK_BINARY, folder_.Join(rank_name_));
+    coordinator_.Serve();
+  }
 };
 
 }  // namespace lasp::worker::testing

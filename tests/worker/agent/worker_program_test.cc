@@ -21,7 +21,7 @@ namespace {
 
 using testing::FakeCoordinator;
 using ::testing::HasSubstr;
-using testing::RanksWithMark;
+using testing::RanksNamed;
 using testing::Spec;
 using testing::WaitForRanks;
 using testing::WorkerProcess;
@@ -72,7 +72,7 @@ TEST_F(WorkerProgramTest, TellsADeadRankWithinASecond) {
   EXPECT_EQ(exited.step(), 20);
 
   // From outside, with the clock running.
-  const std::vector<pid_t> left = RanksWithMark(mark_);
+  const std::vector<pid_t> left = RanksNamed(rank_name_);
   ASSERT_EQ(left.size(), 1U);
   const absl::Time killed_at = absl::Now();
   kill(left[0], SIGKILL);
@@ -86,12 +86,12 @@ TEST_F(WorkerProgramTest, KilledAgentLeavesNoRank) {
   coordinator_.Submit("job", 1, 4,
                       Spec(1'000'000, {"step_ms=1", "rank=2", "hang_at=5", "child=1"}));
   ASSERT_TRUE(coordinator_.WaitFor([&] { return coordinator_.steps[1].size() > 20; }));
-  ASSERT_EQ(RanksWithMark(mark_).size(), 5U);
+  ASSERT_EQ(RanksNamed(rank_name_).size(), 5U);
   worker_->Signal(SIGKILL);
   EXPECT_EQ(worker_->Wait(absl::Seconds(5)), 128 + SIGKILL);
   // Without the child of a rank: only an agent could end that one.
-  EXPECT_TRUE(WaitForRanks(mark_, 1, absl::Seconds(1)));
-  for (const pid_t pid : RanksWithMark(mark_)) {
+  EXPECT_TRUE(WaitForRanks(rank_name_, 1, absl::Seconds(1)));
+  for (const pid_t pid : RanksNamed(rank_name_)) {
     kill(pid, SIGKILL);
   }
 }
@@ -124,7 +124,7 @@ TEST_F(WorkerProgramTest, LosesNoStepWhileTheCoordinatorIsAway) {
   ASSERT_TRUE(coordinator_.WaitFor([&] { return coordinator_.steps[1].size() > 50; }));
   coordinator_.StopServing();
   // The job goes on, and ends.
-  ASSERT_TRUE(WaitForRanks(mark_, 0, absl::Seconds(20)));
+  ASSERT_TRUE(WaitForRanks(rank_name_, 0, absl::Seconds(20)));
   ASSERT_TRUE(coordinator_.exits.empty());
   coordinator_.Serve();
   ASSERT_TRUE(WaitForExits(2));
@@ -156,7 +156,7 @@ TEST_F(WorkerProgramTest, AdoptedRanksMeetAfterAReconnect) {
   // Assigned, and the coordinator is gone before it has taken where the ranks listen.
   coordinator_.taking_addresses = false;
   coordinator_.Submit("job", 1, 3, Spec(30));
-  ASSERT_TRUE(WaitForRanks(mark_, 3, absl::Seconds(20)));
+  ASSERT_TRUE(WaitForRanks(rank_name_, 3, absl::Seconds(20)));
   coordinator_.StopServing();
   coordinator_.taking_addresses = true;
   coordinator_.Serve();
@@ -191,8 +191,7 @@ TEST_F(WorkerProgramTest, DrainsAtOnceWhileItConnects) {
   ASSERT_EQ(bind(mute.get(), reinterpret_cast<const sockaddr*>(&address), size), 0);
   ASSERT_EQ(listen(mute.get(), 16), 0);
   ASSERT_EQ(getsockname(mute.get(), reinterpret_cast<sockaddr*>(&address), &size), 0);
-  WorkerProcess worker(Arguments({absl::StrCat("--server=127.0.0.1:", ntohs(address.sin_port))}),
-                       mark_);
+  WorkerProcess worker(Arguments({absl::StrCat("--server=127.0.0.1:", ntohs(address.sin_port))}));
   ASSERT_FALSE(worker.ReadServingLine().empty());
   // It has dialed.
   pollfd dialed = {.fd = mute.get(), .events = POLLIN, .revents = 0};

@@ -49,7 +49,7 @@ bool IsServing(const std::string& address, const std::string& service) {
 
 TEST_F(WorkerSurroundingsTest, SecondAgentOnAFolderNamesTheHolder) {
   StartWorker();
-  WorkerProcess second(Arguments(), mark_);
+  WorkerProcess second(Arguments());
   EXPECT_EQ(second.Wait(absl::Seconds(5)), 1);
   EXPECT_THAT(second.ReadStderr(), HasSubstr(absl::StrCat("process ", worker_->pid())));
   EXPECT_THAT(second.ReadStderr(), HasSubstr(folder_.Join("work")));
@@ -63,8 +63,7 @@ TEST_F(WorkerSurroundingsTest, TakenPortIsNamed) {
                           absl::StrCat("--work_dir=", folder_.Join("other")),
                           std::string(flag) == "metrics_address" ? "--worker_id=w2"
                                                                  : "--metrics_address=127.0.0.1:0",
-                          absl::StrCat("--", flag, "=", taken)},
-                         mark_);
+                          absl::StrCat("--", flag, "=", taken)});
     EXPECT_EQ(second.Wait(absl::Seconds(5)), 1);
     EXPECT_THAT(second.ReadStderr(), HasSubstr(taken));
   }
@@ -100,7 +99,7 @@ TEST_F(WorkerSurroundingsTest, RefusesBadFlagsByName) {
       {"positional", "positional"},
   };
   for (const auto& [flag, named] : table) {
-    WorkerProcess process(Arguments({flag}), mark_);
+    WorkerProcess process(Arguments({flag}));
     EXPECT_EQ(process.Wait(absl::Seconds(5)), 2) << flag;
     EXPECT_THAT(process.ReadStderr(), HasSubstr(named)) << flag;
   }
@@ -131,8 +130,7 @@ TEST_F(WorkerSurroundingsTest, OffersTheGpusOfTheHost) {
   ASSERT_EQ(worker_->Wait(absl::Seconds(5)), 0);
   StartWorker({"--gpus=1", absl::StrCat("--cuda_rank_binary=", FAKE_RANK_BINARY)});
   EXPECT_EQ(serving_["gpus"], "GPU-00000001");
-  WorkerProcess wrong(Arguments({"--gpus=2", absl::StrCat("--work_dir=", folder_.Join("other"))}),
-                      mark_);
+  WorkerProcess wrong(Arguments({"--gpus=2", absl::StrCat("--work_dir=", folder_.Join("other"))}));
   EXPECT_EQ(wrong.Wait(absl::Seconds(5)), 2);
   EXPECT_THAT(wrong.ReadStderr(), HasSubstr("--gpus: there is no GPU '2'"));
   unsetenv("LD_LIBRARY_PATH");
@@ -146,8 +144,7 @@ TEST_F(WorkerSurroundingsTest, ABrokenDriverIsAWarning) {
   EXPECT_EQ(serving_["gpus"], "none");
   EXPECT_EQ(coordinator_.last_hello.slots_size(), 4);
   EXPECT_THAT(worker_->ReadStderr(), HasSubstr("Driver Not Loaded"));
-  WorkerProcess asked(Arguments({"--gpus=0", absl::StrCat("--work_dir=", folder_.Join("other"))}),
-                      mark_);
+  WorkerProcess asked(Arguments({"--gpus=0", absl::StrCat("--work_dir=", folder_.Join("other"))}));
   EXPECT_EQ(asked.Wait(absl::Seconds(5)), 1);
   EXPECT_THAT(asked.ReadStderr(), HasSubstr("Driver Not Loaded"));
   unsetenv("LD_LIBRARY_PATH");

@@ -20,12 +20,6 @@ namespace lasp::worker {
 
 namespace {
 
-// Beside one another, in the folder LASP_BIN where that is set: packed programs move.
-std::string PathOf(const std::string& program) {
-  const char* const folder = std::getenv("LASP_BIN");
-  return (folder == nullptr ? std::string(LASP_PROGRAMS) : std::string(folder)) + "/" + program;
-}
-
 // This process's, with the entry `entry` ("NAME=VALUE") in place of the one of its name.
 std::vector<std::string> EnvironmentWith(const std::string& entry) {
   std::vector<std::string> environment = {entry};
@@ -39,6 +33,12 @@ std::vector<std::string> EnvironmentWith(const std::string& entry) {
 }
 
 }  // namespace
+
+// Beside one another, in the folder LASP_BIN where that is set: packed programs move.
+std::string PathOf(const std::string& program) {
+  const char* const folder = std::getenv("LASP_BIN");
+  return (folder == nullptr ? std::string(LASP_PROGRAMS) : std::string(folder)) + "/" + program;
+}
 
 FakeAgent::FakeAgent(Options options) : options_(std::move(options)) {
   FillDefaults(&options_.spec);

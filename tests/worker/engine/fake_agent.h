@@ -28,6 +28,9 @@ struct RankRecord {
   std::string address;
 };
 
+// The program of that name of this build.
+std::string PathOf(const std::string& program);
+
 class FakeAgent {
  public:
   struct Options {

@@ -1,9 +1,18 @@
 // Real rank processes, driven as an agent drives them.
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <filesystem>
+#include <fstream>
+
+#include "absl/time/clock.h"
 #include "proto/rpc/clock.h"
 #include "proto/rpc/rank_exit_code.h"
+#include "proto/spec/unique_fd.h"
 #include "tests/support/temp_directory.h"
 #include "tests/worker/engine/corpus_text.h"
 #include "tests/worker/engine/fake_agent.h"
@@ -130,6 +139,87 @@ TEST_F(RankProcessTest, AMissingCorpusIsAWrongConfigurationAndNamed) {
   FakeAgent agent(options);
   EXPECT_EQ(agent.WaitForExit(0), kRankWrongConfiguration);
   EXPECT_NE(agent.record(0).end.status().message().find("missing.txt"), std::string::npos);
+}
+
+// The rank itself opens its data, beneath the roots of its own agent: what the coordinator found
+// sound does not count.
+TEST_F(RankProcessTest, DataBeyondTheAgentsRootsIsNotOpened) {
+  TempDirectory other;
+  other.Write("secret.txt", MakeText(200'000, 6));
+  std::filesystem::create_symlink(other.Join("secret.txt"), folder_.Join("link.txt"));
+  ASSERT_EQ(mkfifo(folder_.Join("fifo.txt").c_str(), 0600), 0);
+  for (const std::string& path :
+       {other.Join("secret.txt"), std::string("link.txt"), std::string("fifo.txt"),
+        "../" + std::filesystem::path(other.path()).filename().string() + "/secret.txt",
+        "/proc/self/root" + other.Join("secret.txt")}) {
+    FakeAgent::Options options = Options(1, 1, 2);
+    options.spec.mutable_data()->set_train_paths(0, path);
+    FakeAgent agent(options);
+    EXPECT_EQ(agent.WaitForExit(0), kRankWrongConfiguration) << path;
+    EXPECT_NE(agent.record(0).end.status().message().find(path), std::string::npos)
+        << agent.record(0).end.status().message();
+    EXPECT_TRUE(agent.record(0).address.empty());
+  }
+  FakeAgent::Options options = Options(1, 1, 2);
+  options.path_roots.clear();
+  FakeAgent agent(options);
+  EXPECT_EQ(agent.WaitForExit(0), kRankWrongConfiguration);
+  EXPECT_NE(agent.record(0).end.status().message().find("--path_roots"), std::string::npos);
+}
+
+TEST_F(RankProcessTest, ALinkSwappedUnderARunningRankChangesNothing) {
+  std::filesystem::create_symlink("corpus.txt", folder_.Join("link.txt"));
+  FakeAgent::Options options = Options(1, 1, kEndless);
+  options.spec.mutable_data()->set_train_paths(0, "link.txt");
+  FakeAgent agent(options);
+  ASSERT_TRUE(agent.Begin());
+  ASSERT_TRUE(agent.WaitForStep(0, 2));
+  std::filesystem::create_symlink("/etc/passwd", folder_.Join("other"));
+  std::filesystem::rename(folder_.Join("other"), folder_.Join("link.txt"));
+  const int64_t swapped_at = agent.record(0).steps.back().step();
+  // Beyond what the prefetcher had read.
+  EXPECT_TRUE(agent.WaitForStep(0, swapped_at + 30));
+}
+
+// What /proc shows of a process belongs to its user, or to root where it is nobody else's to see.
+TEST_F(RankProcessTest, OtherProcessesSeeNothingOfARank) {
+  constexpr uid_t kNobody = 65'534;
+  const std::string program = PathOf("lasp-rank");
+  int ends[2];
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+  const UniqueFd own_end(ends[0]);
+  UniqueFd rank_end(ends[1]);
+  const pid_t pid = ::fork();
+  if (pid == 0) {
+    if (::dup2(rank_end.get(), kRankChannelDescriptor) == kRankChannelDescriptor &&
+        (::geteuid() != 0 || ::setuid(kNobody) == 0)) {
+      ::execl(program.c_str(), program.c_str(), nullptr);
+    }
+    ::_exit(127);
+  }
+  rank_end = UniqueFd();
+  const auto read_status = [pid] {
+    std::ifstream file("/proc/" + std::to_string(pid) + "/status");
+    return std::string(std::istreambuf_iterator<char>(file), {});
+  };
+  struct stat owner = {};
+  bool is_private = false;
+  const absl::Duration deadline = SystemClock().Monotonic() + absl::Seconds(20);
+  while (!is_private && SystemClock().Monotonic() < deadline &&
+         ::waitpid(pid, nullptr, WNOHANG) == 0) {
+    // Before it is the rank it is this test's copy.
+    is_private = read_status().find("Name:\tlasp-rank\n") != std::string::npos &&
+                 ::stat(("/proc/" + std::to_string(pid) + "/environ").c_str(), &owner) == 0 &&
+                 owner.st_uid == 0;
+    absl::SleepFor(absl::Milliseconds(5));
+  }
+  const std::string status = read_status();
+  ::kill(pid, SIGKILL);
+  ::waitpid(pid, nullptr, 0);
+  if (status.empty()) {
+    GTEST_SKIP() << "another user cannot start " << program;
+  }
+  EXPECT_TRUE(is_private) << status << owner.st_uid;
 }
 
 TEST_F(RankProcessTest, AMethodOfAnotherBuildIsAWrongConfiguration) {
