@@ -76,6 +76,12 @@ void DescribeState(const TrainingJob& job, absl::Time now, Description* descript
     description->Line("Restarts", absl::StrCat(job.restart_count(), " of at most ",
                                                job.spec().recovery().max_restarts()));
   }
+  if (job.spec().has_max_queue_duration()) {
+    description->Line("Waits at most", FormatDuration(job.spec().max_queue_duration()));
+  }
+  if (job.spec().has_max_run_duration()) {
+    description->Line("Runs at most", FormatDuration(job.spec().max_run_duration()));
+  }
   if (job.progress().step() > 0) {
     description->Line("Progress", ProgressLine(job, now, Terminal{}));
     description->Line("First loss", FormatLoss(job.progress().first_loss()));

@@ -63,6 +63,8 @@ struct CoreOptions {
   int64_t log_segment_bytes = int64_t{8} << 20;
 
   // --- bounds ---
+  // Jobs of one project that may be QUEUED; beyond it RESOURCE_EXHAUSTED, TOO_MANY_QUEUED_JOBS.
+  int64_t max_queued_jobs = 10'000;
   // Commands of users that wait for the controller; beyond it RESOURCE_EXHAUSTED.
   size_t max_queued_commands = 4'096;
   // Messages of agents that wait for the controller, in bytes on the wire; beyond it no stream is

@@ -34,6 +34,12 @@ JobRecord* JobEngine::AddRecord(JobViewPtr view) {
   job->group_size = std::max(1, spec.parallelism().sequence_parallel().size());
   job->world_size = job->group_size * std::max(1, spec.parallelism().data_parallel().size());
   job->max_restarts = spec.recovery().has_max_restarts() ? spec.recovery().max_restarts() : 5;
+  if (spec.has_max_queue_duration()) {
+    job->max_queue_duration = FromProtoDuration(spec.max_queue_duration());
+  }
+  if (spec.has_max_run_duration()) {
+    job->max_run_duration = FromProtoDuration(spec.max_run_duration());
+  }
   job->device = spec.device();
   job->kind = KindFor(*job);
   jobs_by_name_[job->name()] = job;
@@ -95,6 +101,8 @@ bool JobEngine::Transition(JobRecord* job, JobEvent event, absl::string_view rea
 void JobEngine::EnterState(JobRecord* job, JobState from, absl::string_view reason) {
   const JobState to = job->state();
   parts_.observer->OnTransition(from, to, reason);
+  LimitTime(job, from);
+  CountQueued(*job, from);
   if (from == Job::STATE_QUEUED) {
     queues_[job->kind].erase(job->id());
     schedule_due_ = true;

@@ -160,6 +160,10 @@ class JobEngine {
 
   // --- job_engine_queue.cc ---
   void Enqueue(JobRecord* job);
+  // The job has come from `from` into its state.
+  void CountQueued(const JobRecord& job, JobState from);
+  // RESOURCE_EXHAUSTED where no further job of the project may be QUEUED.
+  absl::Status CheckQueueRoom(const std::string& project) const;
   // The slots for a job: as its first generation had them, before that as its spec and the cluster
   // say.
   SlotKind KindFor(const JobRecord& job) const;
@@ -171,6 +175,15 @@ class JobEngine {
   void ExplainQueue(SlotKind kind);
   // `before`: how many jobs wait in front of it for the same kind.
   std::pair<std::string, std::string> Explain(const JobRecord& job, size_t before) const;
+
+  // --- job_engine_time_limits.cc ---
+  // The job has come from `from` into its state: what counts against its time may have changed.
+  void LimitTime(JobRecord* job, JobState from);
+  // Of its present state, of which so much has passed.
+  void SetTimeLimit(JobRecord* job, absl::Duration passed);
+  absl::Status RestoreTimeLimit(JobRecord* job);
+  // Fails the jobs whose time is over.
+  void SweepTimeLimits(absl::Duration now);
 
   // --- job_engine_sweep.cc ---
   void SweepLeases();
@@ -206,6 +219,10 @@ class JobEngine {
   std::unordered_map<std::string, RankList> ranks_on_worker_;
   // Jobs with progress that readers have not seen.
   std::set<JobRecord*> unpublished_;
+  // Jobs by the end of the time they may wait or run, of the monotonic clock.
+  std::set<std::pair<absl::Duration, JobRecord*>> time_limits_;
+  // Jobs that are QUEUED, by project.
+  std::unordered_map<std::string, int64_t> queued_by_project_;
   // Finished jobs by their end, for retention.
   std::set<std::pair<int64_t, std::string>> finished_;
   // Workers whose views have to be published.

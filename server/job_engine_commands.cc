@@ -144,6 +144,10 @@ void JobEngine::Create(lasp::v1::CreateTrainingJobRequest request, const JobCall
     Answer(done, std::move(verdict));
     return;
   }
+  if (absl::Status room = CheckQueueRoom(*project); !room.ok()) {
+    Answer(done, std::move(room));
+    return;
+  }
   Job& job = *request.mutable_training_job();
   const std::string id = request.training_job_id().empty() ? NewJobId(*project, job.display_name())
                                                            : request.training_job_id();
@@ -335,6 +339,12 @@ void JobEngine::Resume(const lasp::v1::ResumeTrainingJobRequest& request, const 
   JobRecord* job = FindJob(request.name());
   if (job == nullptr) {
     Answer(done, NotFound(request.name()));
+    return;
+  }
+  const absl::StatusOr<JobName> name = ParseJobName(job->name());
+  if (absl::Status room = name.ok() ? CheckQueueRoom(name->project) : name.status();
+      job->state() == Job::STATE_SUSPENDED && !room.ok()) {
+    Answer(done, std::move(room));
     return;
   }
   if (!Transition(job, JobEvent::kResumeRequested, reason::kResumed, "queued again", "user")) {

@@ -226,7 +226,9 @@ void JobEngine::FailGeneration(JobRecord* job, const GenerationFailure& failure)
 }
 
 void JobEngine::FailForGood(JobRecord* job, const GenerationFailure& failure) {
-  parts_.observer->OnGenerationFailed(failure.reason);
+  if (job->run != nullptr) {
+    parts_.observer->OnGenerationFailed(failure.reason);
+  }
   google::rpc::Status error = failure.status;
   if (error.code() == 0) {
     error = StatusToProto(
@@ -235,8 +237,10 @@ void JobEngine::FailForGood(JobRecord* job, const GenerationFailure& failure) {
   Transition(job, JobEvent::kFailedForGood, failure.reason, failure.message, failure.actor,
              [&error](Job* changed) { *changed->mutable_error() = error; });
   // Its slots stay held until the agents have told of each exit; the job itself waits for nothing.
-  StopRanks(job, /*gently=*/false, reason::kPeerFailed);
-  EndRun(job);
+  if (job->run != nullptr) {
+    StopRanks(job, /*gently=*/false, reason::kPeerFailed);
+    EndRun(job);
+  }
 }
 
 void JobEngine::DrainGeneration(JobRecord* job, const std::string& worker_id) {

@@ -4,6 +4,8 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "proto/rpc/error_details.h"
+#include "proto/rpc/resource_name.h"
 #include "server/job_engine.h"
 #include "server/scheduler.h"
 
@@ -53,6 +55,28 @@ void JobEngine::Enqueue(JobRecord* job) {
   }
   explain_due_ =
       explain_due_ || queue.size() <= static_cast<size_t>(options_.explained_queue_length) || !last;
+}
+
+void JobEngine::CountQueued(const JobRecord& job, JobState from) {
+  const int change =
+      (job.state() == Job::STATE_QUEUED ? 1 : 0) - (from == Job::STATE_QUEUED ? 1 : 0);
+  const absl::StatusOr<JobName> name = ParseJobName(job.name());
+  if (change != 0 && name.ok()) {
+    queued_by_project_[name->project] += change;
+  }
+}
+
+absl::Status JobEngine::CheckQueueRoom(const std::string& project) const {
+  const auto found = queued_by_project_.find(project);
+  if (found == queued_by_project_.end() || found->second < options_.max_queued_jobs) {
+    return absl::OkStatus();
+  }
+  return ErrorWithReason(
+      absl::StatusCode::kResourceExhausted,
+      absl::StrCat("projects/", project, " has ", found->second,
+                   " jobs in the queue, all that the coordinator's --max_queued_jobs allows: wait "
+                   "until some have started, or cancel some"),
+      "TOO_MANY_QUEUED_JOBS");
 }
 
 void JobEngine::SortQueues() {

@@ -54,6 +54,8 @@ absl::Status JobEngine::RestoreJob(const StoredJob& stored) {
   JobRecord* job = AddRecord(stored.view);
   job->gemm_record = stored.gemm_record;
   parts_.observer->OnTransition(Job::STATE_UNSPECIFIED, state, "RESTORED");
+  LASP_RETURN_IF_ERROR(RestoreTimeLimit(job));
+  CountQueued(*job, Job::STATE_UNSPECIFIED);
   if (state == Job::STATE_QUEUED) {
     queues_[job->kind][job->id()] = job;
   } else if (state == Job::STATE_RECOVERING) {

@@ -28,6 +28,7 @@ void JobEngine::Sweep() {
       SweepRun(job, now);
     }
   }
+  SweepTimeLimits(now);
   // Backoff may have ended.
   schedule_due_ = schedule_due_ || !recovering_.cpu.empty() || !recovering_.gpu.empty();
   PublishProgress(now);

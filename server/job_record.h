@@ -84,6 +84,11 @@ struct JobRecord {
   int world_size = 1;
   int group_size = 1;
   int max_restarts = 0;
+  // Of one stay in the queue, and from there to the end.
+  absl::Duration max_queue_duration = absl::InfiniteDuration();
+  absl::Duration max_run_duration = absl::InfiniteDuration();
+  // When the present one of them is over, of the monotonic clock.
+  absl::Duration time_limit = absl::InfiniteDuration();
   // What its spec asks for.
   lasp::v1::TrainingSpec::Device device = lasp::v1::TrainingSpec::DEVICE_ANY;
   // The slots it waits for or has.

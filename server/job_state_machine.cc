@@ -13,6 +13,7 @@ using Job = lasp::v1::TrainingJob;
 
 constexpr Rule kRules[] = {
     {Job::STATE_QUEUED, JobEvent::kGranted, Job::STATE_STARTING},
+    {Job::STATE_QUEUED, JobEvent::kFailedForGood, Job::STATE_FAILED},
     {Job::STATE_QUEUED, JobEvent::kCancelRequested, Job::STATE_CANCELLED},
     {Job::STATE_QUEUED, JobEvent::kSuspendRequested, Job::STATE_SUSPENDED},
 

@@ -21,7 +21,9 @@ enum class JobEvent {
   kGenerationFailed,
   // Ranks stopped because their worker drains. Costs no budget.
   kGenerationDrained,
-  // It failed in a way that another generation would not mend, or the budget is spent.
+  // It failed in a way that another generation would not mend, or a budget (of restarts, of time)
+  // is
+  // spent.
   kFailedForGood,
   // Every rank has done all steps.
   kAllDone,
@@ -73,6 +75,8 @@ inline constexpr char kWorkerDrained[] = "WORKER_DRAINED";
 inline constexpr char kWrongConfiguration[] = "WRONG_CONFIGURATION";
 inline constexpr char kDoNotRequeue[] = "DO_NOT_REQUEUE";
 inline constexpr char kRestartsExhausted[] = "RESTARTS_EXHAUSTED";
+inline constexpr char kQueueTimeout[] = "QUEUE_TIMEOUT";
+inline constexpr char kRunTimeout[] = "RUN_TIMEOUT";
 inline constexpr char kCancelRequested[] = "CANCEL_REQUESTED";
 inline constexpr char kCancelled[] = "CANCELLED";
 inline constexpr char kSuspendRequested[] = "SUSPEND_REQUESTED";

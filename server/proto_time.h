@@ -28,4 +28,8 @@ inline google::protobuf::Duration ToProtoDuration(absl::Duration duration) {
   return proto;
 }
 
+inline absl::Duration FromProtoDuration(const google::protobuf::Duration& proto) {
+  return absl::Seconds(proto.seconds()) + absl::Nanoseconds(proto.nanos());
+}
+
 }  // namespace lasp::server

@@ -281,6 +281,16 @@ void CheckShapes(const v1::TrainingSpec& spec, const Sound& sound, FieldChecker*
   }
 }
 
+void CheckDuration(absl::string_view field, const google::protobuf::Duration& duration,
+                   FieldChecker* check) {
+  const bool whole = duration.nanos() >= 0 && duration.nanos() < 1'000'000'000;
+  if (!whole || duration.seconds() < 1 || duration.seconds() > kMaxDurationSeconds) {
+    check->Refuse(field, absl::StrCat("is ", duration.seconds(), " seconds and ", duration.nanos(),
+                                      " nanoseconds: choose from 1s to ", kMaxDurationSeconds,
+                                      "s, or leave it out for no limit"));
+  }
+}
+
 }  // namespace
 
 std::vector<FieldViolation> ValidateSpec(const v1::TrainingSpec& spec) {
@@ -306,6 +316,12 @@ std::vector<FieldViolation> ValidateSpec(const v1::TrainingSpec& spec) {
     if (const std::string reason = ReasonAgainstGpus(spec.model()); !reason.empty()) {
       check.Refuse("spec.model.heads", reason);
     }
+  }
+  if (spec.has_max_queue_duration()) {
+    CheckDuration("spec.max_queue_duration", spec.max_queue_duration(), &check);
+  }
+  if (spec.has_max_run_duration()) {
+    CheckDuration("spec.max_run_duration", spec.max_run_duration(), &check);
   }
   CheckShapes(spec, sound, &check);
   if (spec.data().format() == v1::DataSpec::FORMAT_BYTES && spec.model().vocab_size() >= 2 &&

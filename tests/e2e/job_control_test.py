@@ -52,6 +52,19 @@ class JobControlTest(ClusterTest):
         job = self.wait_for_state("job", "RUNNING")
         self.assertEqual(job["generation"], 2)
 
+    def test_limits_of_time(self):
+        self.start_server()
+        worker = self.start_worker(slots=1)
+        self.submit(small_spec(steps=LONG, max_run_duration="5s"), "runs")
+        self.wait_for_step("runs", 1)
+        self.submit(small_spec(max_queue_duration="1s"), "waits")
+        waits = self.wait_for_state("waits", "FAILED")
+        self.assertEqual((waits["reason"], waits["generation"]), ("QUEUE_TIMEOUT", 0))
+        runs = self.wait_for_state("runs", "FAILED")
+        self.assertEqual((runs["reason"], runs["generation"]), ("RUN_TIMEOUT", 1))
+        self.assertIn("Runs at most:  5s", self.lasp("describe", "job", "runs").stdout)
+        wait_until(lambda: self.ranks_of(worker) == [], 10, "its rank is gone")
+
     def test_a_queued_job_is_cancelled_at_once(self):
         self.start_server()
         self.submit(small_spec(sp=2))

@@ -84,6 +84,8 @@ int RunServer() {
   options.metrics_address = "127.0.0.1:0";
   options.path_roots = {absl::GetFlag(FLAGS_folder)};
   options.core.store_vfs = kVfs;
+  // All that the submitters can send.
+  options.core.max_queued_jobs = 1'000'000'000;
   const auto server = server::Server::Start(options);
   if (!server.ok()) {
     Die(std::string(server.status().message()));

@@ -28,6 +28,7 @@ const std::map<std::pair<JobState, E>, JobState>& Allowed() {
       {{Job::STATE_RUNNING, E::kGenerationFailed}, Job::STATE_RECOVERING},
       {{Job::STATE_STARTING, E::kGenerationDrained}, Job::STATE_RECOVERING},
       {{Job::STATE_RUNNING, E::kGenerationDrained}, Job::STATE_RECOVERING},
+      {{Job::STATE_QUEUED, E::kFailedForGood}, Job::STATE_FAILED},
       {{Job::STATE_STARTING, E::kFailedForGood}, Job::STATE_FAILED},
       {{Job::STATE_RUNNING, E::kFailedForGood}, Job::STATE_FAILED},
       {{Job::STATE_RECOVERING, E::kFailedForGood}, Job::STATE_FAILED},
