@@ -61,6 +61,8 @@ struct CoreOptions {
   int64_t max_steps_per_job = 10'000;
   int64_t max_log_bytes_per_rank = int64_t{64} << 20;
   int64_t log_segment_bytes = int64_t{8} << 20;
+  // Of the logs of all ranks; looked at every retention_interval, the oldest go first.
+  int64_t max_log_bytes = int64_t{64} << 30;
 
   // --- bounds ---
   // Jobs of one project that may be QUEUED; beyond it RESOURCE_EXHAUSTED, TOO_MANY_QUEUED_JOBS.

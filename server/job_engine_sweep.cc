@@ -42,6 +42,7 @@ void JobEngine::Sweep() {
     last_retention_ = RetireFinished() ? -absl::InfiniteDuration() : now;
     CompactDeletions();
     ForgetLostWorkers();
+    parts_.log_remover->Trim();
     if (requests_.Expire(parts_.clock->Now())) {
       unit_.mutations.emplace_back(ExpireRequests{.now = parts_.clock->Now()});
     }

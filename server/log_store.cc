@@ -339,6 +339,19 @@ void LogStore::Notify(const std::string& uid) {
   }
 }
 
+void LogStore::RemoveSegment(const LogKey& key, int64_t start) {
+  const std::shared_ptr<RankLog> log = Open(key);
+  MutexLock lock(&log->mutex);
+  // So that the end stays known when this was the last file.
+  if (const absl::Status loaded = log->Load(); !loaded.ok()) {
+    LASP_LOG(kWarning, "cannot remove a log's file", {{"error", loaded.message()}});
+    return;
+  }
+  if (std::erase(log->starts, start) > 0) {
+    unlink(log->SegmentPath(start).c_str());
+  }
+}
+
 void LogStore::DeleteJob(const std::string& uid) {
   {
     MutexLock lock(&mutex_);

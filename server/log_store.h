@@ -91,6 +91,10 @@ class LogStore {
   // Calls the job's subscribers as an append would, for example when the job has ended.
   void Notify(const std::string& uid);
 
+  // Removes one file of a rank's log, the one that begins at `start`. What is read on skips it, and
+  // what is appended afterwards keeps its offsets.
+  void RemoveSegment(const LogKey& key, int64_t start);
+
   // Removes all logs of a job.
   void DeleteJob(const std::string& uid);
 

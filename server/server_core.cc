@@ -7,6 +7,7 @@
 #include "proto/rpc/log.h"
 #include "proto/rpc/status_macros.h"
 #include "server/core_parts.h"
+#include "server/log_trimmer.h"
 #include "server/sqlite_job_store.h"
 
 namespace lasp::server {
@@ -47,7 +48,10 @@ absl::StatusOr<std::unique_ptr<ServerCore>> ServerCore::Open(const CoreOptions& 
   core->logs_ = std::make_unique<LogStore>(log_directory, options.max_log_bytes_per_rank,
                                            options.log_segment_bytes);
   core->log_remover_ = std::make_unique<LogRemover>(
-      [logs = core->logs_.get()](const std::string& uid) { logs->DeleteJob(uid); });
+      [logs = core->logs_.get()](const std::string& uid) { logs->DeleteJob(uid); },
+      [logs = core->logs_.get(), log_directory, max_bytes = options.max_log_bytes] {
+        TrimLogs(log_directory, max_bytes, logs);
+      });
   core->leases_ = std::make_unique<LeaseTable>(clock, options.lease_duration);
   LASP_ASSIGN_OR_RETURN(core->controller_,
                         JobController::Start(options, {.clock = clock,

@@ -57,6 +57,8 @@ ABSL_FLAG(int64_t, log_ship_bytes_per_second, 4 << 20,
           "Bytes of logs sent to the coordinator in a second, over all ranks.");
 ABSL_FLAG(absl::Duration, retain_logs, absl::Hours(24 * 7),
           "How long the logs of ended ranks are kept.");
+ABSL_FLAG(int64_t, retain_log_bytes, int64_t{16} << 30,
+          "Bytes of the logs of ended ranks that are kept together; the oldest go first.");
 ABSL_FLAG(std::string, dump_directory, "",
           "For tests: each rank writes parameters, tokens, loss and gradients of step 1 there.");
 ABSL_FLAG(std::string, log_level, "info", "debug, info, warning or error.");
@@ -192,6 +194,8 @@ absl::StatusOr<CommandLine> ReadCommandLine(int argc, char** argv) {
       CheckAbove("log_ship_bytes_per_second", line.log_ship_bytes_per_second, 1024));
   line.retain_logs = absl::GetFlag(FLAGS_retain_logs);
   LASP_RETURN_IF_ERROR(CheckDuration("retain_logs", line.retain_logs));
+  line.retain_log_bytes = absl::GetFlag(FLAGS_retain_log_bytes);
+  LASP_RETURN_IF_ERROR(CheckAbove("retain_log_bytes", line.retain_log_bytes, 0));
   LASP_ASSIGN_OR_RETURN(line.log_level, ParseLogLevel(absl::GetFlag(FLAGS_log_level)));
   return line;
 }

@@ -28,6 +28,7 @@ struct CommandLine {
   RankLogLimits log_limits;
   int64_t log_ship_bytes_per_second = 0;
   absl::Duration retain_logs;
+  int64_t retain_log_bytes = 0;
   LogLevel log_level = LogLevel::kInfo;
 };
 

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <sstream>
 
 #include "absl/strings/str_cat.h"
@@ -24,6 +25,24 @@ std::string FolderName(const lasp::v1::Fence& fence) {
     name += std::isalnum(static_cast<unsigned char>(c)) != 0 ? c : '-';
   }
   return absl::StrCat("job-", name, ".gen-", fence.generation(), ".rank-", fence.rank());
+}
+
+// The log of a rank that does not run any more.
+struct EndedLog {
+  std::filesystem::path folder;
+  std::filesystem::file_time_type newest;
+  int64_t bytes = 0;
+};
+
+std::optional<EndedLog> LookAt(const std::filesystem::path& folder) {
+  std::error_code error;
+  // The folder's own time changes as files come and go, the newest file's with every line.
+  EndedLog log{.folder = folder, .newest = std::filesystem::last_write_time(folder, error)};
+  for (const auto& file : std::filesystem::directory_iterator(folder, error)) {
+    log.newest = std::max(log.newest, file.last_write_time(error));
+    log.bytes += static_cast<int64_t>(file.file_size(error));
+  }
+  return error ? std::nullopt : std::make_optional(std::move(log));
 }
 
 }  // namespace
@@ -78,22 +97,26 @@ bool LogFolder::IsOpen(const std::string& folder) {
   });
 }
 
-void LogFolder::RemoveOlderThan(absl::Duration age) {
+void LogFolder::RemoveOld(absl::Duration age, int64_t max_bytes) {
   const auto oldest =
       std::filesystem::file_time_type::clock::now() - absl::ToChronoNanoseconds(age);
+  std::vector<EndedLog> logs;
   std::error_code error;
   MutexLock lock(&mutex_);
   for (const auto& entry : std::filesystem::directory_iterator(path_, error)) {
-    if (IsOpen(entry.path().string())) {
-      continue;
+    if (!IsOpen(entry.path().string())) {
+      if (std::optional<EndedLog> log = LookAt(entry.path())) {
+        logs.push_back(*std::move(log));
+      }
     }
-    // The folder's own time changes as files come and go, the newest file's with every line.
-    auto newest = std::filesystem::last_write_time(entry.path(), error);
-    for (const auto& file : std::filesystem::directory_iterator(entry.path(), error)) {
-      newest = std::max(newest, std::filesystem::last_write_time(file.path(), error));
-    }
-    if (!error && newest < oldest) {
-      std::filesystem::remove_all(entry.path(), error);
+  }
+  std::sort(logs.begin(), logs.end(),
+            [](const EndedLog& a, const EndedLog& b) { return a.newest > b.newest; });
+  int64_t kept = 0;
+  for (const EndedLog& log : logs) {
+    kept += log.bytes;
+    if (log.newest < oldest || kept > max_bytes) {
+      std::filesystem::remove_all(log.folder, error);
     }
   }
 }

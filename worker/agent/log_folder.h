@@ -33,8 +33,9 @@ class LogFolder {
   std::vector<FencedLog> Unshipped() const;
   static void MarkShipped(const RankLog& log);
 
-  // Removes the logs that nobody has written to for `age`, but for those of ranks that run.
-  void RemoveOlderThan(absl::Duration age);
+  // Removes the logs that nobody has written to for `age`, and the oldest of the others until at
+  // most `max_bytes` are left; never those of ranks that run, which do not count.
+  void RemoveOld(absl::Duration age, int64_t max_bytes);
 
  private:
   bool IsOpen(const std::string& folder) REQUIRES_LOCK(mutex_);

@@ -107,7 +107,8 @@ absl::Status Serve(const CommandLine& line) {
   RankLogs logs({.folder = folder->logs(),
                  .limits = line.log_limits,
                  .ship_bytes_per_second = line.log_ship_bytes_per_second,
-                 .retention = line.retain_logs},
+                 .retention = line.retain_logs,
+                 .retained_bytes = line.retain_log_bytes},
                 &SystemClock());
   AgentOptions options;
   options.worker_id = worker_id;

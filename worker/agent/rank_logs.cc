@@ -8,16 +8,17 @@ namespace lasp::worker {
 
 RankLogs::RankLogs(const RankLogsOptions& options, const Clock* clock)
     : retention_(options.retention),
+      retained_bytes_(options.retained_bytes),
       folder_(options.folder, options.limits),
       shipper_(options.ship_bytes_per_second, clock) {
-  folder_.RemoveOlderThan(retention_);
+  folder_.RemoveOld(retention_, retained_bytes_);
   for (FencedLog& log : folder_.Unshipped()) {
     shipper_.Add(std::move(log));
   }
 }
 
 absl::StatusOr<FencedLog> RankLogs::Prepare(const lasp::v1::Fence& fence) {
-  folder_.RemoveOlderThan(retention_);
+  folder_.RemoveOld(retention_, retained_bytes_);
   FencedLog log;
   log.fence = fence;
   LASP_ASSIGN_OR_RETURN(log.log, folder_.Create(fence));

@@ -18,6 +18,8 @@ struct RankLogsOptions {
   int64_t ship_bytes_per_second = 4 << 20;
   // Logs nobody has written to for so long are removed.
   absl::Duration retention = absl::Hours(24 * 7);
+  // Of those of ranks that have ended, the oldest are removed beyond it.
+  int64_t retained_bytes = int64_t{16} << 30;
 };
 
 // Thread-safe.
@@ -37,6 +39,7 @@ class RankLogs {
 
  private:
   const absl::Duration retention_;
+  const int64_t retained_bytes_;
   LogFolder folder_;
   LogShipper shipper_;
   LogCollector collector_;

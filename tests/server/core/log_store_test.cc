@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <future>
@@ -11,6 +12,7 @@
 #include "proto/rpc/error_details.h"
 #include "server/log_line.h"
 #include "server/log_remover.h"
+#include "server/log_trimmer.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_directory.h"
 
@@ -153,6 +155,50 @@ TEST_F(LogStoreTest, AFileThatCannotBeUsedIsNamed) {
   check(store_->Read(kKey, 0, 100).status());
   std::filesystem::remove(segment);
   EXPECT_TRUE(store_->Append(kKey, 0, Line(1)).ok());
+}
+
+TEST_F(LogStoreTest, AllLogsTogetherAreKeptWithinASize) {
+  const std::string logs = directory_.Join("logs");
+  const LogKey other{.uid = "other", .generation = 1, .rank = 0};
+  const auto path = [&logs](const char* name) { return logs + "/" + name; };
+  // Two files of one rank, older than one of another; each of ten lines.
+  std::string ten;
+  for (int i = 0; i < 10; ++i) {
+    ten += Line(i);
+  }
+  const auto size = static_cast<int64_t>(ten.size());
+  EXPECT_EQ(store_->Append(kKey, 0, ten).value(), size);
+  EXPECT_EQ(store_->Append(kKey, size, ten).value(), 2 * size);
+  EXPECT_EQ(store_->Append(other, 0, ten).value(), size);
+  std::vector<std::string> files;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(logs)) {
+    if (entry.is_regular_file()) {
+      files.push_back(entry.path().string());
+    }
+  }
+  std::sort(files.begin(), files.end());
+  ASSERT_EQ(files.size(), 3u);
+  EXPECT_EQ(files[0], path("other/gen-1/rank-0/0000000000000000.log"));
+  const auto now = std::filesystem::file_time_type::clock::now();
+  std::filesystem::last_write_time(files[0], now);
+  std::filesystem::last_write_time(files[1], now - std::chrono::hours(2));
+  std::filesystem::last_write_time(files[2], now - std::chrono::hours(1));
+
+  TrimLogs(logs, 3 * size, store_.get());
+  EXPECT_EQ(ReadAll().size(), 20u);
+  TrimLogs(logs, 3 * size - 1, store_.get());
+  EXPECT_EQ(ReadAll().size(), 10u);
+  EXPECT_FALSE(std::filesystem::exists(files[1]));
+  // The last file of a log too; what comes after it keeps its place.
+  TrimLogs(logs, size, store_.get());
+  EXPECT_THAT(ReadAll(), IsEmpty());
+  EXPECT_EQ(store_->End(kKey).value(), 2 * size);
+  EXPECT_EQ(store_->Append(kKey, 2 * size, Line(77)).value(),
+            2 * size + static_cast<int64_t>(Line(77).size()));
+  EXPECT_THAT(ReadAll(), ElementsAre("line 77"));
+  EXPECT_THAT(ReadAll(store_->TailOffset(kKey, 5).value()), ElementsAre("line 77"));
+  EXPECT_EQ(store_->End(other).value(), size);
+  TrimLogs(directory_.Join("none"), 0, store_.get());
 }
 
 TEST(LogRemoverTest, NobodyWaitsForARemoval) {

@@ -312,13 +312,51 @@ TEST_F(LogShipperTest, ForgetsWhatIsShippedAndTakesUpWhatIsNot) {
 TEST_F(LogShipperTest, OldLogsAreRemoved) {
   const FencedLog log = NewLog(0);
   LASP_ASSERT_OK(log.log->Append(Line(1)));
-  folder_.RemoveOlderThan(absl::Hours(1));
+  constexpr int64_t kPlenty = int64_t{1} << 40;
+  folder_.RemoveOld(absl::Hours(1), kPlenty);
   EXPECT_TRUE(std::filesystem::exists(log.log->folder()));
-  folder_.RemoveOlderThan(-absl::Hours(1));
+  folder_.RemoveOld(-absl::Hours(1), kPlenty);
   EXPECT_TRUE(std::filesystem::exists(log.log->folder())) << "its rank still runs";
   log.log->Close();
-  folder_.RemoveOlderThan(-absl::Hours(1));
+  folder_.RemoveOld(-absl::Hours(1), kPlenty);
   EXPECT_FALSE(std::filesystem::exists(log.log->folder()));
+}
+
+TEST_F(LogShipperTest, TheOldestLogsMakeRoomWhereTheyAreTooLarge) {
+  std::vector<FencedLog> logs;
+  const auto now = std::filesystem::file_time_type::clock::now();
+  for (int rank = 0; rank < 3; ++rank) {
+    logs.push_back(NewLog(rank));
+    LASP_ASSERT_OK(logs.back().log->Append(Line(1)));
+  }
+  // Rank 1's is the oldest that may go: rank 0 still runs.
+  logs[1].log->Close();
+  logs[2].log->Close();
+  for (int rank = 0; rank < 3; ++rank) {
+    const std::string folder = logs[static_cast<size_t>(rank)].log->folder();
+    const auto written = now - std::chrono::hours(3 - rank);
+    for (const auto& file : std::filesystem::directory_iterator(folder)) {
+      std::filesystem::last_write_time(file.path(), written);
+    }
+    std::filesystem::last_write_time(folder, written);
+  }
+  const auto exist = [&logs] {
+    std::string digits;
+    for (const FencedLog& log : logs) {
+      digits += std::filesystem::exists(log.log->folder()) ? '1' : '0';
+    }
+    return digits;
+  };
+  folder_.RemoveOld(absl::Hours(24), 1 << 20);
+  EXPECT_EQ(exist(), "111");
+  int64_t bytes = 0;
+  for (const auto& file : std::filesystem::directory_iterator(logs[2].log->folder())) {
+    bytes += static_cast<int64_t>(file.file_size());
+  }
+  folder_.RemoveOld(absl::Hours(24), bytes);
+  EXPECT_EQ(exist(), "101");
+  folder_.RemoveOld(absl::Hours(24), 0);
+  EXPECT_EQ(exist(), "100");
 }
 
 TEST_F(LogShipperTest, FenceCannotLeaveTheFolder) {

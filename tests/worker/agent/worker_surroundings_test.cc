@@ -93,6 +93,7 @@ TEST_F(WorkerSurroundingsTest, RefusesBadFlagsByName) {
       {"--log_level=loud", "log_level"},
       {"--log_files=0", "log_files"},
       {"--log_file_bytes=1", "log_file_bytes"},
+      {"--retain_log_bytes=-1", "retain_log_bytes"},
       {"--log_ship_bytes_per_second=0", "log_ship_bytes_per_second"},
       {"--metrics_address=here", "here"},
       {"--health_address", "health_address"},
