@@ -26,10 +26,10 @@ absl::Status AgentTooSlow() {
 
 AgentStream* AgentStream::Open() {
   self_ = shared_from_this();
-  if (parts_.streams->Add(self_)) {
+  if (const absl::Status added = parts_.streams->Add(self_, ""); added.ok()) {
     StartRead(&request_);
   } else {
-    Close(absl::UnavailableError("the coordinator is stopping: connect again in a moment"));
+    Close(added);
   }
   return this;
 }

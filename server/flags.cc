@@ -36,6 +36,16 @@ ABSL_FLAG(
     "looked up under each in order.");
 ABSL_FLAG(std::string, retain_finished, "30d",
           "How long finished jobs are kept, for example 30d, 12h or 90m.");
+ABSL_FLAG(int64_t, max_queued_jobs, 10'000,
+          "Jobs of one project that may wait in the queue; more are refused.");
+ABSL_FLAG(int, max_streams_a_principal, 1'000,
+          "Watches and followed logs and metrics that one principal may have open.");
+ABSL_FLAG(int64_t, max_log_bytes_a_rank, int64_t{64} << 20,
+          "Bytes kept of the log of one rank; the oldest go first.");
+ABSL_FLAG(int64_t, max_log_bytes, int64_t{64} << 30,
+          "Bytes kept of the logs of all ranks together; the oldest go first.");
+ABSL_FLAG(absl::Duration, slow_reader_limit, absl::Minutes(1),
+          "A stream whose reader takes nothing for so long is ended with RESOURCE_EXHAUSTED.");
 ABSL_FLAG(bool, allow_plaintext, false,
           "Serve users and agents without TLS on addresses that are not loopback. For closed test "
           "networks only.");
@@ -130,6 +140,33 @@ absl::Status CheckAddress(absl::string_view flag, const std::string& address,
   return absl::OkStatus();
 }
 
+absl::Status ReadLimits(ServerOptions* options) {
+  const auto read = [](absl::string_view flag, int64_t value, int64_t least, int64_t* limit) {
+    *limit = value;
+    return value >= least ? absl::OkStatus()
+                          : FlagError(flag, absl::StrCat(value, " is below ", least));
+  };
+  CoreOptions& core = options->core;
+  LASP_RETURN_IF_ERROR(
+      read("max_queued_jobs", absl::GetFlag(FLAGS_max_queued_jobs), 1, &core.max_queued_jobs));
+  int64_t streams = 0;
+  LASP_RETURN_IF_ERROR(
+      read("max_streams_a_principal", absl::GetFlag(FLAGS_max_streams_a_principal), 1, &streams));
+  options->max_streams_a_principal = static_cast<int>(streams);
+  // A file of a rank's log; the rank's log is cut by whole files.
+  const int64_t least = 2 * core.log_segment_bytes;
+  LASP_RETURN_IF_ERROR(read("max_log_bytes_a_rank", absl::GetFlag(FLAGS_max_log_bytes_a_rank),
+                            least, &core.max_log_bytes_per_rank));
+  LASP_RETURN_IF_ERROR(
+      read("max_log_bytes", absl::GetFlag(FLAGS_max_log_bytes), least, &core.max_log_bytes));
+  options->slow_reader_limit = absl::GetFlag(FLAGS_slow_reader_limit);
+  return options->slow_reader_limit >= absl::Seconds(1)
+             ? absl::OkStatus()
+             : FlagError(
+                   "slow_reader_limit",
+                   absl::StrCat(absl::FormatDuration(options->slow_reader_limit), " is below 1s"));
+}
+
 // As absl::ParseDuration, and whole days (`30d`), which it does not know.
 absl::StatusOr<absl::Duration> ParseRetention(const std::string& text) {
   absl::Duration duration;
@@ -187,6 +224,7 @@ absl::StatusOr<CommandLine> ParseCommandLineFlags(int argc, char** argv) {
   options.path_roots = *roots;
   LASP_ASSIGN_OR_RETURN(options.retain_finished,
                         ParseRetention(absl::GetFlag(FLAGS_retain_finished)));
+  LASP_RETURN_IF_ERROR(ReadLimits(&options));
   LASP_ASSIGN_OR_RETURN(line.log_level, ParseLogLevel(absl::GetFlag(FLAGS_log_level)));
   return line;
 }

@@ -8,6 +8,7 @@
 #include "server/ended_stream.h"
 #include "server/job_lookup.h"
 #include "server/log_stream.h"
+#include "server/principal.h"
 
 namespace lasp::server {
 namespace {
@@ -40,7 +41,7 @@ int64_t WorldSize(const v1::TrainingSpec& spec) {
 }  // namespace
 
 grpc::ServerWriteReactor<v1::StreamLogsResponse>* LogService::StreamLogs(
-    grpc::CallbackServerContext* /*context*/, const v1::StreamLogsRequest* request) {
+    grpc::CallbackServerContext* context, const v1::StreamLogsRequest* request) {
   using Response = v1::StreamLogsResponse;
   auto job = FindJob(parts_.core->jobs(), request->name());
   if (!job.ok()) {
@@ -63,7 +64,7 @@ grpc::ServerWriteReactor<v1::StreamLogsResponse>* LogService::StreamLogs(
       std::make_shared<LogStream>(parts_.streams, parts_.blocking_pool, parts_.slow_reader_limit,
                                   parts_.core, *std::move(job), *request, std::move(cursor));
   stream->Subscribe();
-  return stream->Open();
+  return stream->Open(PrincipalOf(*context));
 }
 
 }  // namespace lasp::server

@@ -8,6 +8,7 @@
 #include "server/ended_stream.h"
 #include "server/job_lookup.h"
 #include "server/metrics_stream.h"
+#include "server/principal.h"
 #include "server/unary_call.h"
 
 namespace lasp::server {
@@ -80,7 +81,7 @@ grpc::ServerUnaryReactor* MetricsService::QueryMetrics(grpc::CallbackServerConte
 }
 
 grpc::ServerWriteReactor<v1::StreamMetricsResponse>* MetricsService::StreamMetrics(
-    grpc::CallbackServerContext* /*context*/, const v1::StreamMetricsRequest* request) {
+    grpc::CallbackServerContext* context, const v1::StreamMetricsRequest* request) {
   using Response = v1::StreamMetricsResponse;
   const absl::Status status = CheckStream(*request);
   if (!status.ok()) {
@@ -96,7 +97,7 @@ grpc::ServerWriteReactor<v1::StreamMetricsResponse>* MetricsService::StreamMetri
                                                 parts_.slow_reader_limit, parts_.core,
                                                 *std::move(job), after);
   stream->Subscribe();
-  return stream->Open();
+  return stream->Open(PrincipalOf(*context));
 }
 
 }  // namespace lasp::server

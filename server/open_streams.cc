@@ -2,13 +2,16 @@
 
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "proto/rpc/error_details.h"
 
 namespace lasp::server {
 
-OpenStreams::OpenStreams(const Clock* clock, std::function<void()> on_eviction, absl::Duration tick)
+OpenStreams::OpenStreams(const Clock* clock, std::function<void()> on_eviction, int max_a_principal,
+                         absl::Duration tick)
     : clock_(clock),
       on_eviction_(std::move(on_eviction)),
+      max_a_principal_(max_a_principal),
       tick_(tick),
       thread_([this] { Tick(); }) {}
 
@@ -21,18 +24,39 @@ OpenStreams::~OpenStreams() {
   thread_.join();
 }
 
-bool OpenStreams::Add(const std::shared_ptr<OpenStream>& stream) {
+absl::Status OpenStreams::Add(const std::shared_ptr<OpenStream>& stream,
+                              const std::string& principal) {
   MutexLock lock(&mutex_);
   if (closing_) {
-    return false;
+    return absl::UnavailableError("the coordinator is stopping: connect again in a moment");
   }
-  streams_.insert(stream);
-  return true;
+  if (!principal.empty()) {
+    int& count = count_by_principal_[principal];
+    if (count >= max_a_principal_) {
+      return ErrorWithReason(
+          absl::StatusCode::kResourceExhausted,
+          absl::StrCat(principal, " has ", count,
+                       " streams open, all that the coordinator's --max_streams_a_principal "
+                       "allows: end some"),
+          "TOO_MANY_STREAMS");
+    }
+    ++count;
+  }
+  streams_.emplace(stream, principal);
+  return absl::OkStatus();
 }
 
 void OpenStreams::Remove(const std::shared_ptr<OpenStream>& stream) {
   MutexLock lock(&mutex_);
-  streams_.erase(stream);
+  const auto found = streams_.find(stream);
+  if (found == streams_.end()) {
+    return;  // refused
+  }
+  const auto count = count_by_principal_.find(found->second);
+  if (count != count_by_principal_.end() && --count->second == 0) {
+    count_by_principal_.erase(count);
+  }
+  streams_.erase(found);
 }
 
 void OpenStreams::CloseAll(const absl::Status& status) {
@@ -52,7 +76,12 @@ size_t OpenStreams::size() const {
 
 std::vector<std::shared_ptr<OpenStream>> OpenStreams::Snapshot() const {
   MutexLock lock(&mutex_);
-  return {streams_.begin(), streams_.end()};
+  std::vector<std::shared_ptr<OpenStream>> streams;
+  streams.reserve(streams_.size());
+  for (const auto& [stream, principal] : streams_) {
+    streams.push_back(stream);
+  }
+  return streams;
 }
 
 void OpenStreams::Tick() {

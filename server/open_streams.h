@@ -4,8 +4,9 @@
 
 #include <functional>
 #include <memory>
+#include <string>
 #include <thread>
-#include <unordered_set>
+#include <unordered_map>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -30,15 +31,19 @@ class OpenStream {
 // Thread-safe.
 class OpenStreams {
  public:
-  // `on_eviction` is called whenever a stream ends because its client does not read.
-  OpenStreams(const Clock* clock, std::function<void()> on_eviction,
+  // `on_eviction` is called whenever a stream ends because its client does not read. A principal
+  // has at most `max_a_principal` streams.
+  OpenStreams(const Clock* clock, std::function<void()> on_eviction, int max_a_principal,
               absl::Duration tick = absl::Seconds(1));
   ~OpenStreams();
   OpenStreams(const OpenStreams&) = delete;
   OpenStreams& operator=(const OpenStreams&) = delete;
 
-  // False when the coordinator is stopping: the stream must be refused.
-  [[nodiscard]] bool Add(const std::shared_ptr<OpenStream>& stream);
+  // The stream must be refused with the error: UNAVAILABLE when the coordinator is stopping,
+  // RESOURCE_EXHAUSTED with reason TOO_MANY_STREAMS where `principal` has as many as it may. An
+  // empty one (agents, which have one stream each) has no limit.
+  [[nodiscard]] absl::Status Add(const std::shared_ptr<OpenStream>& stream,
+                                 const std::string& principal);
   void Remove(const std::shared_ptr<OpenStream>& stream);
 
   // Ends all streams with `status` and refuses new ones.
@@ -57,12 +62,15 @@ class OpenStreams {
 
   const Clock* const clock_;
   const std::function<void()> on_eviction_;
+  const int max_a_principal_;
   const absl::Duration tick_;
   mutable Mutex mutex_;
   CondVar stop_;
   bool closing_ GUARDED_BY(mutex_) = false;
   bool stopping_ GUARDED_BY(mutex_) = false;
-  std::unordered_set<std::shared_ptr<OpenStream>> streams_ GUARDED_BY(mutex_);
+  // With their principals.
+  std::unordered_map<std::shared_ptr<OpenStream>, std::string> streams_ GUARDED_BY(mutex_);
+  std::unordered_map<std::string, int> count_by_principal_ GUARDED_BY(mutex_);
   std::thread thread_;
 };
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <memory>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -31,14 +32,14 @@ class PullStream : public grpc::ServerWriteReactor<Response>,
   PullStream(OpenStreams* streams, TaskPool* pool, absl::Duration slow_reader_limit)
       : streams_(streams), pool_(pool), slow_reader_limit_(slow_reader_limit) {}
 
-  // Begins the stream; returns the reactor to hand to gRPC. The derived class may be woken from
-  // here on.
-  grpc::ServerWriteReactor<Response>* Open() {
+  // Begins the stream of `principal`; returns the reactor to hand to gRPC. The derived class may be
+  // woken from here on.
+  grpc::ServerWriteReactor<Response>* Open(const std::string& principal) {
     self_ = this->shared_from_this();
-    if (streams_->Add(self_)) {
+    if (const absl::Status added = streams_->Add(self_, principal); added.ok()) {
       Wake();
     } else {
-      CloseStream(absl::UnavailableError("the coordinator is stopping: connect again in a moment"));
+      CloseStream(added);
     }
     return this;
   }

@@ -118,7 +118,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   LASP_ASSIGN_OR_RETURN(parts->core,
                         ServerCore::Open(core_options, &SystemClock(), &parts->metrics));
   parts->streams = std::make_unique<OpenStreams>(
-      &SystemClock(), [metrics = &parts->metrics] { metrics->OnStreamEvicted(); });
+      &SystemClock(), [metrics = &parts->metrics] { metrics->OnStreamEvicted(); },
+      options.max_streams_a_principal);
   parts->blocking_pool = std::make_unique<TaskPool>(TaskPool::Options{.threads = 2});
   parts->answer_pool = std::make_unique<TaskPool>(TaskPool::Options{.threads = 2});
   parts->log_pool = std::make_unique<TaskPool>(TaskPool::Options{.threads = 2});

@@ -24,6 +24,9 @@ struct ServerOptions {
   absl::Duration retain_finished = absl::Hours(24 * 30);
   // How long a stream's write may wait for its reader.
   absl::Duration slow_reader_limit = absl::Seconds(60);
+  // Watches and followed logs and metrics that one principal may have open; beyond it
+  // RESOURCE_EXHAUSTED, TOO_MANY_STREAMS.
+  int max_streams_a_principal = 1'000;
   // Every other limit of the core; its data_dir and retain_finished are set from those above.
   CoreOptions core;
 };

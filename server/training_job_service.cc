@@ -13,6 +13,7 @@
 #include "server/job_fields.h"
 #include "server/job_list.h"
 #include "server/job_lookup.h"
+#include "server/principal.h"
 #include "server/request_id.h"
 #include "server/unary_call.h"
 #include "server/watch_stream.h"
@@ -231,7 +232,7 @@ grpc::ServerUnaryReactor* TrainingJobService::ResumeTrainingJob(
 }
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* TrainingJobService::WatchTrainingJobs(
-    grpc::CallbackServerContext* /*context*/, const grpc::ByteBuffer* bytes) {
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* bytes) {
   using Stream = grpc::ByteBuffer;
   v1::WatchTrainingJobsRequest request;
   if (const absl::Status parsed = Parse(*bytes, &request); !parsed.ok()) {
@@ -252,7 +253,7 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* TrainingJobService::WatchTrainingJob
   if (!status.ok()) {
     return EndedStream<Stream>(status);
   }
-  return stream->Open();
+  return stream->Open(PrincipalOf(*context));
 }
 
 }  // namespace lasp::server

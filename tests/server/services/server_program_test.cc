@@ -156,6 +156,11 @@ TEST_F(ServerProgramTest, WrongUsageNamesTheFlagAndExitsTwo) {
       {{data, "--retain_finished=-1h"}, "--retain_finished"},
       {{data, "--path_roots=/no/such/folder"}, "--path_roots"},
       {{data, "--allow_plaintext=perhaps"}, "--allow_plaintext"},
+      {{data, "--max_queued_jobs=0"}, "--max_queued_jobs"},
+      {{data, "--max_streams_a_principal=0"}, "--max_streams_a_principal"},
+      {{data, "--max_log_bytes_a_rank=1"}, "--max_log_bytes_a_rank"},
+      {{data, "--max_log_bytes=-1"}, "--max_log_bytes"},
+      {{data, "--slow_reader_limit=0"}, "--slow_reader_limit"},
       {{data, "--log_level=loud"}, "--log_level"},
       {{data, "serve"}, "serve"},
   };

@@ -1,5 +1,7 @@
 // Watching jobs over the wire.
 #include "absl/strings/str_cat.h"
+#include "proto/rpc/error_details.h"
+#include "server/principal.h"
 #include "tests/server/services/running_server.h"
 #include "tests/server/services/stream_reader.h"
 #include "tests/support/status_matchers.h"
@@ -228,6 +230,51 @@ TEST_F(WatchApiTest, RefusesBadRequests) {
   const absl::Status expired = Watch(page->resume_token())->AwaitEnd();
   EXPECT_EQ(expired.code(), absl::StatusCode::kOutOfRange);
   EXPECT_EQ(ErrorReason(expired), "RESUME_TOKEN_EXPIRED");
+}
+
+TEST(PrincipalTest, IsTheHostOfThePeer) {
+  EXPECT_EQ(PrincipalOfPeer("ipv4:192.0.2.1:40000"), "ipv4:192.0.2.1");
+  EXPECT_EQ(PrincipalOfPeer("ipv6:%5B2001:db8::1%5D:40000"), "ipv6:%5B2001:db8::1%5D");
+  EXPECT_EQ(PrincipalOfPeer("unix:/run/lasp.sock"), "unix:/run/lasp.sock");
+}
+
+// Of all kinds together; one that ends makes room.
+TEST(StreamLimitTest, APrincipalsStreamsAreBounded) {
+  ServerOptions options;
+  options.max_streams_a_principal = 2;
+  RunningServer server(options);
+  LASP_ASSERT_OK(server.Create("job"));
+  const auto watch = [&server] {
+    return std::make_unique<Watcher>([&server](grpc::ClientContext* context) {
+      WatchTrainingJobsRequest request;
+      request.set_parent("projects/default");
+      return server.jobs->WatchTrainingJobs(context, request);
+    });
+  };
+  auto first = watch();
+  ASSERT_TRUE(first->Next().has_value());
+  const StreamReader<v1::StreamLogsResponse> second([&server](grpc::ClientContext* context) {
+    v1::StreamLogsRequest request;
+    request.set_name(RunningServer::NameOf("job"));
+    request.set_follow(true);
+    return server.logs->StreamLogs(context, request);
+  });
+  absl::Status refused;
+  const absl::Time deadline = absl::Now() + absl::Seconds(10);
+  do {  // until the second has arrived
+    refused = watch()->AwaitEnd(absl::Milliseconds(200));
+  } while (absl::IsDeadlineExceeded(refused) && absl::Now() < deadline);
+  EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted,
+                                HasSubstr("127.0.0.1 has 2 streams open")));
+  EXPECT_EQ(ErrorReason(refused), "TOO_MANY_STREAMS");
+  // Calls that are no streams go on.
+  LASP_EXPECT_OK(server.Create("other"));
+  first = nullptr;
+  bool admitted = false;
+  while (!admitted && absl::Now() < deadline) {
+    admitted = watch()->Next().has_value();
+  }
+  EXPECT_TRUE(admitted);
 }
 
 TEST_F(WatchApiTest, StoppingEndsWatchesWithUnavailable) {

@@ -1,0 +1,17 @@
+// Who calls, as far as limits go.
+#pragma once
+
+#include <grpcpp/server_context.h>
+
+#include <string>
+
+namespace lasp::server {
+
+// The host that the call came from: its address without the port. Callers that share a host share
+// its limits.
+std::string PrincipalOf(const grpc::CallbackServerContext& context);
+
+// The same of gRPC's name for a peer, such as `ipv4:192.0.2.1:40000`.
+std::string PrincipalOfPeer(const std::string& peer);
+
+}  // namespace lasp::server
