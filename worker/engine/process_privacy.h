@@ -8,9 +8,10 @@ namespace lasp::worker {
 // of all: exec takes it back. Cannot fail.
 //
 // GPU ranks need none of it from one another: NCCL passes the file descriptors of device memory
-// over Unix sockets (SCM_RIGHTS), not by pidfd_getfd, which asks for the right to trace; maps host
-// memory through files of /dev/shm, not by process_vm_readv; and CUDA's own handles between
-// processes are checked by the driver. What a process reads of itself in /proc stays readable.
+// over Unix sockets (SCM_RIGHTS), not by pidfd_getfd, which asks for the right to trace, and maps
+// host memory through files of /dev/shm, not by process_vm_readv; who opens a CUDA IPC handle is
+// judged by NVIDIA's driver, which asks for the same user. What a process reads of itself in /proc
+// stays readable.
 void KeepProcessPrivate();
 
 }  // namespace lasp::worker
