@@ -26,6 +26,8 @@ class InstallTest(unittest.TestCase):
         # On the path, so that none is fetched.
         self.command("prometheus", "exit 0")
         self.command("promtool", "exit 0")
+        self.command("npm", "exit 0")
+        self.command("kubectl", "echo 'Client Version: v1.21.0'")
 
     def command(self, name, body):
         path = os.path.join(self.folder.name, name)
@@ -75,6 +77,14 @@ class InstallTest(unittest.TestCase):
         self.assertEqual(done.returncode, 2)
         self.assertIn("sudo DEBIAN_FRONTEND=noninteractive apt-get install", done.stderr)
         self.assertEqual(self.calls(), [])
+
+    def test_an_old_kubectl_is_not_enough(self):
+        self.command("dpkg-query", "printf installed")
+        self.command("kubectl", '''echo 'Client Version: version.Info{Major:"1", Minor:"20", GitVersion:"v1.20.5"}' ''')
+        done = self.run_install("--dry-run", "tests")
+        self.assertEqual(done.returncode, 3, done.stdout)
+        self.assertIn("kubectl", done.stdout)
+        self.assertEqual(self.run_install("--dry-run", "build").returncode, 0)
 
     def test_unknown_group(self):
         self.assertEqual(self.run_install("everything").returncode, 2)
