@@ -3,12 +3,15 @@
 #include <signal.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <string>
 
+#include "absl/time/time.h"
 #include "proto/rpc/channel.h"
 #include "proto/rpc/flag_arguments.h"
 #include "proto/rpc/log.h"
+#include "proto/rpc/systemd_notifier.h"
 #include "proto/rpc/version.h"
 #include "server/flags.h"
 #include "server/server.h"
@@ -35,6 +38,18 @@ void GiveLargeBuffersBack() {
   mallopt(M_TRIM_THRESHOLD, 2 * kLarge);
 }
 
+// Until one of `signals` comes; systemd hears meanwhile that the process is alive.
+int AwaitSignal(const sigset_t& signals, const lasp::SystemdNotifier& systemd) {
+  const timespec interval = absl::ToTimespec(std::min(systemd.alive_interval(), absl::Hours(1)));
+  for (;;) {
+    systemd.Alive();
+    const int signal_number = sigtimedwait(&signals, nullptr, &interval);
+    if (signal_number > 0) {
+      return signal_number;
+    }
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -43,7 +58,8 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "lasp-server: %s\n", std::string(line.status().message()).c_str());
     return kExitUsage;
   }
-  // Blocked before any thread exists, so that only sigwait below sees them. SIGPIPE: a client that
+  const auto systemd = lasp::SystemdNotifier::FromEnvironment();
+  // Blocked before any thread exists, so that only AwaitSignal sees them. SIGPIPE: a client that
   // leaves must not end the process.
   sigset_t signals;
   sigemptyset(&signals);
@@ -75,9 +91,10 @@ int main(int argc, char** argv) {
                           .c_str());
   std::fflush(stdout);
 
-  int signal_number = 0;
-  sigwait(&signals, &signal_number);
+  systemd.Ready();
+  const int signal_number = AwaitSignal(signals, systemd);
   LASP_LOG(kInfo, "stopping", {{"signal", signal_number}});
+  systemd.Stopping();
   (*server)->Stop();
   LASP_LOG(kInfo, "stopped");
   return 0;

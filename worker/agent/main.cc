@@ -15,6 +15,7 @@
 #include "proto/rpc/metrics_exposer.h"
 #include "proto/rpc/process_metrics.h"
 #include "proto/rpc/status_macros.h"
+#include "proto/rpc/systemd_notifier.h"
 #include "worker/agent/agent.h"
 #include "worker/agent/coordinator_client.h"
 #include "worker/agent/flags.h"
@@ -46,12 +47,18 @@ bool WaitForSignal(absl::Duration timeout) {
 }
 
 // Until the ranks have left, and the coordinator knows. A further signal cuts short.
-void DrainAndLeave(Agent* agent, CoordinatorClient* client, absl::Duration drain_timeout) {
+void DrainAndLeave(Agent* agent, CoordinatorClient* client, absl::Duration drain_timeout,
+                   const SystemdNotifier& systemd) {
   constexpr absl::Duration kPoll = absl::Milliseconds(50);
   // Ranks that overstay are killed by the supervisor; this bound only covers ones that cannot be.
   absl::Duration deadline = SystemClock().Monotonic() + drain_timeout + kFarewellTime;
+  absl::Duration next_alive = absl::ZeroDuration();
   agent->Drain();
   while (!agent->WaitUntilNoRanks(absl::ZeroDuration()) && SystemClock().Monotonic() < deadline) {
+    if (SystemClock().Monotonic() >= next_alive) {
+      systemd.Alive();
+      next_alive = SystemClock().Monotonic() + systemd.alive_interval();
+    }
     if (WaitForSignal(kPoll)) {
       LASP_LOG(kWarning, "a second signal: killing the ranks");
       agent->Kill("the worker was told to end at once");
@@ -82,7 +89,7 @@ int CountCpuSlots(const std::vector<lasp::v1::Slot>& slots) {
   }));
 }
 
-absl::Status Serve(const CommandLine& line) {
+absl::Status Serve(const CommandLine& line, const SystemdNotifier& systemd) {
   LASP_ASSIGN_OR_RETURN(const auto folder, WorkFolder::Open(line.work_dir));
   LASP_ASSIGN_OR_RETURN(const std::string worker_id, folder->WorkerId(line.worker_id));
   const RankLedger ledger(folder->ranks());
@@ -139,10 +146,13 @@ absl::Status Serve(const CommandLine& line) {
            {{"worker", worker_id},
             {"gpu_slots", static_cast<int>(slots.size()) - cpu_slots},
             {"cpu_slots", cpu_slots}});
-  while (!WaitForSignal(absl::Hours(1))) {
-  }
+  systemd.Ready();
+  do {
+    systemd.Alive();
+  } while (!WaitForSignal(std::min(systemd.alive_interval(), absl::Hours(1))));
   LASP_LOG(kInfo, "draining");
-  DrainAndLeave(&agent, &client, line.drain_timeout);
+  systemd.Stopping();
+  DrainAndLeave(&agent, &client, line.drain_timeout, systemd);
   return absl::OkStatus();
 }
 
@@ -152,13 +162,14 @@ int Main(int argc, char** argv) {
     std::fprintf(stderr, "lasp-worker: %s\n", std::string(line.status().message()).c_str());
     return 2;
   }
+  const SystemdNotifier systemd = SystemdNotifier::FromEnvironment();
   // Before the first thread: all inherit it, and the main thread alone takes the signals.
   const sigset_t set = EndSignals();
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
   signal(SIGPIPE, SIG_IGN);
   InitializeLog({.level = line->log_level, .component = "lasp-worker", .fields = {}});
   PrepareGrpc();
-  const absl::Status served = Serve(*line);
+  const absl::Status served = Serve(*line, systemd);
   if (!served.ok()) {
     LASP_LOG(kError, served.message());
     return absl::IsInvalidArgument(served) ? 2 : 1;
