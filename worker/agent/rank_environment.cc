@@ -8,6 +8,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "worker/agent/cpu_quota.h"
 
 namespace lasp::worker {
 namespace {
@@ -47,7 +48,8 @@ int AvailableCores() {
   if (sched_getaffinity(0, sizeof(set), &set) != 0) {
     return 1;
   }
-  return std::max(1, CPU_COUNT(&set));
+  // A container's limit leaves every core in sight.
+  return std::max(1, std::min(CPU_COUNT(&set), CpuQuota().value_or(CPU_COUNT(&set))));
 }
 
 std::vector<std::string> RankEnvironment(const std::vector<std::string>& inherited, int threads,

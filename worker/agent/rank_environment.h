@@ -8,7 +8,7 @@
 
 namespace lasp::worker {
 
-// CPU cores this process may use.
+// CPU cores this process may use: by its affinity, and in time by its control groups.
 int AvailableCores();
 
 // `inherited` is environ's form, entries NAME=VALUE. Keeps what a rank needs and sets its BLAS and
