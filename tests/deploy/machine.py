@@ -48,13 +48,26 @@ def _bare(folder):
     return root
 
 
+def command_in(root, command, user=None, read_only=False, volumes=(), environment=None):
+    """The command line that runs `command`, a list, in the machine of this root folder, as `user`, a number or a name
+    there, without root's rights. `volumes`: pairs of a path here and one there."""
+    inner = ["chroot", root]
+    if user is not None:
+        inner = ["setpriv", "--no-new-privs", "--", "chroot", f"--userspec={user}:{user}", "--groups=", root]
+    environment = {"PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", **(environment or {})}
+    return ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", SETUP, "machine", root,
+            "1" if read_only else "0", str(len(volumes)), *(path for pair in volumes for path in pair),
+            *inner, "/usr/bin/env", "-i", *(f"{k}={v}" for k, v in environment.items()), *command]
+
+
 class Machine:
     """One machine; `root` is its root folder."""
 
-    def __init__(self, build):
+    def __init__(self, build, like=None):
+        """A bare one, or one that is now as `like` is."""
         self._folder = tempfile.TemporaryDirectory(prefix="lasp-machine-", dir=build)
         self.root = os.path.join(self._folder.name, "root")
-        subprocess.run(["cp", "-a", "--reflink=auto", _bare(build), self.root], check=True)
+        subprocess.run(["cp", "-a", "--reflink=auto", like.root if like else _bare(build), self.root], check=True)
         shutil.copy("/etc/resolv.conf", os.path.join(self.root, "etc", "resolv.conf"))
         # The installer writes it, debootstrap does not.
         with open(os.path.join(self.root, "etc", "hosts"), "w") as file:
@@ -63,15 +76,9 @@ class Machine:
     def close(self):
         self._folder.cleanup()
 
-    def command(self, command, user=None, read_only=False, volumes=(), environment=None):
-        """The command line that runs `command`, a list, in the machine. `volumes`: pairs of a path here and one there."""
-        inner = ["chroot", self.root]
-        if user is not None:
-            inner = ["setpriv", "--no-new-privs", "--", "chroot", f"--userspec={user}:{user}", "--groups=", self.root]
-        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", **(environment or {})}
-        return ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", SETUP, "machine", self.root,
-                "1" if read_only else "0", str(len(volumes)), *(path for pair in volumes for path in pair),
-                *inner, "/usr/bin/env", "-i", *(f"{k}={v}" for k, v in environment.items()), *command]
+    def command(self, command, **options):
+        """As command_in, in this machine."""
+        return command_in(self.root, command, **options)
 
     def run(self, command, check=True, timeout=900, **options):
         """Runs to its end; a shell's line where `command` is a string. Its output is in the error it raises."""
