@@ -2,12 +2,12 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <cstdlib>
 #include <deque>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "client/connection_options.h"
 #include "client/error_report.h"
 #include "client/flag_values.h"
 #include "client/nearest_name.h"
@@ -15,8 +15,6 @@
 
 namespace lasp::client {
 namespace {
-
-constexpr char kDefaultServer[] = "127.0.0.1:7070";
 
 // A flag of the table and the option that parses it.
 struct BoundFlag {
@@ -123,18 +121,10 @@ absl::Status SetFlags(const Parser& parser, CommandLine* line) {
   return absl::OkStatus();
 }
 
-absl::Status SetEnvironment(CommandLine* line) {
-  const char* server = std::getenv("LASP_SERVER");
-  const char* project = std::getenv("LASP_PROJECT");
-  line->global.server = kDefaultServer;
-  line->global.project = "default";
-  if (server != nullptr && *server != '\0') {
-    LASP_ASSIGN_OR_RETURN(line->global.server, ReadServer("LASP_SERVER", server));
-  }
-  if (project != nullptr && *project != '\0') {
-    LASP_ASSIGN_OR_RETURN(line->global.project, ReadProject("LASP_PROJECT", project));
-  }
-  return absl::OkStatus();
+// The others also work where the file of contexts is broken; `config` mends it.
+bool NeedsCoordinator(const CommandLine& line) {
+  return !line.help && line.command != "config" && line.command != "help" &&
+         line.command != "completion";
 }
 
 // The command's name, or empty.
@@ -169,13 +159,8 @@ absl::StatusOr<CommandLine> ParseCommandLine(const std::vector<std::string>& arg
     line.words = parser.words;
     line.version = parser.app.count("--version") > 0;
     LASP_RETURN_IF_ERROR(SetFlags(parser, &line));
-    const GlobalOptions given = line.global;
-    LASP_RETURN_IF_ERROR(SetEnvironment(&line));
-    if (!given.server.empty()) {
-      line.global.server = given.server;
-    }
-    if (!given.project.empty()) {
-      line.global.project = given.project;
+    if (NeedsCoordinator(line)) {
+      LASP_RETURN_IF_ERROR(FillIn(&line.global));
     }
   } catch (const std::exception& error) {
     return absl::InternalError(absl::StrCat("reading the command line: ", error.what()));

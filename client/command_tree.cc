@@ -303,6 +303,20 @@ std::vector<CommandSpec> MakeCommands() {
            line->client_only = true;
            return Ok();
          }}}},
+      {"config",
+       "Other",
+       "VERB [NAME]",
+       "Keep coordinators and their credentials by name",
+       "get-contexts and view show them; use-context NAME, set-context NAME and\n"
+       "delete-context NAME change them. set-context takes --server, --project,\n"
+       "--token_file, --tls_ca, --tls_cert and --tls_key; a context that is there keeps\n"
+       "what is not given. They lie in ~/.config/lasp/config.yaml, which only its owner\n"
+       "may read. A flag goes before an environment variable, and both go before the\n"
+       "context; a context's credentials are only used for its own server.",
+       {"lasp config set-context prod -s HOST --tls_ca ca.crt --token_file token",
+        "lasp config use-context prod", "lasp list --context prod"},
+       {},
+       {"get-contexts", "view", "use-context", "set-context", "delete-context"}},
       {"completion",
        "Other",
        "bash|zsh|fish",

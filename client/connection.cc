@@ -5,7 +5,6 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "client/error_report.h"
-#include "proto/rpc/channel.h"
 
 namespace lasp::client {
 namespace {
@@ -40,8 +39,9 @@ Connection::Connection(std::shared_ptr<grpc::Channel> channel,
       server_(lasp::v1::ServerService::NewStub(channel_)) {}
 
 absl::StatusOr<std::unique_ptr<Connection>> Connection::Open(
-    const std::string& address, std::optional<absl::Duration> timeout) {
-  std::unique_ptr<Connection> connection(new Connection(NewChannel(address), timeout));
+    const std::string& address, const ChannelSecurity& security,
+    std::optional<absl::Duration> timeout) {
+  std::unique_ptr<Connection> connection(new Connection(NewChannel(address, security), timeout));
   if (connection->WaitUntilReachable(std::min(kReachTimeout, timeout.value_or(kReachTimeout)))) {
     return connection;
   }

@@ -17,6 +17,7 @@
 #include "lasp/v1/server_service.grpc.pb.h"
 #include "lasp/v1/training_job_service.grpc.pb.h"
 #include "lasp/v1/worker_admin_service.grpc.pb.h"
+#include "proto/rpc/channel.h"
 #include "proto/rpc/status_conversion.h"
 
 namespace lasp::client {
@@ -29,6 +30,7 @@ class Connection {
   // Reaches the coordinator at `address` (host:port) or gives UNAVAILABLE within a few seconds.
   // `timeout` replaces the deadline of every call.
   static absl::StatusOr<std::unique_ptr<Connection>> Open(const std::string& address,
+                                                          const ChannelSecurity& security,
                                                           std::optional<absl::Duration> timeout);
 
   // Waits until the coordinator can be reached again. Returns false when the time is over.

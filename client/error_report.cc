@@ -32,6 +32,8 @@ std::string Hint(const absl::Status& status) {
       }
       return "start a coordinator with 'lasp-server --data_dir DIR', or name another with --server "
              "or LASP_SERVER";
+    case absl::StatusCode::kUnauthenticated:
+      return "name a token with LASP_TOKEN, --token_file or a context ('lasp help config')";
     case absl::StatusCode::kDeadlineExceeded:
       return "it may be busy: try again, or give it longer with --timeout";
     case absl::StatusCode::kUnimplemented:

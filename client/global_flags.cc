@@ -12,6 +12,11 @@ using Line = CommandLine;
 
 absl::Status Ok() { return absl::OkStatus(); }
 
+FlagSpec PathFlag(const char* name, const char* help,
+                  absl::Status (*set)(const std::string& value, Line* line)) {
+  return {name, '\0', "FILE", help, set, {}, /*is_file=*/true};
+}
+
 }  // namespace
 
 std::vector<FlagSpec> MakeGlobalFlags() {
@@ -26,6 +31,31 @@ std::vector<FlagSpec> MakeGlobalFlags() {
          LASP_ASSIGN_OR_RETURN(line->global.project, ReadProject("--project", value));
          return Ok();
        }},
+      {"--context", '\0', "NAME", "The context (or LASP_CONTEXT; default the current one)",
+       [](const std::string& value, Line* line) {
+         line->global.context = value;
+         return Ok();
+       }},
+      PathFlag("--token_file", "Holds the token (or LASP_TOKEN)",
+               [](const std::string& value, Line* line) {
+                 line->global.token_file = value;
+                 return Ok();
+               }),
+      PathFlag("--tls_ca", "Authority of the coordinator's certificate; without it no TLS",
+               [](const std::string& value, Line* line) {
+                 line->global.tls_ca = value;
+                 return Ok();
+               }),
+      PathFlag("--tls_cert", "Own certificate, where one is asked for",
+               [](const std::string& value, Line* line) {
+                 line->global.tls_cert = value;
+                 return Ok();
+               }),
+      PathFlag("--tls_key", "Its key",
+               [](const std::string& value, Line* line) {
+                 line->global.tls_key = value;
+                 return Ok();
+               }),
       {"--output", 'o', "FORM", "table, wide, json, yaml or name",
        [](const std::string& value, Line* line) {
          LASP_ASSIGN_OR_RETURN(const size_t index, ReadChoice("--output", value, OutputChoices()));

@@ -18,6 +18,15 @@ struct GlobalOptions {
   std::string server;
   // A project's id.
   std::string project;
+  // Paths; empty where there is none.
+  std::string tls_ca;
+  std::string tls_cert;
+  std::string tls_key;
+  std::string token_file;
+  // From the environment or a context, never from the command line, which others can read.
+  std::string token;
+  // A context's name; empty for the current one.
+  std::string context;
   OutputFormat output = OutputFormat::kTable;
   bool quiet = false;
   int verbosity = 0;

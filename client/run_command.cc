@@ -103,6 +103,9 @@ absl::StatusOr<int> Dispatch(const CommandLine& line, Session* session) {
   if (command == "workers") {
     return Workers(line.words, session);
   }
+  if (command == "config") {
+    return Config(line.words, session);
+  }
   if (command == "drain") {
     return Drain(line.words, line.undo, session);
   }

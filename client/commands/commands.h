@@ -30,6 +30,8 @@ absl::StatusOr<int> Resume(const Words& words, Session* session);
 absl::StatusOr<int> Delete(const Words& words, Session* session);
 absl::StatusOr<int> Workers(const Words& words, Session* session);
 absl::StatusOr<int> Drain(const Words& words, bool undo, Session* session);
+// Contexts: what the words say, with the flags that name a coordinator.
+absl::StatusOr<int> Config(const Words& words, Session* session);
 absl::StatusOr<int> Version(bool client_only, Session* session);
 
 }  // namespace lasp::client

@@ -10,15 +10,29 @@
 
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "proto/rpc/tls_identity.h"
 
 namespace lasp {
 
 // Messages on the API and the worker plane, both ways.
 inline constexpr int kMaxMessageBytes = 4 << 20;
 
-// A plaintext channel to `address` (host:port). Calls are tried again on UNAVAILABLE (4 attempts),
-// which is safe because mutations carry a request_id.
-std::shared_ptr<grpc::Channel> NewChannel(const std::string& address);
+// How a channel is secured: in plaintext without a TLS identity, without a token unless one is
+// given.
+struct ChannelSecurity {
+  TlsIdentity tls = {};
+  // Sent with every call as `authorization: Bearer …`.
+  std::string token = {};
+
+  // INVALID_ARGUMENT where the token would cross a network in plaintext.
+  absl::Status CheckFor(const std::string& address) const;
+};
+
+// A channel to `address` (host:port). Calls are tried again on UNAVAILABLE (4 attempts), which is
+// safe because mutations carry a request_id. `security` must pass its check: a token that does not
+// is not sent.
+std::shared_ptr<grpc::Channel> NewChannel(const std::string& address,
+                                          const ChannelSecurity& security = {});
 
 // The server's side of the policy: keepalive, message sizes, exclusive ports (SO_REUSEPORT off).
 void ApplyServerPolicy(grpc::ServerBuilder* builder);
