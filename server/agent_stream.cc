@@ -235,6 +235,7 @@ absl::Status AgentStream::TakeHello() {
     return ErrorWithReason(absl::StatusCode::kFailedPrecondition,
                            "the first message of an agent's stream must be Hello", "NO_HELLO");
   }
+  LASP_RETURN_IF_ERROR(peer_.CheckWorkerId(request_.hello().worker_id()));
   LASP_ASSIGN_OR_RETURN(session_, parts_.core->controller().Connect(
                                       std::move(*request_.mutable_hello()), shared_from_this()));
   return absl::OkStatus();

@@ -11,6 +11,7 @@
 #include "proto/rpc/mutex.h"
 #include "server/agent_link.h"
 #include "server/open_streams.h"
+#include "server/peer_identity.h"
 #include "server/service_parts.h"
 
 namespace lasp::server {
@@ -25,7 +26,8 @@ class AgentStream final : public grpc::ServerBidiReactor<v1::ConnectRequest, v1:
                           public OpenStream,
                           public std::enable_shared_from_this<AgentStream> {
  public:
-  explicit AgentStream(const ServiceParts& parts) : parts_(parts) {}
+  AgentStream(const ServiceParts& parts, PeerIdentity peer)
+      : parts_(parts), peer_(std::move(peer)) {}
 
   // Begins the stream; returns the reactor to hand to gRPC.
   AgentStream* Open();
@@ -60,6 +62,7 @@ class AgentStream final : public grpc::ServerBidiReactor<v1::ConnectRequest, v1:
   void IssueWrite(const v1::ConnectResponse* message, int64_t number);
 
   const ServiceParts parts_;
+  const PeerIdentity peer_;
   // Keeps the stream alive while gRPC knows it; cleared by OnDone.
   std::shared_ptr<AgentStream> self_;
   // Touched by the reader only: reads follow one another.

@@ -46,9 +46,19 @@ ABSL_FLAG(int64_t, max_log_bytes, int64_t{64} << 30,
           "Bytes kept of the logs of all ranks together; the oldest go first.");
 ABSL_FLAG(absl::Duration, slow_reader_limit, absl::Minutes(1),
           "A stream whose reader takes nothing for so long is ended with RESOURCE_EXHAUSTED.");
-ABSL_FLAG(bool, allow_plaintext, false,
-          "Serve users and agents without TLS on addresses that are not loopback. For closed test "
-          "networks only.");
+ABSL_FLAG(
+    std::string, tls_cert, "",
+    "This coordinator's certificate (PEM), for users and agents. This and the other files are "
+    "read again when they change; deploy/credentials makes them.");
+ABSL_FLAG(std::string, tls_key, "", "Its key; only its owner may have rights on the file.");
+ABSL_FLAG(
+    std::string, tls_client_ca, "",
+    "The authority (PEM) whose certificates agents must show, with their --worker_id as a DNS "
+    "name.");
+ABSL_FLAG(std::string, token_file, "",
+          "Hashes of the users' tokens and what they allow; only its owner may have rights on it. "
+          "Without it every user of this host may do everything, and the coordinator listens on "
+          "loopback only.");
 ABSL_FLAG(std::string, log_level, "info", "debug, info, warning or error.");
 
 namespace lasp::server {
@@ -125,17 +135,40 @@ absl::Status CheckArguments(int argc, char** argv) {
   return absl::OkStatus();
 }
 
-absl::Status CheckAddress(absl::string_view flag, const std::string& address,
-                          bool carries_secrets) {
+// TLS is all of its three files or none.
+absl::StatusOr<CredentialOptions> ReadCredentialOptions() {
+  CredentialOptions options;
+  options.tls.certificate = absl::GetFlag(FLAGS_tls_cert);
+  options.tls.key = absl::GetFlag(FLAGS_tls_key);
+  options.tls.authority = absl::GetFlag(FLAGS_tls_client_ca);
+  options.token_file = absl::GetFlag(FLAGS_token_file);
+  if (options.tls.empty()) {
+    return options;
+  }
+  const std::map<std::string, std::string> files = {{"tls_cert", options.tls.certificate},
+                                                    {"tls_key", options.tls.key},
+                                                    {"tls_client_ca", options.tls.authority}};
+  for (const auto& [flag, path] : files) {
+    if (path.empty()) {
+      return FlagError(flag, "is missing: --tls_cert, --tls_key and --tls_client_ca go together");
+    }
+  }
+  return options;
+}
+
+// Whoever reaches an address that is not loopback must prove who it is, users and agents alike.
+absl::Status CheckAddress(absl::string_view flag, const std::string& address, bool carries_secrets,
+                          const CredentialOptions& credentials) {
   const auto parsed = ListenAddress::Parse(address);
   if (!parsed.ok()) {
     return FlagError(flag, parsed.status().message());
   }
-  if (carries_secrets && !IsLoopbackAddress(address) && !absl::GetFlag(FLAGS_allow_plaintext)) {
-    return FlagError(flag,
-                     absl::StrCat("'", address,
-                                  "' is not loopback and there is no TLS: listen on 127.0.0.1 "
-                                  "or, on a closed test network, add --allow_plaintext"));
+  if (carries_secrets && !IsLoopbackAddress(address) &&
+      (credentials.tls.empty() || credentials.token_file.empty())) {
+    return FlagError(flag, absl::StrCat("'", address,
+                                        "' is not loopback: add --tls_cert, --tls_key, "
+                                        "--tls_client_ca and --token_file, which "
+                                        "deploy/credentials makes, or listen on 127.0.0.1"));
   }
   return absl::OkStatus();
 }
@@ -213,10 +246,12 @@ absl::StatusOr<CommandLine> ParseCommandLineFlags(int argc, char** argv) {
   options.worker_address = absl::GetFlag(FLAGS_worker_address);
   options.health_address = absl::GetFlag(FLAGS_health_address);
   options.metrics_address = absl::GetFlag(FLAGS_metrics_address);
-  LASP_RETURN_IF_ERROR(CheckAddress("api_address", options.api_address, true));
-  LASP_RETURN_IF_ERROR(CheckAddress("worker_address", options.worker_address, true));
-  LASP_RETURN_IF_ERROR(CheckAddress("health_address", options.health_address, false));
-  LASP_RETURN_IF_ERROR(CheckAddress("metrics_address", options.metrics_address, false));
+  LASP_ASSIGN_OR_RETURN(options.credentials, ReadCredentialOptions());
+  const CredentialOptions& known = options.credentials;
+  LASP_RETURN_IF_ERROR(CheckAddress("api_address", options.api_address, true, known));
+  LASP_RETURN_IF_ERROR(CheckAddress("worker_address", options.worker_address, true, known));
+  LASP_RETURN_IF_ERROR(CheckAddress("health_address", options.health_address, false, known));
+  LASP_RETURN_IF_ERROR(CheckAddress("metrics_address", options.metrics_address, false, known));
   const auto roots = ParsePathRoots(absl::GetFlag(FLAGS_path_roots));
   if (!roots.ok()) {
     return FlagError("path_roots", roots.status().message());

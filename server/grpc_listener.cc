@@ -8,7 +8,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/channel.h"
+#include "proto/rpc/clock.h"
 #include "proto/rpc/status_macros.h"
+#include "server/access_interceptor.h"
+#include "server/guarded_service.h"
 #include "server/listen_address.h"
 #include "server/malformed_request.h"
 
@@ -50,28 +53,42 @@ absl::StatusOr<std::unique_ptr<GrpcListener>> GrpcListener::Start(
     builder.AddChannelArgument(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 64 << 10);
     builder.AddChannelArgument(GRPC_ARG_TCP_READ_CHUNK_SIZE, 2 << 10);
   }
+  Parts parts;
+  parts.credentials = options.credentials;
   int port = 0;
-  builder.AddListeningPort(options.address, grpc::InsecureServerCredentials(), &port);
-  for (grpc::Service* service : options.services) {
+  builder.AddListeningPort(
+      options.address,
+      options.credentials != nullptr ? options.credentials : grpc::InsecureServerCredentials(),
+      &port);
+  for (size_t i = 0; i < options.services.size(); ++i) {
+    grpc::Service* service = options.services[i];
+    if (options.access != nullptr) {
+      service = parts.guarded.emplace_back(GuardService(service, options.service_names[i])).get();
+    }
     builder.RegisterService(service);
   }
   // Also what lets a port start that serves health alone.
-  auto unknown_methods = std::make_unique<UnknownMethods>(options.flag, options.service_names);
-  builder.RegisterCallbackGenericService(unknown_methods.get());
+  parts.unknown_methods = std::make_unique<UnknownMethods>(options.flag, options.service_names);
+  builder.RegisterCallbackGenericService(parts.unknown_methods.get());
   builder.SetOption(std::make_unique<ReflectionOption>(options.reflection));
+  std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> factories;
+  // In this order, so that a refusal is what is sent, and a status is counted as it is sent.
   if (options.metrics != nullptr) {
-    std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> factories;
-    // First, so that a status is counted as it is sent.
     factories.push_back(MalformedRequestInterceptor());
-    factories.push_back(options.metrics->NewInterceptorFactory());
-    builder.experimental().SetInterceptorCreators(std::move(factories));
   }
+  if (options.access != nullptr) {
+    factories.push_back(AccessInterceptor(options.access, &SystemClock()));
+  }
+  if (options.metrics != nullptr) {
+    factories.push_back(options.metrics->NewInterceptorFactory());
+  }
+  builder.experimental().SetInterceptorCreators(std::move(factories));
   std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
   if (server == nullptr || port == 0) {
     return PortTaken(options.flag, listen, "");
   }
-  return std::unique_ptr<GrpcListener>(new GrpcListener(
-      std::move(unknown_methods), std::move(server), absl::StrCat(listen.host, ":", port)));
+  return std::unique_ptr<GrpcListener>(
+      new GrpcListener(std::move(parts), std::move(server), absl::StrCat(listen.host, ":", port)));
 }
 
 GrpcListener::~GrpcListener() { Shutdown(absl::ZeroDuration()); }

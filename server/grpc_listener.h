@@ -3,6 +3,7 @@
 
 #include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/impl/service_type.h>
+#include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server.h>
 
 #include <memory>
@@ -11,6 +12,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "server/access_control.h"
 #include "server/rpc_metrics.h"
 #include "server/unknown_methods.h"
 
@@ -31,6 +33,10 @@ struct GrpcListenerOptions {
   bool many_connections = false;
   // May be null. Not owned.
   RpcMetrics* metrics = nullptr;
+  // Null for plaintext.
+  std::shared_ptr<grpc::ServerCredentials> credentials = nullptr;
+  // Judges every call; null where all may do everything. Not owned.
+  const AccessControl* access = nullptr;
 };
 
 // Serves from Start on, health v1 included: all services are SERVING until SetServing or Shutdown.
@@ -52,14 +58,17 @@ class GrpcListener {
   void Shutdown(absl::Duration grace);
 
  private:
-  GrpcListener(std::unique_ptr<UnknownMethods> unknown_methods,
-               std::unique_ptr<grpc::Server> server, std::string address)
-      : unknown_methods_(std::move(unknown_methods)),
-        server_(std::move(server)),
-        address_(std::move(address)) {}
+  // What outlives the server.
+  struct Parts {
+    std::unique_ptr<UnknownMethods> unknown_methods;
+    std::shared_ptr<grpc::ServerCredentials> credentials;
+    std::vector<std::unique_ptr<grpc::Service>> guarded;
+  };
 
-  // Outlives the server.
-  const std::unique_ptr<UnknownMethods> unknown_methods_;
+  GrpcListener(Parts parts, std::unique_ptr<grpc::Server> server, std::string address)
+      : parts_(std::move(parts)), server_(std::move(server)), address_(std::move(address)) {}
+
+  const Parts parts_;
   const std::unique_ptr<grpc::Server> server_;
   const std::string address_;
 };

@@ -26,13 +26,15 @@ constexpr int kScanBatch = 256;
 
 struct Query {
   std::string project;
-  JobFilter filter;
-  JobOrder order;
+  const Grant& grant;
+  JobFilter filter = {};
+  JobOrder order = {};
   int page_size = 0;
 };
 
 bool Selects(const Query& query, const JobView& view) {
-  return InProject(view.job.name(), query.project) && query.filter.Matches(view.job);
+  return InProject(view.job.name(), query.project) && query.grant.MaySeeJob(view.job.name()) &&
+         query.filter.Matches(view.job);
 }
 
 std::string EncodeKey(const JobOrderKey& key) {
@@ -118,8 +120,8 @@ absl::StatusOr<v1::ListTrainingJobsResponse> ListJobs(const v1::ListTrainingJobs
                                                       const JobCatalog& jobs,
                                                       const WatchHub& watches,
                                                       const PageTokenCodec& tokens,
-                                                      absl::Time now) {
-  Query query;
+                                                      const Grant& grant, absl::Time now) {
+  Query query{.project = {}, .grant = grant};
   LASP_ASSIGN_OR_RETURN(query.project, ParseProjectName(request.parent(), true));
   LASP_ASSIGN_OR_RETURN(query.page_size, ResolvePageSize(request.page_size()));
   LASP_ASSIGN_OR_RETURN(query.filter, JobFilter::Parse(request.filter()));

@@ -1,5 +1,6 @@
 #include "server/log_intake.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -21,6 +22,19 @@ JobViewPtr LoggedJob(const CoreParts& parts, const lasp::v1::Fence& fence) {
   return job;
 }
 
+// Whether the rank runs, or ran last, on another worker. Where those of older generations ran is
+// not known any more.
+bool IsOfAnother(const JobView& job, const AgentSession& session, const lasp::v1::Fence& fence) {
+  if (fence.generation() != job.job.generation()) {
+    return false;
+  }
+  const std::string worker = absl::StrCat("workers/", session.worker_id());
+  const auto& places = job.job.placements();
+  return std::any_of(places.begin(), places.end(), [&](const lasp::v1::RankPlacement& place) {
+    return place.rank() == fence.rank() && place.worker() != worker;
+  });
+}
+
 LogKey KeyOf(const lasp::v1::Fence& fence) {
   return {.uid = fence.uid(), .generation = fence.generation(), .rank = fence.rank()};
 }
@@ -39,7 +53,8 @@ std::vector<int64_t> LogEnds(const CoreParts& parts, const lasp::v1::Hello& hell
 absl::Status TakeLogChunk(const CoreParts& parts, AgentSession* session,
                           const lasp::v1::LogChunk& chunk) {
   const lasp::v1::Fence& fence = chunk.fence();
-  if (LoggedJob(parts, fence) == nullptr) {
+  const JobViewPtr job = LoggedJob(parts, fence);
+  if (job == nullptr || IsOfAnother(*job, *session, fence)) {
     return absl::OkStatus();
   }
   if (chunk.data().size() > kMaxLogChunkBytes || chunk.offset() < 0) {

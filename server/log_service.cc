@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/error_details.h"
+#include "server/access_interceptor.h"
 #include "server/ended_stream.h"
 #include "server/job_lookup.h"
 #include "server/log_stream.h"
@@ -63,6 +64,8 @@ grpc::ServerWriteReactor<v1::StreamLogsResponse>* LogService::StreamLogs(
   auto stream =
       std::make_shared<LogStream>(parts_.streams, parts_.blocking_pool, parts_.slow_reader_limit,
                                   parts_.core, *std::move(job), *request, std::move(cursor));
+  stream->KeepWhile(AccessLease(
+      parts_.access, GrantOf(parts_.access, *context, parts_.clock->Now()), parts_.clock));
   stream->Subscribe();
   return stream->Open(PrincipalOf(*context));
 }

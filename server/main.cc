@@ -75,7 +75,9 @@ int main(int argc, char** argv) {
   const auto server = lasp::server::Server::Start(line->options);
   if (!server.ok()) {
     std::fprintf(stderr, "lasp-server: %s\n", std::string(server.status().message()).c_str());
-    return kExitCannotServe;
+    return absl::IsInvalidArgument(server.status()) || absl::IsNotFound(server.status())
+               ? kExitUsage
+               : kExitCannotServe;
   }
   const lasp::server::ServerAddresses& addresses = (*server)->addresses();
   LASP_LOG(kInfo, "serving",

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/error_details.h"
+#include "server/access_interceptor.h"
 #include "server/ended_stream.h"
 #include "server/job_lookup.h"
 #include "server/metrics_stream.h"
@@ -96,6 +97,8 @@ grpc::ServerWriteReactor<v1::StreamMetricsResponse>* MetricsService::StreamMetri
   auto stream = std::make_shared<MetricsStream>(parts_.streams, parts_.blocking_pool,
                                                 parts_.slow_reader_limit, parts_.core,
                                                 *std::move(job), after);
+  stream->KeepWhile(AccessLease(
+      parts_.access, GrantOf(parts_.access, *context, parts_.clock->Now()), parts_.clock));
   stream->Subscribe();
   return stream->Open(PrincipalOf(*context));
 }

@@ -2,11 +2,13 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/string_view.h"
+#include "server/access_interceptor.h"
 
 namespace lasp::server {
 
 std::string PrincipalOf(const grpc::CallbackServerContext& context) {
-  return PrincipalOfPeer(context.peer());
+  const std::string token = TokenName(context);
+  return token.empty() ? PrincipalOfPeer(context.peer()) : token;
 }
 
 std::string PrincipalOfPeer(const std::string& peer) {

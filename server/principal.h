@@ -7,8 +7,8 @@
 
 namespace lasp::server {
 
-// The host that the call came from: its address without the port. Callers that share a host share
-// its limits.
+// The name of the caller's token. Without tokens the host that the call came from, its address
+// without the port: callers that share a host then share its limits.
 std::string PrincipalOf(const grpc::CallbackServerContext& context);
 
 // The same of gRPC's name for a peer, such as `ipv4:192.0.2.1:40000`.

@@ -5,6 +5,7 @@
 #include <grpcpp/support/server_callback.h>
 
 #include <algorithm>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -31,6 +32,9 @@ class PullStream : public grpc::ServerWriteReactor<Response>,
   // SlowReader.
   PullStream(OpenStreams* streams, TaskPool* pool, absl::Duration slow_reader_limit)
       : streams_(streams), pool_(pool), slow_reader_limit_(slow_reader_limit) {}
+
+  // Before Open: asked every second, and the stream ends with what is not OK. May be empty.
+  void KeepWhile(std::function<absl::Status()> condition) { condition_ = std::move(condition); }
 
   // Begins the stream of `principal`; returns the reactor to hand to gRPC. The derived class may be
   // woken from here on.
@@ -80,6 +84,11 @@ class PullStream : public grpc::ServerWriteReactor<Response>,
   }
 
   void OnTick(absl::Duration now) override {
+    if (condition_ != nullptr) {
+      if (const absl::Status status = condition_(); !status.ok()) {
+        CloseStream(status);
+      }
+    }
     {
       MutexLock lock(&mutex_);
       // Only once StartWrite has returned may Finish overtake the write.
@@ -205,6 +214,7 @@ class PullStream : public grpc::ServerWriteReactor<Response>,
   OpenStreams* const streams_;
   TaskPool* const pool_;
   const absl::Duration slow_reader_limit_;
+  std::function<absl::Status()> condition_;
   // Keeps the stream alive while gRPC knows it; cleared by OnDone.
   std::shared_ptr<PullStream> self_;
   Mutex mutex_;

@@ -12,6 +12,7 @@
 #include "server/calls_ender.h"
 #include "server/checkpoint_service.h"
 #include "server/core_metrics.h"
+#include "server/credential_metrics.h"
 #include "server/data_folder_lock.h"
 #include "server/grpc_listener.h"
 #include "server/listen_address.h"
@@ -22,6 +23,7 @@
 #include "server/server_metrics.h"
 #include "server/server_service.h"
 #include "server/service_parts.h"
+#include "server/tls_credentials.h"
 #include "server/training_job_service.h"
 #include "server/worker_admin_service.h"
 #include "server/worker_service.h"
@@ -81,6 +83,11 @@ absl::StatusOr<std::unique_ptr<MetricsExposer>> ServeMetrics(const std::string& 
   return page;
 }
 
+// Null, for plaintext, where there is none.
+std::shared_ptr<grpc::ServerCredentials> TlsFor(const Credentials& credentials, bool agents) {
+  return credentials.has_tls() ? TlsServerCredentials(&credentials, agents) : nullptr;
+}
+
 }  // namespace
 
 // In the order in which they are made; destroyed backwards.
@@ -89,6 +96,9 @@ struct Server::Parts {
   std::unique_ptr<DataFolderLock> folder;
   Readiness readiness;
   ServerMetrics metrics;
+  std::unique_ptr<Credentials> credentials;
+  // Null without tokens.
+  std::unique_ptr<AccessControl> access;
   std::unique_ptr<ServerCore> core;
   // Streams hold subscriptions of the core and run on the pools, so all pools end, and with them
   // the last streams, before the core does.
@@ -110,6 +120,16 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   auto parts = std::make_unique<Parts>();
   LASP_ASSIGN_OR_RETURN(parts->folder, DataFolderLock::Acquire(options.data_dir));
 
+  LASP_ASSIGN_OR_RETURN(
+      parts->credentials,
+      Credentials::Load(options.credentials, [metrics = &parts->metrics](bool used) {
+        metrics->OnCredentialReload(used);
+      }));
+  if (parts->credentials->has_tokens()) {
+    parts->access = std::make_unique<AccessControl>(parts->credentials.get());
+  } else {
+    LASP_LOG(kWarning, "there is no --token_file: every user of this host is admin");
+  }
   CoreOptions core_options = options.core;
   core_options.data_dir = options.data_dir;
   core_options.retain_finished = options.retain_finished;
@@ -136,6 +156,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
                             .answer_pool = parts->answer_pool.get(),
                             .log_pool = parts->log_pool.get(),
                             .watch_pool = parts->watch_pool.get(),
+                            .access = parts->access.get(),
                             .slow_reader_limit = options.slow_reader_limit};
   const std::string& secret = parts->core->store().uuid();
   auto& services = parts->services;
@@ -155,6 +176,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
                                                        {"blocking", parts->blocking_pool.get()},
                                                        {"log", parts->log_pool.get()},
                                                        {"watch", parts->watch_pool.get()}}),
+      std::make_shared<CredentialMetrics>(parts->credentials.get()),
       std::make_shared<DiskMetrics>("lasp_data_dir", options.data_dir),
       std::make_shared<ProcessMetrics>("lasp-server")};
   for (const auto& collectable : parts->exposed) {
@@ -166,12 +188,15 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
                                              .services = {services.back().get()},
                                              .service_names = {ServedServices().back()},
                                              .many_connections = true,
-                                             .metrics = parts->rpc_metrics.get()}));
+                                             .metrics = parts->rpc_metrics.get(),
+                                             .credentials = TlsFor(*parts->credentials, true)}));
   GrpcListenerOptions api{.flag = "api_address",
                           .address = options.api_address,
                           .service_names = {ServedServices().begin(), ServedServices().end() - 1},
                           .reflection = true,
-                          .metrics = parts->rpc_metrics.get()};
+                          .metrics = parts->rpc_metrics.get(),
+                          .credentials = TlsFor(*parts->credentials, false),
+                          .access = parts->access.get()};
   for (size_t i = 0; i + 1 < services.size(); ++i) {
     api.services.push_back(services[i].get());
   }

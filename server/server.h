@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "server/core_options.h"
+#include "server/credentials.h"
 
 namespace lasp::server {
 
@@ -19,6 +20,9 @@ struct ServerOptions {
   std::string worker_address = "127.0.0.1:7071";
   std::string health_address = "127.0.0.1:7079";
   std::string metrics_address = "127.0.0.1:9464";
+  // Without TLS and tokens the addresses of users and agents should be on loopback: who reaches
+  // them may do everything.
+  CredentialOptions credentials;
   // Folders under which data paths of jobs must lie; absolute.
   std::vector<std::string> path_roots;
   absl::Duration retain_finished = absl::Hours(24 * 30);
@@ -42,7 +46,8 @@ struct ServerAddresses {
 class Server {
  public:
   // FAILED_PRECONDITION (DATA_FOLDER_LOCKED) or UNAVAILABLE (PORT_IN_USE), naming the folder or the
-  // port and its holder; else as ServerCore::Open.
+  // port and its holder; INVALID_ARGUMENT or NOT_FOUND for certificates and tokens that cannot be
+  // used; else as ServerCore::Open.
   static absl::StatusOr<std::unique_ptr<Server>> Start(const ServerOptions& options);
 
   // As Stop.

@@ -70,6 +70,12 @@ ServerMetrics::ServerMetrics() : registry_(std::make_shared<prometheus::Registry
                                 "Messages refused because they were of an older generation");
   watch_evictions_ = AddCounter(registry, "lasp_watch_evictions_total",
                                 "Streams ended because their client did not read");
+  auto& reloads = prometheus::BuildCounter()
+                      .Name("lasp_credential_reloads_total")
+                      .Help("Changed certificates and tokens, by whether they could be used")
+                      .Register(*registry);
+  reloads_used_ = &reloads.Add({{"outcome", "used"}});
+  reloads_refused_ = &reloads.Add({{"outcome", "refused"}});
   steps_ = AddCounter(registry, "lasp_step_reports_total", "Training steps stored");
   log_bytes_ = AddCounter(registry, "lasp_log_received_bytes_total", "Bytes of rank logs taken in");
   log_chunks_dropped_ = AddCounter(registry, "lasp_log_chunks_dropped_total",

@@ -32,6 +32,9 @@ class ServerMetrics final : public CoreObserver {
   // A stream was ended because its client did not read.
   void OnStreamEvicted() { watch_evictions_->Increment(); }
 
+  // Certificates or tokens have changed, and could be used or not.
+  void OnCredentialReload(bool used) { (used ? reloads_used_ : reloads_refused_)->Increment(); }
+
   // --- CoreObserver ---
   void OnTransition(State from, State to, absl::string_view reason) override;
   void OnGenerationStarted(absl::Duration queued) override;
@@ -61,6 +64,8 @@ class ServerMetrics final : public CoreObserver {
   prometheus::Counter* lease_expirations_ = nullptr;
   prometheus::Counter* fenced_messages_ = nullptr;
   prometheus::Counter* watch_evictions_ = nullptr;
+  prometheus::Counter* reloads_used_ = nullptr;
+  prometheus::Counter* reloads_refused_ = nullptr;
   prometheus::Counter* steps_ = nullptr;
   prometheus::Counter* log_bytes_ = nullptr;
   prometheus::Counter* log_chunks_dropped_ = nullptr;

@@ -3,6 +3,7 @@
 
 #include "absl/time/time.h"
 #include "proto/rpc/clock.h"
+#include "server/access_control.h"
 #include "server/open_streams.h"
 #include "server/server_core.h"
 #include "server/task_pool.h"
@@ -23,6 +24,8 @@ struct ServiceParts {
   TaskPool* log_pool = nullptr;
   // For watches, which read memory only.
   TaskPool* watch_pool = nullptr;
+  // Null where everybody may do everything.
+  const AccessControl* access = nullptr;
   // How long a stream's write may wait for its reader.
   absl::Duration slow_reader_limit = absl::Seconds(60);
 };

@@ -9,6 +9,7 @@
 #include "proto/rpc/resource_name.h"
 #include "proto/rpc/status_macros.h"
 #include "proto/spec/spec_check.h"
+#include "server/access_interceptor.h"
 #include "server/ended_stream.h"
 #include "server/job_fields.h"
 #include "server/job_list.h"
@@ -157,15 +158,17 @@ grpc::ServerUnaryReactor* TrainingJobService::ListTrainingJobs(
     grpc::CallbackServerContext* context, const v1::ListTrainingJobsRequest* request,
     v1::ListTrainingJobsResponse* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  return RunBlocking(parts_.blocking_pool, reactor, [this, reactor, request, response] {
-    auto page = ListJobs(*request, parts_.core->jobs(), parts_.core->watches(), page_tokens_,
-                         parts_.clock->Now());
-    const absl::Status status = page.status();
-    if (page.ok()) {
-      *response = *std::move(page);
-    }
-    reactor->Finish(ToWireStatus(status));
-  });
+  GrantPtr grant = GrantOf(parts_.access, *context, parts_.clock->Now());
+  return RunBlocking(parts_.blocking_pool, reactor,
+                     [this, reactor, request, response, grant = std::move(grant)] {
+                       auto page = ListJobs(*request, parts_.core->jobs(), parts_.core->watches(),
+                                            page_tokens_, *grant, parts_.clock->Now());
+                       const absl::Status status = page.status();
+                       if (page.ok()) {
+                         *response = *std::move(page);
+                       }
+                       reactor->Finish(ToWireStatus(status));
+                     });
 }
 
 grpc::ServerUnaryReactor* TrainingJobService::UpdateTrainingJob(
@@ -246,9 +249,14 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* TrainingJobService::WatchTrainingJob
   if (!filter.ok()) {
     return EndedStream<Stream>(filter.status());
   }
-  auto stream = std::make_shared<WatchStream>(
-      parts_.streams, parts_.watch_pool, parts_.slow_reader_limit, &watch_encoder_,
-      WatchScope{.project = *project, .filter = *std::move(filter), .batched = request.batched()});
+  const GrantPtr grant = GrantOf(parts_.access, *context, parts_.clock->Now());
+  auto stream = std::make_shared<WatchStream>(parts_.streams, parts_.watch_pool,
+                                              parts_.slow_reader_limit, &watch_encoder_,
+                                              WatchScope{.project = *project,
+                                                         .grant = grant,
+                                                         .filter = *std::move(filter),
+                                                         .batched = request.batched()});
+  stream->KeepWhile(AccessLease(parts_.access, grant, parts_.clock));
   const absl::Status status = stream->Subscribe(&parts_.core->watches(), request.resume_token());
   if (!status.ok()) {
     return EndedStream<Stream>(status);

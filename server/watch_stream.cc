@@ -86,7 +86,7 @@ std::optional<absl::Status> WatchStream::Pull(std::vector<grpc::ByteBuffer>* bat
 std::optional<grpc::Slice> WatchStream::EventOf(const JobChange& change) {
   const bool deleted = change.job == nullptr;
   const std::string& name = deleted ? change.deleted_name : change.job->job.name();
-  if (!InProject(name, scope_.project)) {
+  if (!InProject(name, scope_.project) || !scope_.grant->MaySeeJob(name)) {
     return std::nullopt;
   }
   const bool selected = !deleted && scope_.filter.Matches(change.job->job);

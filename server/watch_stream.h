@@ -10,6 +10,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "server/grant.h"
 #include "server/job_filter.h"
 #include "server/pull_stream.h"
 #include "server/watch_encoder.h"
@@ -21,6 +22,8 @@ namespace lasp::server {
 struct WatchScope {
   // As InProject takes it.
   std::string project;
+  // Only jobs that it shows.
+  GrantPtr grant;
   JobFilter filter;
   // Whether several events may come in one message.
   bool batched = false;

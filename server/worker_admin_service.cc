@@ -4,6 +4,7 @@
 #include "proto/rpc/error_details.h"
 #include "proto/rpc/resource_name.h"
 #include "proto/rpc/status_macros.h"
+#include "server/access_interceptor.h"
 #include "server/unary_call.h"
 
 namespace lasp::server {
@@ -11,12 +12,23 @@ namespace {
 
 // Leaves room below the 4 MiB a message may have.
 constexpr size_t kMaxPageBytes = 3 << 20;
+// In the place of a job's name.
+constexpr char kHiddenJob[] = "projects/-/trainingJobs/-";
 
 absl::Status WorkerNotFound(absl::string_view name) {
   return ErrorWithReason(
       absl::StatusCode::kNotFound,
       absl::StrCat("there is no worker ", name, ": list the workers to see their names"),
       "WORKER_NOT_FOUND", {{"name", std::string(name)}});
+}
+
+// That a slot is held is for all to see; by whom, for those who may see the job.
+void HideJobs(const Grant& grant, v1::Worker* worker) {
+  for (v1::Slot& slot : *worker->mutable_slots()) {
+    if (!slot.training_job().empty() && !grant.MaySeeJob(slot.training_job())) {
+      slot.set_training_job(kHiddenJob);
+    }
+  }
 }
 
 }  // namespace
@@ -33,16 +45,18 @@ grpc::ServerUnaryReactor* WorkerAdminService::GetWorker(grpc::CallbackServerCont
     return Finish(context, WorkerNotFound(request->name()));
   }
   *response = view->ToProto();
+  HideJobs(*GrantOf(parts_.access, *context, parts_.clock->Now()), response);
   return Finish(context, absl::OkStatus());
 }
 
 grpc::ServerUnaryReactor* WorkerAdminService::ListWorkers(grpc::CallbackServerContext* context,
                                                           const v1::ListWorkersRequest* request,
                                                           v1::ListWorkersResponse* response) {
-  return Finish(context, List(*request, response));
+  return Finish(context,
+                List(*request, *GrantOf(parts_.access, *context, parts_.clock->Now()), response));
 }
 
-absl::Status WorkerAdminService::List(const v1::ListWorkersRequest& request,
+absl::Status WorkerAdminService::List(const v1::ListWorkersRequest& request, const Grant& grant,
                                       v1::ListWorkersResponse* response) const {
   LASP_ASSIGN_OR_RETURN(const int page_size, ResolvePageSize(request.page_size()));
   const std::vector<std::string> bound = {"workers"};
@@ -60,6 +74,7 @@ absl::Status WorkerAdminService::List(const v1::ListWorkersRequest& request,
       break;
     }
     *response->add_workers() = view->ToProto();
+    HideJobs(grant, response->mutable_workers(response->workers_size() - 1));
     bytes += response->workers(response->workers_size() - 1).ByteSizeLong();
   }
   return absl::OkStatus();

@@ -26,7 +26,8 @@ class WorkerAdminService final : public v1::WorkerAdminService::CallbackService 
                                         v1::Worker* response) override;
 
  private:
-  absl::Status List(const v1::ListWorkersRequest& request, v1::ListWorkersResponse* response) const;
+  absl::Status List(const v1::ListWorkersRequest& request, const Grant& grant,
+                    v1::ListWorkersResponse* response) const;
 
   const ServiceParts parts_;
   const PageTokenCodec page_tokens_;

@@ -7,8 +7,8 @@
 namespace lasp::server {
 
 grpc::ServerBidiReactor<v1::ConnectRequest, v1::ConnectResponse>* WorkerService::Connect(
-    grpc::CallbackServerContext* /*context*/) {
-  return std::make_shared<AgentStream>(parts_)->Open();
+    grpc::CallbackServerContext* context) {
+  return std::make_shared<AgentStream>(parts_, PeerIdentity(*context->auth_context()))->Open();
 }
 
 }  // namespace lasp::server

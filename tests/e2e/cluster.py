@@ -185,6 +185,8 @@ class ClusterTest(unittest.TestCase):
         self.programs = []
         self.others = []  # other processes to end with the test
         self.server = None
+        self.credentials = None  # credentials.Credentials, for TLS and tokens
+        self.token = ""
 
     def tearDown(self):
         failed = not self._outcome.success
@@ -226,6 +228,7 @@ class ClusterTest(unittest.TestCase):
         values = {"data_dir": os.path.join(self.folder, data_dir), "path_roots": self.data}
         for flag in ("api_address", "worker_address", "health_address", "metrics_address"):
             values[flag] = "127.0.0.1:0"
+        values.update(self.credentials.server_flags() if self.credentials else {})
         values.update(flags)
         program = self._start("lasp-server", values, wait, prefix)
         if wait:
@@ -241,6 +244,7 @@ class ClusterTest(unittest.TestCase):
         values = {"server": self.server.worker_address, "worker_id": worker_id, "cpu_slots": slots, "gpus": "none",
                   "health_address": "127.0.0.1:0", "metrics_address": "127.0.0.1:0", "path_roots": self.data,
                   "work_dir": os.path.join(self.folder, worker_id), "rank_address": own_loopback()}
+        values.update(self.credentials.worker_flags(worker_id) if self.credentials else {})
         values.update(flags)
         return self._start("lasp-worker", values, wait, prefix)
 
@@ -253,10 +257,13 @@ class ClusterTest(unittest.TestCase):
 
     # ---- the command line ---------------------------------------------------------------------
 
-    def lasp(self, *arguments, check=True, timeout=60, input=None, server=None):
-        environment = dict(os.environ, LASP_SERVER=server or self.server.api_address)
-        done = subprocess.run([os.path.join(BIN, "lasp"), *map(str, arguments)], env=environment, text=True,
-                              stdin=None if input is not None else subprocess.DEVNULL, input=input,
+    def lasp(self, *arguments, check=True, timeout=60, input=None, server=None, prefix=(), token=None):
+        environment = dict(os.environ, LASP_SERVER=server or self.server.api_address,
+                           LASP_TOKEN=self.token if token is None else token,
+                           XDG_CONFIG_HOME=self.folder)  # none of the contexts of whoever runs the test
+        secure = [f"--tls_ca={self.credentials.path('ca.crt')}"] if self.credentials else []
+        done = subprocess.run([*prefix, os.path.join(BIN, "lasp"), *secure, *map(str, arguments)], env=environment,
+                              text=True, stdin=None if input is not None else subprocess.DEVNULL, input=input,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout)
         if check and done.returncode != 0:
             raise AssertionError(f"lasp {' '.join(map(str, arguments))} exited {done.returncode}:\n{done.stderr}")

@@ -26,7 +26,7 @@ class ExclusiveServerTest(ClusterTest):
 
     def test_plaintext_stays_on_loopback(self):
         for flag in ("api_address", "worker_address"):
-            self.refused("allow_plaintext", data_dir=f"open-{flag}", **{flag: "0.0.0.0:0"})
+            self.refused("--tls_cert", "--token_file", data_dir=f"open-{flag}", **{flag: "0.0.0.0:0"})
 
     def test_a_restart_takes_the_same_ports(self):
         first = self.start_server()

@@ -5,6 +5,7 @@ import unittest
 
 import cluster
 from cluster import small_spec
+from credentials import Credentials
 
 
 def run(*arguments):
@@ -42,18 +43,14 @@ class TwoHostsTest(cluster.ClusterTest):
 
     def lasp(self, *arguments, **options):
         # The command line runs beside the coordinator: its network is nobody else's.
-        done = subprocess.run([*self.on(0), os.path.join(cluster.BIN, "lasp"), *map(str, arguments)], text=True,
-                              env=dict(os.environ, LASP_SERVER=self.server.api_address), stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=options.get("timeout", 60))
-        if options.get("check", True) and done.returncode != 0:
-            raise AssertionError(f"lasp {' '.join(map(str, arguments))} exited {done.returncode}:\n{done.stderr}")
-        return done
+        return super().lasp(*arguments, prefix=self.on(0), **options)
 
     def test_one_sp_group_over_two_hosts(self):
-        self.start_server(prefix=self.on(0), worker_address="10.213.7.1:0", allow_plaintext=True)
+        self.credentials = Credentials(os.path.join(self.folder, "credentials"), "127.0.0.1", "10.213.7.1")
+        self.token = self.credentials.token("editor", "default")
+        self.start_server(prefix=self.on(0), worker_address="10.213.7.1:0")
         for index in (0, 1):
-            self.start_worker(f"host{index}", slots=2, prefix=self.on(index), rank_address=f"10.213.7.{index + 1}",
-                              allow_plaintext=True)
+            self.start_worker(f"host{index}", slots=2, prefix=self.on(index), rank_address=f"10.213.7.{index + 1}")
         spec = small_spec(sp=4, dp=1, length=1536, steps=20, batch=4)
         self.submit(spec, "spread", "--wait", timeout=300)
         spread = self.job("spread")

@@ -4,7 +4,6 @@
 #include <random>
 #include <utility>
 
-#include "proto/rpc/channel.h"
 #include "proto/rpc/clock.h"
 #include "proto/rpc/log.h"
 
@@ -22,9 +21,9 @@ constexpr absl::Duration kRepeatInterval = absl::Minutes(1);
 
 }  // namespace
 
-CoordinatorClient::CoordinatorClient(const std::string& address, Agent* agent,
+CoordinatorClient::CoordinatorClient(CoordinatorChannel channel, Agent* agent,
                                      std::function<void(bool)> connection_changed)
-    : stub_(lasp::v1::WorkerService::NewStub(NewChannel(address))),
+    : channel_(std::move(channel)),
       agent_(agent),
       connection_changed_(std::move(connection_changed)),
       thread_([this] { Run(); }) {}
@@ -105,12 +104,13 @@ bool CoordinatorClient::RunStream() {
     stream_ended_ = false;
     context_ = &context;
   }
-  const std::unique_ptr<Stream> stream = stub_->Connect(&context);
+  const auto stub = lasp::v1::WorkerService::NewStub(channel_.Latest());
+  const std::unique_ptr<Stream> stream = stub->Connect(&context);
   agent_->BeginStream();
   std::thread reader([this, &stream] { ReadAll(stream.get()); });
   WriteAll(stream.get(), &context);
-  // Whatever ended the writing ends the reading.
-  context.TryCancel();
+  // Whatever ended the writing ends the reading. It is not cancelled here: a stream that the
+  // coordinator has refused says why.
   reader.join();
   const bool welcomed = agent_->connected();
   agent_->EndStream();

@@ -10,15 +10,16 @@
 #include "lasp/v1/worker_service.grpc.pb.h"
 #include "proto/rpc/mutex.h"
 #include "worker/agent/agent.h"
+#include "worker/agent/coordinator_channel.h"
 
 namespace lasp::worker {
 
 // Thread-safe.
 class CoordinatorClient {
  public:
-  // Dials `address` until stopped. `agent` outlives it; `connection_changed` is told when the
+  // Dials until stopped. `agent` outlives it; `connection_changed` is told when the
   // coordinator has welcomed the agent, and when it is gone.
-  CoordinatorClient(const std::string& address, Agent* agent,
+  CoordinatorClient(CoordinatorChannel channel, Agent* agent,
                     std::function<void(bool connected)> connection_changed);
   // Ends the stream; what is not said then is not said.
   ~CoordinatorClient();
@@ -41,7 +42,8 @@ class CoordinatorClient {
   bool finishing() const;
   void WaitUntilStreamEnds();
 
-  const std::unique_ptr<lasp::v1::WorkerService::Stub> stub_;
+  // The thread's own.
+  CoordinatorChannel channel_;
   Agent* const agent_;
   const std::function<void(bool)> connection_changed_;
   mutable Mutex mutex_;

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <utility>
 
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
@@ -46,9 +47,11 @@ ABSL_FLAG(std::string, rank_binary, "",
 ABSL_FLAG(std::string, cuda_rank_binary, "",
           "The rank program for GPU slots; by default lasp-rank-cuda beside this one, where lasp "
           "was built with CUDA.");
-ABSL_FLAG(bool, allow_plaintext, false,
-          "Connect without TLS to a coordinator that is not on loopback. For closed test networks "
-          "only.");
+ABSL_FLAG(std::string, tls_cert, "",
+          "This agent's certificate (PEM), with its --worker_id as a DNS name. This and the other "
+          "files are read again when they change; deploy/credentials makes them.");
+ABSL_FLAG(std::string, tls_key, "", "Its key; only its owner may have rights on the file.");
+ABSL_FLAG(std::string, tls_ca, "", "The authority (PEM) of the coordinator's certificate.");
 ABSL_FLAG(absl::Duration, drain_timeout, absl::Minutes(2),
           "After SIGTERM ranks finish their step; those that have not after so long are killed.");
 ABSL_FLAG(int64_t, log_file_bytes, 16 << 20, "Size at which a rank's log goes on in a new file.");
@@ -131,18 +134,33 @@ absl::StatusOr<SlotOptions> ReadSlotOptions() {
   return slots;
 }
 
-absl::Status CheckServer(const std::string& server) {
+absl::Status CheckServer(const std::string& server, const TlsFiles& tls) {
   const size_t colon = server.rfind(':');
   if (colon == std::string::npos || colon == 0 || colon + 1 == server.size()) {
     return FlagError("server", absl::StrCat("'", server, "' is not HOST:PORT"));
   }
-  if (!IsLoopbackAddress(server) && !absl::GetFlag(FLAGS_allow_plaintext)) {
-    return FlagError("server",
-                     absl::StrCat("'", server,
-                                  "' is not loopback and there is no TLS: on a closed test network "
-                                  "add --allow_plaintext"));
+  if (!IsLoopbackAddress(server) && tls.empty()) {
+    return FlagError("server", absl::StrCat("'", server,
+                                            "' is not loopback: add --tls_cert, --tls_key and "
+                                            "--tls_ca, which deploy/credentials makes"));
   }
   return absl::OkStatus();
+}
+
+// All three files or none.
+absl::StatusOr<TlsFiles> ReadTlsFiles() {
+  TlsFiles files = {.certificate = absl::GetFlag(FLAGS_tls_cert),
+                    .key = absl::GetFlag(FLAGS_tls_key),
+                    .authority = absl::GetFlag(FLAGS_tls_ca),
+                    .authority_flag = "tls_ca"};
+  const std::pair<const char*, const std::string*> given[] = {
+      {"tls_cert", &files.certificate}, {"tls_key", &files.key}, {"tls_ca", &files.authority}};
+  for (const auto& [flag, path] : given) {
+    if (path->empty() && !files.empty()) {
+      return FlagError(flag, "is missing: --tls_cert, --tls_key and --tls_ca go together");
+    }
+  }
+  return files;
 }
 
 absl::Status CheckAbove(const char* flag, int64_t value, int64_t least) {
@@ -163,7 +181,8 @@ absl::StatusOr<CommandLine> ReadCommandLine(int argc, char** argv) {
       ParseFlagArguments(argc, argv, {"lasp-worker", kHelp, "worker/agent/flags.cc"}));
   CommandLine line;
   line.server = absl::GetFlag(FLAGS_server);
-  LASP_RETURN_IF_ERROR(CheckServer(line.server));
+  LASP_ASSIGN_OR_RETURN(line.tls, ReadTlsFiles());
+  LASP_RETURN_IF_ERROR(CheckServer(line.server, line.tls));
   line.worker_id = absl::GetFlag(FLAGS_worker_id);
   LASP_ASSIGN_OR_RETURN(line.slots, ReadSlotOptions());
   line.health_address = absl::GetFlag(FLAGS_health_address);

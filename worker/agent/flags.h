@@ -7,6 +7,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "proto/rpc/log.h"
+#include "proto/rpc/tls_identity.h"
 #include "worker/agent/rank_log.h"
 #include "worker/agent/slots.h"
 
@@ -14,6 +15,7 @@ namespace lasp::worker {
 
 struct CommandLine {
   std::string server;
+  TlsFiles tls;
   std::string worker_id;
   SlotOptions slots;
   std::string health_address;

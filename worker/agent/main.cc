@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <memory>
+#include <utility>
 
 #include "absl/strings/str_join.h"
 #include "proto/rpc/channel.h"
@@ -90,6 +91,8 @@ int CountCpuSlots(const std::vector<lasp::v1::Slot>& slots) {
 }
 
 absl::Status Serve(const CommandLine& line, const SystemdNotifier& systemd) {
+  LASP_ASSIGN_OR_RETURN(CoordinatorChannel channel,
+                        CoordinatorChannel::Open(line.server, line.tls));
   LASP_ASSIGN_OR_RETURN(const auto folder, WorkFolder::Open(line.work_dir));
   LASP_ASSIGN_OR_RETURN(const std::string worker_id, folder->WorkerId(line.worker_id));
   const RankLedger ledger(folder->ranks());
@@ -129,7 +132,7 @@ absl::Status Serve(const CommandLine& line, const SystemdNotifier& systemd) {
                         .dump_directory = line.dump_directory,
                         .environment = OwnEnvironment()};
   Agent agent(options, &ledger, &logs, rank_metrics.get(), agent_metrics.get(), &SystemClock());
-  CoordinatorClient client(line.server, &agent,
+  CoordinatorClient client(std::move(channel), &agent,
                            [&health](bool connected) { health->SetReady(connected); });
 
   std::printf("%s\n", ServingLine({{"worker_id", worker_id},
@@ -172,7 +175,7 @@ int Main(int argc, char** argv) {
   const absl::Status served = Serve(*line, systemd);
   if (!served.ok()) {
     LASP_LOG(kError, served.message());
-    return absl::IsInvalidArgument(served) ? 2 : 1;
+    return absl::IsInvalidArgument(served) || absl::IsNotFound(served) ? 2 : 1;
   }
   return 0;
 }

@@ -127,9 +127,9 @@ class ServerProgramTest : public ::testing::Test {
 TEST_F(ServerProgramTest, HelpAndVersionAreOnStdout) {
   const auto help = Run({"--help"});
   EXPECT_EQ(help->AwaitExit(), 0);
-  for (const char* flag :
-       {"--data_dir", "--api_address", "--worker_address", "--health_address", "--metrics_address",
-        "--path_roots", "--retain_finished", "--allow_plaintext", "--log_level"}) {
+  for (const char* flag : {"--data_dir", "--api_address", "--worker_address", "--health_address",
+                           "--metrics_address", "--path_roots", "--retain_finished", "--tls_cert",
+                           "--tls_key", "--tls_client_ca", "--token_file", "--log_level"}) {
     EXPECT_THAT(help->Output(), HasSubstr(flag));
   }
   const auto version = Run({"--version"});
@@ -148,14 +148,16 @@ TEST_F(ServerProgramTest, WrongUsageNamesTheFlagAndExitsTwo) {
       {{data, "--api_adress=x"}, "--api_adress"},
       {{data, "--api_address=7070"}, "--api_address"},
       {{data, "--api_address"}, "--api_address"},
-      {{data, "--api_address=0.0.0.0:0"}, "--allow_plaintext"},
+      {{data, "--api_address=0.0.0.0:0"}, "--token_file"},
+      {{data, "--tls_cert=a", "--tls_key=b"}, "--tls_client_ca"},
+      {{data, "--token_file=/no/such/file"}, "--token_file"},
       {{data, "--worker_address=192.0.2.1:7071"}, "--worker_address"},
       {{data, "--metrics_address=:1"}, "--metrics_address"},
       {{data, "--health_address=localhost:99999"}, "--health_address"},
       {{data, "--retain_finished=soon"}, "--retain_finished"},
       {{data, "--retain_finished=-1h"}, "--retain_finished"},
       {{data, "--path_roots=/no/such/folder"}, "--path_roots"},
-      {{data, "--allow_plaintext=perhaps"}, "--allow_plaintext"},
+      {{data, "--allow_plaintext"}, "--allow_plaintext"},
       {{data, "--max_queued_jobs=0"}, "--max_queued_jobs"},
       {{data, "--max_streams_a_principal=0"}, "--max_streams_a_principal"},
       {{data, "--max_log_bytes_a_rank=1"}, "--max_log_bytes_a_rank"},

@@ -52,6 +52,32 @@ TEST_F(WorkerPlaneLogTest, APieceOfALogThatCannotBeStoredIsCountedAndAskedForAga
   EXPECT_EQ(position->log_position().fence().uid(), fences[0].uid());
 }
 
+TEST_F(WorkerPlaneLogTest, AnAgentWritesTheLogsOfItsOwnRanksOnly) {
+  const auto agent = NewAgent("host-a", 1);
+  ASSERT_TRUE(agent->Register());
+  LASP_ASSERT_OK(server_.Create("talks"));
+  const std::vector<Fence> fences = TakeAssignments(agent.get(), 1);
+  ASSERT_EQ(fences.size(), 1U);
+  const auto other = NewAgent("host-b", 1);
+  ASSERT_TRUE(other->Register());
+  other->Send(Log(fences[0], 0, "2026-11-21T20:00:00.000000Z forged\n"));
+  v1::RankStatus claimed;
+  *claimed.mutable_fence() = fences[0];
+  other->SendHeartbeat({claimed});
+  // It is told to stop what is not its own, and all it said before has been taken by then.
+  ASSERT_TRUE(other->Await(ConnectResponse::kStop).has_value());
+  agent->Send(Log(fences[0], 0, "2026-11-21T20:00:00.000000Z genuine\n"));
+  v1::StreamLogsRequest request;
+  request.set_name(RunningServer::NameOf("talks"));
+  request.set_follow(true);
+  StreamReader<v1::StreamLogsResponse> reader(
+      [&](grpc::ClientContext* context) { return server_.logs->StreamLogs(context, request); });
+  const auto first = reader.Next();
+  ASSERT_TRUE(first.has_value());
+  ASSERT_EQ(first->lines_size(), 1);
+  EXPECT_EQ(first->lines(0).text(), "genuine");
+}
+
 TEST_F(WorkerPlaneLogTest, ALogChunkHasTheSizeOfTheContract) {
   const auto agent = NewAgent("host-a", 1);
   ASSERT_TRUE(agent->Register());
