@@ -32,9 +32,8 @@ def flags_of(path):
 
 
 # What the manifests are written for and may be built without.
-TLS_FLAGS = {"tls_cert", "tls_key", "tls_client_ca", "tls_ca", "token_file"}
-FLAGS = {"lasp-server": flags_of("server/flags.cc") | TLS_FLAGS,
-         "lasp-worker": flags_of("worker/agent/flags.cc") | TLS_FLAGS}
+FLAGS = {"lasp-server": flags_of("server/flags.cc"),
+         "lasp-worker": flags_of("worker/agent/flags.cc")}
 
 
 def missing(reason):
