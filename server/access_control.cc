@@ -45,7 +45,7 @@ absl::StatusOr<GrantPtr> AccessControl::Authenticate(
         "this coordinator asks for a token: send it as `authorization: Bearer TOKEN`",
         "TOKEN_MISSING");
   }
-  const GrantPtr grant = credentials_->tokens()->Find(authorization[0].substr(kScheme.size()));
+  GrantPtr grant = credentials_->tokens()->Find(authorization[0].substr(kScheme.size()));
   if (grant == nullptr) {
     return Unauthenticated("this coordinator does not know the token: was it revoked or mistyped?",
                            "TOKEN_UNKNOWN");

@@ -27,7 +27,7 @@ constexpr char kAuthorization[] = "authorization";
 constexpr char kCallerKey[] = ":lasp-caller";
 constexpr char kRefusedKey[] = ":lasp-refused";
 
-absl::string_view ToView(grpc::string_ref text) { return {text.data(), text.size()}; }
+absl::string_view ToView(const grpc::string_ref& text) { return {text.data(), text.size()}; }
 
 // The first of these fields that a request has is what it is about.
 std::string ResourceOf(const google::protobuf::Message& request) {

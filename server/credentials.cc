@@ -80,12 +80,13 @@ void Credentials::ReloadTls() {
   }
   tls_stamps_ = stamps;
   auto identity = LoadTlsIdentity(options_.tls);
-  if (identity.ok()) {
+  const absl::Status status = identity.status();
+  if (status.ok()) {
     auto shared = std::make_shared<const TlsIdentity>(*std::move(identity));
     MutexLock lock(&mutex_);
     tls_ = std::move(shared);
   }
-  Tell("certificates", identity.status());
+  Tell("certificates", status);
 }
 
 void Credentials::ReloadTokens() {
@@ -95,12 +96,13 @@ void Credentials::ReloadTokens() {
   }
   token_stamp_ = stamp;
   auto table = TokenTable::Load(options_.token_file);
-  if (table.ok()) {
+  const absl::Status status = table.status();
+  if (status.ok()) {
     auto shared = std::make_shared<const TokenTable>(*std::move(table));
     MutexLock lock(&mutex_);
     tokens_ = std::move(shared);
   }
-  Tell("tokens", table.status());
+  Tell("tokens", status);
 }
 
 void Credentials::Tell(absl::string_view what, const absl::Status& status) {

@@ -56,9 +56,9 @@ class GuardedService final : public grpc::Service {
     for (int i = 0; i < descriptor->method_count(); ++i) {
       paths_.push_back(absl::StrCat("/", name, "/", descriptor->method(i)->name()));
       // Generated services number their methods as the descriptor does.
-      auto* method = new RpcServiceMethod(
-          paths_.back().c_str(), TypeOf(*descriptor->method(i)),
-          new GuardedHandler((service->*&GuardedService::GetHandler)(static_cast<size_t>(i))));
+      auto* method =
+          new RpcServiceMethod(paths_.back().c_str(), TypeOf(*descriptor->method(i)),
+                               new GuardedHandler((service->*&GuardedService::GetHandler)(i)));
       method->SetServerApiType(RpcServiceMethod::ApiType::CALL_BACK);
       AddMethod(method);
     }

@@ -68,7 +68,7 @@ absl::Status TokenTable::AddLine(absl::string_view line) {
   LASP_RETURN_IF_ERROR(SetProjects(columns[2], &grant));
   LASP_RETURN_IF_ERROR(SetEnd(columns[3], &grant));
   const absl::string_view hex = columns[4];
-  if (hex.size() != 2 * SHA256_DIGEST_LENGTH ||
+  if (hex.size() != size_t{2} * SHA256_DIGEST_LENGTH ||
       !std::all_of(hex.begin(), hex.end(), [](char c) { return absl::ascii_isxdigit(c); })) {
     return Wrong("the last column is no SHA-256 in 64 hexadecimal digits");
   }
