@@ -148,6 +148,7 @@ absl::StatusOr<Context> ContextFile::Find(const std::string& name) const {
     return found->second;
   }
   std::vector<std::string> names;
+  names.reserve(contexts.size());
   for (const auto& [known, context] : contexts) {
     names.push_back(known);
   }

@@ -89,6 +89,7 @@ std::vector<prometheus::MetricFamily> RankMetrics::Collect() const {
     }
   }
   std::vector<const RankSeries*> series;
+  series.reserve(by_labels.size());
   for (const auto& [labels, shown] : by_labels) {
     series.push_back(&shown);
   }
