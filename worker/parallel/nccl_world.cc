@@ -105,7 +105,7 @@ absl::Status NcclWorld::Split(const ProcessGrid& grid) {
   nccl_.push_back(std::move(dp));
   MutexLock lock(&mutex_);
   for (const auto& communicator : nccl_) {
-    watched_.push_back(communicator.get());
+    watched_.push_back({.group = communicator.get(), .number = 0, .since = {}});
   }
   return absl::OkStatus();
 }
@@ -124,7 +124,7 @@ absl::Status NcclWorld::ReachPeers(CudaBackend* backend) {
   for (PeerCommunicator* const peers : {world_peers_.get(), sp_peers_.get()}) {
     if (peers != nullptr) {
       // Before NCCL's: an abort there may wait for what waits for a peer here.
-      watched_.insert(watched_.begin(), peers);
+      watched_.insert(watched_.begin(), {.group = peers, .number = 0, .since = {}});
     }
   }
   return absl::OkStatus();
@@ -165,42 +165,42 @@ absl::Status NcclWorld::Warm(CudaBackend* backend, const ProcessGrid& grid) {
 }
 
 void NcclWorld::Abort(const absl::Status& why) {
-  std::vector<WatchedGroup*> watched;
+  std::vector<Watched> all;
   {
     MutexLock lock(&mutex_);
-    watched = watched_;
+    all = watched_;
   }
-  for (WatchedGroup* const group : watched) {
-    group->Abort(why);
+  for (const Watched& watched : all) {
+    watched.group->Abort(why);
   }
 }
 
-absl::Status NcclWorld::Check(WatchedGroup* group, Underway* underway) {
-  LASP_RETURN_IF_ERROR(group->AsyncStatus());
+absl::Status NcclWorld::Check(Watched* watched) const {
+  LASP_RETURN_IF_ERROR(watched->group->AsyncStatus());
   LASP_RETURN_IF_ERROR(Interruption());
   const absl::Duration now = SystemClock().Monotonic();
-  const StreamProgress::Numbers progress = group->progress();
-  if (progress.begun == progress.ended || progress.begun != underway->number) {
-    *underway = {.number = progress.begun, .since = now};
-  } else if (now - underway->since > options_.timeout) {
-    return absl::DeadlineExceededError(absl::StrCat(
-        "collective ", progress.begun, " of the ", group->name(), " group has been under way for ",
-        absl::FormatDuration(options_.timeout), ": a peer hangs or is gone"));
+  const StreamProgress::Numbers progress = watched->group->progress();
+  if (progress.begun == progress.ended || progress.begun != watched->number) {
+    watched->number = progress.begun;
+    watched->since = now;
+  } else if (now - watched->since > options_.timeout) {
+    return absl::DeadlineExceededError(
+        absl::StrCat("collective ", progress.begun, " of the ", watched->group->name(),
+                     " group has been under way for ", absl::FormatDuration(options_.timeout),
+                     ": a peer hangs or is gone"));
   }
   return absl::OkStatus();
 }
 
 void NcclWorld::Watch() {
-  std::vector<Underway> underway;
   MutexLock lock(&mutex_);
   while (!stopping_) {
     changed_.WaitWithTimeout(&mutex_, kWatchInterval);
-    underway.resize(watched_.size());
-    for (size_t i = 0; i < watched_.size(); ++i) {
-      if (const absl::Status status = Check(watched_[i], &underway[i]); !status.ok()) {
+    for (Watched& watched : watched_) {
+      if (const absl::Status status = Check(&watched); !status.ok()) {
         LASP_LOG(kError, "aborting all communicators", {{"status", status.ToString()}});
-        for (WatchedGroup* const group : watched_) {
-          group->Abort(status);
+        for (const Watched& other : watched_) {
+          other.group->Abort(status);
         }
         return;
       }

@@ -74,14 +74,15 @@ class NcclWorld {
   absl::Status ReachPeers(CudaBackend* backend);
   void Watch();
 
-  // One operation that is under way on the device.
-  struct Underway {
+  struct Watched {
+    WatchedGroup* group = nullptr;
+    // The operation that is under way on the device, and since when it is seen there.
     uint32_t number = 0;
     absl::Duration since;
   };
 
   // What is wrong with a group, a collective that goes on for too long included.
-  absl::Status Check(WatchedGroup* group, Underway* underway);
+  absl::Status Check(Watched* watched) const;
 
   const NcclWorldOptions options_;
   const absl::Duration connect_deadline_;
@@ -92,7 +93,7 @@ class NcclWorld {
   std::unique_ptr<PeerCommunicator> sp_peers_;
   Mutex mutex_;
   // In the order of an abort.
-  std::vector<WatchedGroup*> watched_ GUARDED_BY(mutex_);
+  std::vector<Watched> watched_ GUARDED_BY(mutex_);
   CondVar changed_;
   bool stopping_ GUARDED_BY(mutex_) = false;
   std::thread watcher_;

@@ -136,40 +136,32 @@ Operation PeerCommunicator::EndsHere(absl::Status status) {
       std::move(status), [this] { return failure(); }, options_.timeout);
 }
 
-Operation PeerCommunicator::Enqueue(const std::function<absl::Status()>& work) {
-  absl::Status status = failure();
-  if (status.ok()) {
-    status = stream_.FollowBackend();
-  }
-  if (status.ok()) {
-    status = progress_->Begin(stream_.get());
-  }
-  if (status.ok()) {
-    status = work();
-  }
-  if (status.ok()) {
-    status = progress_->End(stream_.get());
-  }
-  return EndsHere(std::move(status));
+absl::Status PeerCommunicator::Follow() {
+  LASP_RETURN_IF_ERROR(failure());
+  return stream_.FollowBackend();
+}
+
+absl::Status PeerCommunicator::Issue(const std::function<absl::Status()>& work) {
+  LASP_RETURN_IF_ERROR(Follow());
+  LASP_RETURN_IF_ERROR(progress_->Begin(stream_.get()));
+  LASP_RETURN_IF_ERROR(work());
+  return progress_->End(stream_.get());
 }
 
 Operation PeerCommunicator::Delegate(const std::function<Operation()>& issue) {
-  absl::Status status = failure();
-  if (status.ok()) {
-    status = stream_.FollowBackend();
-  }
-  if (status.ok()) {
-    status = stream_.Run([&] { return issue().Wait(); });
-  }
-  return EndsHere(std::move(status));
+  return Run([&] { return issue().Wait(); });
+}
+
+uint32_t PeerCommunicator::Next(uint32_t* number) {
+  ++*number;
+  latest_ = std::max(latest_.load(), *number);
+  return *number;
 }
 
 absl::Status PeerCommunicator::SendPieces(Tensor data, int peer) {
   const auto* const from = static_cast<const char*>(data.data);
-  uint32_t& piece = sent_[static_cast<size_t>(peer)];
   for (int64_t done = 0; done < data.bytes(); done += kPieceBytes) {
-    ++piece;
-    latest_ = std::max(latest_.load(), piece);
+    const uint32_t piece = Next(&sent_[static_cast<size_t>(peer)]);
     // The piece before the last has been taken out of the place where this one goes.
     LASP_RETURN_IF_ERROR(Await(peer, kTakenOut, piece - kPiecesOfBox));
     LASP_RETURN_IF_ERROR(
@@ -181,10 +173,8 @@ absl::Status PeerCommunicator::SendPieces(Tensor data, int peer) {
 
 absl::Status PeerCommunicator::ReceivePieces(Tensor data, int peer) {
   auto* const to = static_cast<char*>(data.data);
-  uint32_t& piece = received_[static_cast<size_t>(peer)];
   for (int64_t done = 0; done < data.bytes(); done += kPieceBytes) {
-    ++piece;
-    latest_ = std::max(latest_.load(), piece);
+    const uint32_t piece = Next(&received_[static_cast<size_t>(peer)]);
     LASP_RETURN_IF_ERROR(Await(peer, kArrived, piece));
     LASP_RETURN_IF_ERROR(
         Copy(to + done, BoxOf(rank_, peer, piece), std::min(kPieceBytes, data.bytes() - done)));
@@ -198,21 +188,18 @@ Operation PeerCommunicator::Send(Tensor data, int peer) {
     return Delegate([&] { return others_.Send(data, peer); });
   }
   sent_bytes_ += data.bytes();
-  return Enqueue([&] { return SendPieces(data, peer); });
+  return EndsHere(Issue([&] { return SendPieces(data, peer); }));
 }
 
 Operation PeerCommunicator::Receive(Tensor data, int peer) {
   if (!options_.sends) {
     return Delegate([&] { return others_.Receive(data, peer); });
   }
-  return Enqueue([&] { return ReceivePieces(data, peer); });
+  return EndsHere(Issue([&] { return ReceivePieces(data, peer); }));
 }
 
 Operation PeerCommunicator::Run(std::function<absl::Status()> work) {
-  absl::Status status = failure();
-  if (status.ok()) {
-    status = stream_.FollowBackend();
-  }
+  absl::Status status = Follow();
   if (status.ok()) {
     status = stream_.Run(work);
   }
@@ -239,8 +226,7 @@ bool PeerCommunicator::IsRegistered(Tensor data) const {
 }
 
 absl::Status PeerCommunicator::Reduce(int64_t offset, int64_t elements) {
-  const uint32_t number = ++reductions_;
-  latest_ = std::max(latest_.load(), number);
+  const uint32_t number = Next(&reductions_);
   const auto data_of = [&](int rank) {
     return reinterpret_cast<float*>(registered_peers_->at(rank)) + offset;
   };
@@ -290,12 +276,12 @@ Operation PeerCommunicator::AllReduceSum(Tensor data) {
   const int64_t begin =
       static_cast<const float*>(data.data) - static_cast<const float*>(registered_.data);
   const int64_t most = size_ * StageElements(size_);
-  return Enqueue([&]() -> absl::Status {
+  return EndsHere(Issue([&]() -> absl::Status {
     for (int64_t done = 0; done < data.count(); done += most) {
       LASP_RETURN_IF_ERROR(Reduce(begin + done, std::min(most, data.count() - done)));
     }
     return absl::OkStatus();
-  });
+  }));
 }
 
 Operation PeerCommunicator::Broadcast(Tensor data, int root) {
@@ -307,20 +293,16 @@ Operation PeerCommunicator::AllGather(Tensor part, Tensor whole) {
 }
 
 Operation PeerCommunicator::Barrier() {
-  absl::Status status = failure();
-  if (status.ok()) {
-    status = stream_.FollowBackend();
-  }
-  if (!status.ok()) {
-    return EndsHere(std::move(status));
-  }
   // The host waits for it, not the stream.
   Operation barrier;
-  status = stream_.Run([&] {
-    barrier = others_.Barrier();
-    return absl::OkStatus();
-  });
-  return barrier;
+  absl::Status status = Follow();
+  if (status.ok()) {
+    status = stream_.Run([&] {
+      barrier = others_.Barrier();
+      return absl::OkStatus();
+    });
+  }
+  return status.ok() ? barrier : EndsHere(std::move(status));
 }
 
 }  // namespace lasp::worker

@@ -114,14 +114,18 @@ class PeerCommunicator final : public Communicator, public WatchedGroup {
   // A kernel that is loaded for its first use may wait for the whole device, and so for another
   // rank.
   absl::Status LoadKernels();
+  // Counts on, and remembers the largest number that anything waits for.
+  uint32_t Next(uint32_t* number);
   absl::Status SendPieces(Tensor data, int peer);
   absl::Status ReceivePieces(Tensor data, int peer);
   // `elements` from `offset` elements on of the registered memory.
   absl::Status Reduce(int64_t offset, int64_t elements);
 
   bool IsRegistered(Tensor data) const;
-  // Issues `work` between marks of progress, after what the backend's stream holds so far.
-  Operation Enqueue(const std::function<absl::Status()>& work);
+  // What is issued next starts after what the backend's stream holds so far; not after a failure.
+  absl::Status Follow();
+  // Issues `work` between marks of progress.
+  absl::Status Issue(const std::function<absl::Status()>& work);
   // Has the other communicator do it in its turn.
   Operation Delegate(const std::function<Operation()>& issue);
   Operation EndsHere(absl::Status status);
@@ -145,7 +149,6 @@ class PeerCommunicator final : public Communicator, public WatchedGroup {
   Numbers received_ = {};
   uint32_t reductions_ = 0;
   int64_t sent_bytes_ = 0;
-  // The largest number that anything waits for.
   std::atomic<uint32_t> latest_{0};
   mutable Mutex mutex_;
   absl::Status failure_ GUARDED_BY(mutex_);
