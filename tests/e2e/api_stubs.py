@@ -3,8 +3,9 @@ import glob
 import os
 import subprocess
 import sys
+import tempfile
 
-from cluster import ROOT
+from cluster import ROOT, ClusterTest
 
 
 def import_stubs(folder):
@@ -19,3 +20,18 @@ def import_stubs(folder):
     sys.path.insert(0, stubs)
     import google
     google.__path__.append(os.path.join(stubs, "google"))  # beside google.protobuf
+
+
+class StubsTest(ClusterTest):
+    """A test whose cases all use the stubs."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.stub_folder = tempfile.TemporaryDirectory()
+        import_stubs(cls.stub_folder.name)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.stub_folder.cleanup()
+        super().tearDownClass()

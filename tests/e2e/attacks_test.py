@@ -11,12 +11,11 @@ import os
 import queue
 import shutil
 import socket
-import tempfile
 import unittest
 import uuid
 
-from api_stubs import import_stubs
-from cluster import LONG, ClusterTest, small_spec, wait_until
+from api_stubs import StubsTest
+from cluster import LONG, small_spec, wait_until
 from credentials import Credentials
 
 # The test starts programs while it holds channels; what gRPC would do about the copies is to wait.
@@ -33,18 +32,7 @@ def module_of(service):
     return "lasp.v1." + "".join("_" + c.lower() if c.isupper() else c for c in service).lstrip("_")
 
 
-class AttacksTest(ClusterTest):
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.stub_folder = tempfile.TemporaryDirectory()
-        import_stubs(cls.stub_folder.name)
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.stub_folder.cleanup()
-        super().tearDownClass()
-
+class AttacksTest(StubsTest):
     def setUp(self):
         super().setUp()
         self.count = 0

@@ -9,13 +9,12 @@ import importlib
 import json
 import os
 import sqlite3
-import tempfile
 import unittest
 import uuid
 
-from api_stubs import import_stubs
+from api_stubs import StubsTest
 from bad_input.files import write_bad_files
-from cluster import ClusterTest, small_spec, wait_until
+from cluster import small_spec, wait_until
 
 FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "bad_input")
 WRONG_JOB_FILE = 2  # the exit code, whatever the coordinator's code
@@ -97,18 +96,7 @@ class Footprint:
         return counts
 
 
-class BadInputTest(ClusterTest):
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.stub_folder = tempfile.TemporaryDirectory()
-        import_stubs(cls.stub_folder.name)
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.stub_folder.cleanup()
-        super().tearDownClass()
-
+class BadInputTest(StubsTest):
     def setUp(self):
         super().setUp()
         write_bad_files(self.data)
