@@ -42,6 +42,14 @@ inline __device__ void BarrierArriveExpect(uint64_t* barrier, uint32_t bytes) {
       : "memory");
 }
 
+// Makes the phase also wait for `bytes` of bulk copies.
+inline __device__ void BarrierExpect(uint64_t* barrier, uint32_t bytes) {
+  asm volatile(
+      "mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%0], %1;" ::"r"(SharedAddress(barrier)),
+      "r"(bytes)
+      : "memory");
+}
+
 inline __device__ void BarrierWait(uint64_t* barrier, uint32_t parity) {
   asm volatile(
       "{\n"

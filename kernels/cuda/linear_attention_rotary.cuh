@@ -203,23 +203,36 @@ inline __device__ void RotateTiles(const RowAngles& rows, const Angle* chunk,
   const auto first = static_cast<uint32_t>(lane / 16 * kPanelBytes + warp * 8 * 128 + lane % 2 * 8);
   const int piece = lane % 16 / 2;
 #pragma unroll
-  for (int row = 0; row < 8; ++row) {
-    const uint32_t offset = first + PieceOffset(row, piece);
+  for (int begin = 0; begin < 8; begin += 4) {
+    // All loads of four rows before the first store.
+    uint2 loaded[4][2];
 #pragma unroll
-    for (int t = 0; t < 2; ++t) {
-      const uint2 packed = *reinterpret_cast<const uint2*>(tiles[t] + offset);
-      const float x[4] = {hopper::LowOf(packed.x), hopper::HighOf(packed.x),
-                          hopper::LowOf(packed.y), hopper::HighOf(packed.y)};
-      *reinterpret_cast<uint2*>(rotated[t] + offset) = {
-          hopper::PackBfloat16(x[0] * angles[0].cosine, x[1] * angles[1].cosine),
-          hopper::PackBfloat16(x[2] * angles[2].cosine, x[3] * angles[3].cosine)};
-      *reinterpret_cast<uint2*>(rotated[t] + kTileBytes + offset) = {
-          hopper::PackBfloat16(x[0] * angles[0].sine, x[1] * angles[1].sine),
-          hopper::PackBfloat16(x[2] * angles[2].sine, x[3] * angles[3].sine)};
+    for (int r = 0; r < 4; ++r) {
+#pragma unroll
+      for (int t = 0; t < 2; ++t) {
+        loaded[r][t] =
+            *reinterpret_cast<const uint2*>(tiles[t] + first + PieceOffset(begin + r, piece));
+      }
     }
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      angles[i] = angles[i] + steps[i];
+    for (int r = 0; r < 4; ++r) {
+      const uint32_t offset = first + PieceOffset(begin + r, piece);
+#pragma unroll
+      for (int t = 0; t < 2; ++t) {
+        const uint2 packed = loaded[r][t];
+        const float x[4] = {hopper::LowOf(packed.x), hopper::HighOf(packed.x),
+                            hopper::LowOf(packed.y), hopper::HighOf(packed.y)};
+        *reinterpret_cast<uint2*>(rotated[t] + offset) = {
+            hopper::PackBfloat16(x[0] * angles[0].cosine, x[1] * angles[1].cosine),
+            hopper::PackBfloat16(x[2] * angles[2].cosine, x[3] * angles[3].cosine)};
+        *reinterpret_cast<uint2*>(rotated[t] + kTileBytes + offset) = {
+            hopper::PackBfloat16(x[0] * angles[0].sine, x[1] * angles[1].sine),
+            hopper::PackBfloat16(x[2] * angles[2].sine, x[3] * angles[3].sine)};
+      }
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        angles[i] = angles[i] + steps[i];
+      }
     }
   }
 }

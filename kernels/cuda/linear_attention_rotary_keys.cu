@@ -16,6 +16,7 @@ struct KeysMemory {
   uint8_t scores[kPanelBytes];
   alignas(16) RowAngles angles;
   alignas(16) Angle chunk[2][kRotaryColumns];
+  alignas(16) TokenWeights weights[2];  // with z
   float decay[DecayTable::kElements];
   uint64_t loaded_full[2];
   uint64_t loaded_empty[2];
@@ -30,25 +31,39 @@ template <bool kReverse>
 __device__ void LoadChunks(const RotaryParameters& p, KeysMemory& memory, const Place& place) {
   const int thread = static_cast<int>(threadIdx.x) - kMathThreads;
   const Order<kReverse> order = {place.first, place.end};
+  const auto load = [&](int i, int stage) {
+    uint64_t* const full = &memory.loaded_full[stage];
+    hopper::BarrierExpect(full, 2 * kTileBytes);
+    LoadTile(p.x, place, order.At(i), full, memory.loaded[stage][0]);
+    LoadTile(p.y, place, order.At(i), full, memory.loaded[stage][1]);
+  };
+  // The first tiles come while the angles are found.
+  if (thread == 0) {
+    load(0, 0);
+  }
   ChunkAngle angle = FirstAngle<kReverse>(p, place, thread);
   hopper::LowerRegisters<kRotaryLoadRegisters>();
   Ring<2> ring;
   for (int i = 0; i < place.end - place.first; ++i) {
     const int stage = ring.stage;
+    const int chunk = order.At(i);
+    const uint64_t marks = MarksOf(p.segments, place.batch, chunk);
+    uint64_t* const z_full = &memory.z_full[stage];
     hopper::BarrierWait(&memory.loaded_empty[stage], ring.phase ^ 1);
+    if (thread == 0 && i > 0) {
+      load(i, stage);
+    }
     memory.chunk[stage][thread] = angle.Get();
     angle.Advance();
-    if (thread > 0) {
-      hopper::BarrierArrive(&memory.loaded_full[stage]);
-    } else {
-      uint64_t* const full = &memory.loaded_full[stage];
-      hopper::BarrierArriveExpect(full, 2 * kTileBytes);
-      LoadTile(p.x, place, order.At(i), full, memory.loaded[stage][0]);
-      LoadTile(p.y, place, order.At(i), full, memory.loaded[stage][1]);
-      hopper::BarrierWait(&memory.z_empty[stage], ring.phase ^ 1);
-      hopper::BarrierArriveExpect(&memory.z_full[stage], kTileBytes);
-      LoadTile(p.z, place, order.At(i), &memory.z_full[stage], memory.z[stage]);
+    hopper::BarrierArrive(&memory.loaded_full[stage]);
+    hopper::BarrierWait(&memory.z_empty[stage], ring.phase ^ 1);
+    if (thread == 0) {
+      hopper::BarrierExpect(z_full, kTileBytes);
+      LoadTile(p.z, place, chunk, z_full, memory.z[stage]);
     }
+    FillWeight<kReverse>(DecayTable(memory.decay), p.segments.Length(chunk), marks, thread,
+                         memory.weights[stage]);
+    hopper::BarrierArrive(z_full);
     ring.Advance();
   }
 }
@@ -66,7 +81,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     for (int i = 0; i < 2; ++i) {
       hopper::BarrierInit(&memory.loaded_full[i], kWarpgroup);
       hopper::BarrierInit(&memory.loaded_empty[i], kMathThreads / 32);
-      hopper::BarrierInit(&memory.z_full[i], 1);
+      hopper::BarrierInit(&memory.z_full[i], kWarpgroup);
       hopper::BarrierInit(&memory.z_empty[i], 2);  // a thread of each math warpgroup
     }
     hopper::FenceBarrierInit();
@@ -118,7 +133,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     const int chunk = order.At(i);
     const FragmentLane here(Opaque(thread));
     const uint64_t marks = MarksOf(segments, place.batch, chunk);
-    const ChunkDecay<kReverse> weight(decay, segments.Length(chunk), marks);
+    const TokenWeights& weights = memory.weights[ring.stage];
     const int base = Opaque(static_cast<int>(hopper::SharedAddress(shared)));
     const uint32_t x = static_cast<uint32_t>(base) + offsetof(KeysMemory, x);
     const uint32_t scores_panel = static_cast<uint32_t>(base) + offsetof(KeysMemory, scores);
@@ -135,29 +150,32 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     hopper::HoldRegisters(scores);
     float output[32];
     hopper::HoldRegisters(output);
-    IssueFromState<4>(state, x, x + kTileBytes, output, output);
-    const float state_decay = marks == 0 ? decay[weight.length] : 0.0F;
-    Scale(state_decay, state.cosine);
-    Scale(state_decay, state.sine);
-    StoreScores<kReverse>(decay, here, group, marks, scores, scores_panel);
-
-    hopper::BarrierWait(&memory.z_full[ring.stage], ring.phase);
     const uint32_t z = hopper::SharedAddress(memory.z[ring.stage] + group * kPanelBytes);
     TokenFragments values;
     TokenFragments weighted;
-    LoadTransposed(z, here, values);
+    const auto between = [&](int step) {
+      if (step == 3) {
+        StoreScores<kReverse>(decay, here, group, marks, scores, scores_panel);
+      } else if (step == 7) {
+        hopper::BarrierWait(&memory.z_full[ring.stage], ring.phase);
+        LoadTransposed(z, here, values);
+      } else if (step == 11) {
 #pragma unroll
-    for (int k = 0; k < 4; ++k) {
+        for (int k = 0; k < 4; ++k) {
 #pragma unroll
-      for (int r = 0; r < 4; ++r) {
-        weighted[k][r] = values[k][r];
+          for (int r = 0; r < 4; ++r) {
+            weighted[k][r] = values[k][r];
+          }
+        }
+        ScaleTokens(here, [&](int token) { return weights.into_state[token]; }, weighted);
       }
-    }
-    ScaleTokens(here, [&](int token) { return weight.IntoState(token); }, weighted);
+    };
+    const float state_decay = marks == 0 ? decay[segments.Length(chunk)] : 0.0F;
+    IssueFromState<4>(state, state_decay, x, x + kTileBytes, between, output, output);
     hopper::FenceAsyncShared();
     hopper::ProductsWait<0>();
     hopper::HoldRegisters(output);
-    ScaleColumns(here, [&](int token) { return weight.OfState(token); }, output);
+    ScaleColumns(here, [&](int token) { return weights.of_state[token]; }, output);
     if (elected && i > 0) {
       hopper::StoreWaitRead<0>();  // the output of the chunk before
       hopper::BarrierArrive(&memory.z_empty[ring.stage ^ 1]);

@@ -31,6 +31,7 @@ struct RotaryStateMemory {
   uint8_t values[kStages][kTileBytes];
   alignas(16) FragmentAngles angles;
   alignas(16) Angle chunk[kStages][kRotaryColumns];
+  alignas(16) float weights[kStages][kChunk];  // of tokens
   float decay[DecayTable::kElements];
   uint64_t full[kStages];
   uint64_t empty[kStages];
@@ -68,28 +69,48 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
 
   if (thread >= kMathThreads) {
     const int column = thread - kMathThreads;
+    const auto load = [&](int i, int stage) {
+      uint64_t* const full = &memory.full[stage];
+      hopper::BarrierExpect(full, 2 * kTileBytes);
+      const int token = chunk_at(i) * kChunk;
+      for (int panel = 0; panel < 2; ++panel) {
+        hopper::LoadBox(&p.keys, full, memory.keys[stage] + panel * kPanelBytes,
+                        panel * kPanelColumns, head, token, batch);
+        hopper::LoadBox(&p.values, full, memory.values[stage] + panel * kPanelBytes,
+                        panel * kPanelColumns, head, token, batch);
+      }
+    };
+    // The first tiles come while the angles are found.
+    if (column == 0) {
+      load(0, 0);
+    }
     const int64_t position = kGradient ? 0 : static_cast<int64_t>(end - 1) * kChunk - end_token;
     ChunkAngle angle(column < p.key_size ? theta[column] : 0.0, position,
                      kGradient ? kChunk : -kChunk);
+    const auto slope_log2 = static_cast<float>(-slope * 1.4426950408889634);
     hopper::LowerRegisters<kRotaryLoadRegisters>();
     Ring<kStages> ring;
     for (int i = 0; i < count; ++i) {
-      hopper::BarrierWait(&memory.empty[ring.stage], ring.phase ^ 1);
-      uint64_t* const full = &memory.full[ring.stage];
-      memory.chunk[ring.stage][column] = angle.Get();
-      angle.Advance();
-      if (column > 0) {
-        hopper::BarrierArrive(full);
-      } else {
-        hopper::BarrierArriveExpect(full, 2 * kTileBytes);
-        const int token = chunk_at(i) * kChunk;
-        for (int panel = 0; panel < 2; ++panel) {
-          hopper::LoadBox(&p.keys, full, memory.keys[ring.stage] + panel * kPanelBytes,
-                          panel * kPanelColumns, head, token, batch);
-          hopper::LoadBox(&p.values, full, memory.values[ring.stage] + panel * kPanelBytes,
-                          panel * kPanelColumns, head, token, batch);
-        }
+      const int stage = ring.stage;
+      const int chunk = chunk_at(i);
+      hopper::BarrierWait(&memory.empty[stage], ring.phase ^ 1);
+      if (column == 0 && i > 0) {
+        load(i, stage);
       }
+      memory.chunk[stage][column] = angle.Get();
+      angle.Advance();
+      if (column < kChunk) {
+        const int length = segments.Length(chunk);
+        const uint64_t marks = MarksOf(segments, batch, chunk);
+        const int64_t distance = kGradient
+                                     ? static_cast<int64_t>(chunk - first) * kChunk
+                                     : end_token - static_cast<int64_t>(chunk) * kChunk - length;
+        const bool seen = kGradient ? column < FirstMark(marks) : column >= LastMark(marks);
+        const float weight = decay[kGradient ? column + 1 : length - 1 - column];
+        memory.weights[stage][column] =
+            seen ? weight * exp2f(slope_log2 * static_cast<float>(distance)) : 0.0F;
+      }
+      hopper::BarrierArrive(&memory.full[stage]);
       ring.Advance();
     }
     return;
@@ -98,7 +119,6 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   hopper::RaiseRegisters<kRotaryMathRegisters>();
   const int group = UniformWarpgroup();
   const FragmentLane at(thread);
-  const auto slope_log2 = static_cast<float>(-slope * 1.4426950408889634);
   float cosine[64];
   float sine[64];
 #pragma unroll
@@ -106,33 +126,20 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     cosine[i] = 0;
     sine[i] = 0;
   }
-  // The chunk's keys, turned and weighted; nothing of a chunk past the last.
-  const auto prepare = [&](int i, const Ring<kStages>& ring, TokenFragments& cosines,
+  // A chunk's keys, turned and weighted.
+  const auto prepare = [&](const Ring<kStages>& ring, TokenFragments& cosines,
                            TokenFragments& sines) {
-    const bool exists = i < count;
-    const int chunk = chunk_at(exists ? i : count - 1);
-    const int length = segments.Length(chunk);
-    const uint64_t marks = MarksOf(segments, batch, chunk);
-    const int64_t distance = kGradient ? static_cast<int64_t>(chunk - first) * kChunk
-                                       : end_token - static_cast<int64_t>(chunk) * kChunk - length;
-    const float far = exists ? exp2f(slope_log2 * static_cast<float>(distance)) : 0.0F;
-    const int bound = kGradient ? FirstMark(marks) : LastMark(marks);
-    const auto weight_of = [&](int token) {
-      const bool seen = kGradient ? token < bound : token >= bound;
-      const float weight = decay[kGradient ? token + 1 : length - 1 - token];
-      return seen ? weight * far : 0.0F;
-    };
-    if (exists) {
-      hopper::BarrierWait(&memory.full[ring.stage], ring.phase);
-    }
+    hopper::BarrierWait(&memory.full[ring.stage], ring.phase);
     const FragmentLane here(Opaque(thread));
+    const float* const weights = memory.weights[ring.stage];
     const uint32_t keys = hopper::SharedAddress(memory.keys[ring.stage] + group * kPanelBytes);
     TokenAngles angles(memory.angles, memory.chunk[ring.stage], group * 64, here);
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
       uint32_t loaded[4];
       LoadTransposed(keys, here, k, loaded);
-      RotateFragment(here, k, weight_of, loaded, angles, cosines[k], sines[k]);
+      RotateFragment(
+          here, k, [&](int token) { return weights[token]; }, loaded, angles, cosines[k], sines[k]);
     }
   };
   const auto issue = [&](const Ring<kStages>& ring, const TokenFragments& cosines,
@@ -149,37 +156,33 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     }
     hopper::ProductsCommit();
   };
-  const auto release = [&](const Ring<kStages>& ring) {
-    if (at.lane == 0) {
-      hopper::BarrierArrive(&memory.empty[ring.stage]);
-    }
-  };
-  // Two chunks at a time: the second is turned while the first is multiplied.
+  // Each chunk is turned while the one before is multiplied.
+  TokenFragments cosines[2];
+  TokenFragments sines[2];
   Ring<kStages> ring;
+  prepare(ring, cosines[0], sines[0]);
   for (int i = 0; i < count; i += 2) {
-    TokenFragments cosines;
-    TokenFragments sines;
-    TokenFragments odd_cosines;
-    TokenFragments odd_sines;
-    Ring<kStages> next = ring;
-    if (i + 1 < count) {
+#pragma unroll
+    for (int odd = 0; odd < 2; ++odd) {
+      if (i + odd >= count) {
+        break;
+      }
+      Ring<kStages> next = ring;
       next.Advance();
+      hopper::HoldRegisters(cosine);
+      hopper::HoldRegisters(sine);
+      issue(ring, cosines[odd], sines[odd]);
+      if (i + odd + 1 < count) {
+        prepare(next, cosines[1 - odd], sines[1 - odd]);
+      }
+      hopper::ProductsWait<0>();
+      hopper::HoldRegisters(cosine);
+      hopper::HoldRegisters(sine);
+      if (at.lane == 0) {
+        hopper::BarrierArrive(&memory.empty[ring.stage]);
+      }
+      ring = next;
     }
-    prepare(i, ring, cosines, sines);
-    hopper::HoldRegisters(cosine);
-    hopper::HoldRegisters(sine);
-    issue(ring, cosines, sines);
-    prepare(i + 1, next, odd_cosines, odd_sines);
-    issue(next, odd_cosines, odd_sines);
-    hopper::ProductsWait<0>();
-    hopper::HoldRegisters(cosine);
-    hopper::HoldRegisters(sine);
-    release(ring);
-    if (i + 1 < count) {
-      release(next);
-    }
-    ring = next;
-    ring.Advance();
   }
   const StateLayout layout = StateLayout::KeysByValues(p.key_size, p.value_size);
   const int64_t pair = static_cast<int64_t>(batch) * segments.heads + head;

@@ -43,28 +43,26 @@ struct Order {
   __device__ int At(int i) const { return kReverse ? end - 1 - i : first + i; }
 };
 
-// The decays of a chunk's rows: those of the state that they see, and those with which they are
-// seen.
-template <bool kReverse>
-struct ChunkDecay {
-  const DecayTable& decay;
-  int length;
-  int first_mark;
-  int last_mark;
-
-  __device__ ChunkDecay(const DecayTable& table, int tokens, uint64_t marks)
-      : decay(table), length(tokens), first_mark(FirstMark(marks)), last_mark(LastMark(marks)) {}
-
-  __device__ float Ahead(int token) const { return token < first_mark ? decay[token + 1] : 0.0F; }
-
-  __device__ float Behind(int token) const {
-    return token >= last_mark ? decay[length - 1 - token] : 0.0F;
-  }
-
-  __device__ float OfState(int token) const { return kReverse ? Behind(token) : Ahead(token); }
-
-  __device__ float IntoState(int token) const { return kReverse ? Ahead(token) : Behind(token); }
+// What a chunk's tokens are weighted with: as they see the state, and as it sees them. In shared
+// memory.
+struct TokenWeights {
+  float of_state[kChunk];
+  float into_state[kChunk];
 };
+
+// One element, for each of the 128 threads of the loading warpgroup.
+template <bool kReverse>
+__device__ void FillWeight(const DecayTable& decay, int length, uint64_t marks, int thread,
+                           TokenWeights& weights) {
+  const int token = thread % kChunk;
+  const float ahead = token < FirstMark(marks) ? decay[token + 1] : 0.0F;
+  const float behind = token >= LastMark(marks) ? decay[length - 1 - token] : 0.0F;
+  if (thread < kChunk) {
+    weights.of_state[token] = kReverse ? behind : ahead;
+  } else {
+    weights.into_state[token] = kReverse ? ahead : behind;
+  }
+}
 
 // A thread's elements of both halves of the state.
 struct HalfStates {
@@ -174,11 +172,12 @@ __device__ void IssueAlong(uint32_t a, uint32_t b, bool accumulate, float (&d)[k
 }
 
 // output^T = state x^T over the 128 columns of each half of the state, rounded on the way; the
-// halves have an output each, or one x each and the same output. Returns with at most kBuffers
-// products in flight.
-template <int kBuffers>
-__device__ void IssueFromState(const HalfStates& state, uint32_t x, uint32_t sine_x,
-                               float (&output)[32], float (&sine_output)[32]) {
+// halves have an output each, or one x each and the same output. Moves the state on by `decay`.
+// Returns with at most kBuffers products in flight; `between(step)`, for steps 0 to 15, runs under
+// them.
+template <int kBuffers, typename Between>
+__device__ void IssueFromState(HalfStates& state, float decay, uint32_t x, uint32_t sine_x,
+                               Between between, float (&output)[32], float (&sine_output)[32]) {
   const bool one = &output == &sine_output;
   uint32_t rounded[kBuffers][4];
 #pragma unroll
@@ -186,7 +185,7 @@ __device__ void IssueFromState(const HalfStates& state, uint32_t x, uint32_t sin
     const bool sine = step >= 8;
     const int k = step % 8;
     auto& operand = rounded[step % kBuffers];
-    const auto& half = sine ? state.sine : state.cosine;
+    auto& half = sine ? state.sine : state.cosine;
     if (step >= kBuffers) {
       hopper::ProductsWait<kBuffers - 1>();  // the one that had these registers
     }
@@ -200,6 +199,11 @@ __device__ void IssueFromState(const HalfStates& state, uint32_t x, uint32_t sin
         hopper::OperandDescriptor(sine ? sine_x : x, 0) + ((k / 4 * kPanelBytes + k % 4 * 32) >> 4),
         k > 0 || (sine && one));
     hopper::ProductsCommit();
+#pragma unroll
+    for (int i = 8 * k; i < 8 * k + 8; ++i) {
+      half[i] *= decay;
+    }
+    between(step);
   }
 }
 

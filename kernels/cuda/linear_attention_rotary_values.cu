@@ -26,35 +26,48 @@ struct ValuesMemory {
   Kept rotated[2];  // z: the cosine half, the sine half
   alignas(16) FragmentAngles angles;
   alignas(16) Angle chunk[kStages][kRotaryColumns];
+  alignas(16) TokenWeights weights[kStages];
   float decay[DecayTable::kElements];
   uint64_t full[kStages];
   uint64_t empty[kStages];
+  uint64_t scored[2];
 };
 
-enum ValuesBarriers : uint32_t { kScoresBarrier = 1 };
+enum ValuesBarriers : uint32_t { kOutputBarrier = 1 };  // and one more
 
 // The loading warpgroup: tiles by its first thread, the angles of the chunk's first token by all.
 template <bool kReverse>
 __device__ void LoadChunks(const RotaryParameters& p, ValuesMemory& memory, const Place& place) {
   const int thread = static_cast<int>(threadIdx.x) - kMathThreads;
   const Order<kReverse> order = {place.first, place.end};
+  const auto load = [&](int i, int index) {
+    uint64_t* const full = &memory.full[index];
+    ValuesMemory::Stage& stage = memory.stages[index];
+    hopper::BarrierExpect(full, sizeof(stage));
+    LoadTile(p.x, place, order.At(i), full, stage.x);
+    LoadTile(p.y, place, order.At(i), full, stage.y);
+    LoadTile(p.z, place, order.At(i), full, stage.z);
+  };
+  // The first tiles come while the angles are found.
+  if (thread == 0) {
+    load(0, 0);
+  }
   ChunkAngle angle = FirstAngle<kReverse>(p, place, thread);
   hopper::LowerRegisters<kRotaryLoadRegisters>();
   Ring<kStages> ring;
   for (int i = 0; i < place.end - place.first; ++i) {
-    hopper::BarrierWait(&memory.empty[ring.stage], ring.phase ^ 1);
-    uint64_t* const full = &memory.full[ring.stage];
-    memory.chunk[ring.stage][thread] = angle.Get();
-    angle.Advance();
-    if (thread > 0) {
-      hopper::BarrierArrive(full);
-    } else {
-      ValuesMemory::Stage& stage = memory.stages[ring.stage];
-      hopper::BarrierArriveExpect(full, sizeof(stage));
-      LoadTile(p.x, place, order.At(i), full, stage.x);
-      LoadTile(p.y, place, order.At(i), full, stage.y);
-      LoadTile(p.z, place, order.At(i), full, stage.z);
+    const int stage = ring.stage;
+    const int chunk = order.At(i);
+    const uint64_t marks = MarksOf(p.segments, place.batch, chunk);
+    hopper::BarrierWait(&memory.empty[stage], ring.phase ^ 1);
+    if (thread == 0 && i > 0) {
+      load(i, stage);
     }
+    memory.chunk[stage][thread] = angle.Get();
+    angle.Advance();
+    FillWeight<kReverse>(DecayTable(memory.decay), p.segments.Length(chunk), marks, thread,
+                         memory.weights[stage]);
+    hopper::BarrierArrive(&memory.full[stage]);
     ring.Advance();
   }
 }
@@ -108,6 +121,9 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
       hopper::BarrierInit(&memory.full[i], kWarpgroup);
       hopper::BarrierInit(&memory.empty[i], kMathThreads / 32);
     }
+    for (uint64_t& scored : memory.scored) {
+      hopper::BarrierInit(&scored, kMathThreads / 32);
+    }
     hopper::FenceBarrierInit();
   }
   auto* const turn = reinterpret_cast<Angle*>(memory.scores[1]);
@@ -146,6 +162,17 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
       Keep(sine, memory.rotated[1][k][opaque]);
     }
   };
+  // Each warpgroup gives the other its half of the scores, and waits for the other's when it needs
+  // them.
+  const auto give_scores = [&](uint64_t marks, int buffer, float(&scores)[16]) {
+    StoreScores<kReverse>(decay, FragmentLane(Opaque(thread)), group, marks, scores,
+                          hopper::SharedAddress(memory.scores[buffer]));
+    hopper::FenceAsyncShared();
+    __syncwarp();
+    if (thread % 32 == 0) {
+      hopper::BarrierArrive(&memory.scored[buffer]);
+    }
+  };
   HalfStates state;
   LoadHalves<true>(p, FragmentLane(thread), group,
                    p.segment_states == nullptr ? nullptr : p.segment_states + place.StateOffset(p),
@@ -162,10 +189,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     rotate(0);
     hopper::ProductsWait<0>();
     hopper::HoldRegisters(scores);
-    StoreScores<kReverse>(decay, FragmentLane(Opaque(thread)), group, marks, scores,
-                          hopper::SharedAddress(memory.scores[0]));
-    hopper::FenceAsyncShared();
-    hopper::NamedBarrier(kScoresBarrier, kMathThreads);
+    give_scores(marks, 0, scores);
   }
   for (int i = 0; i < count; ++i) {
     const int chunk = order.At(i);
@@ -174,7 +198,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     ValuesMemory::Stage& stage = memory.stages[ring.stage];
     const bool last = i + 1 == count;
     const uint64_t next_marks = last ? 0 : MarksOf(segments, place.batch, order.At(i + 1));
-    const ChunkDecay<kReverse> weight(decay, segments.Length(chunk), marks);
+    const TokenWeights& weights = memory.weights[ring.stage];
     const uint32_t x = hopper::SharedAddress(stage.x);
     const uint32_t y = hopper::SharedAddress(stage.y);
     const uint32_t z = hopper::SharedAddress(stage.z + group * kPanelBytes);
@@ -183,20 +207,21 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     float sine_output[32];
     hopper::HoldRegisters(output);
     hopper::HoldRegisters(sine_output);
-    IssueFromState<3>(state, x, x, output, sine_output);
-    const float state_decay = marks == 0 ? decay[weight.length] : 0.0F;
-    Scale(state_decay, state.cosine);
-    Scale(state_decay, state.sine);
-    if (i > 0 && here.lane == 0) {
-      if (elected) {
-        hopper::StoreWaitRead<0>();  // the output of the chunk before
+    const auto between = [&](int step) {
+      if (step == 7 && i > 0 && here.lane == 0) {
+        if (elected) {
+          hopper::StoreWaitRead<0>();  // the output of the chunk before
+        }
+        hopper::BarrierArrive(&memory.empty[ring.stage == 0 ? kStages - 1 : ring.stage - 1]);
       }
-      hopper::BarrierArrive(&memory.empty[ring.stage == 0 ? kStages - 1 : ring.stage - 1]);
-    }
+    };
+    const float state_decay = marks == 0 ? decay[segments.Length(chunk)] : 0.0F;
+    IssueFromState<3>(state, state_decay, x, x, between, output, sine_output);
     hopper::ProductsWait<0>();
     hopper::HoldRegisters(output);
     hopper::HoldRegisters(sine_output);
-    ScaleColumns(here, [&](int token) { return weight.OfState(token); }, output, sine_output);
+    ScaleColumns(here, [&](int token) { return weights.of_state[token]; }, output, sine_output);
+    hopper::BarrierWait(&memory.scored[i & 1], (i >> 1) & 1);
     hopper::HoldRegisters(output);
     hopper::HoldRegisters(sine_output);
     IssueScored(memory.rotated, opaque, hopper::SharedAddress(memory.scores[i & 1]), output,
@@ -216,7 +241,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
       Fetch(memory.rotated[0][k][opaque], cosines[k]);
       Fetch(memory.rotated[1][k][opaque], sines[k]);
     }
-    ScaleTokens(here, [&](int token) { return weight.IntoState(token); }, cosines, sines);
+    ScaleTokens(here, [&](int token) { return weights.into_state[token]; }, cosines, sines);
     hopper::HoldRegisters(state.cosine);
     hopper::HoldRegisters(state.sine);
     hopper::ProductsBegin();
@@ -237,11 +262,8 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     hopper::HoldRegisters(scores);
     hopper::HoldRegisters(state.cosine);
     hopper::HoldRegisters(state.sine);
-    StoreScores<kReverse>(decay, here, group, next_marks, scores,
-                          hopper::SharedAddress(memory.scores[(i & 1) ^ 1]));
-    hopper::FenceAsyncShared();
-    // Past this barrier the next chunk's scores are there.
-    hopper::NamedBarrier(kScoresBarrier, kMathThreads);
+    give_scores(next_marks, (i & 1) ^ 1, scores);
+    hopper::NamedBarrier(kOutputBarrier + group, kWarpgroup);
     if (elected) {
       hopper::StoreBox(&p.output, stage.z + group * kPanelBytes, group * kPanelColumns, place.head,
                        chunk * kChunk, place.batch);
