@@ -64,7 +64,17 @@ void WriteCorpus(const std::string& path, int64_t tokens) {
              static_cast<std::streamsize>(values.size() * sizeof(uint16_t)));
 }
 
-// What rank 0 prints; the others nothing.
+// Where a rank's time goes in its median step, as members of a JSON object.
+std::string PhasesOf(const StepResult& step) {
+  return absl::StrFormat(
+      "\"forward_ms\": %.2f, \"backward_ms\": %.2f, \"optimizer_ms\": %.2f, \"data_ms\": %.2f, "
+      "\"gradient_sync_ms\": %.2f, \"sp_wait_ms\": %.2f",
+      step.phases[Phase::kForward] * 1e3, step.phases[Phase::kBackward] * 1e3,
+      step.phases[Phase::kOptimizer] * 1e3, step.phases[Phase::kData] * 1e3,
+      step.phases[Phase::kGradientSync] * 1e3, step.phases[Phase::kSpWait] * 1e3);
+}
+
+// What rank 0 prints; of the others their phases.
 absl::StatusOr<std::string> Run(LocalRank& rank, const lasp::v1::TrainingSpec& spec,
                                 const std::string& folder) {
   LASP_ASSIGN_OR_RETURN(const auto data, BatchSource::Open(spec, {folder},
@@ -87,9 +97,6 @@ absl::StatusOr<std::string> Run(LocalRank& rank, const lasp::v1::TrainingSpec& s
     LASP_ASSIGN_OR_RETURN(const StepResult result, trainer->Step(step));
     results.push_back(result);
   }
-  if (rank.grid.rank() != 0) {
-    return "";
-  }
   const double first_loss = results.front().loss;
   const double last_loss = results.back().loss;
   // The first steps warm up.
@@ -98,6 +105,9 @@ absl::StatusOr<std::string> Run(LocalRank& rank, const lasp::v1::TrainingSpec& s
   std::nth_element(results.begin(), middle, results.end(),
                    [](const StepResult& a, const StepResult& b) { return a.seconds < b.seconds; });
   const StepResult& median = *middle;
+  if (rank.grid.rank() != 0) {
+    return absl::StrFormat(", {%s}", PhasesOf(median));
+  }
   size_t free_bytes = 0;
   size_t total_bytes = 0;
   cudaMemGetInfo(&free_bytes, &total_bytes);
@@ -108,20 +118,14 @@ absl::StatusOr<std::string> Run(LocalRank& rank, const lasp::v1::TrainingSpec& s
       "{\"benchmark\": \"train_step_cuda\", \"gpus\": %d, \"sp\": %d, \"tokens_per_gpu\": %.0f, "
       "\"layers\": %d, "
       "\"parameters\": %d, \"step_ms\": %.2f, \"issue_ms\": %.2f, \"tokens_per_second_per_gpu\": "
-      "%.0f, "
-      "\"forward_ms\": "
-      "%.2f, \"backward_ms\": %.2f, \"optimizer_ms\": %.2f, \"data_ms\": %.2f, "
-      "\"gradient_sync_ms\": %.2f, \"sp_wait_ms\": "
-      "%.2f, \"first_loss\": %.4f, \"last_loss\": %.4f, \"planned_gib\": %.2f, "
-      "\"used_gib\": %.2f, \"bill\": \"%s\"}\n",
+      "%.0f, \"first_loss\": %.4f, \"last_loss\": %.4f, \"planned_gib\": %.2f, "
+      "\"used_gib\": %.2f, \"bill\": \"%s\", %s, \"ranks\": [{%s}",
       rank.grid.world_size(), rank.grid.sp_size(), tokens, spec.model().layers(),
       trainer->layout().count(), median.seconds * 1e3, median.issue_seconds * 1e3,
-      tokens / median.seconds, median.phases[Phase::kForward] * 1e3,
-      median.phases[Phase::kBackward] * 1e3, median.phases[Phase::kOptimizer] * 1e3,
-      median.phases[Phase::kData] * 1e3, median.phases[Phase::kGradientSync] * 1e3,
-      median.phases[Phase::kSpWait] * 1e3, first_loss, last_loss,
+      tokens / median.seconds, first_loss, last_loss,
       static_cast<double>(trainer->memory().total()) / (1 << 30),
-      static_cast<double>(total_bytes - free_bytes) / (1 << 30), trainer->memory().ToString());
+      static_cast<double>(total_bytes - free_bytes) / (1 << 30), trainer->memory().ToString(),
+      PhasesOf(median), PhasesOf(median));
 }
 
 int Main(int64_t tokens, int layers, int steps, int gpus, int sp_size, bool peer_copies) {
@@ -146,7 +150,10 @@ int Main(int64_t tokens, int layers, int steps, int gpus, int sp_size, bool peer
       return 1;
     }
   }
-  std::printf("%s", results[0]->c_str());
+  for (const absl::StatusOr<std::string>& result : results) {
+    std::printf("%s", result->c_str());
+  }
+  std::printf("]}\n");
   return 0;
 }
 
