@@ -96,6 +96,7 @@ class Layer {
     layer->TakeMemory(plan);
     LASP_ASSIGN_OR_RETURN(layer->arena_, Arena::Create(*backend, plan.used_bytes()));
     layer->TakeMemory(layer->arena_);
+    LASP_RETURN_IF_ERROR(sp->Register(layer->arena_.whole()));
     std::vector<double> slopes(kHeads);
     kernels::DecaySlopes(index, kLayers, kHeads, slopes.data());
     backend->CopyFromHost(slopes.data(), layer->shape_.slopes);
@@ -207,6 +208,9 @@ absl::StatusOr<std::vector<double>> Hops(LocalRank& rank, Multiplications* load)
       Arena arena, Arena::Create(*rank.backend, kStateRows * kHeadSize * 4 + kDelay * 4 + 512));
   const Tensor state = arena.Take(MemoryUse::kStates, DType::kFloat32, kStateRows, kHeadSize);
   const Tensor delay = arena.Take(MemoryUse::kWorkspace, DType::kFloat32, 1, kDelay);
+  LASP_RETURN_IF_ERROR(rank.sp->Register(arena.whole()));
+  const auto send = [&](int peer) { return rank.sp->SendInto(state, peer, state).Wait(); };
+  const auto receive = [&](int peer) { return rank.sp->ReceiveInto(state, peer).Wait(); };
   std::vector<double> hops;
   for (int batch = 0; batch < kBatches; ++batch) {
     LASP_RETURN_IF_ERROR(rank.world->Barrier().Wait());
@@ -217,11 +221,11 @@ absl::StatusOr<std::vector<double>> Hops(LocalRank& rank, Multiplications* load)
     Marks marks(StreamOf(rank.backend));
     for (int round = 0; round <= kRounds; ++round) {
       if (rank.sp->rank() == 0) {
-        LASP_RETURN_IF_ERROR(rank.sp->Send(state, 1).Wait());
-        LASP_RETURN_IF_ERROR(rank.sp->Receive(state, 1).Wait());
+        LASP_RETURN_IF_ERROR(send(1));
+        LASP_RETURN_IF_ERROR(receive(1));
       } else if (rank.sp->rank() == 1) {
-        LASP_RETURN_IF_ERROR(rank.sp->Receive(state, 0).Wait());
-        LASP_RETURN_IF_ERROR(rank.sp->Send(state, 0).Wait());
+        LASP_RETURN_IF_ERROR(receive(0));
+        LASP_RETURN_IF_ERROR(send(0));
       }
       marks.Add();
     }
@@ -293,7 +297,7 @@ absl::Status TimeBesideReduction(LocalRank& rank, Layer& layer, std::vector<doub
   constexpr int kLayersBeside = 3;
   LASP_ASSIGN_OR_RETURN(Arena arena, Arena::Create(*rank.backend, kGradients * 4));
   const Tensor gradients = arena.Take(MemoryUse::kGradients, DType::kFloat32, 1, kGradients);
-  LASP_RETURN_IF_ERROR(rank.world->Register(gradients));
+  LASP_RETURN_IF_ERROR(rank.world->Register(arena.whole()));
   for (int repetition = 0; repetition < kRepetitions; ++repetition) {
     LASP_RETURN_IF_ERROR(rank.world->Barrier().Wait());
     Operation reduction;

@@ -23,6 +23,7 @@
 #include "worker/device/cuda_backend.h"
 #include "worker/engine/drain_request.h"
 #include "worker/engine/trainer.h"
+#include "worker/parallel/peer_communicator.h"
 
 namespace lasp::worker {
 namespace {
@@ -111,6 +112,7 @@ absl::StatusOr<std::string> Run(LocalRank& rank, const lasp::v1::TrainingSpec& s
   size_t free_bytes = 0;
   size_t total_bytes = 0;
   cudaMemGetInfo(&free_bytes, &total_bytes);
+  const auto* const peers = dynamic_cast<const PeerCommunicator*>(rank.world);
   // A GPU's.
   const int64_t local_tokens = spec.data().sequence_length() / rank.grid.sp_size();
   const auto tokens = static_cast<double>(local_tokens);
@@ -118,12 +120,13 @@ absl::StatusOr<std::string> Run(LocalRank& rank, const lasp::v1::TrainingSpec& s
       "{\"benchmark\": \"train_step_cuda\", \"gpus\": %d, \"sp\": %d, \"tokens_per_gpu\": %.0f, "
       "\"layers\": %d, "
       "\"parameters\": %d, \"step_ms\": %.2f, \"issue_ms\": %.2f, \"tokens_per_second_per_gpu\": "
-      "%.0f, \"first_loss\": %.4f, \"last_loss\": %.4f, \"planned_gib\": %.2f, "
+      "%.0f, \"summed_by_copy_engines\": %s, \"first_loss\": %.4f, \"last_loss\": %.4f, "
+      "\"planned_gib\": %.2f, "
       "\"used_gib\": %.2f, \"bill\": \"%s\", %s, \"ranks\": [{%s}",
       rank.grid.world_size(), rank.grid.sp_size(), tokens, spec.model().layers(),
       trainer->layout().count(), median.seconds * 1e3, median.issue_seconds * 1e3,
-      tokens / median.seconds, first_loss, last_loss,
-      static_cast<double>(trainer->memory().total()) / (1 << 30),
+      tokens / median.seconds, peers != nullptr && peers->copied_bytes() > 0 ? "true" : "false",
+      first_loss, last_loss, static_cast<double>(trainer->memory().total()) / (1 << 30),
       static_cast<double>(total_bytes - free_bytes) / (1 << 30), trainer->memory().ToString(),
       PhasesOf(median), PhasesOf(median));
 }

@@ -29,4 +29,12 @@ Tensor Arena::Take(MemoryUse use, DType dtype, int64_t rows, int64_t columns) {
   return tensor;
 }
 
+Tensor Arena::whole() const {
+  if (buffer_ == nullptr) {
+    return {};
+  }
+  const int64_t words = buffer_->bytes() / SizeOf(DType::kInt32);
+  return {buffer_->data(), DType::kInt32, 1, words, words};
+}
+
 }  // namespace lasp::worker

@@ -22,6 +22,9 @@ class Arena {
   // A contiguous, zeroed tensor. The sizes must not exceed what was measured.
   Tensor Take(MemoryUse use, DType dtype, int64_t rows, int64_t columns);
 
+  // All that there is to hand out, in words of 4 bytes; empty where it only measures.
+  Tensor whole() const;
+
   // What has been taken, padding included.
   const MemoryBill& bill() const { return bill_; }
 

@@ -7,7 +7,7 @@ namespace {
 
 // Large enough for the links, small enough that the first is under way long before the backward
 // pass ends.
-constexpr int64_t kBucketBytes = 32 << 20;
+constexpr int64_t kBucketBytes = 128 << 20;
 
 }  // namespace
 

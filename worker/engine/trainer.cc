@@ -47,7 +47,9 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(Options options) {
   }
   trainer->arena_ = *std::move(arena);
   LASP_RETURN_IF_ERROR(trainer->TakeMemory(trainer->arena_));
-  LASP_RETURN_IF_ERROR(trainer->options_.world->Register(trainer->parameters_.gradients));
+  for (Communicator* const group : {trainer->options_.world, trainer->options_.sp}) {
+    LASP_RETURN_IF_ERROR(group->Register(trainer->arena_.whole()));
+  }
   InitializeParameters(trainer->model_config_, trainer->layout_, trainer->options_.spec.seed(),
                        *trainer->options_.backend, trainer->parameters_.masters);
   if (trainer->parameters_.weights.data != trainer->parameters_.masters.data) {

@@ -78,6 +78,13 @@ class Communicator {
   // `peer` is a rank of this group.
   virtual Operation Send(Tensor data, int peer) = 0;
   virtual Operation Receive(Tensor data, int peer) = 0;
+
+  // A send and its receive that both say where the data goes, so that it need not be copied there
+  // from a buffer: `there` lies in this rank's memory where `here` lies in the peer's.
+  virtual Operation SendInto(Tensor data, int peer, Tensor /*there*/) { return Send(data, peer); }
+
+  virtual Operation ReceiveInto(Tensor here, int peer) { return Receive(here, peer); }
+
   // Runs `work` in its turn, on the thread or stream of the communication: what must happen between
   // a receive and a send without the issuing thread.
   virtual Operation Run(std::function<absl::Status()> work) = 0;
@@ -89,8 +96,9 @@ class Communicator {
   // Complete when every rank has issued it.
   virtual Operation Barrier() = 0;
 
-  // Every rank calls it with memory of its own, of one size and laid out alike: operations on
-  // tensors within may then reach it on the other ranks, as fast as the hardware can. At most once.
+  // Every rank calls it with memory of its own, of one size and laid out alike: sums and receives
+  // into tensors within may then reach it on the other ranks, as fast as the hardware can. What is
+  // registered later takes the place of what was.
   // The memory must stay until the communicator's last operation on it has ended on every rank.
   virtual absl::Status Register(Tensor /*memory*/) { return absl::OkStatus(); }
 

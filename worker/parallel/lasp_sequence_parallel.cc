@@ -15,9 +15,13 @@ class Lasp : public SequenceParallel {
     memory.saved_states =
         arena.Take(MemoryUse::kStates, backend_.accumulation_type(),
                    shape.state_matrix_rows() * backend_.SavedStateCount(shape), shape.head_size);
+    if (sp_.size() > 1) {
+      // On the first rank too, so that memory is laid out alike on all.
+      memory.state_in_place = arena.Take(MemoryUse::kStates, backend_.accumulation_type(),
+                                         shape.state_matrix_rows(), shape.head_size);
+    }
     if (!first()) {
-      memory.state_in = arena.Take(MemoryUse::kStates, backend_.accumulation_type(),
-                                   shape.state_matrix_rows(), shape.head_size);
+      memory.state_in = memory.state_in_place;
     }
     return memory;
   }
@@ -43,7 +47,7 @@ class Lasp : public SequenceParallel {
     backend_.LocalState(shape, inputs.k, inputs.v, local, memory.saved_states);
     received_ = {};
     if (!first()) {
-      received_ = sp_.Receive(memory.state_in, sp_.rank() - 1);
+      received_ = sp_.ReceiveInto(memory.state_in, sp_.rank() - 1);
     }
     if (!last()) {
       const Tensor outgoing = StateOf(shape, outgoing_);
@@ -54,7 +58,7 @@ class Lasp : public SequenceParallel {
       });
       // The next operation on the communicator starts after this one is complete, so outgoing_ is
       // free again by then.
-      sent_ = sp_.Send(outgoing, sp_.rank() + 1);
+      sent_ = sp_.SendInto(outgoing, sp_.rank() + 1, memory.state_in_place);
     }
     return absl::OkStatus();
   }
@@ -80,11 +84,10 @@ class Lasp : public SequenceParallel {
     const Tensor local = StateOf(shape, local_);
     const Tensor saved_gradients = saved_gradients_.Rows(0, memory.saved_states.rows);
     backend_.LocalStateGradient(shape, inputs.q, output_gradient, local, saved_gradients);
-    Tensor gradient_in;
+    const Tensor gradient_in = last() ? Tensor{} : StateOf(shape, gradient_in_);
     received_ = {};
     if (!last()) {
-      gradient_in = StateOf(shape, gradient_in_);
-      received_ = sp_.Receive(gradient_in, sp_.rank() + 1);
+      received_ = sp_.ReceiveInto(gradient_in, sp_.rank() + 1);
     }
     if (!first()) {
       const Tensor outgoing = StateOf(shape, outgoing_);
@@ -92,7 +95,7 @@ class Lasp : public SequenceParallel {
         backend_.StateGradientHop(shape, gradient_in, local, outgoing);
         return absl::OkStatus();
       });
-      sent_ = sp_.Send(outgoing, sp_.rank() - 1);
+      sent_ = sp_.SendInto(outgoing, sp_.rank() - 1, StateOf(shape, gradient_in_));
     }
     const AttentionBackward tensors{.q = inputs.q,
                                     .k = inputs.k,

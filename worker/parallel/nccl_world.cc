@@ -112,12 +112,12 @@ absl::Status NcclWorld::Split(const ProcessGrid& grid) {
 
 absl::Status NcclWorld::ReachPeers(CudaBackend* backend) {
   LASP_ASSIGN_OR_RETURN(world_peers_, PeerCommunicator::Create(backend, nccl_[0].get(),
-                                                               {.sends = false,
+                                                               {.sums = true,
                                                                 .name = "world, by copy engines",
                                                                 .timeout = options_.timeout}));
   LASP_ASSIGN_OR_RETURN(sp_peers_,
                         PeerCommunicator::Create(backend, nccl_[1].get(),
-                                                 {.sends = true,
+                                                 {.sums = false,
                                                   .name = "sequence parallel, by copy engines",
                                                   .timeout = options_.timeout}));
   MutexLock lock(&mutex_);

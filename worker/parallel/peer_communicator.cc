@@ -14,10 +14,8 @@ namespace {
 // Words of one kind lie side by side. Memory that is shared is shared in pages of 2 MiB.
 constexpr int64_t kPageBytes = int64_t{2} << 20;
 constexpr int64_t kWordsBytes = 4096;
-constexpr int64_t kPieceBytes = int64_t{1} << 20;
-constexpr uint32_t kPiecesOfBox = 2;
-constexpr int64_t kBoxBytes = kPiecesOfBox * kPieceBytes;
-constexpr int64_t kStagingBytes = int64_t{64} << 20;
+// A sum waits for multiprocessors until a kernel ends: few large ones wait less than many.
+constexpr int64_t kStagingBytes = int64_t{128} << 20;
 // Elements. So that sums go by 16 bytes.
 constexpr int64_t kShareAlignment = 64;
 static_assert(PeerCommunicator::kMostRanks <= kernels::cuda::RankSum::kMostRanks);
@@ -55,12 +53,13 @@ absl::StatusOr<std::unique_ptr<PeerCommunicator>> PeerCommunicator::Create(
   LASP_ASSIGN_OR_RETURN(SideStream stream, SideStream::Create(backend));
   LASP_ASSIGN_OR_RETURN(CudaStream releases, CudaStream::Create());
   LASP_ASSIGN_OR_RETURN(auto progress, StreamProgress::Create());
-  const int64_t boxes = options.sends ? size * kBoxBytes : 0;
-  LASP_ASSIGN_OR_RETURN(auto own, AllocateDeviceMemory(RoundUp(kWordsBytes + boxes, kPageBytes)));
+  const int64_t staging = options.sums ? kStagingBytes : 0;
+  LASP_ASSIGN_OR_RETURN(auto own, AllocateDeviceMemory(RoundUp(kWordsBytes + staging, kPageBytes)));
   auto made = std::unique_ptr<PeerCommunicator>(
       new PeerCommunicator(others, std::move(options), device, std::move(stream),
                            std::move(releases), std::move(progress), std::move(own)));
-  LASP_ASSIGN_OR_RETURN(made->peers_, PeerMemory::Exchange(backend, others, made->own_->data()));
+  LASP_ASSIGN_OR_RETURN(
+      made->peers_, PeerMemory::Exchange(backend, others, made->own_->data(), made->own_->bytes()));
   if (made->peers_ == nullptr) {
     return nullptr;
   }
@@ -94,7 +93,7 @@ void PeerCommunicator::Abort(const absl::Status& why) {
   // driver says about it: if it refuses, nothing is left to do.
   const uint32_t everything = latest_.load() + (uint32_t{1} << 30);
   (void)cudaSetDevice(device_);
-  for (const Word word : {kArrived, kTakenOut, kStaged, kSummed}) {
+  for (const Word word : {kReady, kArrived, kStaged, kSummed}) {
     for (int peer = 0; peer < size_; ++peer) {
       (void)WriteWord(releases_.get(), WordOf(rank_, word, peer), everything);
     }
@@ -107,14 +106,8 @@ uint32_t* PeerCommunicator::WordOf(int owner, Word word, int other) const {
          static_cast<ptrdiff_t>(word) * kMostRanks + other;
 }
 
-char* PeerCommunicator::BoxOf(int owner, int sender, uint32_t piece) const {
-  return peers_->at(owner) + kWordsBytes + sender * kBoxBytes +
-         (piece % kPiecesOfBox) * kPieceBytes;
-}
-
 float* PeerCommunicator::StageOf(int owner, int sender) const {
-  char* const stages = peers_->at(owner) + kWordsBytes + (options_.sends ? size_ * kBoxBytes : 0);
-  return reinterpret_cast<float*>(stages) + sender * StageElements(size_);
+  return reinterpret_cast<float*>(peers_->at(owner) + kWordsBytes) + sender * StageElements(size_);
 }
 
 absl::Status PeerCommunicator::Tell(int peer, Word word, uint32_t value) {
@@ -158,44 +151,37 @@ uint32_t PeerCommunicator::Next(uint32_t* number) {
   return *number;
 }
 
-absl::Status PeerCommunicator::SendPieces(Tensor data, int peer) {
-  const auto* const from = static_cast<const char*>(data.data);
-  for (int64_t done = 0; done < data.bytes(); done += kPieceBytes) {
-    const uint32_t piece = Next(&sent_[static_cast<size_t>(peer)]);
-    // The piece before the last has been taken out of the place where this one goes.
-    LASP_RETURN_IF_ERROR(Await(peer, kTakenOut, piece - kPiecesOfBox));
-    LASP_RETURN_IF_ERROR(
-        Copy(BoxOf(peer, rank_, piece), from + done, std::min(kPieceBytes, data.bytes() - done)));
-    LASP_RETURN_IF_ERROR(Tell(peer, kArrived, piece));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status PeerCommunicator::ReceivePieces(Tensor data, int peer) {
-  auto* const to = static_cast<char*>(data.data);
-  for (int64_t done = 0; done < data.bytes(); done += kPieceBytes) {
-    const uint32_t piece = Next(&received_[static_cast<size_t>(peer)]);
-    LASP_RETURN_IF_ERROR(Await(peer, kArrived, piece));
-    LASP_RETURN_IF_ERROR(
-        Copy(to + done, BoxOf(rank_, peer, piece), std::min(kPieceBytes, data.bytes() - done)));
-    LASP_RETURN_IF_ERROR(Tell(peer, kTakenOut, piece));
-  }
-  return absl::OkStatus();
-}
-
 Operation PeerCommunicator::Send(Tensor data, int peer) {
-  if (!options_.sends) {
-    return Delegate([&] { return others_.Send(data, peer); });
-  }
-  sent_bytes_ += data.bytes();
-  return EndsHere(Issue([&] { return SendPieces(data, peer); }));
+  return Delegate([&] { return others_.Send(data, peer); });
 }
 
 Operation PeerCommunicator::Receive(Tensor data, int peer) {
-  if (!options_.sends) {
-    return Delegate([&] { return others_.Receive(data, peer); });
+  return Delegate([&] { return others_.Receive(data, peer); });
+}
+
+Operation PeerCommunicator::SendInto(Tensor data, int peer, Tensor there) {
+  if (!IsRegistered(there)) {
+    return Send(data, peer);
   }
-  return EndsHere(Issue([&] { return ReceivePieces(data, peer); }));
+  sent_bytes_ += data.bytes();
+  return EndsHere(Issue([&]() -> absl::Status {
+    const uint32_t number = Next(&sent_[static_cast<size_t>(peer)]);
+    LASP_RETURN_IF_ERROR(Await(peer, kReady, number));
+    LASP_RETURN_IF_ERROR(
+        Copy(registered_peers_->at(peer) + OffsetOf(there), data.data, data.bytes()));
+    return Tell(peer, kArrived, number);
+  }));
+}
+
+Operation PeerCommunicator::ReceiveInto(Tensor here, int peer) {
+  if (!IsRegistered(here)) {
+    return Receive(here, peer);
+  }
+  return EndsHere(Issue([&]() -> absl::Status {
+    const uint32_t number = Next(&received_[static_cast<size_t>(peer)]);
+    LASP_RETURN_IF_ERROR(Tell(peer, kReady, number));
+    return Await(peer, kArrived, number);
+  }));
 }
 
 Operation PeerCommunicator::Run(std::function<absl::Status()> work) {
@@ -207,11 +193,11 @@ Operation PeerCommunicator::Run(std::function<absl::Status()> work) {
 }
 
 absl::Status PeerCommunicator::Register(Tensor memory) {
-  if (!options_.sums || memory.dtype != DType::kFloat32 || !memory.contiguous()) {
-    return absl::OkStatus();
-  }
-  LASP_ASSIGN_OR_RETURN(registered_peers_,
-                        PeerMemory::Exchange(&stream_.backend(), &others_, memory.data));
+  // Every rank has done with what was registered before when the exchange ends.
+  LASP_RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(stream_.get()), "registering memory");
+  registered_ = {};
+  LASP_ASSIGN_OR_RETURN(registered_peers_, PeerMemory::Exchange(&stream_.backend(), &others_,
+                                                                memory.data, memory.bytes()));
   if (registered_peers_ != nullptr) {
     registered_ = memory;
   }
@@ -221,14 +207,18 @@ absl::Status PeerCommunicator::Register(Tensor memory) {
 bool PeerCommunicator::IsRegistered(Tensor data) const {
   const auto* const begin = static_cast<const char*>(data.data);
   const auto* const memory = static_cast<const char*>(registered_.data);
-  return memory != nullptr && data.dtype == registered_.dtype && begin >= memory &&
+  return memory != nullptr && data.contiguous() && begin >= memory &&
          begin + data.bytes() <= memory + registered_.bytes();
+}
+
+int64_t PeerCommunicator::OffsetOf(Tensor data) const {
+  return static_cast<const char*>(data.data) - static_cast<const char*>(registered_.data);
 }
 
 absl::Status PeerCommunicator::Reduce(int64_t offset, int64_t elements) {
   const uint32_t number = Next(&reductions_);
   const auto data_of = [&](int rank) {
-    return reinterpret_cast<float*>(registered_peers_->at(rank)) + offset;
+    return reinterpret_cast<float*>(registered_peers_->at(rank) + offset);
   };
   const auto copy = [&](float* destination, const float* source, int64_t count) {
     return count == 0 ? absl::OkStatus()
@@ -269,16 +259,16 @@ Operation PeerCommunicator::AllReduceSum(Tensor data) {
   if (data.count() == 0) {
     return {};
   }
-  if (!IsRegistered(data)) {
+  if (!options_.sums || data.dtype != DType::kFloat32 || !IsRegistered(data)) {
     return Delegate([&] { return others_.AllReduceSum(data); });
   }
   sent_bytes_ += 2 * data.bytes() * (size_ - 1) / size_;
-  const int64_t begin =
-      static_cast<const float*>(data.data) - static_cast<const float*>(registered_.data);
+  const int64_t begin = OffsetOf(data);
   const int64_t most = size_ * StageElements(size_);
   return EndsHere(Issue([&]() -> absl::Status {
     for (int64_t done = 0; done < data.count(); done += most) {
-      LASP_RETURN_IF_ERROR(Reduce(begin + done, std::min(most, data.count() - done)));
+      LASP_RETURN_IF_ERROR(
+          Reduce(begin + done * int64_t{sizeof(float)}, std::min(most, data.count() - done)));
     }
     return absl::OkStatus();
   }));

@@ -28,10 +28,8 @@
 
 namespace lasp::worker {
 
-// What is not wanted takes no memory, and is left to NCCL.
 struct PeerCommunicatorOptions {
-  bool sends = false;  // 2 MiB for each rank
-  bool sums = false;   // of registered memory; 64 MiB
+  bool sums = false;  // takes 128 MiB; otherwise they are left to NCCL
   std::string name;
   absl::Duration timeout;
 };
@@ -55,9 +53,12 @@ class PeerCommunicator final : public Communicator, public WatchedGroup {
 
   int size() const override { return size_; }
 
-  // In pieces of half a box: into the box on the receiver's GPU, and out of it there.
   Operation Send(Tensor data, int peer) override;
   Operation Receive(Tensor data, int peer) override;
+  // Into registered memory, once the receiver has come to its receive. A copy within a GPU would
+  // take a kernel, and wait for multiprocessors.
+  Operation SendInto(Tensor data, int peer, Tensor there) override;
+  Operation ReceiveInto(Tensor here, int peer) override;
   Operation Run(std::function<absl::Status()> work) override;
   // Of registered memory, fp32: each rank gets its share of every other rank's, adds them up in the
   // order of the ranks, and puts the sum where the others have theirs. 2 (P - 1) / P of the data
@@ -72,6 +73,9 @@ class PeerCommunicator final : public Communicator, public WatchedGroup {
     return {sent_bytes_ + others_.counters().sent_bytes};
   }
 
+  // Of the sent bytes those that a copy engine has moved.
+  int64_t copied_bytes() const { return sent_bytes_; }
+
   const std::string& name() const override { return options_.name; }
 
   absl::Status AsyncStatus() override { return failure(); }
@@ -83,7 +87,7 @@ class PeerCommunicator final : public Communicator, public WatchedGroup {
  private:
   // Where words lie in a rank's memory: one for each kind and peer, written by the peer, numbers
   // that only grow (and wrap round).
-  enum Word { kArrived, kTakenOut, kStaged, kSummed };
+  enum Word { kReady, kArrived, kStaged, kSummed };
 
   // What one rank has been through with each other.
   using Numbers = std::array<uint32_t, kMostRanks>;
@@ -103,7 +107,6 @@ class PeerCommunicator final : public Communicator, public WatchedGroup {
 
   // In the memory of rank `owner`, about rank `other`.
   uint32_t* WordOf(int owner, Word word, int other) const;
-  char* BoxOf(int owner, int sender, uint32_t piece) const;
   // Where a rank's share of what `sender` has awaits its sum.
   float* StageOf(int owner, int sender) const;
   // Tells rank `peer`, or waits for what it tells.
@@ -116,12 +119,12 @@ class PeerCommunicator final : public Communicator, public WatchedGroup {
   absl::Status LoadKernels();
   // Counts on, and remembers the largest number that anything waits for.
   uint32_t Next(uint32_t* number);
-  absl::Status SendPieces(Tensor data, int peer);
-  absl::Status ReceivePieces(Tensor data, int peer);
-  // `elements` from `offset` elements on of the registered memory.
+  // Of the registered memory: `elements` of fp32 from byte `offset` on.
   absl::Status Reduce(int64_t offset, int64_t elements);
 
   bool IsRegistered(Tensor data) const;
+  // Where that lies in the registered memory, in bytes.
+  int64_t OffsetOf(Tensor data) const;
   // What is issued next starts after what the backend's stream holds so far; not after a failure.
   absl::Status Follow();
   // Issues `work` between marks of progress.
@@ -140,7 +143,7 @@ class PeerCommunicator final : public Communicator, public WatchedGroup {
   // For an abort: lets go what the other stream waits for.
   const CudaStream releases_;
   const std::unique_ptr<StreamProgress> progress_;
-  // This rank's words, boxes and stages, and everyone's.
+  // This rank's words and stages, and everyone's.
   const std::unique_ptr<DeviceBuffer> own_;
   std::unique_ptr<PeerMemory> peers_;
   Tensor registered_;

@@ -25,6 +25,7 @@ struct Card {
   int64_t device = 0;                 // as its process counts them
   char* address = nullptr;
   int64_t offset = 0;  // in the allocation
+  int64_t bytes = 0;
   cudaIpcMemHandle_t allocation = {};
 };
 
@@ -64,8 +65,9 @@ char* AllocationOf(char* memory) {
   return reinterpret_cast<char*>(begin);  // NOLINT(performance-no-int-to-ptr): the driver's way
 }
 
-Card CardOf(char* memory) {
+Card CardOf(char* memory, int64_t bytes) {
   Card card;
+  card.bytes = bytes;
   int device = 0;
   char* const allocation = AllocationOf(memory);
   if (allocation == nullptr || cudaGetDevice(&device) != cudaSuccess ||
@@ -125,16 +127,16 @@ char* ReachWithinProcess(const Card& card, int own_device) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<PeerMemory>> PeerMemory::Exchange(CudaBackend* backend,
-                                                                 Communicator* group,
-                                                                 void* memory) {
-  const Card own = CardOf(static_cast<char*>(memory));
+                                                                 Communicator* group, void* memory,
+                                                                 int64_t bytes) {
+  const Card own = CardOf(static_cast<char*>(memory), bytes);
   LASP_ASSIGN_OR_RETURN(const std::vector<Card> cards, AllCards(own, *backend, *group));
   auto peers = std::unique_ptr<PeerMemory>(new PeerMemory(group->size()));
   bool reached = own.host[0] != '\0';
   for (size_t rank = 0; rank < cards.size() && reached; ++rank) {
     const Card& card = cards[rank];
     char*& address = peers->addresses_[rank];
-    if (card.host != own.host) {
+    if (card.host != own.host || card.bytes != own.bytes) {
       reached = false;
     } else if (card.process == own.process) {
       address = ReachWithinProcess(card, static_cast<int>(own.device));

@@ -2,6 +2,7 @@
 // and stream memory operations reach it without a kernel.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <vector>
 
@@ -16,9 +17,10 @@ class PeerMemory {
   // Every rank of `group` calls it, with memory of its own GPU that begins anywhere within an
   // allocation. Null, on every rank alike, where some rank cannot reach the memory of another: they
   // are on different hosts, in containers that do not share memory, or without a path between the
-  // GPUs.
+  // GPUs; or where `bytes` are not the same on all.
   static absl::StatusOr<std::unique_ptr<PeerMemory>> Exchange(CudaBackend* backend,
-                                                              Communicator* group, void* memory);
+                                                              Communicator* group, void* memory,
+                                                              int64_t bytes);
   // The others must have stopped using this rank's memory before it is freed.
   ~PeerMemory();
   PeerMemory(const PeerMemory&) = delete;

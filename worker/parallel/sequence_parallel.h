@@ -29,6 +29,9 @@ struct AttentionGradients {
 struct AttentionMemory {
   Tensor saved_states;  // as Backend::LocalState leaves them
   Tensor state_in;      // KV_in, the state before this rank's first token; empty on the first rank
+  // Where every rank but the first has its state_in, in this rank's memory; empty where one is
+  // alone.
+  Tensor state_in_place;
 };
 
 class SequenceParallel {

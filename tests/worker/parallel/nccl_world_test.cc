@@ -15,6 +15,7 @@
 #include "tests/worker/parallel/gpu_ranks.h"
 #include "worker/device/arena.h"
 #include "worker/device/cuda_backend.h"
+#include "worker/parallel/peer_communicator.h"
 
 namespace lasp::worker {
 namespace {
@@ -35,6 +36,12 @@ class NcclWorldTest : public ::lasp::testing::GpuTest, public ::testing::WithPar
     }
   }
 };
+
+// What has gone by copy engines: that it is not left to NCCL.
+int64_t CopiedBytes(const Communicator& group) {
+  const auto* const peers = dynamic_cast<const PeerCommunicator*>(&group);
+  return peers == nullptr ? 0 : peers->copied_bytes();
+}
 
 // A tensor of fp32 on the device.
 class DeviceVector {
@@ -64,12 +71,13 @@ TEST_P(NcclWorldTest, WhatIsSentAfterAKernelIsWhatTheKernelWrote) {
   ExpectAll({.sp_size = 2}, [](LocalRank& rank) -> absl::Status {
     const int64_t sent_before = rank.sp->counters().sent_bytes;
     DeviceVector data(rank.backend, std::vector<float>(1 << 20, 0));
+    LASP_RETURN_IF_ERROR(rank.sp->Register(data.tensor()));
     for (int round = 1; round <= 20; ++round) {
       if (rank.sp->rank() == 0) {
         rank.backend->Fill(round, data.tensor());
-        LASP_RETURN_IF_ERROR(rank.sp->Send(data.tensor(), 1).Wait());
+        LASP_RETURN_IF_ERROR(rank.sp->SendInto(data.tensor(), 1, data.tensor()).Wait());
       } else {
-        Operation received = rank.sp->Receive(data.tensor(), 0);
+        Operation received = rank.sp->ReceiveInto(data.tensor(), 0);
         LASP_RETURN_IF_ERROR(received.Wait());
         rank.backend->Axpy(1, data.tensor(), data.tensor());
         const std::vector<float> values = data.Read();
@@ -79,6 +87,7 @@ TEST_P(NcclWorldTest, WhatIsSentAfterAKernelIsWhatTheKernelWrote) {
     }
     EXPECT_EQ(rank.sp->counters().sent_bytes - sent_before,
               rank.sp->rank() == 0 ? 20 * (4 << 20) : 0);
+    EXPECT_EQ(CopiedBytes(*rank.sp), GetParam() && rank.sp->rank() == 0 ? 20 * (4 << 20) : 0);
     return absl::OkStatus();
   });
 }
@@ -122,36 +131,46 @@ TEST_P(NcclWorldTest, SumsAreTheSameBitsOnEveryRankAndInEveryRun) {
   EXPECT_EQ(runs[0], runs[1]);
 }
 
-// Both ways at once, of sizes that are no multiple of a piece, and more than a box holds.
+// Both ways at once, into memory that is registered and into other.
 TEST_P(NcclWorldTest, MessagesOfAnySizeCrossEachOther) {
   ExpectAll({.sp_size = 2}, [](LocalRank& rank) -> absl::Status {
     const int me = rank.sp->rank();
-    for (const size_t count : {size_t{1}, size_t{262'143}, size_t{262'145}, size_t{2'000'001}}) {
+    constexpr int64_t kMost = 2'000'001;
+    DeviceVector registered(rank.backend, std::vector<float>(2 * kMost));
+    LASP_RETURN_IF_ERROR(rank.sp->Register(registered.tensor()));
+    for (const size_t count : {size_t{1}, size_t{262'143}, size_t{262'145}, size_t{kMost}}) {
       std::vector<float> values(count);
       for (size_t i = 0; i < count; ++i) {
         values[i] = static_cast<float>(i % 1000) + static_cast<float>(me) * 1e4F;
       }
       DeviceVector own(rank.backend, values);
       DeviceVector others(rank.backend, std::vector<float>(count, -1));
-      Operation first =
-          me == 0 ? rank.sp->Send(own.tensor(), 1) : rank.sp->Receive(others.tensor(), 0);
-      Operation second =
-          me == 0 ? rank.sp->Receive(others.tensor(), 1) : rank.sp->Send(own.tensor(), 0);
-      LASP_RETURN_IF_ERROR(first.Wait());
-      LASP_RETURN_IF_ERROR(second.Wait());
-      for (float& value : values) {
-        value += me == 0 ? 1e4F : -1e4F;
+      const Tensor place = registered.tensor().Columns(kMost, static_cast<int64_t>(count));
+      for (const Tensor here : {others.tensor(), place}) {
+        const auto send = [&] { return rank.sp->SendInto(own.tensor(), 1 - me, here); };
+        const auto receive = [&] { return rank.sp->ReceiveInto(here, 1 - me); };
+        Operation first = me == 0 ? send() : receive();
+        Operation second = me == 0 ? receive() : send();
+        LASP_RETURN_IF_ERROR(first.Wait());
+        LASP_RETURN_IF_ERROR(second.Wait());
+        std::vector<float> expected = values;
+        for (float& value : expected) {
+          value += me == 0 ? 1e4F : -1e4F;
+        }
+        std::vector<float> read(count);
+        rank.backend->CopyToHost(here, read.data());
+        EXPECT_EQ(read, expected) << count;
       }
-      EXPECT_EQ(others.Read(), values) << count;
     }
     return absl::OkStatus();
   });
 }
 
-// Parts of registered memory, of sizes that are no multiple of the ranks, and more than is staged.
+// Parts of registered memory, of sizes that are no multiple of the ranks.
 TEST_P(NcclWorldTest, RegisteredMemoryIsSummedInPlace) {
   ExpectAll({.sp_size = 1, .dp_size = 2}, [](LocalRank& rank) -> absl::Status {
-    constexpr int64_t kCount = 20'000'003;
+    // More than is staged at once.
+    constexpr int64_t kCount = 40'000'003;
     std::vector<float> values(kCount);
     const int me = rank.grid.rank();
     for (size_t i = 0; i < values.size(); ++i) {
@@ -162,11 +181,12 @@ TEST_P(NcclWorldTest, RegisteredMemoryIsSummedInPlace) {
     // From the end to the beginning, as gradients come, some while the next ones are written.
     std::vector<Operation> sums;
     for (const auto& [begin, size] : std::vector<std::pair<int64_t, int64_t>>{
-             {kCount - 1, 1}, {17'000'000, kCount - 1 - 17'000'000}, {0, 17'000'000}}) {
+             {kCount - 1, 1}, {4'000'000, kCount - 1 - 4'000'000}, {0, 4'000'000}}) {
       rank.backend->Axpy(1, data.tensor().Columns(begin, size), data.tensor().Columns(begin, size));
       sums.push_back(rank.world->AllReduceSum(data.tensor().Columns(begin, size)));
     }
     LASP_RETURN_IF_ERROR(sums.back().Wait());
+    EXPECT_EQ(CopiedBytes(*rank.world), GetParam() ? kCount * 4 : 0);
     const std::vector<float> read = data.Read();
     for (size_t i = 0; i < read.size(); ++i) {
       const float first = 2 * std::sin(static_cast<float>(i));
