@@ -44,6 +44,25 @@ class CudaLinearAttention : public testing::GpuTest {
     EXPECT_TRUE(errors.Within(kBound, kStateBound)) << name << ": " << errors.Text();
     EXPECT_TRUE(GpuIsFine());
   }
+
+  // Small enough for sanitizers.
+  static void CheckSmall(bool lrpe) {
+    Check("small", {.tokens = 150,
+                    .heads = 2,
+                    .slopes = {0.01, 0.99},
+                    .lrpe = lrpe,
+                    .segments = 2,
+                    .states_in = false,
+                    .document_starts = {70},
+                    .seed = 180});
+    Check("small ranks", {.tokens = 200,
+                          .heads = 2,
+                          .size = 64,
+                          .slopes = {0, 0.1},
+                          .lrpe = lrpe,
+                          .ranks = 2,
+                          .seed = 181});
+  }
 };
 
 // With LRPE or without.
@@ -303,25 +322,9 @@ TEST_F(CudaLinearAttention, DocumentStarts) {
 }
 
 // What compute-sanitizer is run on: every kernel, a few chunks.
-TEST_F(CudaLinearAttention, SmallShapes) {
-  for (const bool lrpe : {false, true}) {
-    Check("small", {.tokens = 150,
-                    .heads = 2,
-                    .slopes = {0.01, 0.99},
-                    .lrpe = lrpe,
-                    .segments = 2,
-                    .states_in = false,
-                    .document_starts = {70},
-                    .seed = 180});
-    Check("small ranks", {.tokens = 200,
-                          .heads = 2,
-                          .size = 64,
-                          .slopes = {0, 0.1},
-                          .lrpe = lrpe,
-                          .ranks = 2,
-                          .seed = 181});
-  }
-}
+TEST_F(CudaLinearAttention, SmallShapes) { CheckSmall(/*lrpe=*/false); }
+
+TEST_F(CudaLinearAttention, LrpeOfSmallShapes) { CheckSmall(/*lrpe=*/true); }
 
 // Keys and queries have more than 2^32 elements, and so have the segments' states; the last rows
 // are checked, which do not see the first.
