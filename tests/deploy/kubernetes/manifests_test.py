@@ -61,7 +61,7 @@ class ManifestsTest(unittest.TestCase):
         cls.kubectl = located.stdout.strip()
         try:
             packages = schemas.install()
-        except schemas.SchemasMissing as error:
+        except schemas.npm_packages.PackagesMissing as error:
             missing(str(error))
         with tempfile.TemporaryDirectory() as folder:
             for name in ("kubernetes", "grafana", "prometheus"):

@@ -1,49 +1,23 @@
 """Kubernetes' schemas, from pinned npm packages: values by their validators, unknown fields by tsc."""
-import hashlib
 import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "support"))
+import npm_packages  # noqa: E402
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 # Kinds of other projects, which the packages do not describe: manifest_checks.py looks at them.
 OTHERS = {"Issuer", "Certificate", "ResourceFlavor", "ClusterQueue", "LocalQueue"}
 
 
-class SchemasMissing(Exception):
-    """npm is not here, or could not fetch the packages."""
-
-
 def install():
-    """The folder with node_modules as the lock file says; fetched once, into this user's cache."""
-    if not shutil.which("npm") or not shutil.which("node"):
-        raise SchemasMissing("npm is not here: run deploy/install-dependencies tests")
-    with open(os.path.join(HERE, "package-lock.json"), "rb") as file:
-        digest = hashlib.sha256(file.read()).hexdigest()[:16]
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    folder = os.path.join(cache, "lasp", f"kubernetes-schemas-{digest}")
-    if os.path.isdir(folder):
-        return folder
-    os.makedirs(os.path.dirname(folder), exist_ok=True)
-    scratch = tempfile.mkdtemp(prefix=".schemas-", dir=os.path.dirname(folder))
-    try:
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(os.path.join(HERE, name), scratch)
-        done = subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=scratch, text=True,
-                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
-        if done.returncode != 0:
-            raise SchemasMissing(f"npm ci failed: {done.stdout[-2000:]}")
-        try:
-            # A rename is whole or not there, for another run beside this one.
-            os.rename(scratch, folder)
-        except OSError:
-            if not os.path.isdir(folder):
-                raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return folder
+    """The folder with node_modules as the lock file says."""
+    return npm_packages.install(HERE, "kubernetes-schemas")
 
 
 def value_faults(packages, manifests):
