@@ -31,6 +31,9 @@ ABSL_FLAG(std::string, health_address, "127.0.0.1:7079",
           "Where probes ask: gRPC health v1, services \"\", \"readiness\" and \"liveness\".");
 ABSL_FLAG(std::string, metrics_address, "127.0.0.1:9464", "Where Prometheus reads /metrics.");
 ABSL_FLAG(
+    std::string, console_address, "127.0.0.1:7072",
+    "Where browsers find the read-only console, by HTTPS where there is TLS; empty for none.");
+ABSL_FLAG(
     std::string, path_roots, "",
     "Folders, separated by commas, under which data paths of jobs must lie. A relative path is "
     "looked up under each in order.");
@@ -246,12 +249,16 @@ absl::StatusOr<CommandLine> ParseCommandLineFlags(int argc, char** argv) {
   options.worker_address = absl::GetFlag(FLAGS_worker_address);
   options.health_address = absl::GetFlag(FLAGS_health_address);
   options.metrics_address = absl::GetFlag(FLAGS_metrics_address);
+  options.console_address = absl::GetFlag(FLAGS_console_address);
   LASP_ASSIGN_OR_RETURN(options.credentials, ReadCredentialOptions());
   const CredentialOptions& known = options.credentials;
   LASP_RETURN_IF_ERROR(CheckAddress("api_address", options.api_address, true, known));
   LASP_RETURN_IF_ERROR(CheckAddress("worker_address", options.worker_address, true, known));
   LASP_RETURN_IF_ERROR(CheckAddress("health_address", options.health_address, false, known));
   LASP_RETURN_IF_ERROR(CheckAddress("metrics_address", options.metrics_address, false, known));
+  if (!options.console_address.empty()) {
+    LASP_RETURN_IF_ERROR(CheckAddress("console_address", options.console_address, true, known));
+  }
   const auto roots = ParsePathRoots(absl::GetFlag(FLAGS_path_roots));
   if (!roots.ok()) {
     return FlagError("path_roots", roots.status().message());

@@ -93,6 +93,10 @@ absl::StatusOr<std::unique_ptr<GrpcListener>> GrpcListener::Start(
 
 GrpcListener::~GrpcListener() { Shutdown(absl::ZeroDuration()); }
 
+std::shared_ptr<grpc::Channel> GrpcListener::InProcessChannel() {
+  return server_->InProcessChannel(grpc::ChannelArguments());
+}
+
 void GrpcListener::SetServing(const std::string& service, bool serving) {
   server_->GetHealthCheckService()->SetServingStatus(service, serving);
 }

@@ -51,6 +51,10 @@ class GrpcListener {
   // With the port that was picked.
   const std::string& address() const { return address_; }
 
+  // To this server without a socket and without TLS; calls are judged as all others. It must end
+  // before the server does.
+  std::shared_ptr<grpc::Channel> InProcessChannel();
+
   // What the health service answers for `service`; "" is the server as a whole.
   void SetServing(const std::string& service, bool serving);
 

@@ -89,6 +89,7 @@ int main(int argc, char** argv) {
                                          {"worker_address", addresses.worker_address},
                                          {"health_address", addresses.health_address},
                                          {"metrics_address", addresses.metrics_address},
+                                         {"console_address", addresses.console_address},
                                          {"data_dir", line->options.data_dir}})
                           .c_str());
   std::fflush(stdout);

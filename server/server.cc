@@ -11,6 +11,7 @@
 #include "proto/rpc/status_macros.h"
 #include "server/calls_ender.h"
 #include "server/checkpoint_service.h"
+#include "server/console/console.h"
 #include "server/core_metrics.h"
 #include "server/credential_metrics.h"
 #include "server/data_folder_lock.h"
@@ -114,6 +115,9 @@ struct Server::Parts {
   std::unique_ptr<GrpcListener> worker_plane;
   std::unique_ptr<GrpcListener> api;
   std::unique_ptr<GrpcListener> health;
+  std::unique_ptr<ConsoleMetrics> console_metrics;
+  // Calls the API, so it ends first.
+  std::unique_ptr<Console> console;
 };
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options) {
@@ -203,11 +207,21 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   LASP_ASSIGN_OR_RETURN(parts->api, GrpcListener::Start(api));
   LASP_ASSIGN_OR_RETURN(parts->health, GrpcListener::Start({.flag = "health_address",
                                                             .address = options.health_address}));
+  if (!options.console_address.empty()) {
+    parts->console_metrics = std::make_unique<ConsoleMetrics>(parts->metrics.registry());
+    LASP_ASSIGN_OR_RETURN(parts->console, Console::Start({.address = options.console_address,
+                                                          .api = parts->api->InProcessChannel(),
+                                                          .credentials = parts->credentials.get(),
+                                                          .metrics = parts->console_metrics.get(),
+                                                          .clock = &SystemClock()}));
+  }
   parts->readiness.SetListener(parts->health.get());
-  parts->addresses = {.api_address = parts->api->address(),
-                      .worker_address = parts->worker_plane->address(),
-                      .health_address = parts->health->address(),
-                      .metrics_address = parts->metrics_page->address()};
+  parts->addresses = {
+      .api_address = parts->api->address(),
+      .worker_address = parts->worker_plane->address(),
+      .health_address = parts->health->address(),
+      .metrics_address = parts->metrics_page->address(),
+      .console_address = parts->console == nullptr ? "" : parts->console->address()};
   LASP_RETURN_IF_ERROR(parts->folder->Publish(parts->addresses.api_address));
   return std::unique_ptr<Server>(new Server(std::move(parts)));
 }
@@ -225,6 +239,7 @@ void Server::Stop(absl::Duration grace) {
   // Probes fail first, so that nobody is sent here any more.
   parts_->readiness.SetListener(nullptr);
   parts_->health->SetServing(kReadiness, false);
+  parts_->console.reset();
   parts_->streams->CloseAll(
       absl::UnavailableError("the coordinator is stopping: connect again in a moment"));
   {

@@ -20,6 +20,8 @@ struct ServerOptions {
   std::string worker_address = "127.0.0.1:7071";
   std::string health_address = "127.0.0.1:7079";
   std::string metrics_address = "127.0.0.1:9464";
+  // Empty for no console.
+  std::string console_address = {};
   // Without TLS and tokens the addresses of users and agents should be on loopback: who reaches
   // them may do everything.
   CredentialOptions credentials;
@@ -40,6 +42,8 @@ struct ServerAddresses {
   std::string worker_address;
   std::string health_address;
   std::string metrics_address;
+  // Empty where there is no console.
+  std::string console_address;
 };
 
 // Serves from Start to Stop. Thread-safe.

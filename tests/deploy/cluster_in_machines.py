@@ -18,7 +18,8 @@ spec:
   device: CPU
 """
 PORTS = ["--health_address=127.0.0.1:0", "--metrics_address=127.0.0.1:0"]
-SERVER_FLAGS = ["--api_address=127.0.0.1:0", "--worker_address=127.0.0.1:0", *PORTS, "--path_roots=/data"]
+SERVER_FLAGS = ["--api_address=127.0.0.1:0", "--worker_address=127.0.0.1:0", "--console_address=", *PORTS,
+                "--path_roots=/data"]
 WORKER_FLAGS = ["--gpus=none", "--cpu_slots=2", *PORTS, "--path_roots=/data"]
 
 

@@ -102,7 +102,8 @@ class NotifyTest(unittest.TestCase):
 
     def test_the_coordinator(self):
         self.check([os.path.join(BIN, "lasp-server"), f"--data_dir={self.folder}/data", "--api_address=127.0.0.1:0",
-                    "--worker_address=127.0.0.1:0", "--health_address=127.0.0.1:0", "--metrics_address=127.0.0.1:0"])
+                    "--worker_address=127.0.0.1:0", "--health_address=127.0.0.1:0", "--metrics_address=127.0.0.1:0",
+                    "--console_address=127.0.0.1:0"])
 
     def test_the_agent(self):
         # A port that nobody listens on: an agent is ready to be told to end before it has found its coordinator.

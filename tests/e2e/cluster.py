@@ -23,6 +23,7 @@ import unittest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BIN = os.path.abspath(os.environ.get("LASP_BIN", os.path.join(ROOT, "build", "bin")))
+ADDRESSES = ("api_address", "worker_address", "health_address", "metrics_address", "console_address")
 ENDED = ("SUCCEEDED", "FAILED", "CANCELLED")
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -226,7 +227,7 @@ class ClusterTest(unittest.TestCase):
 
     def start_server(self, data_dir="server", wait=True, prefix=(), **flags):
         values = {"data_dir": os.path.join(self.folder, data_dir), "path_roots": self.data}
-        for flag in ("api_address", "worker_address", "health_address", "metrics_address"):
+        for flag in ADDRESSES:
             values[flag] = "127.0.0.1:0"
         values.update(self.credentials.server_flags() if self.credentials else {})
         values.update(flags)
@@ -237,8 +238,7 @@ class ClusterTest(unittest.TestCase):
 
     def restart_server(self, old, **flags):
         """A new process on the store and the ports of `old`."""
-        return self.start_server(**{flag: old.addresses[flag] for flag in (
-            "api_address", "worker_address", "health_address", "metrics_address")}, **flags)
+        return self.start_server(**{flag: old.addresses[flag] for flag in ADDRESSES}, **flags)
 
     def start_worker(self, worker_id="w1", slots=4, wait=True, prefix=(), **flags):
         values = {"server": self.server.worker_address, "worker_id": worker_id, "cpu_slots": slots, "gpus": "none",

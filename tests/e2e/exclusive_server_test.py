@@ -1,7 +1,7 @@
 """A second coordinator on the same folder or port is refused, and says who holds it."""
 import unittest
 
-from cluster import ClusterTest
+from cluster import ADDRESSES, ClusterTest
 
 
 class ExclusiveServerTest(ClusterTest):
@@ -19,13 +19,13 @@ class ExclusiveServerTest(ClusterTest):
 
     def test_the_same_port(self):
         first = self.start_server()
-        for flag in ("api_address", "worker_address", "health_address", "metrics_address"):
+        for flag in ADDRESSES:
             port = first.addresses[flag].rsplit(":", 1)[1]
             self.refused(port, str(first.pid), data_dir=f"other-{flag}", **{flag: first.addresses[flag]})
         self.assertEqual(self.lasp_json("list"), [])
 
     def test_plaintext_stays_on_loopback(self):
-        for flag in ("api_address", "worker_address"):
+        for flag in ("api_address", "worker_address", "console_address"):
             self.refused("--tls_cert", "--token_file", data_dir=f"open-{flag}", **{flag: "0.0.0.0:0"})
 
     def test_a_restart_takes_the_same_ports(self):

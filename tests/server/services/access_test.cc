@@ -1,12 +1,10 @@
 // Tokens on a real port: every method of every service that is linked has its row and is judged by
 // it; lists, watches and workers show what the token grants; streams end with their token.
 #include <google/protobuf/descriptor.h>
-#include <openssl/sha.h>
 #include <sys/stat.h>
 
 #include <set>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/resource_name.h"
@@ -15,6 +13,7 @@
 #include "tests/server/services/raw_call.h"
 #include "tests/server/services/running_server.h"
 #include "tests/server/services/stream_reader.h"
+#include "tests/server/services/token_line.h"
 #include "tests/support/status_matchers.h"
 
 namespace lasp::server {
@@ -23,15 +22,6 @@ namespace {
 using ::testing::HasSubstr;
 
 constexpr char kReflection[] = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo";
-
-std::string TokenLine(const std::string& token, const std::string& role,
-                      const std::string& projects, const std::string& end = "never") {
-  unsigned char digest[SHA256_DIGEST_LENGTH];
-  SHA256(reinterpret_cast<const unsigned char*>(token.data()), token.size(), digest);
-  return absl::StrCat(
-      token, " ", role, " ", projects, " ", end, " ",
-      absl::BytesToHexString({reinterpret_cast<const char*>(digest), sizeof(digest)}), "\n");
-}
 
 // Of every service that this program could serve: ours, by their files, and gRPC's own.
 std::set<std::string> LinkedMethods() {

@@ -117,7 +117,8 @@ class ServerProgramTest : public ::testing::Test {
                                  const std::string& worker = "127.0.0.1:0") {
     return {"--data_dir=" + folder_.Join("data"), "--api_address=" + api,
             "--worker_address=" + worker,         "--health_address=127.0.0.1:0",
-            "--metrics_address=127.0.0.1:0",      "--path_roots=" + folder_.path()};
+            "--metrics_address=127.0.0.1:0",      "--console_address=127.0.0.1:0",
+            "--path_roots=" + folder_.path()};
   }
 
   const TempDirectory folder_;
@@ -127,9 +128,10 @@ class ServerProgramTest : public ::testing::Test {
 TEST_F(ServerProgramTest, HelpAndVersionAreOnStdout) {
   const auto help = Run({"--help"});
   EXPECT_EQ(help->AwaitExit(), 0);
-  for (const char* flag : {"--data_dir", "--api_address", "--worker_address", "--health_address",
-                           "--metrics_address", "--path_roots", "--retain_finished", "--tls_cert",
-                           "--tls_key", "--tls_client_ca", "--token_file", "--log_level"}) {
+  for (const char* flag :
+       {"--data_dir", "--api_address", "--worker_address", "--health_address", "--metrics_address",
+        "--console_address", "--path_roots", "--retain_finished", "--tls_cert", "--tls_key",
+        "--tls_client_ca", "--token_file", "--log_level"}) {
     EXPECT_THAT(help->Output(), HasSubstr(flag));
   }
   const auto version = Run({"--version"});
@@ -153,6 +155,8 @@ TEST_F(ServerProgramTest, WrongUsageNamesTheFlagAndExitsTwo) {
       {{data, "--token_file=/no/such/file"}, "--token_file"},
       {{data, "--worker_address=192.0.2.1:7071"}, "--worker_address"},
       {{data, "--metrics_address=:1"}, "--metrics_address"},
+      {{data, "--console_address=7072"}, "--console_address"},
+      {{data, "--console_address=0.0.0.0:0"}, "--token_file"},
       {{data, "--health_address=localhost:99999"}, "--health_address"},
       {{data, "--retain_finished=soon"}, "--retain_finished"},
       {{data, "--retain_finished=-1h"}, "--retain_finished"},
