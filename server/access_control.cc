@@ -88,4 +88,9 @@ GrantPtr AccessControl::Present(absl::string_view name, absl::Time now) const {
   return grant != nullptr && now < grant->end ? grant : EmptyGrant();
 }
 
+bool AccessControl::Holds(const Grant& grant, absl::Time now) const {
+  const GrantPtr present = credentials_->tokens()->FindByDigest(grant.token);
+  return present != nullptr && now < present->end && present->AllowsAs(grant);
+}
+
 }  // namespace lasp::server

@@ -31,6 +31,9 @@ class AccessControl {
   // What the token of this name allows now; nothing where it has been revoked or has ended.
   GrantPtr Present(absl::string_view name, absl::Time now) const;
 
+  // Whether the token that this was granted to, whatever its name by now, still allows the same.
+  bool Holds(const Grant& grant, absl::Time now) const;
+
  private:
   const Credentials* const credentials_;
 };

@@ -178,7 +178,7 @@ std::function<absl::Status()> AccessLease(const AccessControl* access, GrantPtr 
     return nullptr;
   }
   return [access, grant = std::move(grant), clock] {
-    return *access->Present(grant->name, clock->Now()) == *grant
+    return access->Holds(*grant, clock->Now())
                ? absl::OkStatus()
                : ErrorWithReason(absl::StatusCode::kUnauthenticated,
                                  absl::StrCat("the token ", grant->name,

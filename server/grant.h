@@ -1,6 +1,7 @@
 // What a token allows.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <optional>
 #include <set>
@@ -18,6 +19,9 @@ enum class Role { kViewer, kEditor, kAdmin };
 const char* RoleName(Role role);
 std::optional<Role> ParseRole(absl::string_view name);
 
+// SHA-256 of a token.
+using TokenDigest = std::array<unsigned char, 32>;
+
 struct Grant {
   // The token's, for messages and logs.
   std::string name;
@@ -25,9 +29,16 @@ struct Grant {
   bool all_projects = false;
   std::set<std::string, std::less<>> projects = {};
   absl::Time end = absl::InfiniteFuture();
+  // Which token it is: at a rotation the name passes on to the next one.
+  TokenDigest token = {};
 
   bool Includes(absl::string_view project) const {
     return all_projects || projects.find(project) != projects.end();
+  }
+
+  // Whether both allow the same, for however long.
+  bool AllowsAs(const Grant& other) const {
+    return role == other.role && all_projects == other.all_projects && projects == other.projects;
   }
 
   // "default, nlp" or "all projects".

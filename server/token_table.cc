@@ -72,19 +72,16 @@ absl::Status TokenTable::AddLine(absl::string_view line) {
       !std::all_of(hex.begin(), hex.end(), [](char c) { return absl::ascii_isxdigit(c); })) {
     return Wrong("the last column is no SHA-256 in 64 hexadecimal digits");
   }
-  Entry entry;
   const std::string bytes = absl::HexStringToBytes(hex);
-  std::copy(bytes.begin(), bytes.end(), entry.digest.begin());
-  entry.grant = std::make_shared<const Grant>(std::move(grant));
-  for (const Entry& other : entries_) {
-    if (other.digest == entry.digest) {
-      return Wrong(absl::StrCat("has the same token as ", other.grant->name));
-    }
+  std::copy(bytes.begin(), bytes.end(), grant.token.begin());
+  if (const GrantPtr other = FindByDigest(grant.token); other != nullptr) {
+    return Wrong(absl::StrCat("has the same token as ", other->name));
   }
-  if (!by_name_.emplace(entry.grant->name, entry.grant).second) {
-    return Wrong(absl::StrCat("the name ", entry.grant->name, " is there twice"));
+  const auto entry = std::make_shared<const Grant>(std::move(grant));
+  if (!by_name_.emplace(entry->name, entry).second) {
+    return Wrong(absl::StrCat("the name ", entry->name, " is there twice"));
   }
-  entries_.push_back(std::move(entry));
+  by_digest_.emplace(entry->token, entry);
   return absl::OkStatus();
 }
 
@@ -117,15 +114,20 @@ absl::StatusOr<TokenTable> TokenTable::Load(const std::string& path) {
 }
 
 GrantPtr TokenTable::Find(absl::string_view token) const {
-  Digest digest;
+  TokenDigest digest;
   SHA256(reinterpret_cast<const unsigned char*>(token.data()), token.size(), digest.data());
-  const Entry* found = nullptr;
-  for (const Entry& entry : entries_) {
-    if (CRYPTO_memcmp(entry.digest.data(), digest.data(), digest.size()) == 0) {
-      found = &entry;
+  GrantPtr found;
+  for (const auto& [known, grant] : by_digest_) {
+    if (CRYPTO_memcmp(known.data(), digest.data(), digest.size()) == 0) {
+      found = grant;
     }
   }
-  return found == nullptr ? nullptr : found->grant;
+  return found;
+}
+
+GrantPtr TokenTable::FindByDigest(const TokenDigest& digest) const {
+  const auto found = by_digest_.find(digest);
+  return found == by_digest_.end() ? nullptr : found->second;
 }
 
 GrantPtr TokenTable::FindByName(absl::string_view name) const {

@@ -5,10 +5,8 @@
 //   root admin * never 60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752
 #pragma once
 
-#include <array>
 #include <map>
 #include <string>
-#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -30,22 +28,16 @@ class TokenTable {
   // hash is compared, each in constant time.
   GrantPtr Find(absl::string_view token) const;
 
-  // Null where there is none of this name.
+  // Null where there is none of this name, or of this hash.
   GrantPtr FindByName(absl::string_view name) const;
+  GrantPtr FindByDigest(const TokenDigest& digest) const;
 
-  size_t size() const { return entries_.size(); }
+  size_t size() const { return by_digest_.size(); }
 
  private:
-  using Digest = std::array<unsigned char, 32>;
-
-  struct Entry {
-    Digest digest;
-    GrantPtr grant;
-  };
-
   absl::Status AddLine(absl::string_view line);
 
-  std::vector<Entry> entries_;
+  std::map<TokenDigest, GrantPtr> by_digest_;
   std::map<std::string, GrantPtr, std::less<>> by_name_;
 };
 

@@ -61,6 +61,10 @@ class AccessTest : public ::testing::Test {
           TokenLine("old", "admin", "*", "2020-01-01T00:00:00Z")}) {
       text += !without.empty() && absl::StartsWith(line, without) ? "" : line;
     }
+    WriteTokenFile(text);
+  }
+
+  void WriteTokenFile(const std::string& text) {
     folder_.Write("fresh", text);
     chmod(folder_.Join("fresh").c_str(), 0600);
     rename(folder_.Join("fresh").c_str(), folder_.Join("tokens").c_str());
@@ -225,6 +229,31 @@ TEST_F(AccessTest, AStreamEndsWithItsToken) {
   LASP_ASSERT_OK(Create("root", "default", "a"));
   ASSERT_TRUE(vic->Read(&event));  // it goes on over the reload
   vic_context.TryCancel();
+}
+
+TEST_F(AccessTest, AStreamIsOfItsTokenWhicheverHasTheName) {
+  const auto line_of = [](const std::string& name, const std::string& token) {
+    return name + TokenLine(token, "editor", "default,nlp").substr(token.size());
+  };
+  const auto jobs = v1::TrainingJobService::NewStub(As("ann"));
+  v1::WatchTrainingJobsRequest request;
+  request.set_parent("projects/default");
+  grpc::ClientContext context;
+  const auto watch = jobs->WatchTrainingJobs(&context, request);
+  v1::WatchTrainingJobsResponse event;
+  ASSERT_TRUE(watch->Read(&event));
+  WriteTokenFile(line_of("ann", "ann2") + line_of("ann-old", "ann"));
+  const absl::Time deadline = absl::Now() + absl::Seconds(20);
+  while (!Create("ann2", "default", "a").ok()) {
+    ASSERT_LT(absl::Now(), deadline) << "the successor is not known";
+    absl::SleepFor(absl::Milliseconds(10));
+  }
+  ASSERT_TRUE(watch->Read(&event));  // it goes on while the old token holds
+  EXPECT_EQ(event.updated().name(), "projects/default/trainingJobs/a");
+  WriteTokenFile(line_of("ann", "ann2"));
+  while (watch->Read(&event)) {
+  }
+  EXPECT_EQ(ErrorReason(FromGrpcStatus(watch->Finish())), "TOKEN_CHANGED");
 }
 
 }  // namespace
