@@ -1,0 +1,20 @@
+"""What of a soak must be flat, and what may grow because it is kept by intent."""
+from flatness import Allowed
+
+MIB = 1 << 20
+# A request's id is remembered for a day, in memory and in the store, so that a repeated request does nothing twice; the
+# name of a deleted job until 10,000 more are deleted. Both are counted by `mutations`.
+BOUNDS = {
+    "server.rss_bytes": Allowed(2 * MIB, part=0.05, each=1024, counted="load.mutations"),
+    "server.fds": Allowed(3),
+    "server.threads": Allowed(3),
+    "server.store_bytes": Allowed(1 * MIB, each=512, counted="load.mutations"),
+    "server.wal_bytes": Allowed(1 * MIB),
+    "server.log_bytes": Allowed(1 * MIB),
+    "server.log_files": Allowed(50),
+    "w1.rss_bytes": Allowed(2 * MIB, part=0.05),
+    "w1.fds": Allowed(3),
+    "w1.threads": Allowed(2),
+    "w1.work_bytes": Allowed(256 << 10),
+    "w1.work_files": Allowed(50),
+}
