@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 
 DEBIAN_MIRROR = os.environ.get("LASP_DEBIAN_MIRROR", "http://deb.debian.org/debian")
 
@@ -33,19 +34,30 @@ fi
 """
 
 
-def _bare(folder):
-    """A machine as debootstrap makes it, made once a build folder."""
+# Seconds: then a bare machine is made anew, with Debian's newest packages.
+KEPT = 30 * 24 * 3600
+
+
+def _make_bare(root):
+    """A machine as debootstrap makes it; it is kept as an archive in this user's cache folder."""
+    folder = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "lasp", "machines")
     os.makedirs(folder, exist_ok=True)
-    root = os.path.join(folder, "debian-12")
-    with open(root + ".lock", "w") as lock:
+    archive = os.path.join(folder, "debian-12.tar")
+    with open(archive + ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not os.path.isdir(root):
-            with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        if not os.path.exists(archive) or os.stat(archive).st_mtime < time.time() - KEPT:
+            with tempfile.TemporaryDirectory(dir=os.path.dirname(root)) as scratch:
                 made = os.path.join(scratch, "root")
                 subprocess.run(["debootstrap", "--variant=minbase", "bookworm", made, DEBIAN_MIRROR], check=True,
                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=1200)
-                os.rename(made, root)
-    return root
+                _tar("--create", "--file", archive + ".new", "--directory", made, ".")
+            os.rename(archive + ".new", archive)
+    os.mkdir(root)
+    _tar("--extract", "--file", archive, "--directory", root)
+
+
+def _tar(*arguments):
+    subprocess.run(["tar", "--numeric-owner", "--preserve-permissions", *arguments], check=True, timeout=600)
 
 
 def command_in(root, command, user=None, read_only=False, volumes=(), environment=None):
@@ -67,7 +79,10 @@ class Machine:
         """A bare one, or one that is now as `like` is."""
         self._folder = tempfile.TemporaryDirectory(prefix="lasp-machine-", dir=build)
         self.root = os.path.join(self._folder.name, "root")
-        subprocess.run(["cp", "-a", "--reflink=auto", like.root if like else _bare(build), self.root], check=True)
+        if like:
+            subprocess.run(["cp", "-a", "--reflink=auto", like.root, self.root], check=True)
+        else:
+            _make_bare(self.root)
         shutil.copy("/etc/resolv.conf", os.path.join(self.root, "etc", "resolv.conf"))
         # The installer writes it, debootstrap does not.
         with open(os.path.join(self.root, "etc", "hosts"), "w") as file:

@@ -1,5 +1,6 @@
-"""The commands of deploy/systemd/README.md, run as they stand: three bare Debian 12 machines in a network of their own,
-the packages, TLS, tokens, and a job over two hosts. As root, with Debian's mirror."""
+"""The commands of deploy/systemd/README.md, run as they stand: from four bare Debian 12 machines in a network of their
+own, by the packages, TLS and tokens, to a job over two hosts, and an alert that comes and goes. As root, with
+Debian's mirror."""
 import json
 import os
 import re
@@ -10,19 +11,18 @@ import tempfile
 import unittest
 
 import cluster_in_machines as cluster
-from machine import Machine
+import played_hosts
+from machine import Machine, command_in
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.abspath(os.path.join(HERE, "..", ".."))
 BIN = os.environ["LASP_BIN"]
 BUILD = os.path.dirname(BIN)
 HOSTS = ["coordinator", "gpu-1", "gpu-2"]
-HAS_TLS = os.path.exists(os.path.join(ROOT, "deploy", "credentials")) and "--tls_cert" in subprocess.run(
-    [os.path.join(BIN, "lasp-server"), "--help"], stdout=subprocess.PIPE, text=True).stdout
+# The bridge's own address is the desk's.
 SETUP = """
 mount -t tmpfs tmpfs /run
 mkdir /run/netns
-mount --bind "$FOLDER/hosts" /etc/hosts
 ip link set lo up
 ip link add bridge0 type bridge
 ip address add 10.77.0.1/24 dev bridge0
@@ -37,16 +37,8 @@ for host in coordinator gpu-1 gpu-2; do
   ip -n $host link set eth0 up
   last=$((last + 1))
 done
-bash -euo pipefail "$FOLDER/commands"
-"""
-# On each host; played_hosts.py does what systemctl was called for.
-STUBS = {"sudo": '#!/bin/sh\nexec "$@"\n', "systemctl": '#!/bin/sh\necho "$*" >>/systemctl-calls\n'}
-# What a viewer gets, after the README's own commands.
-VIEWER = """
-code=0
-LASP_TOKEN=$(cat bob.token) lasp --tls_ca credentials/ca.crt submit -f deploy/jobs/quickstart.yaml || code=$?
-echo "the viewer's exit code: $code"
-LASP_TOKEN=$(cat bob.token) lasp --tls_ca credentials/ca.crt list
+"$PYTHON" "$HERE/played_hosts.py" "$FOLDER" &
+"$@"
 """
 
 
@@ -56,79 +48,97 @@ def commands():
     return "".join(re.findall(r"```\n(.*?)```", guide, re.DOTALL))
 
 
-@unittest.skipUnless(HAS_TLS, "the programs were built without TLS")
 @unittest.skipUnless(os.geteuid() == 0 and shutil.which("debootstrap"), "needs root and debootstrap")
 class OperatorTest(unittest.TestCase):
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.folder = folder.name
-        folders = cluster.make_folder(self.folder, "programs")
-        self.corpora = folders["data"]
-        checkout = os.path.join(self.folder, "checkout")
-        shutil.copytree(os.path.join(ROOT, "deploy"), os.path.join(checkout, "deploy"))
-        packages = cluster.build_packages(BUILD, os.path.join(checkout, "build", "packages"))
-        job = os.path.join(checkout, "deploy", "jobs", "quickstart.yaml")
+        folders = cluster.make_folder(self.folder, "checkout")
+        self.checkout = folders["checkout"]
+        shutil.copytree(os.path.join(ROOT, "deploy"), os.path.join(self.checkout, "deploy"))
+        packages = cluster.build_packages(BUILD, os.path.join(self.checkout, "build", "packages"))
+        job = os.path.join(self.checkout, "deploy", "jobs", "quickstart.yaml")
         with open(job) as file:
             text = re.sub(r"max_steps: \d+", "max_steps: 20", file.read())
         with open(job, "w") as file:
             file.write(text)
 
-        # Behind the bridge there is no mirror: what the packages depend on is there, they are not.
+        # Behind the bridge there is no mirror: what the packages depend on is there, they are not, and Prometheus
+        # waits in apt's cache.
         first = self.machine()
-        first.run("apt-get update && apt-get install --yes --no-install-recommends /packages/*.deb && "
-                  "apt-get purge --yes lasp-server lasp-worker lasp && deluser --quiet lasp",
+        first.run("apt-get update && apt-get install --yes --no-install-recommends openssl /packages/*.deb && "
+                  "apt-get purge --yes lasp-server lasp-worker lasp && deluser --quiet lasp && "
+                  "apt-get install --yes --no-install-recommends --download-only prometheus",
                   volumes=[(packages, "/packages")])
-        for name, text in STUBS.items():
-            self.script(os.path.join(first.root, "usr", "local", "bin", name), text)
+        self.desk = self.machine(first)
         self.roots = dict(zip(HOSTS, [first.root, self.machine(first).root, self.machine(first).root]))
+        self.stub(self.desk.root, played_hosts.DESK_STUBS)
         names = "127.0.0.1 localhost\n" + "".join(f"10.77.0.{2 + i} {host}\n" for i, host in enumerate(HOSTS))
-        for path in [os.path.join(self.folder, "hosts")] + [os.path.join(r, "etc", "hosts") for r in self.roots.values()]:
-            with open(path, "w") as file:
+        for root in [self.desk.root, *self.roots.values()]:
+            with open(os.path.join(root, "etc", "hosts"), "w") as file:
                 file.write(names)
-        with open(os.path.join(self.folder, "played.json"), "w") as file:
-            json.dump({"roots": self.roots, "corpora": self.corpora}, file)
-        for program in ("ssh", "scp"):
-            self.script(os.path.join(folders["programs"], program),
-                        f'#!/bin/sh\nexec {sys.executable} {os.path.join(HERE, "played_hosts.py")} {program} "$@"\n')
-        shutil.copy(os.path.join(BIN, "lasp"), folders["programs"])
-        self.environment = {"PATH": f"{folders['programs']}:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": self.folder,
-                            "FOLDER": self.folder, "PLAYED_HOSTS": os.path.join(self.folder, "played.json"),
-                            "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
+        for root in self.roots.values():
+            self.stub(root, played_hosts.HOST_STUBS)
+        with open(os.path.join(self.folder, "hosts.json"), "w") as file:
+            json.dump({"roots": self.roots, "corpora": folders["data"]}, file)
+        self.play = os.path.join(self.folder, "play")
+        played_hosts.make_pipes(self.play)
 
     def machine(self, like=None):
         made = Machine(BUILD, like)
         self.addCleanup(made.close)
         return made
 
-    def script(self, path, text):
-        with open(path, "w") as file:
-            file.write(text)
-        os.chmod(path, 0o755)
+    @staticmethod
+    def stub(root, programs):
+        for name, text in programs.items():
+            path = os.path.join(root, "usr", "local", "bin", name)
+            with open(path, "w") as file:
+                file.write(text)
+            os.chmod(path, 0o755)
 
     def logs(self):
         text = ""
         for host, root in self.roots.items():
-            for service in ("lasp-server", "lasp-worker"):
+            for service in ("lasp-server", "lasp-worker", "prometheus"):
                 path = os.path.join(root, "var", "log", f"{service}.log")
                 if os.path.exists(path):
                     with open(path) as file:
                         text += f"\n{host}: {file.read()[-2000:]}"
         return text
 
-    def test_from_empty_hosts_to_a_job_over_both(self):
-        with open(os.path.join(self.folder, "commands"), "w") as file:
-            file.write(commands() + VIEWER)
+    def test_from_empty_hosts_to_a_job_and_an_alert(self):
+        with open(os.path.join(self.checkout, "commands"), "w") as file:
+            file.write(commands())
+        # Traced, so that what a command printed stands after it.
+        desk = command_in(self.desk.root, ["bash", "-c", "cd /root/lasp && exec bash -euxo pipefail commands"],
+                          volumes=[(self.checkout, "/root/lasp"), (self.play, "/play")],
+                          environment={"HOME": "/root", "DEBIAN_FRONTEND": "noninteractive"})
         done = subprocess.run(["unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child", "bash",
-                               "-euc", SETUP], cwd=os.path.join(self.folder, "checkout"), env=self.environment, text=True,
-                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600)
-        self.assertEqual(done.returncode, 0, done.stdout[-4000:] + self.logs())
+                               "-euc", SETUP, "operator", *desk], text=True, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=900, cwd=self.folder,
+                              env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HERE": HERE, "FOLDER": self.folder,
+                                   "PYTHON": sys.executable, "PYTHONDONTWRITEBYTECODE": "1", "LANG": "C.UTF-8"})
+        self.assertEqual(done.returncode, 0, done.stdout[-6000:] + self.logs())
+        workers = self.after(done.stdout, "lasp workers")
         for host in ("gpu-1", "gpu-2"):
-            self.assertRegex(done.stdout, rf"(?m)^{host} +READY +2 +2 ")
-        self.assertIn("starts, 4 ranks on 2 workers", done.stdout)
-        self.assertIn("SUCCEEDED", done.stdout)
-        self.assertIn("needs editor in project default", done.stdout)
-        self.assertIn("the viewer's exit code: 4", done.stdout)
+            self.assertRegex(workers, rf"(?m)^{host} +READY +2 +2 ")
+        refused = self.after(done.stdout, "lasp submit .* bob.token")
+        self.assertIn("needs editor in project default", refused)
+        self.assertIn("refused: exit code 4", refused)
+        submitted = self.after(done.stdout, "lasp submit .* --wait")
+        self.assertIn("starts, 4 ranks on 2 workers", submitted)
+        self.assertIn("SUCCEEDED", submitted)
+        self.assertRegex(self.after(done.stdout, "lasp list --token_file bob.token"), r"(?m)^\S+ +SUCCEEDED ")
+        self.assertIn("SUCCESS: prometheus.yml is valid", re.sub(r"/etc/prometheus/(?=prometheus.yml is)", "", done.stdout))
+        self.assertIn("=> 3 ", done.stdout)
+        self.assertRegex(done.stdout, r'alertname="LaspCoordinatorDown", alertstate="firing"')
+        self.assertRegex(done.stdout[done.stdout.rindex("+ lasp workers"):], r"(?m)^gpu-1 +READY ")
+
+    def after(self, text, command):
+        """What was printed between this command and the next one."""
+        return re.search(rf"(?m)^\++ {command}\n([\s\S]*?)^\++ (?!echo)", text).group(1)
 
 
 if __name__ == "__main__":
