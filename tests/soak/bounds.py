@@ -2,7 +2,9 @@
 from flatness import Allowed
 
 MIB = 1 << 20
-# A request's id is remembered for a day, in memory and in the store, so that a repeated request does nothing twice; the
+# What fills up once does so in the warm-up: the encoded events of the last 2,048 changes, of up to 1.5 KB each, SQLite's
+# pages, and its log, which begins again at 16 MB. What grows for longer is kept by intent:
+# a request's id is remembered for a day, in memory and in the store, so that a repeated request does nothing twice; the
 # name of a deleted job until 10,000 more are deleted. Both are counted by `mutations`.
 BOUNDS = {
     "server.rss_bytes": Allowed(2 * MIB, part=0.05, each=1024, counted="load.mutations"),
