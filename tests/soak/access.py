@@ -33,7 +33,7 @@ class Access:
 
     def __init__(self, address, credentials, tokens, user, calls):
         """`calls`: a Calls that counts for all."""
-        self._address, self._credentials, self._tokens, self._user, self._calls = address, credentials, tokens, user, calls
+        self._address, self._credentials, self._tokens, self.user, self._calls = address, credentials, tokens, user, calls
         self._channel = None
 
     def close(self):
@@ -52,7 +52,7 @@ class Access:
         return getattr(importlib.import_module(module), service + "Stub")(self._channel)
 
     def metadata(self):
-        return [("authorization", "Bearer " + self._tokens.get(self._user))]
+        return [("authorization", "Bearer " + self._tokens.get(self.user))]
 
     def call(self, service, method, request):
         """The answer; tries again while the service is not there for it, for at most PATIENCE."""

@@ -14,6 +14,7 @@ class Operations:
         self.back = []      # (time, id): agents that come back
         self.later = []     # (time, what): what follows a rotation
         self.counts = {}
+        self.rotated = {}   # user: when their first token was succeeded by another
 
     def _counted(self, what):
         self.counts[what] = self.counts.get(what, 0) + 1
@@ -90,6 +91,7 @@ class Operations:
         user = self.random.choice(["root", "ada", "bob"])
         self._counted("a token was rotated")
         self.tokens.set(user, self.test.credentials.run("rotate", "token", user, "--overlap", overlap))
+        self.rotated.setdefault(user, time.monotonic())
         self.test.token = self.tokens.get("root")
         self._counted("a token was made, used and revoked")
         token = self.test.credentials.token("viewer", "*", name="guest")

@@ -204,12 +204,15 @@ class SoakTest(StubsTest):
 
     def figures(self, operations):
         problems = self.findings + [problem for actor in self.actors for problem in actor.problems]
-        total, streams = history.Verdict(), {}
+        total, streams, now = history.Verdict(), {}, time.monotonic()
         for watcher in self.watchers:
             streams[watcher.name] = {"ends": watcher.ends, "messages": watcher.events,
                                      "longest_silence": round(watcher.longest_silence, 1)}
             if watcher.longest_silence > MAX_SILENCE:
                 problems.append(f"{watcher.name}: silent for {watcher.longest_silence:.0f} s while connected")
+            over = now - operations.rotated.get(watcher.access.user, now) > OVERLAP + 10
+            if over and watcher.patience is None and "UNAUTHENTICATED" not in watcher.ends:
+                problems.append(f"{watcher.name}: its stream did not end with its token")
             if watcher.selects is not None:
                 continue
             for job, moments in self.jobs.histories.items():
