@@ -1,6 +1,6 @@
 """The commands of deploy/systemd/README.md, run as they stand: from four bare Debian 12 machines in a network of their
-own, by the packages, TLS and tokens, to a job over two hosts, and an alert that comes and goes. As root, with
-Debian's mirror."""
+own, by the packages, TLS and tokens, to a job over two hosts, an alert that comes and goes, and the console in Chromium.
+As root, with Debian's mirror."""
 import json
 import os
 import re
@@ -18,6 +18,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.abspath(os.path.join(HERE, "..", ".."))
 BIN = os.environ["LASP_BIN"]
 BUILD = os.path.dirname(BIN)
+sys.path.insert(0, os.path.join(ROOT, "tests", "support"))
 HOSTS = ["coordinator", "gpu-1", "gpu-2"]
 # The bridge's own address is the desk's.
 SETUP = """
@@ -39,6 +40,11 @@ for host in coordinator gpu-1 gpu-2; do
 done
 "$PYTHON" "$HERE/played_hosts.py" "$FOLDER" &
 "$@"
+# The browser is not the desk's: it needs a hundred packages.
+mount --bind "$FOLDER/names" /etc/hosts
+if [ -e "$FOLDER/look.json" ]; then
+  NODE_EXTRA_CA_CERTS="$FOLDER/checkout/credentials/ca.crt" HOME="$FOLDER" node "$FOLDER/look.mjs" <"$FOLDER/look.json"
+fi
 """
 
 
@@ -74,9 +80,11 @@ class OperatorTest(unittest.TestCase):
         self.desk = self.machine(first)
         self.roots = dict(zip(HOSTS, [first.root, self.machine(first).root, self.machine(first).root]))
         self.stub(self.desk.root, played_hosts.DESK_STUBS)
+        self.prepare_look()
         names = "127.0.0.1 localhost\n" + "".join(f"10.77.0.{2 + i} {host}\n" for i, host in enumerate(HOSTS))
-        for root in [self.desk.root, *self.roots.values()]:
-            with open(os.path.join(root, "etc", "hosts"), "w") as file:
+        for path in [os.path.join(self.folder, "names"),
+                     *(os.path.join(root, "etc", "hosts") for root in [self.desk.root, *self.roots.values()])]:
+            with open(path, "w") as file:
                 file.write(names)
         for root in self.roots.values():
             self.stub(root, played_hosts.HOST_STUBS)
@@ -84,6 +92,30 @@ class OperatorTest(unittest.TestCase):
             json.dump({"roots": self.roots, "corpora": folders["data"]}, file)
         self.play = os.path.join(self.folder, "play")
         played_hosts.make_pipes(self.play)
+
+    def prepare_look(self):
+        """For the console: where the coordinator has one, and a browser can be had."""
+        self.screenshot = None
+        server = subprocess.run([os.path.join(BIN, "lasp-server"), "--help"], text=True, stdout=subprocess.PIPE)
+        if "--console_address" not in server.stdout:
+            return
+        import npm_packages
+        try:
+            packages = npm_packages.install(os.path.join(HERE, "..", "server", "console"), "console-browser")
+            if not shutil.which("chromium"):
+                raise npm_packages.PackagesMissing("no chromium: run deploy/install-dependencies tests")
+        except npm_packages.PackagesMissing as error:
+            if os.environ.get("CI") == "true":
+                raise
+            print(f"without a look at the console: {error}", flush=True)
+            return
+        self.screenshot = os.path.join(os.environ.get("LASP_SCREENSHOTS") or self.folder, "newcomer.png")
+        # Modules are looked up from where the script lies.
+        shutil.copy(os.path.join(HERE, "look.mjs"), self.folder)
+        os.symlink(os.path.join(packages, "node_modules"), os.path.join(self.folder, "node_modules"))
+        with open(os.path.join(self.folder, "look.json"), "w") as file:
+            json.dump({"url": "https://coordinator:7072", "token": os.path.join(self.checkout, "bob.token"),
+                       "chromium": shutil.which("chromium"), "screenshot": self.screenshot}, file)
 
     def machine(self, like=None):
         made = Machine(BUILD, like)
@@ -135,6 +167,8 @@ class OperatorTest(unittest.TestCase):
         self.assertIn("=> 3 ", done.stdout)
         self.assertRegex(done.stdout, r'alertname="LaspCoordinatorDown", alertstate="firing"')
         self.assertRegex(done.stdout[done.stdout.rindex("+ lasp workers"):], r"(?m)^gpu-1 +READY ")
+        if self.screenshot:
+            self.assertGreater(os.path.getsize(self.screenshot), 10_000)
 
     def after(self, text, command):
         """What was printed between this command and the next one."""
