@@ -6,6 +6,7 @@
 #include "client/enum_names.h"
 #include "client/flag_values.h"
 #include "client/global_flags.h"
+#include "client/plot_flags.h"
 #include "client/time_text.h"
 #include "lasp/v1/training_job.pb.h"
 #include "proto/rpc/status_macros.h"
@@ -19,15 +20,6 @@ constexpr int64_t kMaxStep = std::numeric_limits<int64_t>::max();
 constexpr int kMaxRank = 1'000'000;
 constexpr int kMaxLines = 1'000'000'000;
 constexpr int kMaxPoints = 10'000;
-
-// Reads a whole number into `place`.
-template <typename Value, typename Place>
-absl::Status SetNumber(const char* flag, const std::string& value, int64_t lowest, int64_t highest,
-                       Place* place) {
-  LASP_ASSIGN_OR_RETURN(const int64_t number, ReadCount(flag, value, lowest, highest));
-  *place = static_cast<Value>(number);
-  return absl::OkStatus();
-}
 
 absl::Status Ok() { return absl::OkStatus(); }
 
@@ -257,6 +249,7 @@ std::vector<CommandSpec> MakeCommands() {
        "a line.",
        {"lasp watch quickstart", "lasp watch -o json"}},
       MetricsCommand(),
+      PlotCommand(),
       TopCommand(),
       LogsCommand(),
       {"cancel", "Jobs", "NAME", "End a job", "", {"lasp cancel quickstart"}},

@@ -19,6 +19,7 @@ struct CommandLine {
   ListOptions list;
   MetricsOptions metrics;
   TopOptions top;
+  PlotOptions plot;
   LogOptions logs;
   bool yes = false;
   bool undo = false;

@@ -13,6 +13,18 @@ namespace lasp::client {
 
 absl::StatusOr<int64_t> ReadCount(absl::string_view flag, const std::string& value, int64_t lowest,
                                   int64_t highest);
+
+// The same into `place`.
+template <typename Value, typename Place>
+absl::Status SetNumber(absl::string_view flag, const std::string& value, int64_t lowest,
+                       int64_t highest, Place* place) {
+  const absl::StatusOr<int64_t> number = ReadCount(flag, value, lowest, highest);
+  if (number.ok()) {
+    *place = static_cast<Value>(*number);
+  }
+  return number.status();
+}
+
 // The index of `value` in `choices`.
 absl::StatusOr<size_t> ReadChoice(absl::string_view flag, const std::string& value,
                                   const std::vector<std::string>& choices);

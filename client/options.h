@@ -72,6 +72,18 @@ struct TopOptions {
   int limit = 20;
 };
 
+struct PlotOptions {
+  // A name of PlotMetrics().
+  std::string metric = "loss";
+  int64_t from_step = 1;
+  // 0 for the last.
+  int64_t to_step = 0;
+  bool watch = false;
+  // 0 for what the terminal has.
+  int width = 0;
+  int height = 0;
+};
+
 struct LogOptions {
   bool follow = false;
   std::optional<int> rank;

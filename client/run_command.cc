@@ -82,6 +82,9 @@ absl::StatusOr<int> Dispatch(const CommandLine& line, Session* session) {
   if (command == "metrics") {
     return Metrics(line.metrics, line.words, session);
   }
+  if (command == "plot") {
+    return Plot(line.plot, line.words, session);
+  }
   if (command == "top") {
     return Top(line.top, session);
   }

@@ -45,6 +45,11 @@ bool LocaleIsUtf8() {
   return false;
 }
 
+int TerminalHeight(int fd) {
+  winsize size = {};
+  return ioctl(fd, TIOCGWINSZ, &size) == 0 ? size.ws_row : 0;
+}
+
 int TerminalWidth(int fd) {
   winsize size = {};
   if (ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) {
@@ -81,6 +86,7 @@ Terminal DetectTerminal(int fd, ColorMode mode) {
   terminal.color = ColorWanted(terminal.is_tty, mode);
   terminal.utf8 = LocaleIsUtf8();
   terminal.width = terminal.is_tty ? TerminalWidth(fd) : 0;
+  terminal.height = terminal.is_tty ? TerminalHeight(fd) : 0;
   return terminal;
 }
 

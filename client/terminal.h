@@ -16,6 +16,8 @@ struct Terminal {
   bool utf8 = false;
   // Columns; 0 where the stream is no terminal, and then nothing is cut.
   int width = 0;
+  // Lines; 0 where that is not known.
+  int height = 0;
 };
 
 // Asks the stream `fd` and the environment: NO_COLOR, CLICOLOR, CLICOLOR_FORCE, TERM, LC_ALL,

@@ -20,6 +20,8 @@ absl::StatusOr<int> Describe(const Words& words, Session* session);
 // One job until it ends, or all jobs of the project until Ctrl-C.
 absl::StatusOr<int> Watch(const Words& words, Session* session);
 absl::StatusOr<int> Metrics(const MetricsOptions& options, const Words& words, Session* session);
+// Draws a figure over the steps; with `watch` on a terminal anew until the job ends.
+absl::StatusOr<int> Plot(const PlotOptions& options, const Words& words, Session* session);
 // Jobs that hold slots, drawn anew on a terminal until Ctrl-C, once elsewhere.
 absl::StatusOr<int> Top(const TopOptions& options, Session* session);
 absl::StatusOr<int> Logs(const LogOptions& options, const Words& words, Session* session);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -18,6 +19,7 @@ using lasp::v1::TrainingJob;
 using nlohmann::json;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::StartsWith;
 
 TEST_F(FiguresTest, TopShowsWhereTheTimeOfAStepGoes) {
   TrainingJob job = RunningJob("quickstart", 5);
@@ -117,6 +119,47 @@ TEST_F(FiguresTest, FollowedMetricsSurviveALostConnectionAndARestart) {
   EXPECT_EQ(seen, "2.7 2.8 2.9 3.1 3.2 ");
   EXPECT_EQ(server_.last_steps().from_generation(), 2);
   EXPECT_EQ(server_.last_steps().from_step(), 9);
+}
+
+TEST_F(FiguresTest, PlotsAreDrawnOverTheSteps) {
+  server_.PutJob(RunningJob("quickstart", 5));
+  std::vector<lasp::v1::StepMetrics> steps(5);
+  for (int i = 0; i < 5; ++i) {
+    steps[static_cast<size_t>(i)].set_step(i + 1);
+    steps[static_cast<size_t>(i)].set_loss(i == 2 ? std::nan("") : 6.0 - i);
+    steps[static_cast<size_t>(i)].set_tokens_per_second(14'000 + i);
+  }
+  steps[3].set_eval_loss(3.5);
+  server_.SetSteps(steps);
+  const ProcessResult plot = Run({"plot", "quickstart", "--height", "5"});
+  EXPECT_EQ(plot.exit_code, 0) << plot.error;
+  EXPECT_THAT(plot.out, StartsWith("loss of job/quickstart, RUNNING, step 5/100 (nats a token)\n"));
+  EXPECT_THAT(plot.out, HasSubstr("last 2 at step 5, lowest 2 at 5, highest 6 at 1\n"
+                                  "1 value is not finite (x)\n"));
+  for (const absl::string_view line : absl::StrSplit(plot.out, '\n')) {
+    EXPECT_LE(line.size(), 80U);
+  }
+  EXPECT_THAT(Run({"plot", "quickstart", "--width", "60"}, "", {{"LANG", "C.UTF-8"}}).out,
+              HasSubstr("└┬"));
+  const auto document =
+      json::parse(Run({"plot", "job/quickstart", "-m", "throughput", "-o", "json"}).out);
+  EXPECT_EQ(document["metric"], "throughput");
+  EXPECT_EQ(document["unit"], "tokens/s");
+  EXPECT_EQ(document["points"].size(), 5U);
+  EXPECT_EQ(document["points"][4], (json{5, 14'004.0}));
+  const auto loss = json::parse(Run({"plot", "quickstart", "-o", "json"}).out);
+  EXPECT_EQ(loss["points"][2], (json{3, nullptr}));
+  EXPECT_EQ(loss["not_finite"], 1);
+  const auto eval = json::parse(Run({"plot", "quickstart", "-m", "eval_loss", "-o", "json"}).out);
+  EXPECT_EQ(eval["points"], (json{{4, 3.5}}));
+  Run({"plot", "quickstart", "--from", "2", "--to", "4"});
+  EXPECT_EQ(server_.last_query().from_step(), 2);
+  EXPECT_EQ(server_.last_query().to_step(), 4);
+  const ProcessResult wrong = Run({"plot", "quickstart", "--metric", "troughput"});
+  EXPECT_EQ(wrong.exit_code, 2);
+  EXPECT_THAT(wrong.error, HasSubstr("did you mean 'throughput'?"));
+  EXPECT_EQ(Run({"plot", "quickstart", "--from", "5", "--to", "4"}).exit_code, 2);
+  EXPECT_EQ(Run({"plot", "quickstart", "--width", "5"}).exit_code, 2);
 }
 
 TEST_F(FiguresTest, LogsComeByRankAndTime) {

@@ -8,6 +8,8 @@
 
 #include <string>
 
+#include "absl/strings/str_split.h"
+#include "client/utf8.h"
 #include "tests/client/fake_server.h"
 #include "tests/client/lasp_process.h"
 #include "tests/support/temp_directory.h"
@@ -158,6 +160,24 @@ TEST_F(TerminalTest, WhatRanksLogIsMadeReadable) {
   EXPECT_EQ(lasp.Wait(), 0);
   EXPECT_EQ(lasp.output(), "21:18:04 info ready world_size=4 odd=[2J n=3\r\n");
   EXPECT_EQ(RunLasp({"logs", "quickstart", "--rank=0"}, Variables()).out, lines[0].text() + "\n");
+}
+
+TEST_F(TerminalTest, AWatchedPlotIsDrawnAnewUntilTheEnd) {
+  server_.PutJob(RunningJob("quickstart", 5));
+  std::vector<lasp::v1::StepMetrics> steps(5);
+  for (int i = 0; i < 5; ++i) {
+    steps[static_cast<size_t>(i)].set_step(i + 1);
+    steps[static_cast<size_t>(i)].set_generation(1);
+    steps[static_cast<size_t>(i)].set_loss(6.0 - i);
+  }
+  server_.SetSteps(steps);
+  TerminalProcess plot({"plot", "quickstart", "--watch"}, Variables({{"LANG", "C.UTF-8"}}), 60);
+  EXPECT_EQ(plot.Wait(), 0) << plot.output();
+  EXPECT_THAT(plot.output(), HasSubstr("\x1b[H\x1b[Jloss of job/quickstart, RUNNING, step 5/100"));
+  EXPECT_THAT(plot.output(), HasSubstr("last 2 at step 5"));
+  for (const absl::string_view line : absl::StrSplit(plot.output(), "\r\n")) {
+    EXPECT_LE(DisplayWidth(Printable(line)), 60 + 6) << line;  // 6: of the escapes
+  }
 }
 
 TEST_F(TerminalTest, SuspendAsks) {
