@@ -29,6 +29,8 @@ constexpr AccessRule kRules[] = {
     Edit("/lasp.v1.TrainingJobService/SuspendTrainingJob"),
     Edit("/lasp.v1.TrainingJobService/ResumeTrainingJob"),
     View("/lasp.v1.TrainingJobService/WatchTrainingJobs", /*takes_bytes=*/true),
+    View("/lasp.v1.EventService/ListEvents"),
+    View("/lasp.v1.EventService/WatchEvents"),
     View("/lasp.v1.CheckpointService/GetCheckpoint"),
     View("/lasp.v1.CheckpointService/ListCheckpoints"),
     View("/lasp.v1.MetricsService/QueryMetrics"),

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "lasp/v1/event.pb.h"
 #include "lasp/v1/worker_service.pb.h"
 #include "server/agent_session.h"
 #include "server/job_store.h"
@@ -28,6 +29,8 @@ struct CommitUnit {
   std::vector<DeleteJob> deleted_jobs;
   std::vector<std::string> deleted_uids;
   std::vector<std::pair<std::string, WorkerViewPtr>> published_workers;
+  // By sequence.
+  std::vector<lasp::v1::Event> events;
   std::vector<std::pair<AgentSessionPtr, lasp::v1::ConnectResponse>> messages;
   // The highest sequence number of each session whose reports are stored with this unit.
   std::map<AgentSessionPtr, int64_t> acknowledged;
@@ -40,8 +43,8 @@ struct CommitUnit {
 
   bool empty() const {
     return mutations.empty() && published_jobs.empty() && deleted_jobs.empty() &&
-           published_workers.empty() && messages.empty() && acknowledged.empty() &&
-           new_steps.empty() && ended_uids.empty() && callbacks.empty();
+           published_workers.empty() && events.empty() && messages.empty() &&
+           acknowledged.empty() && new_steps.empty() && ended_uids.empty() && callbacks.empty();
   }
 };
 

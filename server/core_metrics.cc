@@ -123,9 +123,9 @@ void CoreMetrics::AppendWorkers(std::vector<MetricFamily>* families) const {
         used_slots[slot.kind()] += slot.training_job().empty() ? 0 : 1;
       }
     }
-    if (view->last_heartbeat_unix_micros != nullptr && !view->left) {
+    if (view->lease != nullptr && !view->left) {
       Add({{"worker", std::string(absl::StripPrefix(worker.name(), "workers/"))}},
-          static_cast<double>(view->last_heartbeat_unix_micros->load()) / 1e6, family);
+          static_cast<double>(view->lease->renewed_unix_micros()) / 1e6, family);
     }
   }
   family = Begin("lasp_workers", "Workers by state", families);

@@ -50,6 +50,8 @@ struct CoreOptions {
   absl::Duration progress_interval = absl::Seconds(1);
   absl::Duration bookmark_interval = absl::Seconds(30);
   absl::Duration request_id_lifetime = absl::Hours(24);
+  // Events that are held for those who list and watch them.
+  int event_history = 10'000;
   // How many jobs at the head of the queue have their message kept up to date.
   int explained_queue_length = 100;
 

@@ -3,6 +3,7 @@
 
 #include "proto/rpc/clock.h"
 #include "server/core_observer.h"
+#include "server/event_log.h"
 #include "server/job_catalog.h"
 #include "server/job_store.h"
 #include "server/lease_table.h"
@@ -20,6 +21,7 @@ struct CoreParts {
   JobCatalog* jobs = nullptr;
   WorkerCatalog* workers = nullptr;
   WatchHub* watches = nullptr;
+  EventLog* events = nullptr;
   MetricsHub* metrics = nullptr;
   LogStore* logs = nullptr;
   LogRemover* log_remover = nullptr;

@@ -41,6 +41,8 @@ ABSL_FLAG(std::string, retain_finished, "30d",
           "How long finished jobs are kept, for example 30d, 12h or 90m.");
 ABSL_FLAG(int64_t, max_queued_jobs, 10'000,
           "Jobs of one project that may wait in the queue; more are refused.");
+ABSL_FLAG(int, event_history, 10'000,
+          "Events of jobs and workers held in memory for those who list and watch them.");
 ABSL_FLAG(int, max_streams_a_principal, 1'000,
           "Watches and followed logs and metrics that one principal may have open.");
 ABSL_FLAG(int64_t, max_log_bytes_a_rank, int64_t{64} << 20,
@@ -189,6 +191,9 @@ absl::Status ReadLimits(ServerOptions* options) {
   LASP_RETURN_IF_ERROR(
       read("max_streams_a_principal", absl::GetFlag(FLAGS_max_streams_a_principal), 1, &streams));
   options->max_streams_a_principal = static_cast<int>(streams);
+  int64_t events = 0;
+  LASP_RETURN_IF_ERROR(read("event_history", absl::GetFlag(FLAGS_event_history), 1, &events));
+  core.event_history = static_cast<int>(events);
   // A file of a rank's log; the rank's log is cut by whole files.
   const int64_t least = 2 * core.log_segment_bytes;
   LASP_RETURN_IF_ERROR(read("max_log_bytes_a_rank", absl::GetFlag(FLAGS_max_log_bytes_a_rank),

@@ -147,8 +147,11 @@ absl::Status JobController::Deliver(const std::shared_ptr<AgentSession>& session
   if (message.has_log_chunk()) {
     return TakeLogChunk(*parts_, session.get(), message.log_chunk());
   }
-  if (message.has_heartbeat() && message.heartbeat().ranks().empty()) {
-    return absl::OkStatus();
+  if (message.has_heartbeat()) {
+    session->lease().TakeReport(message.heartbeat(), parts_->clock->Now());
+    if (message.heartbeat().ranks().empty()) {
+      return absl::OkStatus();
+    }
   }
   const size_t bytes = message.ByteSizeLong();
   return inbox_->Add(Kind::kAgentMessage, bytes,

@@ -77,6 +77,7 @@ bool JobEngine::Transition(JobRecord* job, JobEvent event, absl::string_view rea
     changed->set_state(*to);
     changed->set_reason(std::string(reason));
     changed->set_message(std::string(message));
+    changed->clear_slot_wait();
     if (IsFinished(*to)) {
       *changed->mutable_end_time() = now;
       changed->mutable_progress()->clear_remaining_duration();
@@ -85,15 +86,15 @@ bool JobEngine::Transition(JobRecord* job, JobEvent event, absl::string_view rea
       edit(changed);
     }
   });
-  AddTransition row{.job_id = job->id(), .revision = job->view->revision, .transition = {}};
-  row.transition.set_from_state(from);
-  row.transition.set_to_state(*to);
-  row.transition.set_reason(std::string(reason));
-  row.transition.set_message(std::string(message));
-  row.transition.set_actor(std::string(actor));
-  row.transition.set_generation(job->generation());
-  *row.transition.mutable_time() = now;
-  unit_.mutations.emplace_back(std::move(row));
+  lasp::v1::Transition transition;
+  transition.set_from_state(from);
+  transition.set_to_state(*to);
+  transition.set_reason(std::string(reason));
+  transition.set_message(std::string(message));
+  transition.set_actor(std::string(actor));
+  transition.set_generation(job->generation());
+  *transition.mutable_time() = now;
+  AddTransitionRow(*job, std::move(transition));
   EnterState(job, from, reason);
   return true;
 }
@@ -132,11 +133,12 @@ void JobEngine::EnterState(JobRecord* job, JobState from, absl::string_view reas
   }
 }
 
-void JobEngine::RemoveJob(JobRecord* job) {
+void JobEngine::RemoveJob(JobRecord* job, absl::string_view actor) {
   const DeleteJob deletion{.job_id = job->id(), .name = job->name(), .revision = NextRevision()};
   unit_.mutations.emplace_back(deletion);
   unit_.deleted_jobs.push_back(deletion);
   unit_.deleted_uids.push_back(job->uid());
+  AddDeletionEvent(*job, deletion.revision, actor);
   parts_.observer->OnTransition(job->state(), Job::STATE_UNSPECIFIED, "DELETED");
   finished_.erase({absl::ToUnixMicros(FromProtoTime(job->view->job.end_time())), job->uid()});
   unpublished_.erase(job);
@@ -151,7 +153,9 @@ void JobEngine::AfterCommit(std::function<void()> callback) {
 
 CommitUnit JobEngine::TakeUnit() {
   for (WorkerRecord* worker : changed_workers_) {
-    unit_.published_workers.emplace_back(worker->id(), worker->MakeView());
+    WorkerViewPtr view = worker->MakeView();
+    TellDrained(worker, view->worker.state());
+    unit_.published_workers.emplace_back(worker->id(), std::move(view));
   }
   changed_workers_.clear();
   return std::exchange(unit_, {});
@@ -183,6 +187,7 @@ void JobEngine::Publish(const CommitUnit& unit) {
   if (!unit.published_jobs.empty() || !unit.deleted_jobs.empty()) {
     parts_.watches->Notify();
   }
+  parts_.events->Append(unit.events);
   for (const auto& [job_id, newest] : unit.new_steps) {
     parts_.metrics->Notify(job_id, newest);
   }

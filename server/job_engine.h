@@ -89,7 +89,21 @@ class JobEngine {
                   absl::string_view message, absl::string_view actor,
                   const std::function<void(lasp::v1::TrainingJob*)>& edit = nullptr);
   void EnterState(JobRecord* job, JobState from, absl::string_view reason);
-  void RemoveJob(JobRecord* job);
+  // `actor` as in Transition.
+  void RemoveJob(JobRecord* job, absl::string_view actor);
+
+  // --- job_engine_events.cc ---
+  // `newest`: no event of this run has a sequence up to it.
+  absl::Status RestoreEvents(int64_t newest);
+  // Stores a transition of the job, which is at its revision, and tells of it.
+  void AddTransitionRow(const JobRecord& job, lasp::v1::Transition transition);
+  void AddDeletionEvent(const JobRecord& job, int64_t revision, absl::string_view actor);
+  void AddWorkerEvent(WorkerRecord* worker, lasp::v1::Worker::State to, absl::string_view reason,
+                      absl::string_view message, absl::string_view actor,
+                      lasp::v1::Event::Severity severity = lasp::v1::Event::SEVERITY_NORMAL);
+  void TellConnected(WorkerRecord* worker, bool same_incarnation);
+  // Its last rank may have left in any of many ways: told when its view is made.
+  void TellDrained(WorkerRecord* worker, lasp::v1::Worker::State state);
 
   // --- job_engine_restore.cc ---
   absl::Status RestoreJob(const StoredJob& stored);
@@ -175,6 +189,12 @@ class JobEngine {
   void ExplainQueue(SlotKind kind);
   // `before`: how many jobs wait in front of it for the same kind.
   std::pair<std::string, std::string> Explain(const JobRecord& job, size_t before) const;
+  // The same in numbers, as of the last look at all workers.
+  lasp::v1::SlotWait WaitOf(const JobRecord& job, size_t before) const;
+  // What all slots are doing.
+  void CountSlots();
+  // Tells when a job that has failed may start again.
+  void TellRestartTime(JobRecord* job, size_t before);
 
   // --- job_engine_time_limits.cc ---
   // The job has come from `from` into its state: what counts against its time may have changed.
@@ -229,8 +249,12 @@ class JobEngine {
   std::set<WorkerRecord*> changed_workers_;
 
   bool schedule_due_ = true;
-  // Of the last look at all workers.
+  // Of the last look at all workers: where ranks could start, what is kept of that for jobs that
+  // are about to, what ranks hold, and what is on workers that take none.
   PerKind<int> free_slots_;
+  PerKind<int> kept_slots_;
+  PerKind<int> busy_slots_;
+  PerKind<int> away_slots_;
   PerKind<int> capacity_;
   // Whether the first job of the queue waits for slots: then a job behind it changes nothing.
   PerKind<bool> queue_blocked_;

@@ -7,6 +7,7 @@
 #include "proto/rpc/log.h"
 #include "proto/rpc/rank_exit_code.h"
 #include "proto/rpc/worker_limits.h"
+#include "server/event_text.h"
 #include "server/job_engine.h"
 #include "server/proto_time.h"
 
@@ -102,7 +103,11 @@ void JobEngine::Received(const AgentSessionPtr& session, lasp::v1::ConnectReques
       break;
     case lasp::v1::ConnectRequest::kDraining:
       if (WorkerRecord* worker = workers_.Find(session->worker_id()); worker != nullptr) {
-        worker->agent_draining = true;
+        if (!std::exchange(worker->agent_draining, true)) {
+          AddWorkerEvent(worker, worker->state(), event_reason::kAgentDraining,
+                         "the agent ends and lets its ranks end their step",
+                         absl::StrCat("agent/", worker->id()));
+        }
         StopForDrain(worker);
       }
       return;

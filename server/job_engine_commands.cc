@@ -7,6 +7,7 @@
 #include "proto/rpc/random_id.h"
 #include "proto/rpc/resource_name.h"
 #include "proto/rpc/status_macros.h"
+#include "server/event_text.h"
 #include "server/job_engine.h"
 #include "server/proto_time.h"
 
@@ -179,19 +180,22 @@ void JobEngine::Create(lasp::v1::CreateTrainingJobRequest request, const JobCall
   view->id = ++last_job_id_;
   view->revision = NextRevision();
   JobRecord* record = AddRecord(view);
-  const auto [why, message] =
-      Explain(*record, queues_[record->kind].size() + recovering_[record->kind].size());
+  const size_t before = queues_[record->kind].size() + recovering_[record->kind].size();
+  const auto [why, message] = Explain(*record, before);
   stored.set_reason(why);
   stored.set_message(message);
+  if (before < static_cast<size_t>(options_.explained_queue_length)) {
+    *stored.mutable_slot_wait() = WaitOf(*record, before);
+  }
 
   unit_.mutations.emplace_back(PutJob{.view = view, .created = true});
-  AddTransition row{.job_id = view->id, .revision = view->revision, .transition = {}};
-  row.transition.set_to_state(Job::STATE_QUEUED);
-  row.transition.set_reason(reason::kSubmitted);
-  row.transition.set_message("submitted");
-  row.transition.set_actor("user");
-  *row.transition.mutable_time() = stored.create_time();
-  unit_.mutations.emplace_back(std::move(row));
+  lasp::v1::Transition transition;
+  transition.set_to_state(Job::STATE_QUEUED);
+  transition.set_reason(reason::kSubmitted);
+  transition.set_message("submitted");
+  transition.set_actor("user");
+  *transition.mutable_time() = stored.create_time();
+  AddTransitionRow(*record, std::move(transition));
   unit_.published_jobs.push_back(view);
   Remember(key, fingerprint, *record);
   EnterState(record, Job::STATE_UNSPECIFIED, reason::kSubmitted);
@@ -254,7 +258,7 @@ void JobEngine::Delete(const lasp::v1::DeleteTrainingJobRequest& request,
                            "JOB_NOT_FINISHED"));
     return;
   }
-  RemoveJob(job);
+  RemoveJob(job, "user");
   answer(absl::OkStatus());
 }
 
@@ -364,8 +368,15 @@ void JobEngine::DrainWorker(const lasp::v1::DrainWorkerRequest& request,
     unit_.callbacks.emplace_back([done, status] { done(status); });
     return;
   }
-  worker->drain_requested = !request.undo();
+  const bool changed = std::exchange(worker->drain_requested, !request.undo()) == request.undo();
   StoreWorker(*worker);
+  if (changed) {
+    AddWorkerEvent(
+        worker, worker->state(),
+        request.undo() ? event_reason::kDrainUndone : event_reason::kDrainRequested,
+        request.undo() ? "may take ranks again" : "takes no new ranks; those it has move elsewhere",
+        "user");
+  }
   if (worker->drain_requested) {
     StopForDrain(worker);
   }

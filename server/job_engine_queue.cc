@@ -1,5 +1,8 @@
 // The queue: who starts next, and what those who wait are told.
+#include <google/protobuf/util/message_differencer.h>
+
 #include <algorithm>
+#include <cstdlib>
 #include <utility>
 #include <vector>
 
@@ -7,6 +10,7 @@
 #include "proto/rpc/error_details.h"
 #include "proto/rpc/resource_name.h"
 #include "server/job_engine.h"
+#include "server/proto_time.h"
 #include "server/scheduler.h"
 
 namespace lasp::server {
@@ -175,6 +179,7 @@ int JobEngine::ScheduleKind(SlotKind kind) {
     candidates.clear();
     chunk = std::min(4 * chunk, kMaxScheduleChunk);
   }
+  kept_slots_[kind] = static_cast<int>(reserved.size());
   // For the next pass these slots are free again.
   for (WorkerRecord* worker : reserved) {
     workers_.Touch(worker);
@@ -212,6 +217,49 @@ std::pair<std::string, std::string> JobEngine::Explain(const JobRecord& job, siz
           absl::StrCat(room, ", ", before, before == 1 ? " job" : " jobs", " before it")};
 }
 
+void JobEngine::CountSlots() {
+  busy_slots_ = {};
+  away_slots_ = {};
+  for (const auto& [id, worker] : workers_.workers()) {
+    const PerKind<int> known = worker->known_slots();
+    for (const SlotKind kind : kSlotKinds) {
+      const int busy = worker->slot_count(kind) - worker->free_slots(kind);
+      busy_slots_[kind] += busy;
+      away_slots_[kind] += worker->schedulable() ? 0 : known[kind] - busy;
+    }
+  }
+}
+
+lasp::v1::SlotWait JobEngine::WaitOf(const JobRecord& job, size_t before) const {
+  lasp::v1::SlotWait wait;
+  wait.set_device(job.kind == lasp::v1::Slot::KIND_GPU ? lasp::v1::TrainingSpec::DEVICE_GPU
+                                                       : lasp::v1::TrainingSpec::DEVICE_CPU);
+  wait.set_needed_slots(job.world_size);
+  wait.set_free_slots(free_slots_[job.kind]);
+  wait.set_kept_slots(kept_slots_[job.kind]);
+  wait.set_busy_slots(busy_slots_[job.kind]);
+  wait.set_away_slots(away_slots_[job.kind]);
+  wait.set_position(static_cast<int>(before) + 1);
+  for (const std::string& worker : job.avoided_workers) {
+    wait.add_avoided_workers(absl::StrCat("workers/", worker));
+  }
+  return wait;
+}
+
+void JobEngine::TellRestartTime(JobRecord* job, size_t before) {
+  const auto restart =
+      ToProtoTime(parts_.clock->Now() + (job->retry_at - parts_.clock->Monotonic()));
+  // Two clocks never pass quite alike: what is told once stays.
+  const auto& told = job->view->job.slot_wait();
+  if (!told.has_earliest_start_time() ||
+      std::abs(told.earliest_start_time().seconds() - restart.seconds()) > 1) {
+    Edit(job, /*stored=*/false, [&](Job* changed) {
+      *changed->mutable_slot_wait() = WaitOf(*job, before);
+      *changed->mutable_slot_wait()->mutable_earliest_start_time() = restart;
+    });
+  }
+}
+
 void JobEngine::ExplainQueues() {
   const absl::Duration now = parts_.clock->Monotonic();
   if (!explain_due_ || now - last_explanation_ < kExplanationInterval) {
@@ -219,6 +267,7 @@ void JobEngine::ExplainQueues() {
   }
   explain_due_ = false;
   last_explanation_ = now;
+  CountSlots();
   for (const SlotKind kind : kSlotKinds) {
     ExplainQueue(kind);
   }
@@ -226,20 +275,27 @@ void JobEngine::ExplainQueues() {
 
 void JobEngine::ExplainQueue(SlotKind kind) {
   const absl::Duration now = parts_.clock->Monotonic();
-  const auto update = [this](JobRecord* job, const std::string& why, const std::string& message) {
-    if (job->view->job.reason() != why || job->view->job.message() != message) {
+  size_t before = 0;
+  const auto update = [this, &before](JobRecord* job, const std::string& why,
+                                      const std::string& message) {
+    const lasp::v1::SlotWait wait = WaitOf(*job, before);
+    const Job& told = job->view->job;
+    if (told.reason() != why || told.message() != message ||
+        !google::protobuf::util::MessageDifferencer::Equals(told.slot_wait(), wait)) {
       Edit(job, /*stored=*/false, [&](Job* changed) {
         changed->set_reason(why);
         changed->set_message(message);
+        *changed->mutable_slot_wait() = wait;
       });
     }
   };
-  size_t before = 0;
   for (const auto& [id, job] : recovering_[kind]) {
     if (job->run == nullptr && job->retry_at <= now) {
       const auto [why, message] = Explain(*job, before);
       update(job, why, absl::StrCat(message, "; after: ", job->last_failure));
       ++before;
+    } else if (job->run == nullptr) {
+      TellRestartTime(job, before);
     }
   }
   int explained = 0;

@@ -41,6 +41,7 @@ absl::Status JobEngine::Restore() {
   for (const StoredJob& stored : contents.jobs) {
     LASP_RETURN_IF_ERROR(RestoreJob(stored));
   }
+  LASP_RETURN_IF_ERROR(RestoreEvents(contents.base_revision));
   LASP_LOG(kInfo, "store restored",
            {{"jobs", contents.jobs.size()},
             {"queued", queues_.cpu.size() + queues_.gpu.size()},

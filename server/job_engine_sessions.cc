@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/log.h"
+#include "server/event_text.h"
 #include "server/job_engine.h"
 #include "server/proto_time.h"
 
@@ -42,6 +43,7 @@ void JobEngine::Connected(const AgentSessionPtr& session, const lasp::v1::Hello&
   if (!same_incarnation || stored_slots != worker->known_slots()) {
     StoreWorker(*worker);
   }
+  TellConnected(worker, same_incarnation);
 
   lasp::v1::ConnectResponse response;
   response.set_acked_sequence(session->acked_sequence);
@@ -159,6 +161,10 @@ void JobEngine::Disconnected(const AgentSessionPtr& session) {
   WorkerRecord* worker = workers_.Find(session->worker_id());
   if (worker != nullptr && worker->session == session) {
     worker->session = nullptr;
+    AddWorkerEvent(
+        worker, worker->state(), event_reason::kDisconnected,
+        "its stream has ended; it is lost when its lease runs out", "coordinator",
+        worker->draining() ? lasp::v1::Event::SEVERITY_NORMAL : lasp::v1::Event::SEVERITY_WARNING);
     PublishWorker(worker);
   }
 }
@@ -196,6 +202,9 @@ void JobEngine::LoseWorker(WorkerRecord* worker, absl::string_view why, absl::st
   }
   worker->Lose();
   worker->lost_time = parts_.clock->Now();
+  AddWorkerEvent(
+      worker, worker->state(), why, message, "coordinator",
+      worker->draining() ? lasp::v1::Event::SEVERITY_NORMAL : lasp::v1::Event::SEVERITY_WARNING);
   parts_.leases->Revoke(worker->id());
   for (const SlotHolder& holder : holders) {
     const auto found = jobs_by_uid_.find(holder.uid);

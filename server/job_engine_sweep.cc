@@ -2,6 +2,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "server/event_text.h"
 #include "server/job_engine.h"
 
 namespace lasp::server {
@@ -106,7 +107,7 @@ bool JobEngine::RetireFinished() {
     return !finished_.empty() && finished_.begin()->first <= limit;
   };
   for (int i = 0; i < kMaxRetired && due(); ++i) {
-    RemoveJob(jobs_by_uid_.at(finished_.begin()->second).get());
+    RemoveJob(jobs_by_uid_.at(finished_.begin()->second).get(), "coordinator");
   }
   return due();
 }
@@ -129,7 +130,10 @@ void JobEngine::ForgetLostWorkers() {
     }
   }
   for (const std::string& id : forgotten) {
-    changed_workers_.erase(workers_.Find(id));
+    WorkerRecord* const worker = workers_.Find(id);
+    AddWorkerEvent(worker, lasp::v1::Worker::STATE_UNSPECIFIED, event_reason::kForgotten,
+                   "lost for so long that it is no longer expected", "coordinator");
+    changed_workers_.erase(worker);
     workers_.Remove(id);
     unit_.mutations.emplace_back(DeleteWorker{.worker_id = id});
     unit_.published_workers.emplace_back(id, nullptr);

@@ -119,6 +119,12 @@ struct StoredJob {
   std::string gemm_record;
 };
 
+struct StoredTransition {
+  int64_t job_id = 0;
+  int64_t revision = 0;
+  lasp::v1::Transition transition;
+};
+
 struct Tombstone {
   int64_t revision = 0;
   std::string name;
@@ -165,6 +171,13 @@ class JobStore {
   // The latest `limit` transitions of a job, oldest first.
   virtual absl::StatusOr<std::vector<lasp::v1::Transition>> Transitions(int64_t job_id,
                                                                         int limit) const = 0;
+  // At most `limit` transitions of a job with a revision below `before`, newest first.
+  virtual absl::StatusOr<std::vector<StoredTransition>> TransitionsBefore(int64_t job_id,
+                                                                          int64_t before,
+                                                                          int limit) const = 0;
+  // The latest `limit` transitions of all jobs, newest first. Looks at every transition: for the
+  // start.
+  virtual absl::StatusOr<std::vector<StoredTransition>> LatestTransitions(int limit) const = 0;
   // How many rows a range of steps has; to_step 0 for the last.
   virtual absl::StatusOr<int64_t> CountSteps(int64_t job_id, int64_t from_step,
                                              int64_t to_step) const = 0;

@@ -1,5 +1,7 @@
 #include "server/lease_table.h"
 
+#include "server/proto_time.h"
+
 namespace lasp::server {
 
 void Lease::Renew(const Clock& clock) {
@@ -9,6 +11,28 @@ void Lease::Renew(const Clock& clock) {
 
 absl::Duration Lease::renewed() const {
   return absl::Nanoseconds(renewed_nanos_.load(std::memory_order_relaxed));
+}
+
+void Lease::TakeReport(const lasp::v1::Heartbeat& heartbeat, absl::Time now) {
+  if (!heartbeat.has_time()) {
+    return;
+  }
+  clock_offset_nanos_.store(absl::ToInt64Nanoseconds(FromProtoTime(heartbeat.time()) - now),
+                            std::memory_order_relaxed);
+  work_disk_free_bytes_.store(heartbeat.work_disk_free_bytes(), std::memory_order_relaxed);
+  work_disk_size_bytes_.store(heartbeat.work_disk_size_bytes(), std::memory_order_relaxed);
+  reported_.store(true, std::memory_order_release);
+}
+
+bool Lease::AddReport(lasp::v1::HostReport* report) const {
+  if (!reported_.load(std::memory_order_acquire)) {
+    return false;
+  }
+  *report->mutable_clock_offset() =
+      ToProtoDuration(absl::Nanoseconds(clock_offset_nanos_.load(std::memory_order_relaxed)));
+  report->set_work_disk_free_bytes(work_disk_free_bytes_.load(std::memory_order_relaxed));
+  report->set_work_disk_size_bytes(work_disk_size_bytes_.load(std::memory_order_relaxed));
+  return true;
 }
 
 std::shared_ptr<Lease> LeaseTable::Grant(const std::string& worker_id) {

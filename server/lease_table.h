@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "lasp/v1/worker.pb.h"
+#include "lasp/v1/worker_service.pb.h"
 #include "proto/rpc/clock.h"
 #include "proto/rpc/mutex.h"
 
@@ -21,12 +23,24 @@ class Lease {
   void Renew(const Clock& clock);
   absl::Duration renewed() const;
 
-  // For people: the wall clock at the last renewal.
-  const std::atomic<int64_t>& renewed_unix_micros() const { return renewed_unix_micros_; }
+  // For people: the wall clock at the last renewal, in microseconds since 1970.
+  int64_t renewed_unix_micros() const {
+    return renewed_unix_micros_.load(std::memory_order_relaxed);
+  }
+
+  // What the agent's latest heartbeat says of its host; one that says nothing of it changes
+  // nothing.
+  void TakeReport(const lasp::v1::Heartbeat& heartbeat, absl::Time now);
+  // Adds it to `report`; false where no heartbeat has said anything.
+  bool AddReport(lasp::v1::HostReport* report) const;
 
  private:
   std::atomic<int64_t> renewed_nanos_{0};
   std::atomic<int64_t> renewed_unix_micros_{0};
+  std::atomic<bool> reported_{false};
+  std::atomic<int64_t> clock_offset_nanos_{0};
+  std::atomic<int64_t> work_disk_free_bytes_{0};
+  std::atomic<int64_t> work_disk_size_bytes_{0};
 };
 
 // Thread-safe.

@@ -15,6 +15,7 @@
 #include "server/core_metrics.h"
 #include "server/credential_metrics.h"
 #include "server/data_folder_lock.h"
+#include "server/event_service.h"
 #include "server/grpc_listener.h"
 #include "server/listen_address.h"
 #include "server/log_service.h"
@@ -40,7 +41,7 @@ const std::vector<std::string>& ServedServices() {
   static const auto* const names = new std::vector<std::string>{
       "lasp.v1.TrainingJobService", "lasp.v1.CheckpointService",  "lasp.v1.MetricsService",
       "lasp.v1.LogService",         "lasp.v1.WorkerAdminService", "lasp.v1.ServerService",
-      "lasp.v1.WorkerService"};
+      "lasp.v1.EventService",       "lasp.v1.WorkerService"};
   return *names;
 }
 
@@ -169,7 +170,9 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   services.push_back(std::make_unique<MetricsService>(shared));
   services.push_back(std::make_unique<LogService>(shared));
   services.push_back(std::make_unique<WorkerAdminService>(shared, secret));
-  services.push_back(std::make_unique<ServerService>(SystemClock().Now()));
+  services.push_back(
+      std::make_unique<ServerService>(shared, options.data_dir, SystemClock().Now()));
+  services.push_back(std::make_unique<EventService>(shared, secret));
   services.push_back(std::make_unique<WorkerService>(shared));
 
   LASP_ASSIGN_OR_RETURN(parts->metrics_page, ServeMetrics(options.metrics_address));

@@ -43,6 +43,7 @@ absl::StatusOr<std::unique_ptr<ServerCore>> ServerCore::Open(const CoreOptions& 
   LASP_ASSIGN_OR_RETURN(core->store_, SqliteJobStore::Open(store_options, observer));
   core->watches_ = std::make_unique<WatchHub>(&core->jobs_, core->store_->uuid(), clock,
                                               options.bookmark_interval);
+  core->events_ = std::make_unique<EventLog>(static_cast<size_t>(options.event_history));
   core->metrics_ = std::make_unique<MetricsHub>(core->store_.get());
   const std::string log_directory = absl::StrCat(options.data_dir, "/logs");
   core->logs_ = std::make_unique<LogStore>(log_directory, options.max_log_bytes_per_rank,
@@ -59,6 +60,7 @@ absl::StatusOr<std::unique_ptr<ServerCore>> ServerCore::Open(const CoreOptions& 
                                                        .jobs = &core->jobs_,
                                                        .workers = &core->workers_,
                                                        .watches = core->watches_.get(),
+                                                       .events = core->events_.get(),
                                                        .metrics = core->metrics_.get(),
                                                        .logs = core->logs_.get(),
                                                        .log_remover = core->log_remover_.get(),

@@ -7,6 +7,7 @@
 #include "proto/rpc/clock.h"
 #include "server/core_observer.h"
 #include "server/core_options.h"
+#include "server/event_log.h"
 #include "server/job_catalog.h"
 #include "server/job_controller.h"
 #include "server/job_store.h"
@@ -38,6 +39,8 @@ class ServerCore {
 
   WatchHub& watches() { return *watches_; }
 
+  EventLog& events() { return *events_; }
+
   MetricsHub& metrics() { return *metrics_; }
 
   LogStore& logs() { return *logs_; }
@@ -53,6 +56,7 @@ class ServerCore {
   JobCatalog jobs_;
   WorkerCatalog workers_;
   std::unique_ptr<WatchHub> watches_;
+  std::unique_ptr<EventLog> events_;
   std::unique_ptr<MetricsHub> metrics_;
   std::unique_ptr<LogStore> logs_;
   std::unique_ptr<LogRemover> log_remover_;

@@ -221,6 +221,16 @@ absl::StatusOr<std::vector<lasp::v1::Transition>> SqliteJobStore::Transitions(in
   return Timed(observer_, [&] { return reader().Transitions(job_id, limit); });
 }
 
+absl::StatusOr<std::vector<StoredTransition>> SqliteJobStore::TransitionsBefore(int64_t job_id,
+                                                                                int64_t before,
+                                                                                int limit) const {
+  return Timed(observer_, [&] { return reader().TransitionsBefore(job_id, before, limit); });
+}
+
+absl::StatusOr<std::vector<StoredTransition>> SqliteJobStore::LatestTransitions(int limit) const {
+  return Timed(observer_, [&] { return reader().LatestTransitions(limit); });
+}
+
 absl::StatusOr<int64_t> SqliteJobStore::CountSteps(int64_t job_id, int64_t from_step,
                                                    int64_t to_step) const {
   return Timed(observer_, [&] { return reader().CountSteps(job_id, from_step, to_step); });

@@ -50,6 +50,9 @@ class SqliteJobStore final : public JobStore {
 
   absl::StatusOr<std::vector<lasp::v1::Transition>> Transitions(int64_t job_id,
                                                                 int limit) const override;
+  absl::StatusOr<std::vector<StoredTransition>> TransitionsBefore(int64_t job_id, int64_t before,
+                                                                  int limit) const override;
+  absl::StatusOr<std::vector<StoredTransition>> LatestTransitions(int limit) const override;
   absl::StatusOr<int64_t> CountSteps(int64_t job_id, int64_t from_step,
                                      int64_t to_step) const override;
   absl::StatusOr<std::vector<lasp::v1::StepMetrics>> ReadSteps(int64_t job_id, int64_t from_step,

@@ -39,6 +39,11 @@ absl::StatusOr<std::unique_ptr<SqliteReader>> SqliteReader::Open(const std::stri
   } statements[] = {
       {&reader->transitions_,
        "SELECT transition FROM transitions WHERE job_id = ? ORDER BY revision DESC LIMIT ?"},
+      {&reader->transitions_before_,
+       "SELECT job_id, revision, transition FROM transitions WHERE job_id = ? AND revision < ? "
+       "ORDER BY revision DESC LIMIT ?"},
+      {&reader->latest_transitions_,
+       "SELECT job_id, revision, transition FROM transitions ORDER BY revision DESC LIMIT ?"},
       {&reader->count_steps_,
        "SELECT COUNT(*) FROM steps WHERE job_id = ? AND step BETWEEN ? AND ?"},
       {&reader->read_steps_,
@@ -71,6 +76,35 @@ absl::StatusOr<std::vector<lasp::v1::Transition>> SqliteReader::Transitions(int6
   }
   std::reverse(transitions.begin(), transitions.end());
   return transitions;
+}
+
+absl::StatusOr<std::vector<StoredTransition>> SqliteReader::StoredTransitions(
+    SqliteStatement* statement) {
+  std::vector<StoredTransition> rows;
+  while (true) {
+    LASP_ASSIGN_OR_RETURN(const bool row, statement->Step());
+    if (!row) {
+      return rows;
+    }
+    StoredTransition& stored = rows.emplace_back();
+    stored.job_id = statement->Integer();
+    stored.revision = statement->Integer();
+    LASP_RETURN_IF_ERROR(ParseRow(path_, statement->Blob(), "a transition", &stored.transition));
+  }
+}
+
+absl::StatusOr<std::vector<StoredTransition>> SqliteReader::TransitionsBefore(int64_t job_id,
+                                                                              int64_t before,
+                                                                              int limit) {
+  MutexLock lock(&mutex_);
+  transitions_before_.Bind(job_id).Bind(before).Bind(limit);
+  return StoredTransitions(&transitions_before_);
+}
+
+absl::StatusOr<std::vector<StoredTransition>> SqliteReader::LatestTransitions(int limit) {
+  MutexLock lock(&mutex_);
+  latest_transitions_.Bind(limit);
+  return StoredTransitions(&latest_transitions_);
 }
 
 absl::StatusOr<int64_t> SqliteReader::CountSteps(int64_t job_id, int64_t from_step,

@@ -9,11 +9,14 @@ namespace lasp::server {
 
 lasp::v1::Worker WorkerView::ToProto() const {
   lasp::v1::Worker proto = worker;
-  if (last_heartbeat_unix_micros != nullptr) {
-    const int64_t micros = last_heartbeat_unix_micros->load(std::memory_order_relaxed);
-    if (micros > 0) {
-      *proto.mutable_last_heartbeat_time() = ToProtoTime(absl::FromUnixMicros(micros));
-    }
+  if (lease == nullptr) {
+    return proto;
+  }
+  if (const int64_t micros = lease->renewed_unix_micros(); micros > 0) {
+    *proto.mutable_last_heartbeat_time() = ToProtoTime(absl::FromUnixMicros(micros));
+  }
+  if (lasp::v1::HostReport report = proto.host_report(); lease->AddReport(&report)) {
+    proto.mutable_host_report()->Swap(&report);
   }
   return proto;
 }

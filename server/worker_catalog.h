@@ -1,7 +1,6 @@
 // What readers see of the workers.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -11,15 +10,17 @@
 #include "absl/strings/string_view.h"
 #include "lasp/v1/worker.pb.h"
 #include "proto/rpc/mutex.h"
+#include "server/lease_table.h"
 
 namespace lasp::server {
 
-// A worker at one moment: immutable but for the time of its last heartbeat, which changes too often
-// for a new view each time.
+// A worker at one moment: immutable but for what its heartbeats say, which changes too often for a
+// new view each time.
 struct WorkerView {
-  // Everything except last_heartbeat_time.
+  // Everything else.
   lasp::v1::Worker worker;
-  std::shared_ptr<const std::atomic<int64_t>> last_heartbeat_unix_micros;
+  // Null where it has not been heard of.
+  std::shared_ptr<const Lease> lease;
   // Whether it is lost after it was drained: it went as it should.
   bool left = false;
 

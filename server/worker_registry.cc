@@ -15,6 +15,8 @@ void WorkerRecord::Register(const lasp::v1::Hello& hello, AgentSessionPtr new_se
   incarnation = hello.incarnation();
   host_name_ = hello.host_name();
   version_ = hello.version();
+  protocol_version_ = hello.protocol_version();
+  TakeHostReport(hello);
   agent_draining = hello.draining();
   register_time_ = now;
   lost_ = false;
@@ -42,6 +44,20 @@ void WorkerRecord::Register(const lasp::v1::Hello& hello, AgentSessionPtr new_se
     }
   }
   slots_ = std::move(slots);
+}
+
+void WorkerRecord::TakeHostReport(const lasp::v1::Hello& hello) {
+  constexpr int kMaxProblems = 64;
+  constexpr size_t kMaxTextBytes = 512;
+  host_report_.Clear();
+  if (hello.gpu_driver_version().size() <= kMaxTextBytes) {
+    host_report_.set_gpu_driver_version(hello.gpu_driver_version());
+  }
+  for (const std::string& problem : hello.gpu_problems()) {
+    if (problem.size() <= kMaxTextBytes && host_report_.gpu_problems_size() < kMaxProblems) {
+      host_report_.add_gpu_problems(problem);
+    }
+  }
 }
 
 void WorkerRecord::Lose() {
@@ -106,19 +122,28 @@ void WorkerRecord::ReleaseAll() {
   free_slots_ = slot_counts_;
 }
 
+lasp::v1::Worker::State WorkerRecord::state() const {
+  if (lost_) {
+    return lasp::v1::Worker::STATE_LOST;
+  }
+  if (!draining()) {
+    return lasp::v1::Worker::STATE_READY;
+  }
+  return free_slots_ == slot_counts_ ? lasp::v1::Worker::STATE_DRAINED
+                                     : lasp::v1::Worker::STATE_DRAINING;
+}
+
+std::string WorkerRecord::Describe() const {
+  return absl::StrCat("host ", host_name_, ", version ", version_, ", ", slot_counts_.cpu,
+                      " CPU and ", slot_counts_.gpu, " GPU slots");
+}
+
 WorkerViewPtr WorkerRecord::MakeView() const {
   auto view = std::make_shared<WorkerView>();
   lasp::v1::Worker& worker = view->worker;
   worker.set_name(absl::StrCat("workers/", id_));
-  if (lost_) {
-    worker.set_state(lasp::v1::Worker::STATE_LOST);
-    view->left = draining();
-  } else if (!draining()) {
-    worker.set_state(lasp::v1::Worker::STATE_READY);
-  } else {
-    worker.set_state(free_slots_ == slot_counts_ ? lasp::v1::Worker::STATE_DRAINED
-                                                 : lasp::v1::Worker::STATE_DRAINING);
-  }
+  worker.set_state(state());
+  view->left = lost_ && draining();
   worker.set_host_name(host_name_);
   worker.set_version(version_);
   worker.set_incarnation(incarnation);
@@ -140,10 +165,11 @@ WorkerViewPtr WorkerRecord::MakeView() const {
   if (register_time_ != absl::InfinitePast()) {
     *worker.mutable_register_time() = ToProtoTime(register_time_);
   }
-  if (lease_ != nullptr) {
-    view->last_heartbeat_unix_micros =
-        std::shared_ptr<const std::atomic<int64_t>>(lease_, &lease_->renewed_unix_micros());
+  if (host_report_.ByteSizeLong() > 0) {
+    *worker.mutable_host_report() = host_report_;
   }
+  worker.set_protocol_version(protocol_version_);
+  view->lease = lease_;
   return view;
 }
 

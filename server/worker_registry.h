@@ -88,6 +88,9 @@ class WorkerRecord {
   // Empties all slots.
   void ReleaseAll();
 
+  lasp::v1::Worker::State state() const;
+  // `host H, version V, 4 CPU and 0 GPU slots`.
+  std::string Describe() const;
   WorkerViewPtr MakeView() const;
 
   // --- set by the engine ---
@@ -100,9 +103,14 @@ class WorkerRecord {
   // After a restart of the coordinator: slots that count as capacity until the agent is back.
   PerKind<int> expected_slots;
   absl::Time lost_time = absl::InfiniteFuture();
+  // Of the last event about it.
+  lasp::v1::Worker::State told_state = lasp::v1::Worker::STATE_UNSPECIFIED;
 
  private:
   friend class WorkerRegistry;
+
+  // What is too long or too much of it is left out.
+  void TakeHostReport(const lasp::v1::Hello& hello);
 
   const std::string id_;
   const int number_;
@@ -112,6 +120,9 @@ class WorkerRecord {
   bool lost_ = true;
   std::string host_name_;
   std::string version_;
+  int protocol_version_ = 0;
+  // What its Hello says of its GPUs.
+  lasp::v1::HostReport host_report_;
   std::vector<WorkerSlot> slots_;
   // Of slots_.
   PerKind<int> slot_counts_;

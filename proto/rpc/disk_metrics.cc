@@ -1,10 +1,10 @@
 #include "proto/rpc/disk_metrics.h"
 
-#include <sys/statvfs.h>
-
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "proto/rpc/disk_space.h"
 
 namespace lasp {
 namespace {
@@ -24,17 +24,16 @@ DiskMetrics::DiskMetrics(std::string prefix, std::string folder)
     : prefix_(std::move(prefix)), folder_(std::move(folder)) {}
 
 std::vector<prometheus::MetricFamily> DiskMetrics::Collect() const {
-  struct statvfs disk{};
-  if (statvfs(folder_.c_str(), &disk) != 0) {
+  const std::optional<DiskSpace> disk = ReadDiskSpace(folder_);
+  if (!disk.has_value()) {
     return {};
   }
-  const auto block = static_cast<double>(disk.f_frsize);
   return {Gauge(absl::StrCat(prefix_, "_free_bytes"),
                 "Free space of the file system that holds this program's folder",
-                static_cast<double>(disk.f_bavail) * block),
+                static_cast<double>(disk->free_bytes)),
           Gauge(absl::StrCat(prefix_, "_size_bytes"),
                 "Size of the file system that holds this program's folder",
-                static_cast<double>(disk.f_blocks) * block)};
+                static_cast<double>(disk->size_bytes))};
 }
 
 }  // namespace lasp

@@ -98,8 +98,8 @@ class AttacksTest(StubsTest):
     def methods_of_the_api(self):
         from google.protobuf import descriptor_pool
         found = set()
-        for service in ("TrainingJobService", "CheckpointService", "MetricsService", "LogService", "WorkerAdminService",
-                        "ServerService"):
+        for service in ("TrainingJobService", "CheckpointService", "MetricsService", "LogService", "EventService",
+                        "WorkerAdminService", "ServerService"):
             importlib.import_module(module_of(service) + "_pb2")
             descriptor = descriptor_pool.Default().FindServiceByName("lasp.v1." + service)
             found.update(f"{service}.{method.name}" for method in descriptor.methods)

@@ -57,19 +57,32 @@ Agent::Agent(AgentOptions options, const RankLedger* ledger, RankLogs* logs,
       logs_(logs),
       rank_metrics_(rank_metrics),
       agent_metrics_(agent_metrics),
+      clock_(clock),
       outbox_(
-          &logs->shipper(), clock,
-          [this] {
-            lasp::v1::Heartbeat heartbeat;
-            for (const LiveRank& rank : supervisor_->Ranks()) {
-              *heartbeat.add_ranks() = rank.status;
-            }
-            return heartbeat;
-          },
-          options_.reports),
+          &logs->shipper(), clock, [this] { return MakeHeartbeat(); }, options_.reports),
       supervisor_(std::make_unique<Supervisor>(options_.supervisor, ledger, logs, this)) {}
 
 Agent::~Agent() = default;
+
+lasp::v1::Heartbeat Agent::MakeHeartbeat() const {
+  lasp::v1::Heartbeat heartbeat;
+  for (const LiveRank& rank : supervisor_->Ranks()) {
+    *heartbeat.add_ranks() = rank.status;
+  }
+  const absl::Time now = clock_->Now();
+  heartbeat.mutable_time()->set_seconds(absl::ToUnixSeconds(now));
+  heartbeat.mutable_time()->set_nanos(static_cast<int32_t>(
+      absl::ToInt64Nanoseconds(now - absl::FromUnixSeconds(heartbeat.time().seconds()))));
+  MutexLock lock(&mutex_);
+  heartbeat.set_work_disk_free_bytes(work_disk_.free_bytes);
+  heartbeat.set_work_disk_size_bytes(work_disk_.size_bytes);
+  return heartbeat;
+}
+
+void Agent::SetWorkDisk(const DiskSpace& disk) {
+  MutexLock lock(&mutex_);
+  work_disk_ = disk;
+}
 
 void Agent::BeginStream() {
   // What the last stream still ordered is to be seen in the greeting.
@@ -81,6 +94,8 @@ void Agent::BeginStream() {
   hello->set_protocol_version(kWorkerProtocolVersion);
   hello->set_version(Version());
   hello->set_host_name(HostName());
+  hello->set_gpu_driver_version(options_.host_report.gpu_driver_version());
+  *hello->mutable_gpu_problems() = options_.host_report.gpu_problems();
   for (const lasp::v1::Slot& slot : options_.supervisor.slots) {
     *hello->add_slots() = slot;
   }

@@ -10,6 +10,7 @@
 #include "absl/time/time.h"
 #include "lasp/v1/worker_service.pb.h"
 #include "proto/rpc/clock.h"
+#include "proto/rpc/disk_space.h"
 #include "proto/rpc/mutex.h"
 #include "worker/agent/outbox.h"
 #include "worker/agent/rank_logs.h"
@@ -24,6 +25,8 @@ struct AgentOptions {
   std::string worker_id;
   // After it, ranks that were told to drain are killed.
   absl::Duration drain_timeout = absl::Minutes(2);
+  // What it says of its GPUs.
+  lasp::v1::HostReport host_report = {};
   SupervisorOptions supervisor = {};
   ReportLimits reports = {};
 };
@@ -50,6 +53,9 @@ class Agent : public RankObserver {
   // Takes no more ranks and has those it has leave at a step boundary.
   void Drain();
 
+  // For the next heartbeats.
+  void SetWorkDisk(const DiskSpace& disk);
+
   // Kills them.
   void Kill(const std::string& reason) { supervisor_->KillAll(reason); }
 
@@ -67,6 +73,7 @@ class Agent : public RankObserver {
   void OnEnded(const lasp::v1::RankExited& exited) override;
 
  private:
+  lasp::v1::Heartbeat MakeHeartbeat() const;
   void HandleWelcome(const lasp::v1::Welcome& welcome);
   void HandleAssignment(const lasp::v1::Assignment& assignment);
   // Whether a rank of this fence lives here, or waits for its slot.
@@ -77,9 +84,11 @@ class Agent : public RankObserver {
   RankLogs* const logs_;
   RankMetrics* const rank_metrics_;
   AgentMetrics* const agent_metrics_;
+  const Clock* const clock_;
   Outbox outbox_;
   mutable Mutex mutex_;
   bool draining_ GUARDED_BY(mutex_) = false;
+  DiskSpace work_disk_ GUARDED_BY(mutex_);
   // Last, so that it is gone before what it tells of.
   std::unique_ptr<Supervisor> supervisor_;
 };

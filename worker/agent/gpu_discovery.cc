@@ -67,8 +67,16 @@ absl::Status Describe(const Nvml& nvml, Device* device) {
   return absl::OkStatus();
 }
 
+void AddProblem(unsigned int index, const HostGpu& gpu, absl::string_view problem,
+                lasp::v1::HostReport* report) {
+  if (report != nullptr) {
+    report->add_gpu_problems(absl::StrCat("GPU ", index, gpu.uuid.empty() ? "" : " (", gpu.uuid,
+                                          gpu.uuid.empty() ? "" : ")", ": ", problem));
+  }
+}
+
 // Nothing where the GPU is not to be used.
-std::optional<Device> Open(const Nvml& nvml, unsigned int index) {
+std::optional<Device> Open(const Nvml& nvml, unsigned int index, lasp::v1::HostReport* report) {
   Device device;
   device.gpu.index = static_cast<int>(index);
   const int opened = nvml->DeviceGetHandleByIndex_v2(index, &device.handle);
@@ -86,6 +94,7 @@ std::optional<Device> Open(const Nvml& nvml, unsigned int index) {
     if (reason.ok() && !reason->empty()) {
       LASP_LOG(kInfo, absl::StrCat("a GPU is left out: ", *reason),
                {{"index", index}, {"uuid", device.gpu.uuid}, {"name", device.gpu.name}});
+      AddProblem(index, device.gpu, *reason, report);
       return std::nullopt;
     }
     status = reason.status();
@@ -93,6 +102,7 @@ std::optional<Device> Open(const Nvml& nvml, unsigned int index) {
   if (!status.ok()) {
     LASP_LOG(kWarning, "a GPU is left out: it does not work",
              {{"index", index}, {"error", status.message()}});
+    AddProblem(index, device.gpu, status.message(), report);
     return std::nullopt;
   }
   return device;
@@ -150,13 +160,17 @@ void FindLinks(const Nvml& nvml, std::vector<Device>* devices) {
 
 }  // namespace
 
-absl::StatusOr<std::vector<HostGpu>> FindGpus(const std::string& library) {
+absl::StatusOr<std::vector<HostGpu>> FindGpus(const std::string& library,
+                                              lasp::v1::HostReport* report) {
   LASP_ASSIGN_OR_RETURN(const std::unique_ptr<Nvml> nvml, Nvml::Load(library));
+  if (report != nullptr) {
+    report->set_gpu_driver_version(nvml->DriverVersion());
+  }
   unsigned int count = 0;
   LASP_RETURN_IF_ERROR(nvml->Check((*nvml)->DeviceGetCount_v2(&count), "nvmlDeviceGetCount_v2"));
   std::vector<Device> devices;
   for (unsigned int index = 0; index < count; ++index) {
-    if (std::optional<Device> device = Open(*nvml, index)) {
+    if (std::optional<Device> device = Open(*nvml, index, report)) {
       devices.push_back(*std::move(device));
     }
   }

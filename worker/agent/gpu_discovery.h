@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "lasp/v1/worker.pb.h"
 
 namespace lasp::worker {
 
@@ -26,6 +27,9 @@ struct HostGpu {
 // Asks NVML, loaded from `library` (kNvmlLibrary, but in tests). What cannot be used is logged and
 // left out: GPUs in MIG mode, of another architecture than the kernels', lost or closed to us.
 // NOT_FOUND where no driver is installed, FAILED_PRECONDITION where it does not work.
-absl::StatusOr<std::vector<HostGpu>> FindGpus(const std::string& library);
+// `report`, which may be null, gets the driver's version and a sentence for each GPU that is left
+// out, but for those closed to us.
+absl::StatusOr<std::vector<HostGpu>> FindGpus(const std::string& library,
+                                              lasp::v1::HostReport* report = nullptr);
 
 }  // namespace lasp::worker

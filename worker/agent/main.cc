@@ -5,12 +5,14 @@
 #include <cerrno>
 #include <cstdio>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_join.h"
 #include "proto/rpc/channel.h"
 #include "proto/rpc/clock.h"
 #include "proto/rpc/disk_metrics.h"
+#include "proto/rpc/disk_space.h"
 #include "proto/rpc/flag_arguments.h"
 #include "proto/rpc/log.h"
 #include "proto/rpc/metrics_exposer.h"
@@ -28,6 +30,7 @@
 namespace lasp::worker {
 namespace {
 
+constexpr absl::Duration kDiskInterval = absl::Seconds(10);
 constexpr absl::Duration kLeftoverTime = absl::Seconds(10);
 // After the last rank has left: for its exit and the end of its log to reach the coordinator.
 constexpr absl::Duration kFarewellTime = absl::Seconds(5);
@@ -98,7 +101,9 @@ absl::Status Serve(const CommandLine& line, const SystemdNotifier& systemd) {
   const RankLedger ledger(folder->ranks());
   LASP_RETURN_IF_ERROR(ledger.KillLeftovers(kLeftoverTime).status());
 
-  LASP_ASSIGN_OR_RETURN(const std::vector<lasp::v1::Slot> slots, OfferSlots(line.slots));
+  lasp::v1::HostReport host_report;
+  LASP_ASSIGN_OR_RETURN(const std::vector<lasp::v1::Slot> slots,
+                        OfferSlots(line.slots, &host_report));
   const int cpu_slots = CountCpuSlots(slots);
 
   LASP_ASSIGN_OR_RETURN(const auto exposer, MetricsExposer::Create(line.metrics_address));
@@ -123,6 +128,7 @@ absl::Status Serve(const CommandLine& line, const SystemdNotifier& systemd) {
   AgentOptions options;
   options.worker_id = worker_id;
   options.drain_timeout = line.drain_timeout;
+  options.host_report = host_report;
   options.supervisor = {.rank_binary = line.rank_binary,
                         .cuda_rank_binary = line.slots.cuda_rank_binary,
                         .slots = slots,
@@ -150,9 +156,13 @@ absl::Status Serve(const CommandLine& line, const SystemdNotifier& systemd) {
             {"gpu_slots", static_cast<int>(slots.size()) - cpu_slots},
             {"cpu_slots", cpu_slots}});
   systemd.Ready();
+  // The disk is asked here, where one that hangs keeps no heartbeat back.
   do {
     systemd.Alive();
-  } while (!WaitForSignal(std::min(systemd.alive_interval(), absl::Hours(1))));
+    if (const std::optional<DiskSpace> disk = ReadDiskSpace(line.work_dir)) {
+      agent.SetWorkDisk(*disk);
+    }
+  } while (!WaitForSignal(std::min(systemd.alive_interval(), kDiskInterval)));
   LASP_LOG(kInfo, "draining");
   systemd.Stopping();
   DrainAndLeave(&agent, &client, line.drain_timeout, systemd);

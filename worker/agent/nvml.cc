@@ -41,6 +41,7 @@ absl::Status ResolveAll(void* handle, NvmlFunctions* functions) {
   LASP_RESOLVE(DeviceGetNvLinkRemotePciInfo_v2);
   LASP_RESOLVE(DeviceGetP2PStatus);
 #undef LASP_RESOLVE
+  (void)Resolve(handle, "nvmlSystemGetDriverVersion", &functions->SystemGetDriverVersion);
   return absl::OkStatus();
 }
 
@@ -71,6 +72,13 @@ absl::StatusOr<std::unique_ptr<Nvml>> Nvml::Load(const std::string& library) {
 }
 
 Nvml::~Nvml() { functions_.Shutdown(); }
+
+std::string Nvml::DriverVersion() const {
+  char version[kNvmlVersionSize] = {};
+  const bool known = functions_.SystemGetDriverVersion != nullptr &&
+                     functions_.SystemGetDriverVersion(version, sizeof(version)) == kNvmlSuccess;
+  return known ? version : "";
+}
 
 absl::Status Nvml::Check(int result, absl::string_view call) const {
   return result == kNvmlSuccess ? absl::OkStatus()

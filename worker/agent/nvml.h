@@ -47,14 +47,15 @@ struct NvmlPciInfo {
 
 static_assert(sizeof(NvmlMemory) == 24 && sizeof(NvmlPciInfo) == 68);
 
-inline constexpr unsigned int kNvmlMaxLinks = 18;   // NVML_NVLINK_MAX_LINKS
-inline constexpr unsigned int kNvmlNameSize = 96;   // NVML_DEVICE_NAME_V2_BUFFER_SIZE
-inline constexpr unsigned int kNvmlUuidSize = 96;   // NVML_DEVICE_UUID_V2_BUFFER_SIZE
-inline constexpr unsigned int kNvmlMigEnabled = 1;  // NVML_DEVICE_MIG_ENABLE
-inline constexpr int kNvmlLinkActive = 1;           // NVML_FEATURE_ENABLED
-inline constexpr int kNvmlRemoteGpu = 0;            // NVML_NVLINK_DEVICE_TYPE_GPU
-inline constexpr int kNvmlPeerByNvlink = 2;         // NVML_P2P_CAPS_INDEX_NVLINK
-inline constexpr int kNvmlPeerOk = 0;               // NVML_P2P_STATUS_OK
+inline constexpr unsigned int kNvmlMaxLinks = 18;     // NVML_NVLINK_MAX_LINKS
+inline constexpr unsigned int kNvmlNameSize = 96;     // NVML_DEVICE_NAME_V2_BUFFER_SIZE
+inline constexpr unsigned int kNvmlUuidSize = 96;     // NVML_DEVICE_UUID_V2_BUFFER_SIZE
+inline constexpr unsigned int kNvmlVersionSize = 80;  // NVML_SYSTEM_DRIVER_VERSION_BUFFER_SIZE
+inline constexpr unsigned int kNvmlMigEnabled = 1;    // NVML_DEVICE_MIG_ENABLE
+inline constexpr int kNvmlLinkActive = 1;             // NVML_FEATURE_ENABLED
+inline constexpr int kNvmlRemoteGpu = 0;              // NVML_NVLINK_DEVICE_TYPE_GPU
+inline constexpr int kNvmlPeerByNvlink = 2;           // NVML_P2P_CAPS_INDEX_NVLINK
+inline constexpr int kNvmlPeerOk = 0;                 // NVML_P2P_STATUS_OK
 
 // NVML's functions by their names. C's enums are ints in its ABI.
 struct NvmlFunctions {
@@ -73,6 +74,8 @@ struct NvmlFunctions {
   int (*DeviceGetNvLinkRemoteDeviceType)(NvmlDevice, unsigned int, int*) = nullptr;
   int (*DeviceGetNvLinkRemotePciInfo_v2)(NvmlDevice, unsigned int, NvmlPciInfo*) = nullptr;
   int (*DeviceGetP2PStatus)(NvmlDevice, NvmlDevice, int, int*) = nullptr;
+  // Null where NVML has none: only people want it.
+  int (*SystemGetDriverVersion)(char*, unsigned int) = nullptr;
 };
 
 // The library, initialised. Not thread-safe here.
@@ -86,6 +89,9 @@ class Nvml {
   Nvml& operator=(const Nvml&) = delete;
 
   const NvmlFunctions* operator->() const { return &functions_; }
+
+  // For example 580.65.06; empty where it cannot be told.
+  std::string DriverVersion() const;
 
   // FAILED_PRECONDITION that names the call where `result` is not kNvmlSuccess.
   absl::Status Check(int result, absl::string_view call) const;

@@ -36,8 +36,9 @@ absl::Status CheckRankBinary(const std::string& path) {
                    "; build lasp with CUDA, or name it with --cuda_rank_binary"));
 }
 
-absl::StatusOr<std::vector<HostGpu>> FindOffered(const SlotOptions& options) {
-  LASP_ASSIGN_OR_RETURN(const std::vector<HostGpu> found, FindGpus(options.nvml_library));
+absl::StatusOr<std::vector<HostGpu>> FindOffered(const SlotOptions& options,
+                                                 lasp::v1::HostReport* report) {
+  LASP_ASSIGN_OR_RETURN(const std::vector<HostGpu> found, FindGpus(options.nvml_library, report));
   LASP_ASSIGN_OR_RETURN(std::vector<HostGpu> selected, SelectGpus(options.gpus, found));
   if (!selected.empty()) {
     LASP_RETURN_IF_ERROR(CheckRankBinary(options.cuda_rank_binary));
@@ -45,11 +46,12 @@ absl::StatusOr<std::vector<HostGpu>> FindOffered(const SlotOptions& options) {
   return selected;
 }
 
-absl::StatusOr<std::vector<HostGpu>> OfferedGpus(const SlotOptions& options) {
+absl::StatusOr<std::vector<HostGpu>> OfferedGpus(const SlotOptions& options,
+                                                 lasp::v1::HostReport* report) {
   if (options.gpus == "none") {
     return std::vector<HostGpu>();
   }
-  absl::StatusOr<std::vector<HostGpu>> gpus = FindOffered(options);
+  absl::StatusOr<std::vector<HostGpu>> gpus = FindOffered(options, report);
   if (gpus.ok() || options.gpus != "all") {
     return gpus;
   }
@@ -58,6 +60,9 @@ absl::StatusOr<std::vector<HostGpu>> OfferedGpus(const SlotOptions& options) {
     LASP_LOG(kInfo, "no GPUs are offered", {{"reason", gpus.status().message()}});
   } else {
     LASP_LOG(kWarning, "no GPUs are offered", {{"reason", gpus.status().message()}});
+    if (report != nullptr) {
+      report->add_gpu_problems(std::string(gpus.status().message()));
+    }
   }
   return std::vector<HostGpu>();
 }
@@ -109,8 +114,9 @@ absl::StatusOr<std::vector<HostGpu>> SelectGpus(absl::string_view wanted,
   return selected;
 }
 
-absl::StatusOr<std::vector<Slot>> OfferSlots(const SlotOptions& options) {
-  LASP_ASSIGN_OR_RETURN(const std::vector<HostGpu> gpus, OfferedGpus(options));
+absl::StatusOr<std::vector<Slot>> OfferSlots(const SlotOptions& options,
+                                             lasp::v1::HostReport* report) {
+  LASP_ASSIGN_OR_RETURN(const std::vector<HostGpu> gpus, OfferedGpus(options, report));
   std::map<int, int> slot_of_gpu;
   for (const HostGpu& gpu : gpus) {
     slot_of_gpu.emplace(gpu.index, static_cast<int>(slot_of_gpu.size()));

@@ -29,8 +29,9 @@ absl::StatusOr<std::vector<HostGpu>> SelectGpus(absl::string_view wanted,
 
 // GPUs first, then CPU slots; index i is at i. Logs what it finds. GPUs that are asked for by name
 // and cannot be offered are an error, `all` may also be none. INVALID_ARGUMENT for more than
-// kMaxWorkerSlots.
-absl::StatusOr<std::vector<lasp::v1::Slot>> OfferSlots(const SlotOptions& options);
+// kMaxWorkerSlots. `report`, which may be null, gets what is to be said of the host's GPUs.
+absl::StatusOr<std::vector<lasp::v1::Slot>> OfferSlots(const SlotOptions& options,
+                                                       lasp::v1::HostReport* report = nullptr);
 
 // BLAS and OpenMP threads of one rank, where so many slots share the cores.
 int ThreadsOfARank(size_t slots);

@@ -298,6 +298,7 @@ class EngineHarness {
   std::unique_ptr<JobCatalog> jobs;
   std::unique_ptr<WorkerCatalog> workers;
   std::unique_ptr<WatchHub> watches;
+  std::unique_ptr<EventLog> events;
   std::unique_ptr<MetricsHub> metrics;
   std::unique_ptr<LogStore> logs;
   std::unique_ptr<LogRemover> log_remover;
@@ -313,6 +314,7 @@ class EngineHarness {
     workers = std::make_unique<WorkerCatalog>();
     watches =
         std::make_unique<WatchHub>(jobs.get(), store->uuid(), &clock, options_.bookmark_interval);
+    events = std::make_unique<EventLog>(static_cast<size_t>(options_.event_history));
     metrics = std::make_unique<MetricsHub>(store.get());
     logs = std::make_unique<LogStore>(directory_.Join("logs"), 1 << 20, 1 << 18);
     log_remover =
@@ -323,6 +325,7 @@ class EngineHarness {
                                                              .jobs = jobs.get(),
                                                              .workers = workers.get(),
                                                              .watches = watches.get(),
+                                                             .events = events.get(),
                                                              .metrics = metrics.get(),
                                                              .logs = logs.get(),
                                                              .log_remover = log_remover.get(),

@@ -78,6 +78,16 @@ class StepTable final : public JobStore {
     return std::vector<lasp::v1::Transition>();
   }
 
+  absl::StatusOr<std::vector<StoredTransition>> TransitionsBefore(int64_t /*job_id*/,
+                                                                  int64_t /*before*/,
+                                                                  int /*limit*/) const override {
+    return std::vector<StoredTransition>();
+  }
+
+  absl::StatusOr<std::vector<StoredTransition>> LatestTransitions(int /*limit*/) const override {
+    return std::vector<StoredTransition>();
+  }
+
   absl::StatusOr<int64_t> CountSteps(int64_t /*job_id*/, int64_t /*from_step*/,
                                      int64_t /*to_step*/) const override {
     return 0;

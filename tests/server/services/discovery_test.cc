@@ -133,6 +133,11 @@ TEST_F(DiscoveryTest, ServerInfoNamesVersionsAndFeatures) {
   EXPECT_EQ(info->api_versions(0), "lasp.v1");
   EXPECT_EQ(info->worker_protocol_version(), kWorkerProtocolVersion);
   EXPECT_GT(info->start_time().seconds(), 0);
+  EXPECT_GE(info->time().seconds(), info->start_time().seconds());
+  EXPECT_GT(info->store_disk_free_bytes(), 0);
+  EXPECT_GE(info->store_disk_size_bytes(), info->store_disk_free_bytes());
+  EXPECT_EQ(info->store_error(), "");
+  EXPECT_FALSE(info->has_token_expire_time());
 }
 
 TEST_F(DiscoveryTest, TheMetricsPageHasEveryFamilyFromTheStart) {

@@ -231,6 +231,41 @@ TEST_F(WorkerPlaneTest, TheNewerConnectionOfAWorkerWins) {
   EXPECT_EQ(newer->AwaitEnd(absl::Milliseconds(300)).code(), absl::StatusCode::kDeadlineExceeded);
 }
 
+TEST_F(WorkerPlaneTest, AgentsTellOfTheirHosts) {
+  const auto agent = NewAgent("host-a", 1);
+  v1::Hello hello = agent->NewHello();
+  hello.set_gpu_driver_version("580.65.06");
+  hello.add_gpu_problems("GPU 3: it is lost");
+  hello.add_gpu_problems(std::string(5'000, 'x'));  // too long to be kept
+  agent->SendHello(hello);
+  ASSERT_TRUE(agent->Await(v1::ConnectResponse::kWelcome).has_value());
+  v1::GetWorkerRequest request;
+  request.set_name("workers/host-a");
+  const auto get = [&] {
+    return *server_.Call(server_.workers.get(), &v1::WorkerAdminService::Stub::GetWorker, request);
+  };
+  EXPECT_EQ(get().protocol_version(), hello.protocol_version());
+  EXPECT_EQ(get().host_report().gpu_driver_version(), "580.65.06");
+  ASSERT_EQ(get().host_report().gpu_problems_size(), 1);
+  EXPECT_FALSE(get().host_report().has_clock_offset());
+
+  agent->SendHeartbeat({});  // of an older release: it says nothing
+  v1::ConnectRequest heartbeat;
+  heartbeat.mutable_heartbeat()->mutable_time()->set_seconds(absl::ToUnixSeconds(absl::Now()) + 60);
+  heartbeat.mutable_heartbeat()->set_work_disk_free_bytes(3);
+  heartbeat.mutable_heartbeat()->set_work_disk_size_bytes(7);
+  agent->Send(heartbeat);
+  const absl::Time deadline = absl::Now() + absl::Seconds(10);
+  while (!get().host_report().has_clock_offset() && absl::Now() < deadline) {
+    absl::SleepFor(absl::Milliseconds(5));
+  }
+  const v1::HostReport report = get().host_report();
+  EXPECT_NEAR(static_cast<double>(report.clock_offset().seconds()), 60, 10);
+  EXPECT_EQ(report.work_disk_free_bytes(), 3);
+  EXPECT_EQ(report.work_disk_size_bytes(), 7);
+  EXPECT_EQ(report.gpu_problems_size(), 1);
+}
+
 TEST_F(WorkerPlaneTest, WorkersAreListedAndDrained) {
   std::vector<std::unique_ptr<FakeAgent>> agents;
   for (const char* id : {"host-c", "host-a", "host-b"}) {

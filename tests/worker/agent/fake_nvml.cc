@@ -90,6 +90,11 @@ int nvmlInit_v2() {
   return kNvmlSuccess;
 }
 
+int nvmlSystemGetDriverVersion(char* version, unsigned int size) {
+  std::snprintf(version, size, "580.65.06");
+  return kNvmlSuccess;
+}
+
 int nvmlShutdown() {
   --initialized;
   return kNvmlSuccess;

@@ -80,6 +80,16 @@ TEST(GpuDiscoveryTest, LeavesOutWhatRanksCannotUse) {
   EXPECT_THAT(IndicesOf(Find("gpus=0")), IsEmpty());
 }
 
+TEST(GpuDiscoveryTest, ReportsWhatItLeavesOut) {
+  setenv("LASP_FAKE_NVML", "gpus=4 lost=1 old=2 denied=3", 1);
+  lasp::v1::HostReport report;
+  ASSERT_THAT(FindGpus(FAKE_NVML, &report), IsOk());
+  EXPECT_EQ(report.gpu_driver_version(), "580.65.06");
+  ASSERT_EQ(report.gpu_problems_size(), 2);
+  EXPECT_THAT(report.gpu_problems(0), HasSubstr("GPU 1"));
+  EXPECT_THAT(report.gpu_problems(1), HasSubstr("GPU 2 (GPU-00000002): its compute capability"));
+}
+
 TEST(GpuDiscoveryTest, TellsNoDriverFromABrokenOne) {
   EXPECT_THAT(FindGpus("/nowhere/libnvidia-ml.so.1"),
               StatusIs(absl::StatusCode::kNotFound, HasSubstr("/nowhere/libnvidia-ml.so.1")));
