@@ -137,7 +137,7 @@ class JobView {
     const events = (job.transitions || []).map((event, i) => ({event, key: `${event.time} ${event.to_state} ${i}`})).reverse();
     setChildren(this.events, events, ({key}) => key, createEvent, (row, {event}) => updateEvent(row, event));
     setText(this.spec, JSON.stringify(job.spec, null, 2));
-    this.logs.setRanks(ranks);
+    this.logs.setChoices(ranks, format.number(job.generation));
     this.element.hidden = false;
   }
 }
@@ -176,7 +176,7 @@ export function jobPage(content, shell, project, id) {
       logging.again();
     }
     shell.setTitle(job.display_name || id);
-    if (await view.rows.update(job.generation, signal)) {
+    if (await view.rows.update(format.number(job.generation), signal)) {
       for (const chart of view.charts) {
         chart.setRows(view.rows.rows);
       }
@@ -190,5 +190,5 @@ export function jobPage(content, shell, project, id) {
       await view.logs.update(signal);
     }
   }, INTERVAL_MS);
-  view.logs.rank.addEventListener('change', () => logging.again());
+  view.logs.element.addEventListener('change', () => logging.again());
 }

@@ -33,19 +33,28 @@ export class LogView {
   constructor(project, job) {
     this.path = ['projects', project, 'trainingJobs', job, 'logs'];
     this.rank = el('select', {id: 'log-rank'});
+    this.generation = el('select', {id: 'log-generation'}, el('option', {value: ''}, 'Latest'));
+    this.older = el('div', {hidden: true}, el('label', {for: 'log-generation'}, 'Generation'), this.generation);
     this.follow = el('input', {id: 'log-follow', type: 'checkbox', checked: true});
     this.lines = el('div', {class: 'log', tabindex: '0', role: 'region', 'aria-label': 'Log lines'});
     this.note = el('p', {class: 'hint'}, 'No lines yet.');
     this.element = el('div', {},
         el('div', {class: 'filters'},
            el('div', {}, el('label', {for: 'log-rank'}, 'Rank'), this.rank),
+           this.older,
            el('div', {class: 'check'}, this.follow, el('label', {for: 'log-follow'}, 'Keep the newest in view'))),
         this.note, this.lines);
     this.token = '';
-    this.rank.addEventListener('change', () => this.clear());
+    for (const choice of [this.rank, this.generation]) {
+      choice.addEventListener('change', () => this.clear());
+    }
   }
 
-  setRanks(ranks) {
+  setChoices(ranks, generation) {
+    for (let older = this.generation.childElementCount; older <= generation; ++older) {
+      this.generation.append(el('option', {value: String(older)}, String(older)));
+    }
+    this.older.hidden = generation < 2;
     if (this.rank.childElementCount > 0) {
       return;
     }
@@ -64,6 +73,7 @@ export class LogView {
     const asking = this.asking;
     const answer = await get(this.path, {
       rank: this.rank.value,
+      generation: this.generation.value,
       resume_token: this.token,
       tail_lines: this.token ? '' : TAIL_LINES,
     }, signal);

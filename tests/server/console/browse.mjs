@@ -157,6 +157,8 @@ await check('filters', async () => {
 });
 
 await check('one job: its curves grow', async () => {
+  const asked = [];
+  page.on('request', (request) => asked.push(new URL(request.url())));
   await look(page, 'job');
   equal(await page.locator('.chart h3').allInnerTexts(), ['Loss', 'Throughput in tokens/s', 'Time of a step on rank 0']);
   equal(await page.locator('.chart .line').count(), 3, 'the lines');
@@ -165,6 +167,8 @@ await check('one job: its curves grow', async () => {
   const before = await last();
   await page.waitForFunction(([step]) =>
     Number(document.querySelector('.plot').getAttribute('aria-label').match(/to (\d+)/)[1]) > step + 2, [before]);
+  const queries = asked.filter((url) => url.pathname.endsWith('/metrics')).map((url) => url.searchParams.has('from_step'));
+  equal([queries[0], queries.includes(true)], [false, true], 'all steps at first, then new ones');
 });
 
 await check('one job: the grid has its ranks', async () => {
@@ -177,11 +181,16 @@ await check('one job: the grid has its ranks', async () => {
 
 await check('one job: events and logs', async () => {
   const events = await page.locator('.events tbody').innerText();
-  truth(events.includes('Queued') && events.includes('Running'), events);
+  truth(['Queued', 'Running', 'Recovering', 'Rank killed'].every((word) => events.includes(word)), events);
   await page.locator('.log .what').first().waitFor();
   const lines = await page.locator('.log > div').count();
   await page.waitForFunction((count) => document.querySelectorAll('.log > div').length > count, lines);
   await page.getByLabel('Rank', {exact: true}).selectOption('2');
+  await page.waitForFunction(() => {
+    const ranks = [...document.querySelectorAll('.log .who')].map((who) => who.textContent);
+    return ranks.length > 0 && ranks.every((rank) => rank === '2.2');
+  });
+  await page.getByLabel('Generation', {exact: true}).selectOption('1');
   await page.waitForFunction(() => {
     const ranks = [...document.querySelectorAll('.log .who')].map((who) => who.textContent);
     return ranks.length > 0 && ranks.every((rank) => rank === '1.2');

@@ -7,6 +7,7 @@ them, but not where CI is true.
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import unittest
@@ -14,7 +15,7 @@ import unittest
 TESTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 sys.path[:0] = [os.path.join(TESTS, "e2e"), os.path.join(TESTS, "support")]
 import npm_packages  # noqa: E402
-from cluster import LONG, ClusterTest, small_spec  # noqa: E402
+from cluster import LONG, ClusterTest, small_spec, wait_until  # noqa: E402
 from credentials import Credentials  # noqa: E402
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -44,7 +45,7 @@ class BrowserTest(ClusterTest):
         own = os.path.join(self.folder, "worker-data")
         os.mkdir(own)
         shutil.copy(os.path.join(self.data, "corpus.txt"), own)
-        self.start_worker(slots=4, path_roots=own)
+        self.worker = self.start_worker(slots=4, path_roots=own)
 
     def test_in_chromium(self):
         shutil.copy(os.path.join(self.data, "corpus.txt"), os.path.join(self.data, PLANTED))
@@ -58,6 +59,10 @@ class BrowserTest(ClusterTest):
         self.submit(small_spec(sp=2, dp=2, steps=LONG, eval_interval_steps=5,
                                data={"train_paths": ["corpus.txt"], "eval_paths": ["corpus.txt"], "format": "BYTES",
                                      "sequence_length": 384}), "steady")
+        self.wait_for_step("steady", 20)
+        # A past of its own: a generation that failed.
+        os.kill(self.ranks_of(self.worker)[0], signal.SIGKILL)
+        wait_until(lambda: int(self.job("steady")["generation"]) == 2, 60, "the second generation")
         self.wait_for_step("steady", 20)
         for result in self.browse():
             with self.subTest(result["check"]):
