@@ -216,6 +216,41 @@ CommandSpec LogsCommand() {
             }}}};
 }
 
+CommandSpec AuditCommand() {
+  return {"audit",
+          "Service",
+          "",
+          "Show who changed what, and who was refused",
+          "The newest records, oldest first. A resource selects what is in it too:\n"
+          "projects/nlp selects its jobs. Needs a token of an admin of all projects.",
+          {"lasp audit --since 1d", "lasp audit --resource projects/nlp --principal ann",
+           "lasp audit --refused -o json"},
+          {{"--principal", '\0', "NAME", "Only of this caller: a token's name, or local",
+            [](const std::string& value, Line* line) {
+              line->audit.principal = value;
+              return Ok();
+            }},
+           {"--resource", '\0', "NAME", "Only of this job, worker, project or backup",
+            [](const std::string& value, Line* line) {
+              line->audit.resource = value;
+              return Ok();
+            }},
+           {"--since", '\0', "TIME", "Only since: 10m, or 2026-11-21T20:20:25Z",
+            [](const std::string& value, Line* line) {
+              line->audit.since = value;
+              return Ok();
+            }},
+           {"--refused", '\0', "", "Only refusals",
+            [](const std::string&, Line* line) {
+              line->audit.refused = true;
+              return Ok();
+            }},
+           {"--limit", 'n', "N", "At most so many (default 50)",
+            [](const std::string& value, Line* line) {
+              return SetNumber<int>("--limit", value, 1, kMaxLines, &line->audit.limit);
+            }}}};
+}
+
 FlagSpec YesFlag() {
   return {"--yes", 'y', "", "Do not ask", [](const std::string&, Line* line) {
             line->yes = true;
@@ -285,6 +320,7 @@ std::vector<CommandSpec> MakeCommands() {
            line->undo = true;
            return Ok();
          }}}},
+      AuditCommand(),
       {"version",
        "Other",
        "",

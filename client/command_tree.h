@@ -21,6 +21,7 @@ struct CommandLine {
   TopOptions top;
   PlotOptions plot;
   LogOptions logs;
+  AuditOptions audit;
   bool yes = false;
   bool undo = false;
   bool client_only = false;

@@ -36,7 +36,8 @@ Connection::Connection(std::shared_ptr<grpc::Channel> channel,
       metrics_(lasp::v1::MetricsService::NewStub(channel_)),
       logs_(lasp::v1::LogService::NewStub(channel_)),
       workers_(lasp::v1::WorkerAdminService::NewStub(channel_)),
-      server_(lasp::v1::ServerService::NewStub(channel_)) {}
+      server_(lasp::v1::ServerService::NewStub(channel_)),
+      audit_(lasp::v1::AuditService::NewStub(channel_)) {}
 
 absl::StatusOr<std::unique_ptr<Connection>> Connection::Open(
     const std::string& address, const ChannelSecurity& security,

@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "lasp/v1/audit_service.grpc.pb.h"
 #include "lasp/v1/log_service.grpc.pb.h"
 #include "lasp/v1/metrics_service.grpc.pb.h"
 #include "lasp/v1/server_service.grpc.pb.h"
@@ -62,6 +63,8 @@ class Connection {
 
   lasp::v1::ServerService::Stub& server() { return *server_; }
 
+  lasp::v1::AuditService::Stub& audit() { return *audit_; }
+
  private:
   Connection(std::shared_ptr<grpc::Channel> channel, std::optional<absl::Duration> timeout);
 
@@ -72,6 +75,7 @@ class Connection {
   const std::unique_ptr<lasp::v1::LogService::Stub> logs_;
   const std::unique_ptr<lasp::v1::WorkerAdminService::Stub> workers_;
   const std::unique_ptr<lasp::v1::ServerService::Stub> server_;
+  const std::unique_ptr<lasp::v1::AuditService::Stub> audit_;
 };
 
 }  // namespace lasp::client

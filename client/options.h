@@ -84,6 +84,17 @@ struct PlotOptions {
   int height = 0;
 };
 
+struct AuditOptions {
+  // Empty for all.
+  std::string principal;
+  std::string resource;
+  // A length of time before now, or RFC 3339; empty for all.
+  std::string since;
+  bool refused = false;
+  // The newest.
+  int limit = 50;
+};
+
 struct LogOptions {
   bool follow = false;
   std::optional<int> rank;

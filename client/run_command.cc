@@ -109,6 +109,9 @@ absl::StatusOr<int> Dispatch(const CommandLine& line, Session* session) {
   if (command == "config") {
     return Config(line.words, session);
   }
+  if (command == "audit") {
+    return Audit(line.audit, session);
+  }
   if (command == "drain") {
     return Drain(line.words, line.undo, session);
   }

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/strip.h"
+#include "absl/time/clock.h"
 
 namespace lasp::client {
 namespace {
@@ -126,6 +127,21 @@ absl::StatusOr<absl::Duration> ParseSpan(absl::string_view text) {
         absl::StrCat("'", text, "' is not a length of time such as 30s, 10m or 2h"));
   }
   return span;
+}
+
+absl::StatusOr<google::protobuf::Timestamp> ParseSince(const std::string& since) {
+  const auto span = ParseSpan(since);
+  if (!span.ok()) {
+    auto time = ParseTimestamp(since);
+    return time.ok() ? time
+                     : absl::InvalidArgumentError(absl::StrCat(
+                           "--since ", since,
+                           ": expected a length of time such as 10m, or a time such as "
+                           "2026-11-21T20:20:25Z"));
+  }
+  google::protobuf::Timestamp timestamp;
+  timestamp.set_seconds(absl::ToUnixSeconds(absl::Now() - *span));
+  return timestamp;
 }
 
 }  // namespace lasp::client

@@ -30,4 +30,7 @@ std::string FormatAge(absl::Duration age);
 // and for what is not greater than zero.
 absl::StatusOr<absl::Duration> ParseSpan(absl::string_view text);
 
+// The value of --since: a length of time before now, or a time.
+absl::StatusOr<google::protobuf::Timestamp> ParseSince(const std::string& since);
+
 }  // namespace lasp::client

@@ -11,9 +11,11 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "lasp/v1/training_job_service.grpc.pb.h"
 #include "proto/rpc/error_details.h"
 #include "proto/rpc/status_macros.h"
+#include "server/principal.h"
 #include "server/wire_status.h"
 
 namespace lasp::server {
@@ -56,9 +58,9 @@ std::string ResourceOf(const grpc::ByteBuffer& bytes) {
 // Lives as long as its call.
 class Interceptor final : public grpc::experimental::Interceptor {
  public:
-  Interceptor(const AccessControl* access, const Clock* clock, const AccessRule* rule,
-              grpc::experimental::ServerRpcInfo* info)
-      : access_(access), clock_(clock), rule_(rule), info_(info) {}
+  Interceptor(const AccessControl* access, RefusalLog* refusals, const Clock* clock,
+              const AccessRule* rule, grpc::experimental::ServerRpcInfo* info)
+      : access_(access), refusals_(refusals), clock_(clock), rule_(rule), info_(info) {}
 
   void Intercept(grpc::experimental::InterceptorBatchMethods* methods) override {
     if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::POST_RECV_INITIAL_METADATA)) {
@@ -92,6 +94,7 @@ class Interceptor final : public grpc::experimental::Interceptor {
     if (verdict_.ok()) {
       return;
     }
+    RecordRefusal(methods);
     metadata.emplace(kRefusedKey, "");
     if (rule_ != nullptr && absl::StartsWith(rule_->method, "/grpc.")) {
       // gRPC's own reflection is not guarded: its call ends here.
@@ -105,20 +108,39 @@ class Interceptor final : public grpc::experimental::Interceptor {
     if (rule_ == nullptr) {
       return absl::OkStatus();  // it is answered that there is no such method
     }
-    std::string resource;
-    if (rule_->scope == Scope::kProject) {
-      const void* const request = methods->GetRecvMessage();
-      if (request == nullptr) {
-        return absl::OkStatus();  // it does not parse, and is answered so
-      }
-      resource = rule_->takes_bytes
-                     ? ResourceOf(*static_cast<const grpc::ByteBuffer*>(request))
-                     : ResourceOf(*static_cast<const google::protobuf::Message*>(request));
+    if (rule_->scope == Scope::kProject && methods->GetRecvMessage() == nullptr) {
+      return absl::OkStatus();  // it does not parse, and is answered so
     }
-    return AccessControl::Authorize(*grant_, *rule_, resource);
+    return AccessControl::Authorize(*grant_, *rule_,
+                                    rule_->scope == Scope::kProject ? Resource(methods) : "");
+  }
+
+  // What the call is about; empty where that cannot be told.
+  std::string Resource(grpc::experimental::InterceptorBatchMethods* methods) const {
+    const void* const request = methods->GetRecvMessage();
+    if (request == nullptr || rule_ == nullptr || absl::StartsWith(rule_->method, "/grpc.")) {
+      return "";
+    }
+    return rule_->takes_bytes ? ResourceOf(*static_cast<const grpc::ByteBuffer*>(request))
+                              : ResourceOf(*static_cast<const google::protobuf::Message*>(request));
+  }
+
+  void RecordRefusal(grpc::experimental::InterceptorBatchMethods* methods) const {
+    Caller caller{
+        .principal = "", .role = "", .peer = PrincipalOfPeer(info_->server_context()->peer())};
+    if (grant_ != nullptr) {
+      caller.principal = grant_->name;
+      caller.role = RoleName(grant_->role);
+    }
+    // `/package.Service/Method`, and the log has `Service.Method`.
+    const absl::string_view path = rule_ == nullptr ? "" : rule_->method;
+    const size_t service = path.rfind('.', path.rfind('/')) + 1;
+    refusals_->Add(caller, absl::StrReplaceAll(path.substr(service), {{"/", "."}}),
+                   grant_ == nullptr ? "" : Resource(methods), verdict_);
   }
 
   const AccessControl* const access_;
+  RefusalLog* const refusals_;
   const Clock* const clock_;
   const AccessRule* const rule_;
   grpc::experimental::ServerRpcInfo* const info_;
@@ -129,26 +151,28 @@ class Interceptor final : public grpc::experimental::Interceptor {
 
 class Factory final : public grpc::experimental::ServerInterceptorFactoryInterface {
  public:
-  Factory(const AccessControl* access, const Clock* clock) : access_(access), clock_(clock) {}
+  Factory(const AccessControl* access, RefusalLog* refusals, const Clock* clock)
+      : access_(access), refusals_(refusals), clock_(clock) {}
 
   grpc::experimental::Interceptor* CreateServerInterceptor(
       grpc::experimental::ServerRpcInfo* info) override {
     const AccessRule* rule = FindAccessRule(info->method());
     return rule != nullptr && rule->audience == Audience::kAnyone
                ? nullptr
-               : new Interceptor(access_, clock_, rule, info);
+               : new Interceptor(access_, refusals_, clock_, rule, info);
   }
 
  private:
   const AccessControl* const access_;
+  RefusalLog* const refusals_;
   const Clock* const clock_;
 };
 
 }  // namespace
 
 std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface> AccessInterceptor(
-    const AccessControl* access, const Clock* clock) {
-  return std::make_unique<Factory>(access, clock);
+    const AccessControl* access, RefusalLog* refusals, const Clock* clock) {
+  return std::make_unique<Factory>(access, refusals, clock);
 }
 
 bool WasRefused(const grpc::ServerContextBase& context) {

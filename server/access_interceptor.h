@@ -15,12 +15,13 @@
 #include "absl/time/time.h"
 #include "proto/rpc/clock.h"
 #include "server/access_control.h"
+#include "server/refusal_log.h"
 
 namespace lasp::server {
 
-// `access` and `clock` outlive the server.
+// All outlive the server. `refusals` is told of every call that is refused.
 std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface> AccessInterceptor(
-    const AccessControl* access, const Clock* clock);
+    const AccessControl* access, RefusalLog* refusals, const Clock* clock);
 
 // Whether the call was refused.
 bool WasRefused(const grpc::ServerContextBase& context);

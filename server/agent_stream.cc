@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "proto/rpc/error_details.h"
 #include "proto/rpc/status_macros.h"
 #include "server/agent_session.h"
@@ -235,7 +236,13 @@ absl::Status AgentStream::TakeHello() {
     return ErrorWithReason(absl::StatusCode::kFailedPrecondition,
                            "the first message of an agent's stream must be Hello", "NO_HELLO");
   }
-  LASP_RETURN_IF_ERROR(peer_.CheckWorkerId(request_.hello().worker_id()));
+  const std::string& worker_id = request_.hello().worker_id();
+  if (absl::Status certified = peer_.CheckWorkerId(worker_id); !certified.ok()) {
+    parts_.core->refusals().Add({.principal = "", .role = "", .peer = host_},
+                                "WorkerService.Connect", absl::StrCat("workers/", worker_id),
+                                certified);
+    return certified;
+  }
   LASP_ASSIGN_OR_RETURN(session_, parts_.core->controller().Connect(
                                       std::move(*request_.mutable_hello()), shared_from_this()));
   return absl::OkStatus();

@@ -6,6 +6,7 @@
 #include <deque>
 #include <memory>
 #include <optional>
+#include <string>
 
 #include "lasp/v1/worker_service.grpc.pb.h"
 #include "proto/rpc/mutex.h"
@@ -26,8 +27,9 @@ class AgentStream final : public grpc::ServerBidiReactor<v1::ConnectRequest, v1:
                           public OpenStream,
                           public std::enable_shared_from_this<AgentStream> {
  public:
-  AgentStream(const ServiceParts& parts, PeerIdentity peer)
-      : parts_(parts), peer_(std::move(peer)) {}
+  // `host` is where the agent's connection comes from, for the audit log.
+  AgentStream(const ServiceParts& parts, PeerIdentity peer, std::string host)
+      : parts_(parts), peer_(std::move(peer)), host_(std::move(host)) {}
 
   // Begins the stream; returns the reactor to hand to gRPC.
   AgentStream* Open();
@@ -63,6 +65,7 @@ class AgentStream final : public grpc::ServerBidiReactor<v1::ConnectRequest, v1:
 
   const ServiceParts parts_;
   const PeerIdentity peer_;
+  const std::string host_;
   // Keeps the stream alive while gRPC knows it; cleared by OnDone.
   std::shared_ptr<AgentStream> self_;
   // Touched by the reader only: reads follow one another.

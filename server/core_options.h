@@ -59,6 +59,9 @@ struct CoreOptions {
   absl::Duration retain_finished = absl::Hours(24 * 30);
   absl::Duration retention_interval = absl::Minutes(1);
   int64_t max_tombstones = 10'000;
+  // Of the audit log: how long, and how many changes at most; of refusals a tenth.
+  absl::Duration retain_audit = absl::Hours(24 * 365);
+  int64_t max_audit_records = 1'000'000;
   // A job keeps about this many steps: all of them up to here, beyond a thinned series.
   int64_t max_steps_per_job = 10'000;
   int64_t max_log_bytes_per_rank = int64_t{64} << 20;

@@ -10,6 +10,7 @@
 #include "server/log_remover.h"
 #include "server/log_store.h"
 #include "server/metrics_hub.h"
+#include "server/refusal_log.h"
 #include "server/watch_hub.h"
 #include "server/worker_catalog.h"
 
@@ -26,6 +27,7 @@ struct CoreParts {
   LogStore* logs = nullptr;
   LogRemover* log_remover = nullptr;
   LeaseTable* leases = nullptr;
+  RefusalLog* refusals = nullptr;
   CoreObserver* observer = nullptr;
 };
 

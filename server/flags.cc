@@ -39,6 +39,11 @@ ABSL_FLAG(
     "looked up under each in order.");
 ABSL_FLAG(std::string, retain_finished, "30d",
           "How long finished jobs are kept, for example 30d, 12h or 90m.");
+ABSL_FLAG(std::string, retain_audit, "365d",
+          "How long the audit log is kept, for example 365d, 12h or 90m.");
+ABSL_FLAG(int64_t, max_audit_records, 1'000'000,
+          "Changes that the audit log keeps, and a tenth of it as refusals; the oldest "
+          "go first.");
 ABSL_FLAG(int64_t, max_queued_jobs, 10'000,
           "Jobs of one project that may wait in the queue; more are refused.");
 ABSL_FLAG(int, event_history, 10'000,
@@ -187,6 +192,8 @@ absl::Status ReadLimits(ServerOptions* options) {
   CoreOptions& core = options->core;
   LASP_RETURN_IF_ERROR(
       read("max_queued_jobs", absl::GetFlag(FLAGS_max_queued_jobs), 1, &core.max_queued_jobs));
+  LASP_RETURN_IF_ERROR(read("max_audit_records", absl::GetFlag(FLAGS_max_audit_records), 1'000,
+                            &core.max_audit_records));
   int64_t streams = 0;
   LASP_RETURN_IF_ERROR(
       read("max_streams_a_principal", absl::GetFlag(FLAGS_max_streams_a_principal), 1, &streams));
@@ -209,7 +216,7 @@ absl::Status ReadLimits(ServerOptions* options) {
 }
 
 // As absl::ParseDuration, and whole days (`30d`), which it does not know.
-absl::StatusOr<absl::Duration> ParseRetention(const std::string& text) {
+absl::StatusOr<absl::Duration> ParseRetention(absl::string_view flag, const std::string& text) {
   absl::Duration duration;
   int days = 0;
   absl::string_view number = text;
@@ -219,9 +226,8 @@ absl::StatusOr<absl::Duration> ParseRetention(const std::string& text) {
     duration = absl::ZeroDuration();
   }
   if (duration <= absl::ZeroDuration()) {
-    return FlagError("retain_finished", absl::StrCat("'", text,
-                                                     "' is not a duration above 0, such as 30d, "
-                                                     "12h or 90m"));
+    return FlagError(
+        flag, absl::StrCat("'", text, "' is not a duration above 0, such as 30d, 12h or 90m"));
   }
   return duration;
 }
@@ -270,7 +276,9 @@ absl::StatusOr<CommandLine> ParseCommandLineFlags(int argc, char** argv) {
   }
   options.path_roots = *roots;
   LASP_ASSIGN_OR_RETURN(options.retain_finished,
-                        ParseRetention(absl::GetFlag(FLAGS_retain_finished)));
+                        ParseRetention("retain_finished", absl::GetFlag(FLAGS_retain_finished)));
+  LASP_ASSIGN_OR_RETURN(options.core.retain_audit,
+                        ParseRetention("retain_audit", absl::GetFlag(FLAGS_retain_audit)));
   LASP_RETURN_IF_ERROR(ReadLimits(&options));
   LASP_ASSIGN_OR_RETURN(line.log_level, ParseLogLevel(absl::GetFlag(FLAGS_log_level)));
   return line;

@@ -77,7 +77,7 @@ absl::StatusOr<std::unique_ptr<GrpcListener>> GrpcListener::Start(
     factories.push_back(MalformedRequestInterceptor());
   }
   if (options.access != nullptr) {
-    factories.push_back(AccessInterceptor(options.access, &SystemClock()));
+    factories.push_back(AccessInterceptor(options.access, options.refusals, &SystemClock()));
   }
   if (options.metrics != nullptr) {
     factories.push_back(options.metrics->NewInterceptorFactory());

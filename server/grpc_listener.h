@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "server/access_control.h"
+#include "server/refusal_log.h"
 #include "server/rpc_metrics.h"
 #include "server/unknown_methods.h"
 
@@ -37,6 +38,8 @@ struct GrpcListenerOptions {
   std::shared_ptr<grpc::ServerCredentials> credentials = nullptr;
   // Judges every call; null where all may do everything. Not owned.
   const AccessControl* access = nullptr;
+  // Where the refused are recorded; not null where `access` is not. Not owned.
+  RefusalLog* refusals = nullptr;
 };
 
 // Serves from Start on, health v1 included: all services are SERVING until SetServing or Shutdown.

@@ -9,6 +9,7 @@
 #include "proto/rpc/clock.h"
 #include "proto/rpc/mutex.h"
 #include "proto/rpc/status_macros.h"
+#include "server/audit_record.h"
 #include "server/core_parts.h"
 #include "server/hello_check.h"
 #include "server/job_engine.h"
@@ -42,6 +43,25 @@ std::function<void(Answer)> AnswerOnce(std::function<void(Answer)> done) {
   return [guard](Answer answer) { std::exchange(guard->done, nullptr)(std::move(answer)); };
 }
 
+const absl::Status& StatusOf(const absl::Status& status) { return status; }
+
+template <typename Value>
+const absl::Status& StatusOf(const absl::StatusOr<Value>& answer) {
+  return answer.status();
+}
+
+// A callback that calls `refused` before it passes a refusal on.
+template <typename Answer, typename Refused>
+std::function<void(Answer)> Recorded(std::function<void(Answer)> done, Refused refused) {
+  return [done = std::move(done), refused = std::move(refused)](Answer answer) {
+    // What may be asked again a moment later, for a disk that is full or a stop, tells nothing.
+    if (!StatusOf(answer).ok() && !absl::IsUnavailable(StatusOf(answer))) {
+      refused(StatusOf(answer));
+    }
+    done(std::move(answer));
+  };
+}
+
 }  // namespace
 
 JobController::JobController(const CoreOptions& options, const CoreParts& parts)
@@ -70,8 +90,13 @@ void JobController::Stop() {
 }
 
 template <typename Request, typename Answer, typename Method>
-void JobController::Submit(Request request, std::function<void(Answer)> done, Method method) {
-  const std::function<void(Answer)> once = AnswerOnce(std::move(done));
+void JobController::Submit(absl::string_view name, const std::string& resource, Request request,
+                           Caller caller, std::function<void(Answer)> done, Method method) {
+  const std::function<void(Answer)> once =
+      AnswerOnce(Recorded(std::move(done), [refusals = parts_->refusals, caller, name,
+                                            resource](const absl::Status& status) {
+        refusals->Add(caller, name, resource, status);
+      }));
   const absl::Status health = parts_->store->health();
   if (!health.ok()) {
     once(
@@ -80,46 +105,81 @@ void JobController::Submit(Request request, std::function<void(Answer)> done, Me
                       "STORE_UNAVAILABLE", absl::Seconds(5)));
     return;
   }
-  const absl::Status status = inbox_->Add(
-      Kind::kCommand, 0,
-      [request = std::move(request), once, method = std::move(method)](JobEngine& engine) mutable {
-        std::invoke(method, engine, std::move(request), once);
-      });
+  const absl::Status status =
+      inbox_->Add(Kind::kCommand, 0,
+                  [request = std::move(request), caller = std::move(caller), once,
+                   method = std::move(method)](JobEngine& engine) mutable {
+                    std::invoke(method, engine, std::move(request), caller, once);
+                  });
   if (!status.ok()) {
     once(status);
   }
 }
 
-void JobController::Create(lasp::v1::CreateTrainingJobRequest request, JobCallback done,
-                           absl::Status verdict) {
-  Submit(std::move(request), std::move(done),
+void JobController::Create(lasp::v1::CreateTrainingJobRequest request, Caller caller,
+                           JobCallback done, absl::Status verdict) {
+  const std::string resource =
+      request.training_job_id().empty()
+          ? request.parent()
+          : absl::StrCat(request.parent(), "/trainingJobs/", request.training_job_id());
+  Submit(audit::kCreate, resource, std::move(request), std::move(caller), std::move(done),
          [verdict = std::move(verdict)](
-             JobEngine& engine, lasp::v1::CreateTrainingJobRequest checked,
-             const JobCallback& once) { engine.Create(std::move(checked), once, verdict); });
+             JobEngine& engine, lasp::v1::CreateTrainingJobRequest checked, const Caller& by,
+             const JobCallback& once) { engine.Create(std::move(checked), by, once, verdict); });
 }
 
-void JobController::Update(lasp::v1::UpdateTrainingJobRequest request, JobCallback done) {
-  Submit(std::move(request), std::move(done), &JobEngine::Update);
+void JobController::Update(lasp::v1::UpdateTrainingJobRequest request, Caller caller,
+                           JobCallback done) {
+  const std::string name = request.training_job().name();
+  Submit(audit::kUpdate, name, std::move(request), std::move(caller), std::move(done),
+         &JobEngine::Update);
 }
 
-void JobController::Delete(lasp::v1::DeleteTrainingJobRequest request, DoneCallback done) {
-  Submit(std::move(request), std::move(done), &JobEngine::Delete);
+void JobController::Delete(lasp::v1::DeleteTrainingJobRequest request, Caller caller,
+                           DoneCallback done) {
+  const std::string name = request.name();
+  Submit(audit::kDelete, name, std::move(request), std::move(caller), std::move(done),
+         &JobEngine::Delete);
 }
 
-void JobController::Cancel(lasp::v1::CancelTrainingJobRequest request, JobCallback done) {
-  Submit(std::move(request), std::move(done), &JobEngine::Cancel);
+void JobController::Cancel(lasp::v1::CancelTrainingJobRequest request, Caller caller,
+                           JobCallback done) {
+  const std::string name = request.name();
+  Submit(audit::kCancel, name, std::move(request), std::move(caller), std::move(done),
+         &JobEngine::Cancel);
 }
 
-void JobController::Suspend(lasp::v1::SuspendTrainingJobRequest request, JobCallback done) {
-  Submit(std::move(request), std::move(done), &JobEngine::Suspend);
+void JobController::Suspend(lasp::v1::SuspendTrainingJobRequest request, Caller caller,
+                            JobCallback done) {
+  const std::string name = request.name();
+  Submit(audit::kSuspend, name, std::move(request), std::move(caller), std::move(done),
+         &JobEngine::Suspend);
 }
 
-void JobController::Resume(lasp::v1::ResumeTrainingJobRequest request, JobCallback done) {
-  Submit(std::move(request), std::move(done), &JobEngine::Resume);
+void JobController::Resume(lasp::v1::ResumeTrainingJobRequest request, Caller caller,
+                           JobCallback done) {
+  const std::string name = request.name();
+  Submit(audit::kResume, name, std::move(request), std::move(caller), std::move(done),
+         &JobEngine::Resume);
 }
 
-void JobController::DrainWorker(lasp::v1::DrainWorkerRequest request, WorkerCallback done) {
-  Submit(std::move(request), std::move(done), &JobEngine::DrainWorker);
+void JobController::DrainWorker(lasp::v1::DrainWorkerRequest request, Caller caller,
+                                WorkerCallback done) {
+  const std::string name = request.name();
+  Submit(audit::kDrainWorker, name, std::move(request), std::move(caller), std::move(done),
+         &JobEngine::DrainWorker);
+}
+
+void JobController::Record(lasp::v1::AuditRecord record, DoneCallback done) {
+  const DoneCallback once = AnswerOnce(std::move(done));
+  const absl::Status status =
+      inbox_->Add(Kind::kCommand, 0, [record = std::move(record), once](JobEngine& engine) mutable {
+        engine.Record(std::move(record));
+        engine.AfterCommit([once] { once(absl::OkStatus()); });
+      });
+  if (!status.ok()) {
+    once(status);
+  }
 }
 
 absl::StatusOr<std::shared_ptr<AgentSession>> JobController::Connect(
@@ -234,6 +294,8 @@ void JobController::Run() {
     engine_->RunScheduler();
     CommitDecisions();
   }
+  engine_->RecordRefusals(/*all=*/true);
+  CommitDecisions();
   DrainStore();
 }
 

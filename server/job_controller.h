@@ -9,11 +9,14 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "lasp/v1/audit_service.pb.h"
 #include "lasp/v1/training_job_service.pb.h"
 #include "lasp/v1/worker_admin_service.pb.h"
 #include "lasp/v1/worker_service.pb.h"
 #include "proto/rpc/clock.h"
 #include "server/agent_link.h"
+#include "server/caller.h"
 #include "server/controller_inbox.h"
 #include "server/core_callbacks.h"
 #include "server/core_options.h"
@@ -45,25 +48,29 @@ class JobController {
   JobController(const JobController&) = delete;
   JobController& operator=(const JobController&) = delete;
 
-  // --- users. Names, ids, fields and the spec have been checked and defaults written out. ---
+  // --- users. Names, ids, fields and the spec have been checked and defaults written out. What is
+  // changed is stored together with the record that `caller` has changed it; a refusal is recorded
+  // too. ---
 
   // Honours training_job_id (made from display_name where empty), request_id and validate_only.
   // INVALID_ARGUMENT (REQUEST_ID_REUSED), ALREADY_EXISTS. Where the request has not stood the
   // check, `verdict` says why, and is the answer unless the same request has been carried out
   // before: its data may have been fine then.
-  void Create(lasp::v1::CreateTrainingJobRequest request, JobCallback done,
+  void Create(lasp::v1::CreateTrainingJobRequest request, Caller caller, JobCallback done,
               absl::Status verdict = absl::OkStatus());
   // Takes display_name and labels as update_mask says (empty: both). ABORTED (ETAG_MISMATCH) where
   // the job in the request carries an etag that is not the present one.
-  void Update(lasp::v1::UpdateTrainingJobRequest request, JobCallback done);
+  void Update(lasp::v1::UpdateTrainingJobRequest request, Caller caller, JobCallback done);
   // FAILED_PRECONDITION (JOB_NOT_FINISHED), ABORTED (ETAG_MISMATCH).
-  void Delete(lasp::v1::DeleteTrainingJobRequest request, DoneCallback done);
+  void Delete(lasp::v1::DeleteTrainingJobRequest request, Caller caller, DoneCallback done);
   // Each answers when the wish is stored; the job goes on to CANCELLED or SUSPENDED by itself.
   // FAILED_PRECONDITION (WRONG_STATE) where the state does not allow it.
-  void Cancel(lasp::v1::CancelTrainingJobRequest request, JobCallback done);
-  void Suspend(lasp::v1::SuspendTrainingJobRequest request, JobCallback done);
-  void Resume(lasp::v1::ResumeTrainingJobRequest request, JobCallback done);
-  void DrainWorker(lasp::v1::DrainWorkerRequest request, WorkerCallback done);
+  void Cancel(lasp::v1::CancelTrainingJobRequest request, Caller caller, JobCallback done);
+  void Suspend(lasp::v1::SuspendTrainingJobRequest request, Caller caller, JobCallback done);
+  void Resume(lasp::v1::ResumeTrainingJobRequest request, Caller caller, JobCallback done);
+  void DrainWorker(lasp::v1::DrainWorkerRequest request, Caller caller, WorkerCallback done);
+  // Something that was done elsewhere. Answers once the record is stored.
+  void Record(lasp::v1::AuditRecord record, DoneCallback done);
 
   // --- agents ---
 
@@ -96,8 +103,10 @@ class JobController {
   void CommitDecisions();
   // After the last decision: waits for what is on its way to the disk, within reason.
   void DrainStore();
+  // `name` and `resource` as in an audit record.
   template <typename Request, typename Answer, typename Method>
-  void Submit(Request request, std::function<void(Answer)> done, Method method);
+  void Submit(absl::string_view name, const std::string& resource, Request request, Caller caller,
+              std::function<void(Answer)> done, Method method);
 
   const CoreOptions options_;
   const std::unique_ptr<const CoreParts> parts_;

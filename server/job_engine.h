@@ -16,6 +16,7 @@
 #include "lasp/v1/training_job_service.pb.h"
 #include "lasp/v1/worker_admin_service.pb.h"
 #include "lasp/v1/worker_service.pb.h"
+#include "server/caller.h"
 #include "server/commit_unit.h"
 #include "server/core_callbacks.h"
 #include "server/core_options.h"
@@ -40,14 +41,23 @@ class JobEngine {
   // --- users ---
   // A request that was refused by `verdict` is answered with it, unless the same request has been
   // carried out before.
-  void Create(lasp::v1::CreateTrainingJobRequest request, const JobCallback& done,
-              absl::Status verdict = absl::OkStatus());
-  void Update(const lasp::v1::UpdateTrainingJobRequest& request, const JobCallback& done);
-  void Delete(const lasp::v1::DeleteTrainingJobRequest& request, const DoneCallback& done);
-  void Cancel(const lasp::v1::CancelTrainingJobRequest& request, const JobCallback& done);
-  void Suspend(const lasp::v1::SuspendTrainingJobRequest& request, const JobCallback& done);
-  void Resume(const lasp::v1::ResumeTrainingJobRequest& request, const JobCallback& done);
-  void DrainWorker(const lasp::v1::DrainWorkerRequest& request, const WorkerCallback& done);
+  void Create(lasp::v1::CreateTrainingJobRequest request, const Caller& caller,
+              const JobCallback& done, absl::Status verdict = absl::OkStatus());
+  void Update(const lasp::v1::UpdateTrainingJobRequest& request, const Caller& caller,
+              const JobCallback& done);
+  void Delete(const lasp::v1::DeleteTrainingJobRequest& request, const Caller& caller,
+              const DoneCallback& done);
+  void Cancel(const lasp::v1::CancelTrainingJobRequest& request, const Caller& caller,
+              const JobCallback& done);
+  void Suspend(const lasp::v1::SuspendTrainingJobRequest& request, const Caller& caller,
+               const JobCallback& done);
+  void Resume(const lasp::v1::ResumeTrainingJobRequest& request, const Caller& caller,
+              const JobCallback& done);
+  void DrainWorker(const lasp::v1::DrainWorkerRequest& request, const Caller& caller,
+                   const WorkerCallback& done);
+
+  // What was done elsewhere, for the audit log.
+  void Record(lasp::v1::AuditRecord record);
 
   // --- agents ---
   // A Hello that CheckHello allows, and where the log of each rank that it lists ends here.
@@ -61,6 +71,8 @@ class JobEngine {
   void Sweep();
   // Moves the deadlines of all runs on: what came in for them was held back that long.
   void Postpone(absl::Duration delay);
+  // Hands the refusals that are due, or all, to the audit log.
+  void RecordRefusals(bool all = false);
   // Starts what can start. Cheap when nothing has changed.
   void RunScheduler();
   // Calls `callback` when everything decided so far is durable.
@@ -115,6 +127,9 @@ class JobEngine {
   bool Repeated(absl::string_view method, absl::string_view scope, const std::string& request_id,
                 uint64_t fingerprint, const JobCallback& done, std::string* key);
   void Remember(const std::string& key, uint64_t fingerprint, const JobRecord& job);
+  // Records with this unit that `caller` has changed the job.
+  void Audit(const Caller& caller, absl::string_view method, const JobRecord& job,
+             absl::string_view detail = "");
   void Answer(const JobCallback& done, absl::StatusOr<JobViewPtr> answer);
   void AnswerState(const JobRecord& job, absl::string_view wish, const JobCallback& done);
   std::string NewJobId(const std::string& project, const std::string& display_name);

@@ -7,6 +7,7 @@
 #include "proto/rpc/random_id.h"
 #include "proto/rpc/resource_name.h"
 #include "proto/rpc/status_macros.h"
+#include "server/audit_record.h"
 #include "server/event_text.h"
 #include "server/job_engine.h"
 #include "server/proto_time.h"
@@ -112,6 +113,18 @@ void JobEngine::Remember(const std::string& key, uint64_t fingerprint, const Job
   requests_.Add(std::move(request));
 }
 
+void JobEngine::Record(lasp::v1::AuditRecord record) {
+  unit_.mutations.emplace_back(AddAuditRecord{.record = std::move(record)});
+}
+
+void JobEngine::Audit(const Caller& caller, absl::string_view method, const JobRecord& job,
+                      absl::string_view detail) {
+  lasp::v1::AuditRecord record = NewAuditRecord(caller, method, job.name(), parts_.clock->Now());
+  record.set_uid(job.uid());
+  record.set_detail(std::string(detail));
+  Record(std::move(record));
+}
+
 std::string JobEngine::NewJobId(const std::string& project, const std::string& display_name) {
   constexpr int kSuffixLength = 6;
   std::string slug = Slug(display_name);
@@ -126,8 +139,8 @@ std::string JobEngine::NewJobId(const std::string& project, const std::string& d
   }
 }
 
-void JobEngine::Create(lasp::v1::CreateTrainingJobRequest request, const JobCallback& done,
-                       absl::Status verdict) {
+void JobEngine::Create(lasp::v1::CreateTrainingJobRequest request, const Caller& caller,
+                       const JobCallback& done, absl::Status verdict) {
   const absl::StatusOr<std::string> project = ParseProjectName(request.parent());
   if (!project.ok()) {
     Answer(done, project.status());
@@ -193,16 +206,18 @@ void JobEngine::Create(lasp::v1::CreateTrainingJobRequest request, const JobCall
   transition.set_to_state(Job::STATE_QUEUED);
   transition.set_reason(reason::kSubmitted);
   transition.set_message("submitted");
-  transition.set_actor("user");
+  transition.set_actor(caller.Actor());
   *transition.mutable_time() = stored.create_time();
   AddTransitionRow(*record, std::move(transition));
+  Audit(caller, audit::kCreate, *record);
   unit_.published_jobs.push_back(view);
   Remember(key, fingerprint, *record);
   EnterState(record, Job::STATE_UNSPECIFIED, reason::kSubmitted);
   Answer(done, std::move(view));
 }
 
-void JobEngine::Update(const lasp::v1::UpdateTrainingJobRequest& request, const JobCallback& done) {
+void JobEngine::Update(const lasp::v1::UpdateTrainingJobRequest& request, const Caller& caller,
+                       const JobCallback& done) {
   JobRecord* job = FindJob(request.training_job().name());
   if (job == nullptr) {
     Answer(done, NotFound(request.training_job().name()));
@@ -234,10 +249,12 @@ void JobEngine::Update(const lasp::v1::UpdateTrainingJobRequest& request, const 
       *changed->mutable_labels() = request.training_job().labels();
     }
   });
+  Audit(caller, audit::kUpdate, *job,
+        display_name && labels ? "display_name, labels" : (labels ? "labels" : "display_name"));
   Answer(done, job->view);
 }
 
-void JobEngine::Delete(const lasp::v1::DeleteTrainingJobRequest& request,
+void JobEngine::Delete(const lasp::v1::DeleteTrainingJobRequest& request, const Caller& caller,
                        const DoneCallback& done) {
   const auto answer = [this, &done](absl::Status status) {
     unit_.callbacks.emplace_back([done, status = std::move(status)] { done(status); });
@@ -258,7 +275,8 @@ void JobEngine::Delete(const lasp::v1::DeleteTrainingJobRequest& request,
                            "JOB_NOT_FINISHED"));
     return;
   }
-  RemoveJob(job, "user");
+  Audit(caller, audit::kDelete, *job);
+  RemoveJob(job, caller.Actor());
   answer(absl::OkStatus());
 }
 
@@ -269,7 +287,8 @@ void JobEngine::AnswerState(const JobRecord& job, absl::string_view wish, const 
                                "WRONG_STATE", {{"state", std::string(JobStateName(job.state()))}}));
 }
 
-void JobEngine::Cancel(const lasp::v1::CancelTrainingJobRequest& request, const JobCallback& done) {
+void JobEngine::Cancel(const lasp::v1::CancelTrainingJobRequest& request, const Caller& caller,
+                       const JobCallback& done) {
   std::string key;
   if (Repeated("cancel", request.name(), request.request_id(), 0, done, &key)) {
     return;
@@ -285,9 +304,10 @@ void JobEngine::Cancel(const lasp::v1::CancelTrainingJobRequest& request, const 
     return;
   }
   const bool at_once = NextState(state, JobEvent::kCancelRequested) == Job::STATE_CANCELLED;
-  if (!Transition(
-          job, JobEvent::kCancelRequested, at_once ? reason::kCancelled : reason::kCancelRequested,
-          at_once ? "cancelled before it had ranks" : "its ranks are being stopped", "user")) {
+  if (!Transition(job, JobEvent::kCancelRequested,
+                  at_once ? reason::kCancelled : reason::kCancelRequested,
+                  at_once ? "cancelled before it had ranks" : "its ranks are being stopped",
+                  caller.Actor())) {
     AnswerState(*job, "cancelled", done);
     return;
   }
@@ -296,11 +316,12 @@ void JobEngine::Cancel(const lasp::v1::CancelTrainingJobRequest& request, const 
   } else if (!at_once) {
     Transition(job, JobEvent::kRanksGone, reason::kCancelled, "cancelled as asked", "coordinator");
   }
+  Audit(caller, audit::kCancel, *job);
   Remember(key, 0, *job);
   Answer(done, job->view);
 }
 
-void JobEngine::Suspend(const lasp::v1::SuspendTrainingJobRequest& request,
+void JobEngine::Suspend(const lasp::v1::SuspendTrainingJobRequest& request, const Caller& caller,
                         const JobCallback& done) {
   std::string key;
   if (Repeated("suspend", request.name(), request.request_id(), 0, done, &key)) {
@@ -320,7 +341,7 @@ void JobEngine::Suspend(const lasp::v1::SuspendTrainingJobRequest& request,
   if (!Transition(job, JobEvent::kSuspendRequested,
                   at_once ? reason::kSuspended : reason::kSuspendRequested,
                   at_once ? "suspended before it had ranks" : "its ranks end their step and stop",
-                  "user")) {
+                  caller.Actor())) {
     AnswerState(*job, "suspended", done);
     return;
   }
@@ -331,11 +352,13 @@ void JobEngine::Suspend(const lasp::v1::SuspendTrainingJobRequest& request,
     Transition(job, JobEvent::kRanksGone, reason::kSuspended,
                "stopped as asked; resume starts it again", "coordinator");
   }
+  Audit(caller, audit::kSuspend, *job);
   Remember(key, 0, *job);
   Answer(done, job->view);
 }
 
-void JobEngine::Resume(const lasp::v1::ResumeTrainingJobRequest& request, const JobCallback& done) {
+void JobEngine::Resume(const lasp::v1::ResumeTrainingJobRequest& request, const Caller& caller,
+                       const JobCallback& done) {
   std::string key;
   if (Repeated("resume", request.name(), request.request_id(), 0, done, &key)) {
     return;
@@ -351,15 +374,17 @@ void JobEngine::Resume(const lasp::v1::ResumeTrainingJobRequest& request, const 
     Answer(done, std::move(room));
     return;
   }
-  if (!Transition(job, JobEvent::kResumeRequested, reason::kResumed, "queued again", "user")) {
+  if (!Transition(job, JobEvent::kResumeRequested, reason::kResumed, "queued again",
+                  caller.Actor())) {
     AnswerState(*job, "resumed", done);
     return;
   }
+  Audit(caller, audit::kResume, *job);
   Remember(key, 0, *job);
   Answer(done, job->view);
 }
 
-void JobEngine::DrainWorker(const lasp::v1::DrainWorkerRequest& request,
+void JobEngine::DrainWorker(const lasp::v1::DrainWorkerRequest& request, const Caller& caller,
                             const WorkerCallback& done) {
   const absl::StatusOr<std::string> id = ParseWorkerName(request.name());
   WorkerRecord* worker = id.ok() ? workers_.Find(*id) : nullptr;
@@ -375,8 +400,12 @@ void JobEngine::DrainWorker(const lasp::v1::DrainWorkerRequest& request,
         worker, worker->state(),
         request.undo() ? event_reason::kDrainUndone : event_reason::kDrainRequested,
         request.undo() ? "may take ranks again" : "takes no new ranks; those it has move elsewhere",
-        "user");
+        caller.Actor());
   }
+  lasp::v1::AuditRecord record =
+      NewAuditRecord(caller, audit::kDrainWorker, request.name(), parts_.clock->Now());
+  record.set_detail(request.undo() ? "undo" : "");
+  Record(std::move(record));
   if (worker->drain_requested) {
     StopForDrain(worker);
   }

@@ -1,7 +1,9 @@
 // What happens by itself as time passes.
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "server/audit_record.h"
 #include "server/event_text.h"
 #include "server/job_engine.h"
 
@@ -37,16 +39,25 @@ void JobEngine::Sweep() {
   if (now - last_tick_ >= kTickInterval) {
     last_tick_ = now;
     parts_.watches->Tick();
+    RecordRefusals();
   }
   if (now - last_retention_ >= options_.retention_interval) {
     // When there is more to delete, the next sweep goes on with it.
     last_retention_ = RetireFinished() ? -absl::InfiniteDuration() : now;
     CompactDeletions();
     ForgetLostWorkers();
+    unit_.mutations.emplace_back(TrimAudit{.before = parts_.clock->Now() - options_.retain_audit,
+                                           .max_records = options_.max_audit_records});
     parts_.log_remover->Trim();
     if (requests_.Expire(parts_.clock->Now())) {
       unit_.mutations.emplace_back(ExpireRequests{.now = parts_.clock->Now()});
     }
+  }
+}
+
+void JobEngine::RecordRefusals(bool all) {
+  for (lasp::v1::AuditRecord& record : parts_.refusals->Take(all)) {
+    Record(std::move(record));
   }
 }
 
@@ -107,7 +118,9 @@ bool JobEngine::RetireFinished() {
     return !finished_.empty() && finished_.begin()->first <= limit;
   };
   for (int i = 0; i < kMaxRetired && due(); ++i) {
-    RemoveJob(jobs_by_uid_.at(finished_.begin()->second).get(), "coordinator");
+    JobRecord* job = jobs_by_uid_.at(finished_.begin()->second).get();
+    Audit({.principal = "coordinator", .role = ""}, audit::kRetention, *job);
+    RemoveJob(job, "coordinator");
   }
   return due();
 }

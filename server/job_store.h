@@ -10,8 +10,10 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "lasp/v1/audit_service.pb.h"
 #include "lasp/v1/step_metrics.pb.h"
 #include "lasp/v1/training_job.pb.h"
+#include "server/audit_query.h"
 #include "server/job_view.h"
 #include "server/slot_kind.h"
 
@@ -99,9 +101,20 @@ struct CompactTombstones {
   int64_t revision = 0;
 };
 
-using Mutation =
-    std::variant<PutJob, DeleteJob, AddTransition, AddGeneration, PutRankExit, PutGemmRecord,
-                 PutSteps, PutWorker, DeleteWorker, PutRequest, ExpireRequests, CompactTombstones>;
+// Stored with the change that it tells of.
+struct AddAuditRecord {
+  lasp::v1::AuditRecord record;
+};
+
+// Forgets some of the records that are older than `before`, or too many.
+struct TrimAudit {
+  absl::Time before;
+  int64_t max_records = 0;
+};
+
+using Mutation = std::variant<PutJob, DeleteJob, AddTransition, AddGeneration, PutRankExit,
+                              PutGemmRecord, PutSteps, PutWorker, DeleteWorker, PutRequest,
+                              ExpireRequests, CompactTombstones, AddAuditRecord, TrimAudit>;
 
 // --- what a start finds ---
 
@@ -191,6 +204,8 @@ class JobStore {
       int64_t job_id, int64_t generation, int64_t after_step, int limit) const = 0;
   // The smallest generation greater than `generation` that has rows; 0 where none has.
   virtual absl::StatusOr<int64_t> NextGeneration(int64_t job_id, int64_t generation) const = 0;
+  // At most `limit` audit records.
+  virtual absl::StatusOr<AuditPage> ReadAudit(const AuditQuery& query, int limit) const = 0;
 };
 
 }  // namespace lasp::server

@@ -16,4 +16,15 @@ std::string PrincipalOfPeer(const std::string& peer) {
   return has_port ? peer.substr(0, peer.rfind(':')) : peer;
 }
 
+Caller CallerOf(const AccessControl* access, const grpc::CallbackServerContext& context,
+                absl::Time now) {
+  Caller caller;
+  if (access != nullptr) {
+    caller.principal = TokenName(context);
+    caller.role = RoleName(GrantOf(access, context, now)->role);
+  }
+  caller.peer = PrincipalOfPeer(context.peer());
+  return caller;
+}
+
 }  // namespace lasp::server

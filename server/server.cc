@@ -9,6 +9,7 @@
 #include "proto/rpc/mutex.h"
 #include "proto/rpc/process_metrics.h"
 #include "proto/rpc/status_macros.h"
+#include "server/audit_service.h"
 #include "server/calls_ender.h"
 #include "server/checkpoint_service.h"
 #include "server/console/console.h"
@@ -41,7 +42,7 @@ const std::vector<std::string>& ServedServices() {
   static const auto* const names = new std::vector<std::string>{
       "lasp.v1.TrainingJobService", "lasp.v1.CheckpointService",  "lasp.v1.MetricsService",
       "lasp.v1.LogService",         "lasp.v1.WorkerAdminService", "lasp.v1.ServerService",
-      "lasp.v1.EventService",       "lasp.v1.WorkerService"};
+      "lasp.v1.EventService",       "lasp.v1.AuditService",       "lasp.v1.WorkerService"};
   return *names;
 }
 
@@ -173,6 +174,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   services.push_back(
       std::make_unique<ServerService>(shared, options.data_dir, SystemClock().Now()));
   services.push_back(std::make_unique<EventService>(shared, secret));
+  services.push_back(std::make_unique<AuditService>(shared, secret));
   services.push_back(std::make_unique<WorkerService>(shared));
 
   LASP_ASSIGN_OR_RETURN(parts->metrics_page, ServeMetrics(options.metrics_address));
@@ -203,7 +205,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
                           .reflection = true,
                           .metrics = parts->rpc_metrics.get(),
                           .credentials = TlsFor(*parts->credentials, false),
-                          .access = parts->access.get()};
+                          .access = parts->access.get(),
+                          .refusals = &parts->core->refusals()};
   for (size_t i = 0; i + 1 < services.size(); ++i) {
     api.services.push_back(services[i].get());
   }

@@ -54,6 +54,7 @@ absl::StatusOr<std::unique_ptr<ServerCore>> ServerCore::Open(const CoreOptions& 
         TrimLogs(log_directory, max_bytes, logs);
       });
   core->leases_ = std::make_unique<LeaseTable>(clock, options.lease_duration);
+  core->refusals_ = std::make_unique<RefusalLog>(clock);
   LASP_ASSIGN_OR_RETURN(core->controller_,
                         JobController::Start(options, {.clock = clock,
                                                        .store = core->store_.get(),
@@ -65,6 +66,7 @@ absl::StatusOr<std::unique_ptr<ServerCore>> ServerCore::Open(const CoreOptions& 
                                                        .logs = core->logs_.get(),
                                                        .log_remover = core->log_remover_.get(),
                                                        .leases = core->leases_.get(),
+                                                       .refusals = core->refusals_.get(),
                                                        .observer = observer}));
   RemoveOrphanLogs(log_directory, core->jobs_, core->log_remover_.get());
   return core;

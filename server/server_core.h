@@ -15,6 +15,7 @@
 #include "server/log_remover.h"
 #include "server/log_store.h"
 #include "server/metrics_hub.h"
+#include "server/refusal_log.h"
 #include "server/watch_hub.h"
 #include "server/worker_catalog.h"
 
@@ -45,7 +46,10 @@ class ServerCore {
 
   LogStore& logs() { return *logs_; }
 
-  // For transitions and health.
+  // Refusals for the audit log.
+  RefusalLog& refusals() { return *refusals_; }
+
+  // For transitions, the audit log and health.
   const JobStore& store() const { return *store_; }
 
  private:
@@ -61,6 +65,7 @@ class ServerCore {
   std::unique_ptr<LogStore> logs_;
   std::unique_ptr<LogRemover> log_remover_;
   std::unique_ptr<LeaseTable> leases_;
+  std::unique_ptr<RefusalLog> refusals_;
   std::unique_ptr<JobController> controller_;
 };
 

@@ -53,6 +53,7 @@ absl::Status SqliteJobStore::OpenConnections() {
   for (auto& reader : readers_) {
     LASP_ASSIGN_OR_RETURN(reader, SqliteReader::Open(options_.path, options_.vfs));
   }
+  LASP_ASSIGN_OR_RETURN(audit_reader_, SqliteAuditReader::Open(options_.path, options_.vfs));
   return absl::OkStatus();
 }
 
@@ -251,6 +252,10 @@ absl::StatusOr<std::vector<lasp::v1::StepMetrics>> SqliteJobStore::ReadGeneratio
 
 absl::StatusOr<int64_t> SqliteJobStore::NextGeneration(int64_t job_id, int64_t generation) const {
   return Timed(observer_, [&] { return reader().NextGeneration(job_id, generation); });
+}
+
+absl::StatusOr<AuditPage> SqliteJobStore::ReadAudit(const AuditQuery& query, int limit) const {
+  return Timed(observer_, [&] { return audit_reader_->Read(query, limit); });
 }
 
 }  // namespace lasp::server

@@ -13,6 +13,7 @@
 #include "proto/rpc/mutex.h"
 #include "server/core_observer.h"
 #include "server/job_store.h"
+#include "server/sqlite_audit_reader.h"
 #include "server/sqlite_database.h"
 #include "server/sqlite_reader.h"
 
@@ -63,6 +64,7 @@ class SqliteJobStore final : public JobStore {
                                                                          int64_t after_step,
                                                                          int limit) const override;
   absl::StatusOr<int64_t> NextGeneration(int64_t job_id, int64_t generation) const override;
+  absl::StatusOr<AuditPage> ReadAudit(const AuditQuery& query, int limit) const override;
 
  private:
   struct Transaction {
@@ -88,6 +90,7 @@ class SqliteJobStore final : public JobStore {
   // Before the thread runs, Load; then the thread's own.
   std::unique_ptr<SqliteWriter> writer_;
   mutable std::array<std::unique_ptr<SqliteReader>, 2> readers_;
+  std::unique_ptr<SqliteAuditReader> audit_reader_;
   mutable std::atomic<size_t> next_reader_{0};
   std::atomic<size_t> pending_{0};
   mutable Mutex mutex_;

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/log.h"
 #include "proto/rpc/status_macros.h"
+#include "server/proto_time.h"
 #include "server/sqlite_schema.h"
 
 namespace lasp::server {
@@ -13,6 +14,10 @@ namespace {
 
 // Jobs whose number of steps is remembered; it is counted again for the others.
 constexpr size_t kMaxStepCounts = 20'000;
+// Of the audit log, in one transaction.
+constexpr int64_t kMaxTrimmed = 5'000;
+// The part of the audit log that may be refusals: nobody drives changes out of it by being refused.
+constexpr int64_t kRefusalShare = 10;
 
 }  // namespace
 
@@ -57,6 +62,12 @@ absl::StatusOr<std::unique_ptr<SqliteWriter>> SqliteWriter::Open(const std::stri
       {&writer->put_request_,
        "INSERT INTO requests (key, fingerprint, job_name, job_uid, expire_unix_micros) "
        "VALUES (?, ?, ?, ?, ?)"},
+      {&writer->add_change_,
+       "INSERT INTO audit_changes (time_unix_micros, principal, resource, record) "
+       "VALUES (?, ?, ?, ?)"},
+      {&writer->add_refusal_,
+       "INSERT INTO audit_refusals (time_unix_micros, principal, resource, record) "
+       "VALUES (?, ?, ?, ?)"},
   };
 
   for (const auto& [statement, sql] : statements) {
@@ -251,6 +262,30 @@ absl::Status SqliteWriter::Write(const CompactTombstones& mutation) {
   return database_.Execute(absl::StrCat(
       "INSERT INTO meta (key, value) VALUES ('compacted_revision', ", mutation.revision,
       ") ON CONFLICT (key) DO UPDATE SET value = MAX(value, excluded.value)"));
+}
+
+absl::Status SqliteWriter::Write(const AddAuditRecord& mutation) {
+  const lasp::v1::AuditRecord& record = mutation.record;
+  const std::string bytes = record.SerializeAsString();
+  SqliteStatement& add = record.code() == 0 ? add_change_ : add_refusal_;
+  return add.Bind(absl::ToUnixMicros(FromProtoTime(record.time())))
+      .Bind(record.principal())
+      .Bind(record.resource())
+      .BindBlob(bytes)
+      .Run();
+}
+
+absl::Status SqliteWriter::Write(const TrimAudit& mutation) {
+  const auto trim = [this, &mutation](const char* table, int64_t max_records) {
+    // Ids follow one another, and the newest row is never the one to go first.
+    return database_.Execute(absl::StrCat(
+        "DELETE FROM ", table, " WHERE id IN (SELECT id FROM (SELECT id, time_unix_micros FROM ",
+        table, " ORDER BY id LIMIT ", kMaxTrimmed, ") WHERE time_unix_micros < ",
+        absl::ToUnixMicros(mutation.before), " OR id <= (SELECT MAX(id) FROM ", table, ") - ",
+        max_records, ")"));
+  };
+  LASP_RETURN_IF_ERROR(trim("audit_changes", mutation.max_records));
+  return trim("audit_refusals", mutation.max_records / kRefusalShare);
 }
 
 }  // namespace lasp::server

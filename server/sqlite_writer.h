@@ -43,6 +43,8 @@ class SqliteWriter {
   absl::Status Write(const PutRequest& mutation);
   absl::Status Write(const ExpireRequests& mutation);
   absl::Status Write(const CompactTombstones& mutation);
+  absl::Status Write(const AddAuditRecord& mutation);
+  absl::Status Write(const TrimAudit& mutation);
 
   // Leaves every stride-th step and the newest ones when a job has too many.
   absl::Status ThinSteps(int64_t job_id);
@@ -65,6 +67,8 @@ class SqliteWriter {
   SqliteStatement put_rank_exit_;
   SqliteStatement put_step_;
   SqliteStatement put_request_;
+  SqliteStatement add_change_;
+  SqliteStatement add_refusal_;
 };
 
 }  // namespace lasp::server

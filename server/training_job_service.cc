@@ -116,22 +116,28 @@ grpc::ServerUnaryReactor* TrainingJobService::CreateTrainingJob(
     grpc::CallbackServerContext* context, const grpc::ByteBuffer* bytes,
     grpc::ByteBuffer* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  return RunBlocking(parts_.blocking_pool, reactor, [this, reactor, bytes, response] {
-    v1::CreateTrainingJobRequest request;
-    absl::Status status = Parse(*bytes, &request);
-    // One that was carried out before is answered so again, whatever has become of its data.
-    const bool repeatable =
-        status.ok() && !request.request_id().empty() && !request.validate_only();
-    if (status.ok()) {
-      status = CheckCreate(path_roots_, &request);
-    }
-    if (!status.ok() && !repeatable) {
-      reactor->Finish(ToWireStatus(status));
-      return;
-    }
-    parts_.core->controller().Create(
-        std::move(request), AnswerWithBytes(parts_.answer_pool, reactor, response), status);
-  });
+  return RunBlocking(parts_.blocking_pool, reactor,
+                     [this, reactor, bytes, response,
+                      caller = CallerOf(parts_.access, *context, parts_.clock->Now())] {
+                       Create(*bytes, caller, reactor, response);
+                     });
+}
+
+void TrainingJobService::Create(const grpc::ByteBuffer& bytes, const Caller& caller,
+                                grpc::ServerUnaryReactor* reactor, grpc::ByteBuffer* response) {
+  v1::CreateTrainingJobRequest request;
+  absl::Status status = Parse(bytes, &request);
+  // One that was carried out before is answered so again, whatever has become of its data.
+  const bool repeatable = status.ok() && !request.request_id().empty() && !request.validate_only();
+  if (status.ok()) {
+    status = CheckCreate(path_roots_, &request);
+  }
+  if (!status.ok() && !repeatable) {
+    reactor->Finish(ToWireStatus(status));
+    return;
+  }
+  parts_.core->controller().Create(std::move(request), caller,
+                                   AnswerWithBytes(parts_.answer_pool, reactor, response), status);
 }
 
 grpc::ServerUnaryReactor* TrainingJobService::GetTrainingJob(
@@ -179,7 +185,8 @@ grpc::ServerUnaryReactor* TrainingJobService::UpdateTrainingJob(
     return Finish(context, status);
   }
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  parts_.core->controller().Update(*request, AnswerWithJob(parts_.answer_pool, reactor, response));
+  parts_.core->controller().Update(*request, CallerOf(parts_.access, *context, parts_.clock->Now()),
+                                   AnswerWithJob(parts_.answer_pool, reactor, response));
   return reactor;
 }
 
@@ -192,7 +199,8 @@ grpc::ServerUnaryReactor* TrainingJobService::DeleteTrainingJob(
   }
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   parts_.core->controller().Delete(
-      *request, [pool = parts_.answer_pool, reactor](const absl::Status& status) {
+      *request, CallerOf(parts_.access, *context, parts_.clock->Now()),
+      [pool = parts_.answer_pool, reactor](const absl::Status& status) {
         pool->RunAlways([reactor, status] { reactor->Finish(ToWireStatus(status)); });
       });
   return reactor;
@@ -206,7 +214,8 @@ grpc::ServerUnaryReactor* TrainingJobService::CancelTrainingJob(
     return Finish(context, status);
   }
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  parts_.core->controller().Cancel(*request, AnswerWithJob(parts_.answer_pool, reactor, response));
+  parts_.core->controller().Cancel(*request, CallerOf(parts_.access, *context, parts_.clock->Now()),
+                                   AnswerWithJob(parts_.answer_pool, reactor, response));
   return reactor;
 }
 
@@ -218,7 +227,9 @@ grpc::ServerUnaryReactor* TrainingJobService::SuspendTrainingJob(
     return Finish(context, status);
   }
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  parts_.core->controller().Suspend(*request, AnswerWithJob(parts_.answer_pool, reactor, response));
+  parts_.core->controller().Suspend(*request,
+                                    CallerOf(parts_.access, *context, parts_.clock->Now()),
+                                    AnswerWithJob(parts_.answer_pool, reactor, response));
   return reactor;
 }
 
@@ -230,7 +241,8 @@ grpc::ServerUnaryReactor* TrainingJobService::ResumeTrainingJob(
     return Finish(context, status);
   }
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  parts_.core->controller().Resume(*request, AnswerWithJob(parts_.answer_pool, reactor, response));
+  parts_.core->controller().Resume(*request, CallerOf(parts_.access, *context, parts_.clock->Now()),
+                                   AnswerWithJob(parts_.answer_pool, reactor, response));
   return reactor;
 }
 

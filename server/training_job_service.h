@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "lasp/v1/training_job_service.grpc.pb.h"
+#include "server/caller.h"
 #include "server/page_token.h"
 #include "server/service_parts.h"
 #include "server/watch_encoder.h"
@@ -50,6 +51,10 @@ class TrainingJobService final
       grpc::CallbackServerContext* context, const grpc::ByteBuffer* bytes) override;
 
  private:
+  // Checks the request, has it carried out and ends the call. Reads the job's data files.
+  void Create(const grpc::ByteBuffer& bytes, const Caller& caller,
+              grpc::ServerUnaryReactor* reactor, grpc::ByteBuffer* response);
+
   const ServiceParts parts_;
   const std::vector<std::string> path_roots_;
   const PageTokenCodec page_tokens_;

@@ -5,6 +5,7 @@
 #include "proto/rpc/resource_name.h"
 #include "proto/rpc/status_macros.h"
 #include "server/access_interceptor.h"
+#include "server/principal.h"
 #include "server/unary_call.h"
 
 namespace lasp::server {
@@ -89,6 +90,7 @@ grpc::ServerUnaryReactor* WorkerAdminService::DrainWorker(grpc::CallbackServerCo
   }
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   parts_.core->controller().DrainWorker(*request,
+                                        CallerOf(parts_.access, *context, parts_.clock->Now()),
                                         [reactor, response](absl::StatusOr<WorkerViewPtr> worker) {
                                           if (worker.ok()) {
                                             *response = (*worker)->ToProto();

@@ -18,22 +18,6 @@ namespace {
 
 constexpr absl::Duration kPatience = absl::Minutes(1);
 
-absl::StatusOr<google::protobuf::Timestamp> SinceTime(const std::string& since) {
-  const auto span = ParseSpan(since);
-  if (!span.ok()) {
-    auto time = ParseTimestamp(since);
-    return time.ok() ? time
-                     : absl::InvalidArgumentError(absl::StrCat(
-                           "--since ", since,
-                           ": expected a length of time such as 10m, or a time such as "
-                           "2026-11-21T20:20:25Z"));
-  }
-  const absl::Time then = absl::Now() - *span;
-  google::protobuf::Timestamp timestamp;
-  timestamp.set_seconds(absl::ToUnixSeconds(then));
-  return timestamp;
-}
-
 void PrintLine(const lasp::v1::LogLine& line, const LogOptions& options, bool tty,
                Session* session) {
   if (!IsTable(session->options().output)) {
@@ -57,7 +41,7 @@ absl::StatusOr<int> Logs(const LogOptions& options, const Words& words, Session*
   LASP_ASSIGN_OR_RETURN(const std::string reference, JobArgument(words));
   lasp::v1::StreamLogsRequest request;
   if (!options.since.empty()) {
-    LASP_ASSIGN_OR_RETURN(*request.mutable_since(), SinceTime(options.since));
+    LASP_ASSIGN_OR_RETURN(*request.mutable_since(), ParseSince(options.since));
   }
   LASP_ASSIGN_OR_RETURN(const lasp::v1::TrainingJob job, ResolveJob(reference, session));
   request.set_name(job.name());

@@ -316,23 +316,23 @@ class ConcurrencyTest : public ::testing::Test {
       spec->mutable_recovery()->set_max_restarts(50);
       const std::string name =
           absl::StrCat("projects/default/trainingJobs/", request.training_job_id());
-      EXPECT_EQ(Ask([&](const auto& done) { controller.Create(request, done); }),
+      EXPECT_EQ(Ask([&](const auto& done) { controller.Create(request, Caller(), done); }),
                 absl::StatusCode::kOk);
       switch (std::uniform_int_distribution<int>(0, 5)(random)) {
         case 0: {
           lasp::v1::CancelTrainingJobRequest cancel;
           cancel.set_name(name);
-          Ask([&](const auto& done) { controller.Cancel(cancel, done); });
+          Ask([&](const auto& done) { controller.Cancel(cancel, Caller(), done); });
           break;
         }
         case 1: {
           lasp::v1::SuspendTrainingJobRequest suspend;
           suspend.set_name(name);
-          Ask([&](const auto& done) { controller.Suspend(suspend, done); });
+          Ask([&](const auto& done) { controller.Suspend(suspend, Caller(), done); });
           lasp::v1::ResumeTrainingJobRequest resume;
           resume.set_name(name);
           // It may become SUSPENDED right after the refusal.
-          while (Ask([&](const auto& done) { controller.Resume(resume, done); }) ==
+          while (Ask([&](const auto& done) { controller.Resume(resume, Caller(), done); }) ==
                      absl::StatusCode::kFailedPrecondition &&
                  Suspends(core_->jobs().Find(name)->job.state())) {
           }
@@ -342,13 +342,13 @@ class ConcurrencyTest : public ::testing::Test {
           lasp::v1::UpdateTrainingJobRequest update;
           update.mutable_training_job()->set_name(name);
           update.mutable_training_job()->set_display_name("renamed");
-          Ask([&](const auto& done) { controller.Update(update, done); });
+          Ask([&](const auto& done) { controller.Update(update, Caller(), done); });
           break;
         }
         case 3: {
           lasp::v1::DeleteTrainingJobRequest remove;
           remove.set_name(name);
-          Ask([&](const auto& done) { controller.Delete(remove, done); });
+          Ask([&](const auto& done) { controller.Delete(remove, Caller(), done); });
           break;
         }
         default:

@@ -162,7 +162,7 @@ class EngineHarness {
   }
 
   absl::StatusOr<JobViewPtr> Create(const lasp::v1::CreateTrainingJobRequest& request) {
-    return Call([&](const JobCallback& done) { engine->Create(request, done); });
+    return Call([&](const JobCallback& done) { engine->Create(request, caller, done); });
   }
 
   // Submits a job and gives its name.
@@ -177,21 +177,21 @@ class EngineHarness {
     lasp::v1::CancelTrainingJobRequest request;
     request.set_name(name);
     request.set_request_id(request_id);
-    return Call([&](const JobCallback& done) { engine->Cancel(request, done); });
+    return Call([&](const JobCallback& done) { engine->Cancel(request, caller, done); });
   }
 
   absl::StatusOr<JobViewPtr> Suspend(const std::string& name, const std::string& request_id = "") {
     lasp::v1::SuspendTrainingJobRequest request;
     request.set_name(name);
     request.set_request_id(request_id);
-    return Call([&](const JobCallback& done) { engine->Suspend(request, done); });
+    return Call([&](const JobCallback& done) { engine->Suspend(request, caller, done); });
   }
 
   absl::StatusOr<JobViewPtr> Resume(const std::string& name, const std::string& request_id = "") {
     lasp::v1::ResumeTrainingJobRequest request;
     request.set_name(name);
     request.set_request_id(request_id);
-    return Call([&](const JobCallback& done) { engine->Resume(request, done); });
+    return Call([&](const JobCallback& done) { engine->Resume(request, caller, done); });
   }
 
   absl::Status Delete(const std::string& name, const std::string& etag = "") {
@@ -199,7 +199,7 @@ class EngineHarness {
     request.set_name(name);
     request.set_etag(etag);
     absl::Status answer = absl::UnknownError("no answer");
-    engine->Delete(request, [&answer](absl::Status status) { answer = std::move(status); });
+    engine->Delete(request, caller, [&answer](absl::Status status) { answer = std::move(status); });
     Pump();
     return answer;
   }
@@ -209,8 +209,9 @@ class EngineHarness {
     request.set_name("workers/" + worker);
     request.set_undo(undo);
     absl::StatusOr<WorkerViewPtr> answer = absl::UnknownError("no answer");
-    engine->DrainWorker(
-        request, [&answer](absl::StatusOr<WorkerViewPtr> view) { answer = std::move(view); });
+    engine->DrainWorker(request, caller, [&answer](absl::StatusOr<WorkerViewPtr> view) {
+      answer = std::move(view);
+    });
     Pump();
     return answer;
   }
@@ -303,7 +304,10 @@ class EngineHarness {
   std::unique_ptr<LogStore> logs;
   std::unique_ptr<LogRemover> log_remover;
   std::unique_ptr<LeaseTable> leases;
+  std::unique_ptr<RefusalLog> refusals;
   std::unique_ptr<JobEngine> engine;
+  // Who asks.
+  Caller caller;
 
  private:
   void Start() {
@@ -320,6 +324,7 @@ class EngineHarness {
     log_remover =
         std::make_unique<LogRemover>([this](const std::string& uid) { logs->DeleteJob(uid); });
     leases = std::make_unique<LeaseTable>(&clock, options_.lease_duration);
+    refusals = std::make_unique<RefusalLog>(&clock);
     engine = std::make_unique<JobEngine>(options_, CoreParts{.clock = &clock,
                                                              .store = store.get(),
                                                              .jobs = jobs.get(),
@@ -330,6 +335,7 @@ class EngineHarness {
                                                              .logs = logs.get(),
                                                              .log_remover = log_remover.get(),
                                                              .leases = leases.get(),
+                                                             .refusals = refusals.get(),
                                                              .observer = &observer_});
     LASP_ASSERT_OK(engine->Restore());
     Pump();

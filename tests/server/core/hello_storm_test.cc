@@ -98,7 +98,8 @@ class HelloStormTest : public ::testing::Test {
       spec->mutable_parallelism()->mutable_data_parallel()->set_size(ranks);
       spec->set_max_steps(100);
       core_->controller().Create(
-          std::move(request), [](const absl::StatusOr<JobViewPtr>& job) { LASP_EXPECT_OK(job); });
+          std::move(request), Caller(),
+          [](const absl::StatusOr<JobViewPtr>& job) { LASP_EXPECT_OK(job); });
     }
     ASSERT_TRUE(core_->controller().Flush());
     for (Agent& agent : agents_) {

@@ -160,11 +160,13 @@ TEST(JobEngineTest, UpdateAndDeleteRespectTheEtag) {
   (*update.mutable_training_job()->mutable_labels())["team"] = "nlp";
   update.mutable_training_job()->set_etag(harness.Get(job).etag());
   update.mutable_update_mask()->add_paths("display_name");
-  LASP_EXPECT_OK(
-      harness.Call([&](const JobCallback& done) { harness.engine->Update(update, done); }));
+  LASP_EXPECT_OK(harness.Call(
+      [&](const JobCallback& done) { harness.engine->Update(update, harness.caller, done); }));
   EXPECT_EQ(harness.Get(job).display_name(), "new");
   EXPECT_TRUE(harness.Get(job).labels().empty());
-  EXPECT_THAT(harness.Call([&](const JobCallback& done) { harness.engine->Update(update, done); }),
+  EXPECT_THAT(harness.Call([&](const JobCallback& done) {
+    harness.engine->Update(update, harness.caller, done);
+  }),
               StatusIs(absl::StatusCode::kAborted, HasSubstr("etag")));
   EXPECT_THAT(harness.Delete(job),
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("QUEUED")));

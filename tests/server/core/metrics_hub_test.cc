@@ -48,6 +48,10 @@ class StepTable final : public JobStore {
     return steps;
   }
 
+  absl::StatusOr<AuditPage> ReadAudit(const AuditQuery& /*query*/, int /*limit*/) const override {
+    return AuditPage{};
+  }
+
   absl::StatusOr<int64_t> NextGeneration(int64_t /*job_id*/, int64_t generation) const override {
     ++queries_;
     int64_t next = 0;

@@ -78,7 +78,7 @@ TEST_F(JobApiTest, CreatesAJobWithEveryDefaultWrittenOut) {
   EXPECT_EQ(got->labels().at("team"), "nlp");
   ASSERT_GE(got->transitions_size(), 1);
   EXPECT_EQ(got->transitions(0).to_state(), TrainingJob::STATE_QUEUED);
-  EXPECT_EQ(got->transitions(0).actor(), "user");
+  EXPECT_EQ(got->transitions(0).actor(), "user/local");
 }
 
 TEST_F(JobApiTest, MakesAnIdWhereNoneIsGiven) {

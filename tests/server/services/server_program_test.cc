@@ -160,6 +160,8 @@ TEST_F(ServerProgramTest, WrongUsageNamesTheFlagAndExitsTwo) {
       {{data, "--health_address=localhost:99999"}, "--health_address"},
       {{data, "--retain_finished=soon"}, "--retain_finished"},
       {{data, "--retain_finished=-1h"}, "--retain_finished"},
+      {{data, "--retain_audit=0"}, "--retain_audit"},
+      {{data, "--max_audit_records=10"}, "--max_audit_records"},
       {{data, "--path_roots=/no/such/folder"}, "--path_roots"},
       {{data, "--allow_plaintext"}, "--allow_plaintext"},
       {{data, "--max_queued_jobs=0"}, "--max_queued_jobs"},
