@@ -321,6 +321,16 @@ std::vector<CommandSpec> MakeCommands() {
            return Ok();
          }}}},
       AuditCommand(),
+      {"backup",
+       "Service",
+       "[create | list]",
+       "Back up the coordinator's store while it serves, or list the backups",
+       "The copy lies on the coordinator's host, in its --backup_dir, checked, with its\n"
+       "SHA-256 beside it. lasp-server --restore_from puts one in the place of a store.\n"
+       "Needs a token of an admin of all projects.",
+       {"lasp backup", "lasp backup list -o wide"},
+       {},
+       {"create", "list"}},
       {"version",
        "Other",
        "",

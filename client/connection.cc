@@ -37,7 +37,8 @@ Connection::Connection(std::shared_ptr<grpc::Channel> channel,
       logs_(lasp::v1::LogService::NewStub(channel_)),
       workers_(lasp::v1::WorkerAdminService::NewStub(channel_)),
       server_(lasp::v1::ServerService::NewStub(channel_)),
-      audit_(lasp::v1::AuditService::NewStub(channel_)) {}
+      audit_(lasp::v1::AuditService::NewStub(channel_)),
+      backups_(lasp::v1::BackupService::NewStub(channel_)) {}
 
 absl::StatusOr<std::unique_ptr<Connection>> Connection::Open(
     const std::string& address, const ChannelSecurity& security,

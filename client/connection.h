@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "lasp/v1/audit_service.grpc.pb.h"
+#include "lasp/v1/backup_service.grpc.pb.h"
 #include "lasp/v1/log_service.grpc.pb.h"
 #include "lasp/v1/metrics_service.grpc.pb.h"
 #include "lasp/v1/server_service.grpc.pb.h"
@@ -65,6 +66,8 @@ class Connection {
 
   lasp::v1::AuditService::Stub& audit() { return *audit_; }
 
+  lasp::v1::BackupService::Stub& backups() { return *backups_; }
+
  private:
   Connection(std::shared_ptr<grpc::Channel> channel, std::optional<absl::Duration> timeout);
 
@@ -76,6 +79,7 @@ class Connection {
   const std::unique_ptr<lasp::v1::WorkerAdminService::Stub> workers_;
   const std::unique_ptr<lasp::v1::ServerService::Stub> server_;
   const std::unique_ptr<lasp::v1::AuditService::Stub> audit_;
+  const std::unique_ptr<lasp::v1::BackupService::Stub> backups_;
 };
 
 }  // namespace lasp::client

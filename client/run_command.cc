@@ -112,6 +112,9 @@ absl::StatusOr<int> Dispatch(const CommandLine& line, Session* session) {
   if (command == "audit") {
     return Audit(line.audit, session);
   }
+  if (command == "backup") {
+    return MakeBackup(line.words, session);
+  }
   if (command == "drain") {
     return Drain(line.words, line.undo, session);
   }

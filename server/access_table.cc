@@ -40,6 +40,8 @@ constexpr AccessRule kRules[] = {
     Look("/lasp.v1.WorkerAdminService/ListWorkers"),
     {"/lasp.v1.WorkerAdminService/DrainWorker", Audience::kUsers, Role::kAdmin, Scope::kFleet},
     {"/lasp.v1.AuditService/ListAuditRecords", Audience::kUsers, Role::kAdmin, Scope::kFleet},
+    {"/lasp.v1.BackupService/CreateBackup", Audience::kUsers, Role::kAdmin, Scope::kFleet},
+    {"/lasp.v1.BackupService/ListBackups", Audience::kUsers, Role::kAdmin, Scope::kFleet},
     Look("/lasp.v1.ServerService/GetServerInfo"),
     {"/lasp.v1.WorkerService/Connect", Audience::kAgents},
     {"/grpc.health.v1.Health/Check", Audience::kAnyone},

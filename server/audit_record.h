@@ -18,6 +18,9 @@ inline constexpr char kCancel[] = "TrainingJobService.CancelTrainingJob";
 inline constexpr char kSuspend[] = "TrainingJobService.SuspendTrainingJob";
 inline constexpr char kResume[] = "TrainingJobService.ResumeTrainingJob";
 inline constexpr char kDrainWorker[] = "WorkerAdminService.DrainWorker";
+inline constexpr char kCreateBackup[] = "BackupService.CreateBackup";
+// By lasp-server itself.
+inline constexpr char kRestore[] = "restore";
 // A finished job whose time is over.
 inline constexpr char kRetention[] = "retention";
 }  // namespace audit

@@ -55,6 +55,11 @@ struct CoreOptions {
   // How many jobs at the head of the queue have their message kept up to date.
   int explained_queue_length = 100;
 
+  // --- backups of the store ---
+  // Empty for `backups` in data_dir.
+  std::string backup_dir;
+  int max_backups = 7;
+
   // --- retention ---
   absl::Duration retain_finished = absl::Hours(24 * 30);
   absl::Duration retention_interval = absl::Minutes(1);

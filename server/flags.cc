@@ -37,6 +37,14 @@ ABSL_FLAG(
     std::string, path_roots, "",
     "Folders, separated by commas, under which data paths of jobs must lie. A relative path is "
     "looked up under each in order.");
+ABSL_FLAG(
+    std::string, backup_dir, "",
+    "Where `lasp backup` has the store copied to; `backups` in --data_dir where empty. A folder "
+    "of this coordinator alone, best on another disk.");
+ABSL_FLAG(int, max_backups, 7, "Backups that are kept; the oldest go first.");
+ABSL_FLAG(std::string, restore_from, "",
+          "Puts this backup in the place of the store in --data_dir, and exits.");
+ABSL_FLAG(bool, replace_store, false, "Lets --restore_from put a store that is there aside.");
 ABSL_FLAG(std::string, retain_finished, "30d",
           "How long finished jobs are kept, for example 30d, 12h or 90m.");
 ABSL_FLAG(std::string, retain_audit, "365d",
@@ -91,7 +99,8 @@ std::map<std::string, absl::CommandLineFlag*> OwnFlags() {
 void PrintHelp() {
   std::printf(
       "lasp-server: accepts training jobs, schedules them on workers and watches over them.\n\n"
-      "  lasp-server --data_dir=DIR [flags]\n\n"
+      "  lasp-server --data_dir=DIR [flags]\n"
+      "  lasp-server --data_dir=DIR --restore_from=FILE [--replace_store]\n\n"
       "Once it serves, it prints one JSON line with the addresses on stdout; logs go to stderr.\n"
       "SIGTERM or SIGINT ends it; running jobs go on and are adopted by the next start.\n"
       "Exit codes: 0 ended as asked, 1 could not serve, 2 wrong usage.\n\nFlags:\n");
@@ -194,6 +203,9 @@ absl::Status ReadLimits(ServerOptions* options) {
       read("max_queued_jobs", absl::GetFlag(FLAGS_max_queued_jobs), 1, &core.max_queued_jobs));
   LASP_RETURN_IF_ERROR(read("max_audit_records", absl::GetFlag(FLAGS_max_audit_records), 1'000,
                             &core.max_audit_records));
+  int64_t backups = 0;
+  LASP_RETURN_IF_ERROR(read("max_backups", absl::GetFlag(FLAGS_max_backups), 1, &backups));
+  core.max_backups = static_cast<int>(backups);
   int64_t streams = 0;
   LASP_RETURN_IF_ERROR(
       read("max_streams_a_principal", absl::GetFlag(FLAGS_max_streams_a_principal), 1, &streams));
@@ -255,6 +267,13 @@ absl::StatusOr<CommandLine> ParseCommandLineFlags(int argc, char** argv) {
   options.data_dir = absl::GetFlag(FLAGS_data_dir);
   if (options.data_dir.empty()) {
     return FlagError("data_dir", "is required: name a folder on a local disk");
+  }
+  options.core.backup_dir = absl::GetFlag(FLAGS_backup_dir);
+  line.restore = {.data_dir = options.data_dir,
+                  .backup = absl::GetFlag(FLAGS_restore_from),
+                  .replace = absl::GetFlag(FLAGS_replace_store)};
+  if (line.restore.replace && line.restore.backup.empty()) {
+    return FlagError("replace_store", "goes with --restore_from, which names the backup");
   }
   options.api_address = absl::GetFlag(FLAGS_api_address);
   options.worker_address = absl::GetFlag(FLAGS_worker_address);

@@ -4,12 +4,15 @@
 #include "absl/status/statusor.h"
 #include "proto/rpc/log.h"
 #include "server/server.h"
+#include "server/store_restore.h"
 
 namespace lasp::server {
 
 struct CommandLine {
   ServerOptions options;
   LogLevel log_level = LogLevel::kInfo;
+  // Instead of serving, where it names a backup.
+  RestoreRequest restore;
 };
 
 // Reads the flags. Prints and exits 0 on --help and --version. INVALID_ARGUMENT that names the flag

@@ -241,6 +241,7 @@ class JobEngine {
   CommitUnit unit_;
   int64_t revision_ = 0;
   int64_t last_job_id_ = 0;
+  int64_t generation_floor_ = 0;
   RequestLedger requests_;
   WorkerRegistry workers_;
   std::unordered_map<std::string, std::unique_ptr<JobRecord>> jobs_by_uid_;

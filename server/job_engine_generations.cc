@@ -48,7 +48,8 @@ void JobEngine::EndRun(JobRecord* job) {
 
 void JobEngine::StartGeneration(JobRecord* job, const std::vector<WorkerRecord*>& workers) {
   const absl::Duration now = parts_.clock->Monotonic();
-  const int64_t generation = job->generation() + 1;
+  const bool first = job->generation() == 0;
+  const int64_t generation = std::max(job->generation(), generation_floor_) + 1;
   auto run = std::make_unique<GenerationRun>();
   run->generation = generation;
   run->start = now;
@@ -68,13 +69,12 @@ void JobEngine::StartGeneration(JobRecord* job, const std::vector<WorkerRecord*>
   }
   BeginRun(job, std::move(run));
   const std::string message =
-      absl::StrCat(generation == 1 ? "starts" : "starts again from the first step", ", ",
-                   workers.size(), workers.size() == 1 ? " rank" : " ranks", " on ", hosts.size(),
+      absl::StrCat(first ? "starts" : "starts again from the first step", ", ", workers.size(),
+                   workers.size() == 1 ? " rank" : " ranks", " on ", hosts.size(),
                    hosts.size() == 1 ? " worker" : " workers");
   const absl::Duration queued = now - job->queued_at;
-  Transition(job, JobEvent::kGranted,
-             generation == 1 ? reason::kScheduled : reason::kRestartedFromStart, message,
-             "scheduler", [&](Job* changed) {
+  Transition(job, JobEvent::kGranted, first ? reason::kScheduled : reason::kRestartedFromStart,
+             message, "scheduler", [&](Job* changed) {
                changed->set_generation(generation);
                changed->set_device(job->kind == lasp::v1::Slot::KIND_GPU
                                        ? lasp::v1::TrainingSpec::DEVICE_GPU

@@ -21,6 +21,7 @@ absl::Status JobEngine::Restore() {
   LASP_ASSIGN_OR_RETURN(StoreContents contents, parts_.store->Load());
   revision_ = contents.base_revision;
   last_job_id_ = contents.last_job_id;
+  generation_floor_ = contents.generation_floor;
   restored_until_ = parts_.clock->Monotonic() + grace_;
   parts_.jobs->Restore(revision_, contents.compacted_revision);
   for (const Tombstone& tombstone : contents.tombstones) {

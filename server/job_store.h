@@ -152,6 +152,8 @@ struct StoreContents {
   int64_t compacted_revision = 0;
   // Revisions of this run are greater than this, and than all of earlier runs.
   int64_t base_revision = 0;
+  // Generations of this run are greater than this: see store_restore.h.
+  int64_t generation_floor = 0;
   // Ids of new jobs are greater than this.
   int64_t last_job_id = 0;
 };

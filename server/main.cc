@@ -7,14 +7,19 @@
 #include <cstdio>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "proto/rpc/channel.h"
+#include "proto/rpc/clock.h"
 #include "proto/rpc/flag_arguments.h"
 #include "proto/rpc/log.h"
+#include "proto/rpc/status_macros.h"
 #include "proto/rpc/systemd_notifier.h"
 #include "proto/rpc/version.h"
+#include "server/data_folder_lock.h"
 #include "server/flags.h"
 #include "server/server.h"
+#include "server/store_restore.h"
 
 namespace {
 
@@ -50,6 +55,34 @@ int AwaitSignal(const sigset_t& signals, const lasp::SystemdNotifier& systemd) {
   }
 }
 
+int ExitCodeOf(const absl::Status& status) {
+  return absl::IsInvalidArgument(status) || absl::IsNotFound(status) ? kExitUsage
+                                                                     : kExitCannotServe;
+}
+
+// Nobody may serve meanwhile.
+absl::StatusOr<lasp::server::RestoreResult> Restore(const lasp::server::RestoreRequest& request) {
+  LASP_ASSIGN_OR_RETURN(const auto lock, lasp::server::DataFolderLock::Acquire(request.data_dir));
+  return lasp::server::RestoreStore(request, lasp::SystemClock().Now());
+}
+
+int RunRestore(const lasp::server::RestoreRequest& request) {
+  const auto result = Restore(request);
+  if (!result.ok()) {
+    std::fprintf(stderr, "lasp-server: %s\n", std::string(result.status().message()).c_str());
+    return ExitCodeOf(result.status());
+  }
+  const std::string moment =
+      result->backup_time == absl::InfinitePast()
+          ? "an unknown moment"
+          : absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", result->backup_time, absl::UTCTimeZone());
+  std::printf("%s\n", absl::StrCat("restored ", result->jobs, " jobs as of ", moment).c_str());
+  if (!result->put_aside.empty()) {
+    std::printf("the store that was there: %s\n", result->put_aside.c_str());
+  }
+  return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -57,6 +90,9 @@ int main(int argc, char** argv) {
   if (!line.ok()) {
     std::fprintf(stderr, "lasp-server: %s\n", std::string(line.status().message()).c_str());
     return kExitUsage;
+  }
+  if (!line->restore.backup.empty()) {
+    return RunRestore(line->restore);
   }
   const auto systemd = lasp::SystemdNotifier::FromEnvironment();
   // Blocked before any thread exists, so that only AwaitSignal sees them. SIGPIPE: a client that
@@ -75,9 +111,7 @@ int main(int argc, char** argv) {
   const auto server = lasp::server::Server::Start(line->options);
   if (!server.ok()) {
     std::fprintf(stderr, "lasp-server: %s\n", std::string(server.status().message()).c_str());
-    return absl::IsInvalidArgument(server.status()) || absl::IsNotFound(server.status())
-               ? kExitUsage
-               : kExitCannotServe;
+    return ExitCodeOf(server.status());
   }
   const lasp::server::ServerAddresses& addresses = (*server)->addresses();
   LASP_LOG(kInfo, "serving",

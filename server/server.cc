@@ -10,6 +10,7 @@
 #include "proto/rpc/process_metrics.h"
 #include "proto/rpc/status_macros.h"
 #include "server/audit_service.h"
+#include "server/backup_service.h"
 #include "server/calls_ender.h"
 #include "server/checkpoint_service.h"
 #include "server/console/console.h"
@@ -42,7 +43,8 @@ const std::vector<std::string>& ServedServices() {
   static const auto* const names = new std::vector<std::string>{
       "lasp.v1.TrainingJobService", "lasp.v1.CheckpointService",  "lasp.v1.MetricsService",
       "lasp.v1.LogService",         "lasp.v1.WorkerAdminService", "lasp.v1.ServerService",
-      "lasp.v1.EventService",       "lasp.v1.AuditService",       "lasp.v1.WorkerService"};
+      "lasp.v1.EventService",       "lasp.v1.AuditService",       "lasp.v1.BackupService",
+      "lasp.v1.WorkerService"};
   return *names;
 }
 
@@ -109,6 +111,7 @@ struct Server::Parts {
   std::unique_ptr<TaskPool> blocking_pool;
   std::unique_ptr<TaskPool> answer_pool;
   std::unique_ptr<TaskPool> log_pool;
+  std::unique_ptr<TaskPool> backup_pool;
   std::unique_ptr<TaskPool> watch_pool;
   std::unique_ptr<RpcMetrics> rpc_metrics;
   std::vector<std::unique_ptr<grpc::Service>> services;
@@ -149,6 +152,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   parts->blocking_pool = std::make_unique<TaskPool>(TaskPool::Options{.threads = 2});
   parts->answer_pool = std::make_unique<TaskPool>(TaskPool::Options{.threads = 2});
   parts->log_pool = std::make_unique<TaskPool>(TaskPool::Options{.threads = 2});
+  parts->backup_pool = std::make_unique<TaskPool>(TaskPool::Options{.threads = 2});
   // A burst of commits wakes every watch at each of them; a short rest lets one pass answer many.
   parts->watch_pool =
       std::make_unique<TaskPool>(TaskPool::Options{.threads = 1, .rest = absl::Milliseconds(10)});
@@ -161,6 +165,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
                             .blocking_pool = parts->blocking_pool.get(),
                             .answer_pool = parts->answer_pool.get(),
                             .log_pool = parts->log_pool.get(),
+                            .backup_pool = parts->backup_pool.get(),
                             .watch_pool = parts->watch_pool.get(),
                             .access = parts->access.get(),
                             .slow_reader_limit = options.slow_reader_limit};
@@ -175,6 +180,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
       std::make_unique<ServerService>(shared, options.data_dir, SystemClock().Now()));
   services.push_back(std::make_unique<EventService>(shared, secret));
   services.push_back(std::make_unique<AuditService>(shared, secret));
+  services.push_back(std::make_unique<BackupService>(shared));
   services.push_back(std::make_unique<WorkerService>(shared));
 
   LASP_ASSIGN_OR_RETURN(parts->metrics_page, ServeMetrics(options.metrics_address));
@@ -242,6 +248,7 @@ void Server::Stop(absl::Duration grace) {
   if (parts_->core == nullptr) {
     return;
   }
+  parts_->core->backups().Stop();
   // Probes fail first, so that nobody is sent here any more.
   parts_->readiness.SetListener(nullptr);
   parts_->health->SetServing(kReadiness, false);
@@ -262,6 +269,7 @@ void Server::Stop(absl::Duration grace) {
   parts_->services.clear();
   parts_->watch_pool.reset();
   parts_->log_pool.reset();
+  parts_->backup_pool.reset();
   parts_->answer_pool.reset();
   parts_->blocking_pool.reset();
   parts_->streams.reset();

@@ -9,6 +9,7 @@
 #include "server/core_parts.h"
 #include "server/log_trimmer.h"
 #include "server/sqlite_job_store.h"
+#include "server/sqlite_schema.h"
 
 namespace lasp::server {
 namespace {
@@ -26,6 +27,28 @@ void RemoveOrphanLogs(const std::string& directory, const JobCatalog& jobs, LogR
   }
 }
 
+// The way back, should the new schema be regretted.
+absl::Status BackUpOlderStore(const std::string& path, BackupFolder* backups) {
+  std::error_code error;
+  if (!std::filesystem::exists(path, error)) {
+    return absl::OkStatus();
+  }
+  SchemaState state;
+  {
+    LASP_ASSIGN_OR_RETURN(SqliteDatabase database,
+                          SqliteDatabase::Open(path, "", SqliteDatabase::Mode::kReadOnly));
+    LASP_ASSIGN_OR_RETURN(state, ReadSchemaState(&database));
+  }
+  if (state.version == 0 || state.version > kSchemaVersion || state.current()) {
+    return absl::OkStatus();
+  }
+  LASP_LOG(kInfo, "the store is of an earlier release: it is backed up, then brought up to date",
+           {{"path", path},
+            {"schema", absl::StrCat(state.version, ".", state.additions)},
+            {"to", absl::StrCat(kSchemaVersion, ".", kSchemaAdditions)}});
+  return backups->Create("before-upgrade").status();
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ServerCore>> ServerCore::Open(const CoreOptions& options,
@@ -40,6 +63,14 @@ absl::StatusOr<std::unique_ptr<ServerCore>> ServerCore::Open(const CoreOptions& 
   store_options.path = absl::StrCat(options.data_dir, "/store.sqlite");
   store_options.vfs = options.store_vfs;
   store_options.max_steps_per_job = options.max_steps_per_job;
+  core->backups_ = std::make_unique<BackupFolder>(
+      BackupFolder::Options{.folder = options.backup_dir.empty()
+                                          ? absl::StrCat(options.data_dir, "/backups")
+                                          : options.backup_dir,
+                            .store_path = store_options.path,
+                            .max_backups = options.max_backups},
+      clock);
+  LASP_RETURN_IF_ERROR(BackUpOlderStore(store_options.path, core->backups_.get()));
   LASP_ASSIGN_OR_RETURN(core->store_, SqliteJobStore::Open(store_options, observer));
   core->watches_ = std::make_unique<WatchHub>(&core->jobs_, core->store_->uuid(), clock,
                                               options.bookmark_interval);

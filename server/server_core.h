@@ -5,6 +5,7 @@
 
 #include "absl/status/statusor.h"
 #include "proto/rpc/clock.h"
+#include "server/backup_folder.h"
 #include "server/core_observer.h"
 #include "server/core_options.h"
 #include "server/event_log.h"
@@ -24,9 +25,9 @@ namespace lasp::server {
 // Thread-safe. End the gRPC servers first, then this.
 class ServerCore {
  public:
-  // Opens the store in options.data_dir (FAILED_PRECONDITION for one of a newer schema, DATA_LOSS
-  // for a damaged one), restores its jobs and starts the controller. `clock` and `observer` (which
-  // may be null) must outlive it.
+  // Opens the store in options.data_dir, backed up first where an earlier release wrote it
+  // (FAILED_PRECONDITION for one of a newer schema, DATA_LOSS for a damaged one), restores its jobs
+  // and starts the controller. `clock` and `observer` (which may be null) must outlive it.
   static absl::StatusOr<std::unique_ptr<ServerCore>> Open(const CoreOptions& options,
                                                           const Clock* clock,
                                                           CoreObserver* observer);
@@ -46,6 +47,8 @@ class ServerCore {
 
   LogStore& logs() { return *logs_; }
 
+  BackupFolder& backups() { return *backups_; }
+
   // Refusals for the audit log.
   RefusalLog& refusals() { return *refusals_; }
 
@@ -56,6 +59,7 @@ class ServerCore {
   ServerCore() = default;
 
   std::unique_ptr<CoreObserver> silent_observer_;
+  std::unique_ptr<BackupFolder> backups_;
   std::unique_ptr<JobStore> store_;
   JobCatalog jobs_;
   WorkerCatalog workers_;

@@ -22,6 +22,8 @@ struct ServiceParts {
   TaskPool* answer_pool = nullptr;
   // For the logs that agents send, so that no user's slow file holds an agent's stream up.
   TaskPool* log_pool = nullptr;
+  // For backups, which may take minutes.
+  TaskPool* backup_pool = nullptr;
   // For watches, which read memory only.
   TaskPool* watch_pool = nullptr;
   // Null where everybody may do everything.

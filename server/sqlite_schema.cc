@@ -146,15 +146,19 @@ absl::StatusOr<SchemaState> ReadSchemaState(SqliteDatabase* database) {
   return state;
 }
 
+absl::Status SchemaTooNew(const std::string& path, int64_t version) {
+  return ErrorWithReason(absl::StatusCode::kFailedPrecondition,
+                         absl::StrCat(path, ": the store has schema version ", version,
+                                      ", this lasp-server knows versions up to ", kSchemaVersion,
+                                      "; start the newer release that wrote it"),
+                         "SCHEMA_TOO_NEW");
+}
+
 absl::Status MigrateSchema(SqliteDatabase* database, const std::string& path) {
   LASP_ASSIGN_OR_RETURN(const SchemaState state, ReadSchemaState(database));
   const int64_t version = state.version;
   if (version > kSchemaVersion) {
-    return ErrorWithReason(absl::StatusCode::kFailedPrecondition,
-                           absl::StrCat(path, ": the store has schema version ", version,
-                                        ", this lasp-server knows versions up to ", kSchemaVersion,
-                                        "; start the newer release that wrote it"),
-                           "SCHEMA_TOO_NEW");
+    return SchemaTooNew(path, version);
   }
   LASP_RETURN_IF_ERROR(CheckWhole(database, path));
   if (state.current()) {

@@ -32,6 +32,9 @@ struct SchemaState {
 
 absl::StatusOr<SchemaState> ReadSchemaState(SqliteDatabase* database);
 
+// FAILED_PRECONDITION: the store at `path` is of a later release.
+absl::Status SchemaTooNew(const std::string& path, int64_t version);
+
 // Brings the store at `path` to the present schema, forward only and in one transaction. An empty
 // file gets it whole. FAILED_PRECONDITION (SCHEMA_TOO_NEW) for a store of a later release,
 // DATA_LOSS for a damaged one.

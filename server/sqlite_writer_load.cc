@@ -154,6 +154,9 @@ absl::Status SqliteWriter::LoadRest(StoreContents* contents) {
   LASP_ASSIGN_OR_RETURN(
       contents->compacted_revision,
       database_.QueryInteger("SELECT value FROM meta WHERE key = 'compacted_revision'"));
+  LASP_ASSIGN_OR_RETURN(
+      contents->generation_floor,
+      database_.QueryInteger("SELECT value FROM meta WHERE key = 'generation_floor'"));
   return absl::OkStatus();
 }
 

@@ -33,6 +33,8 @@ absl::StatusOr<int> Delete(const Words& words, Session* session);
 absl::StatusOr<int> Workers(const Words& words, Session* session);
 // Who changed what, oldest first.
 absl::StatusOr<int> Audit(const AuditOptions& options, Session* session);
+// Makes a backup of the coordinator's store, or lists them.
+absl::StatusOr<int> MakeBackup(const Words& words, Session* session);
 absl::StatusOr<int> Drain(const Words& words, bool undo, Session* session);
 // Contexts: what the words say, with the flags that name a coordinator.
 absl::StatusOr<int> Config(const Words& words, Session* session);

@@ -99,7 +99,7 @@ class AttacksTest(StubsTest):
         from google.protobuf import descriptor_pool
         found = set()
         for service in ("TrainingJobService", "CheckpointService", "MetricsService", "LogService", "EventService",
-                        "WorkerAdminService", "ServerService", "AuditService"):
+                        "WorkerAdminService", "ServerService", "AuditService", "BackupService"):
             importlib.import_module(module_of(service) + "_pb2")
             descriptor = descriptor_pool.Default().FindServiceByName("lasp.v1." + service)
             found.update(f"{service}.{method.name}" for method in descriptor.methods)

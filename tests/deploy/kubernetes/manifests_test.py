@@ -72,8 +72,9 @@ class ManifestsTest(unittest.TestCase):
                 file.write(EVERYTHING)
             cls.clusters = {name: render(cls.kubectl, os.path.join(kubernetes, path)) for name, path in (
                 ("dev", "overlays/dev"), ("gpu", "overlays/gpu"), ("everything", "everything"))}
-        with open(os.path.join(KUBERNETES, "data-loader.yaml")) as file:
-            cls.clusters["data-loader"] = list(yaml.safe_load_all(file))
+        for name in ("data-loader", "restore"):
+            with open(os.path.join(KUBERNETES, f"{name}.yaml")) as file:
+                cls.clusters[name] = list(yaml.safe_load_all(file))
         cls.broken = {}
         for case, (spoil, _) in BROKEN.items():
             cls.broken[case] = copy.deepcopy(cls.clusters["everything"])

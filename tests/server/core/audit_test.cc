@@ -15,6 +15,26 @@ using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
 
+AuditQuery OfResource(const std::string& resource, const std::string& principal = "") {
+  AuditQuery query;
+  query.resource = resource;
+  query.principal = principal;
+  return query;
+}
+
+AuditQuery Within(absl::Time start, absl::Time end) {
+  AuditQuery query;
+  query.start = start;
+  query.end = end;
+  return query;
+}
+
+AuditQuery Refused(bool only = true) {
+  AuditQuery query;
+  query.refusals_only = only;
+  return query;
+}
+
 class AuditTest : public ::testing::Test {
  protected:
   AuditTest() {
@@ -27,8 +47,10 @@ class AuditTest : public ::testing::Test {
 
   // `who what resource`, newest first.
   std::vector<std::string> Told(const AuditQuery& query = {}) {
+    const auto records = Read(query);
     std::vector<std::string> told;
-    for (const auto& record : Read(query)) {
+    told.reserve(records.size());
+    for (const auto& record : records) {
       told.push_back(
           absl::StrCat(record.principal(), " ", record.method(), " ", record.resource()));
     }
@@ -71,6 +93,7 @@ TEST_F(AuditTest, TransitionsNameTheCaller) {
   LASP_EXPECT_OK(harness_.Resume(job));
   std::vector<std::string> actors;
   const auto transitions = harness_.store->Transitions(harness_.jobs->Find(job)->id, 10).value();
+  actors.reserve(transitions.size());
   for (const auto& transition : transitions) {
     actors.push_back(transition.actor());
   }
@@ -95,16 +118,17 @@ TEST_F(AuditTest, RecordsAreSelectedAndPaged) {
   LASP_EXPECT_OK(harness_.Cancel(harness_.Name("a")));
   const std::string create = "ann TrainingJobService.CreateTrainingJob ";
   const std::string cancel = "bob TrainingJobService.CancelTrainingJob ";
-  EXPECT_THAT(Told({.resource = harness_.Name("a")}),
+  EXPECT_THAT(Told(OfResource(harness_.Name("a"))),
               ElementsAre(cancel + harness_.Name("a"), create + harness_.Name("a")));
-  EXPECT_THAT(Told({.principal = "bob", .resource = "projects/default"}),
+  EXPECT_THAT(Told(OfResource("projects/default", "bob")),
               ElementsAre(cancel + harness_.Name("a")));
-  EXPECT_THAT(Told({.resource = "projects/def"}), IsEmpty());
-  EXPECT_THAT(Told({.start = middle}), SizeIs(3));
-  EXPECT_THAT(Told({.end = middle}), ElementsAre(create + harness_.Name("a")));
+  EXPECT_THAT(Told(OfResource("projects/def")), IsEmpty());
+  EXPECT_THAT(Told(Within(middle, absl::InfiniteFuture())), SizeIs(3));
+  EXPECT_THAT(Told(Within(absl::InfinitePast(), middle)), ElementsAre(create + harness_.Name("a")));
 
   AuditQuery query;
   std::vector<std::string> all;
+  all.reserve(4);
   for (int pages = 0; pages < 4; ++pages) {
     const AuditPage page = harness_.store->ReadAudit(query, 1).value();
     ASSERT_THAT(page.records, SizeIs(1));
@@ -129,7 +153,7 @@ TEST_F(AuditTest, RefusalsLieAmongTheChanges) {
               ElementsAre("ann TrainingJobService.CreateTrainingJob " + harness_.Name("b"),
                           "eve TrainingJobService.CancelTrainingJob " + harness_.Name("a"),
                           "ann TrainingJobService.CreateTrainingJob " + harness_.Name("a")));
-  const auto refused = Read({.refusals_only = true});
+  const auto refused = Read(Refused());
   ASSERT_THAT(refused, SizeIs(1));
   EXPECT_EQ(refused[0].code(), static_cast<int>(absl::StatusCode::kPermissionDenied));
   EXPECT_EQ(refused[0].reason(), "ROLE_TOO_LOW");
@@ -142,7 +166,7 @@ TEST(AuditRetentionTest, RetentionIsRecordedAndTheLogIsBounded) {
   options.max_audit_records = 20;
   EngineHarness harness(options);
   const auto count = [&harness](bool refused) {
-    return harness.store->ReadAudit({.refusals_only = refused}, 500).value().records.size();
+    return harness.store->ReadAudit(Refused(refused), 500).value().records.size();
   };
   const std::string job = harness.Submit("first");
   LASP_EXPECT_OK(harness.Cancel(job));

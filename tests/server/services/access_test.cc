@@ -29,7 +29,7 @@ std::set<std::string> LinkedMethods() {
   std::set<std::string> methods = {kReflection, "/grpc.health.v1.Health/Check",
                                    "/grpc.health.v1.Health/Watch"};
   for (const char* file : {"training_job", "checkpoint", "metrics", "log", "event", "worker_admin",
-                           "server", "audit", "worker"}) {
+                           "server", "audit", "backup", "worker"}) {
     const auto* descriptor = pool->FindFileByName(absl::StrCat("lasp/v1/", file, "_service.proto"));
     for (int s = 0; descriptor != nullptr && s < descriptor->service_count(); ++s) {
       const auto& service = *descriptor->service(s);
@@ -105,7 +105,7 @@ TEST_F(AccessTest, EveryLinkedMethodHasARow) {
   for (const char* service :
        {"lasp.v1.TrainingJobService", "lasp.v1.CheckpointService", "lasp.v1.MetricsService",
         "lasp.v1.LogService", "lasp.v1.EventService", "lasp.v1.WorkerAdminService",
-        "lasp.v1.ServerService", "lasp.v1.AuditService"}) {
+        "lasp.v1.ServerService", "lasp.v1.AuditService", "lasp.v1.BackupService"}) {
     EXPECT_THAT(*served, HasSubstr(service));
   }
   size_t count = 0;
@@ -113,7 +113,7 @@ TEST_F(AccessTest, EveryLinkedMethodHasARow) {
        at = served->find("lasp.v1.", at + 1)) {
     ++count;
   }
-  EXPECT_EQ(count, 8u);
+  EXPECT_EQ(count, 9u);
 }
 
 TEST_F(AccessTest, EveryMethodIsJudgedBeforeItRuns) {

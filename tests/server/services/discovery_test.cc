@@ -42,9 +42,9 @@ class DiscoveryTest : public ::testing::Test {
 TEST_F(DiscoveryTest, EveryMethodOfTheContractAnswers) {
   const ServerAddresses& addresses = server_.server().addresses();
   int methods = 0;
-  for (const char* file :
-       {"training_job_service", "checkpoint_service", "metrics_service", "log_service",
-        "worker_admin_service", "server_service", "audit_service", "worker_service"}) {
+  for (const char* file : {"training_job_service", "checkpoint_service", "metrics_service",
+                           "log_service", "worker_admin_service", "server_service", "audit_service",
+                           "backup_service", "worker_service"}) {
     const auto* descriptor = google::protobuf::DescriptorPool::generated_pool()->FindFileByName(
         absl::StrCat("lasp/v1/", file, ".proto"));
     ASSERT_NE(descriptor, nullptr) << file;
