@@ -6,8 +6,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/error_details.h"
+#include "proto/rpc/protocol_range.h"
 #include "proto/rpc/resource_name.h"
-#include "proto/rpc/version.h"
 #include "proto/rpc/worker_limits.h"
 #include "server/request_id.h"
 
@@ -42,12 +42,14 @@ void CheckGpu(const lasp::v1::Slot& slot, std::set<std::string>* uuids,
 }  // namespace
 
 absl::Status CheckHello(const lasp::v1::Hello& hello) {
-  if (hello.protocol_version() != kWorkerProtocolVersion) {
+  const ProtocolRange agent = AgentProtocol(hello);
+  if (!CommonVersion(agent, kWorkerProtocol).has_value()) {
     return ErrorWithReason(
         absl::StatusCode::kFailedPrecondition,
-        absl::StrCat("the agent speaks worker protocol version ", hello.protocol_version(),
-                     ", this coordinator ", kWorkerProtocolVersion,
-                     ": install lasp-worker and lasp-server of one release"),
+        absl::StrCat("the agent speaks worker protocol version ", agent.ToString(),
+                     ", this coordinator ", kWorkerProtocol.ToString(), ": upgrade ",
+                     agent.oldest > kWorkerProtocol.newest ? "lasp-server" : "lasp-worker",
+                     "; releases that follow one another understand each other"),
         "PROTOCOL_VERSION_MISMATCH");
   }
   std::vector<FieldViolation> violations;

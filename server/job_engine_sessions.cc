@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/log.h"
+#include "proto/rpc/protocol_range.h"
 #include "server/event_text.h"
 #include "server/job_engine.h"
 #include "server/proto_time.h"
@@ -51,6 +52,8 @@ void JobEngine::Connected(const AgentSessionPtr& session, const lasp::v1::Hello&
   welcome->set_session_id(absl::StrCat(hello.incarnation(), "/", NextRevision()));
   *welcome->mutable_heartbeat_interval() = ToProtoDuration(options_.heartbeat_interval);
   *welcome->mutable_lease_duration() = ToProtoDuration(options_.lease_duration);
+  welcome->set_protocol_version(
+      CommonVersion(AgentProtocol(hello), kWorkerProtocol).value_or(kWorkerProtocol.oldest));
   Send(session, std::move(response));
 
   AdoptRanks(session, hello, log_ends, worker, same_incarnation);

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "proto/rpc/disk_space.h"
+#include "proto/rpc/protocol_range.h"
 #include "proto/rpc/version.h"
 #include "server/access_interceptor.h"
 #include "server/proto_time.h"
@@ -16,7 +17,8 @@ ServerService::ServerService(const ServiceParts& parts, std::string data_dir, ab
   info_.set_version(Version());
   info_.set_revision(Revision());
   info_.add_api_versions("lasp.v1");
-  info_.set_worker_protocol_version(kWorkerProtocolVersion);
+  info_.set_worker_protocol_version(kWorkerProtocol.newest);
+  info_.set_oldest_worker_protocol_version(kWorkerProtocol.oldest);
   for (const char* feature : {"CPU", "TRANSNORMER", "LASP", "DDP"}) {
     info_.add_features(feature);
   }

@@ -7,7 +7,5 @@ namespace lasp {
 const char* Version();
 // The commit it was built from, or "unknown".
 const char* Revision();
-// What agent and coordinator speak; the coordinator accepts this version only until there are two.
-inline constexpr int kWorkerProtocolVersion = 1;
 
 }  // namespace lasp

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "proto/rpc/log.h"
+#include "proto/rpc/protocol_range.h"
 #include "proto/rpc/random_id.h"
 #include "proto/rpc/rank_exit_code.h"
 #include "proto/rpc/version.h"
@@ -91,7 +92,8 @@ void Agent::BeginStream() {
   lasp::v1::Hello* const hello = request.mutable_hello();
   hello->set_worker_id(options_.worker_id);
   hello->set_incarnation(incarnation_);
-  hello->set_protocol_version(kWorkerProtocolVersion);
+  hello->set_protocol_version(kWorkerProtocol.oldest);
+  hello->set_newest_protocol_version(kWorkerProtocol.newest);
   hello->set_version(Version());
   hello->set_host_name(HostName());
   hello->set_gpu_driver_version(options_.host_report.gpu_driver_version());
@@ -159,7 +161,9 @@ void Agent::Handle(const ConnectResponse& response) {
 }
 
 void Agent::HandleWelcome(const lasp::v1::Welcome& welcome) {
-  LASP_LOG(kInfo, "connected to the coordinator", {{"session", welcome.session_id()}});
+  LASP_LOG(kInfo, "connected to the coordinator",
+           {{"session", welcome.session_id()},
+            {"protocol_version", std::max(welcome.protocol_version(), 1)}});
   // Welcomed first: what a rank says from here on goes out by itself, and twice is no harm.
   outbox_.Welcome(HeartbeatInterval(welcome));
   agent_metrics_->SetConnected(true);

@@ -10,6 +10,7 @@
 #include "absl/time/clock.h"
 #include "lasp/v1/worker_service.grpc.pb.h"
 #include "proto/rpc/channel.h"
+#include "proto/rpc/protocol_range.h"
 #include "proto/rpc/random_id.h"
 #include "proto/rpc/version.h"
 
@@ -36,7 +37,7 @@ class SimulatedAgent final
     v1::Hello& hello = *request.mutable_hello();
     hello.set_worker_id(id_);
     hello.set_incarnation(NewUuid());
-    hello.set_protocol_version(kWorkerProtocolVersion);
+    hello.set_protocol_version(kWorkerProtocol.oldest);
     hello.set_version(Version());
     hello.set_host_name(id_);
     hello.add_slots()->set_kind(v1::Slot::KIND_CPU);

@@ -20,8 +20,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/mutex.h"
+#include "proto/rpc/protocol_range.h"
 #include "proto/rpc/rank_exit_code.h"
-#include "proto/rpc/version.h"
 #include "server/job_state_machine.h"
 #include "server/scheduler.h"
 #include "server/server_core.h"
@@ -170,7 +170,7 @@ class ConcurrencyTest : public ::testing::Test {
       lasp::v1::Hello hello;
       hello.set_worker_id(absl::StrCat("agent-", index));
       hello.set_incarnation("0d2a0e63-5c1f-4c36-9d2b-3f6e4f7b1a10");
-      hello.set_protocol_version(kWorkerProtocolVersion);
+      hello.set_protocol_version(kWorkerProtocol.oldest);
       for (int i = 0; i < kSlots; ++i) {
         hello.add_slots()->set_index(i);
       }

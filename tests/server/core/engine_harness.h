@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "proto/rpc/version.h"
+#include "proto/rpc/protocol_range.h"
 #include "server/job_engine.h"
 #include "server/sqlite_job_store.h"
 #include "tests/server/core/fake_agent.h"
@@ -57,7 +57,7 @@ class EngineHarness {
     lasp::v1::Hello hello;
     hello.set_worker_id(agent->id);
     hello.set_incarnation(agent->incarnation);
-    hello.set_protocol_version(kWorkerProtocolVersion);
+    hello.set_protocol_version(kWorkerProtocol.oldest);
     for (int i = 0; i < agent->gpus + agent->slots; ++i) {
       auto* slot = hello.add_slots();
       slot->set_index(i);

@@ -9,8 +9,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/error_details.h"
+#include "proto/rpc/protocol_range.h"
 #include "proto/rpc/random_id.h"
-#include "proto/rpc/version.h"
 #include "tests/support/status_matchers.h"
 
 namespace lasp::server {
@@ -23,7 +23,7 @@ absl::Status Check(const std::function<void(lasp::v1::Hello*)>& change) {
   lasp::v1::Hello hello;
   hello.set_worker_id("host-a");
   hello.set_incarnation(NewUuid());
-  hello.set_protocol_version(kWorkerProtocolVersion);
+  hello.set_protocol_version(kWorkerProtocol.oldest);
   hello.add_slots()->set_index(0);
   hello.add_slots()->set_index(1);
   change(&hello);

@@ -13,8 +13,8 @@
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/clock.h"
 #include "proto/rpc/mutex.h"
+#include "proto/rpc/protocol_range.h"
 #include "proto/rpc/random_id.h"
-#include "proto/rpc/version.h"
 #include "server/server_core.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_directory.h"
@@ -145,7 +145,7 @@ class HelloStormTest : public ::testing::Test {
       lasp::v1::Hello& hello = agents_.emplace_back().hello;
       hello.set_worker_id(absl::StrCat("host-", i, ".cluster.example.org"));
       hello.set_incarnation(NewUuid());
-      hello.set_protocol_version(kWorkerProtocolVersion);
+      hello.set_protocol_version(kWorkerProtocol.oldest);
       hello.add_slots()->set_index(0);
     }
     ConnectAll();

@@ -6,6 +6,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "proto/rpc/protocol_range.h"
 #include "tests/server/services/fake_agent.h"
 #include "tests/server/services/raw_call.h"
 #include "tests/server/services/running_server.h"
@@ -131,7 +132,7 @@ TEST_F(DiscoveryTest, ServerInfoNamesVersionsAndFeatures) {
   LASP_ASSERT_OK(info);
   EXPECT_EQ(info->version(), Version());
   EXPECT_EQ(info->api_versions(0), "lasp.v1");
-  EXPECT_EQ(info->worker_protocol_version(), kWorkerProtocolVersion);
+  EXPECT_EQ(info->worker_protocol_version(), kWorkerProtocol.newest);
   EXPECT_GT(info->start_time().seconds(), 0);
   EXPECT_GE(info->time().seconds(), info->start_time().seconds());
   EXPECT_GT(info->store_disk_free_bytes(), 0);

@@ -12,6 +12,7 @@
 #include "lasp/v1/worker_service.grpc.pb.h"
 #include "proto/rpc/channel.h"
 #include "proto/rpc/mutex.h"
+#include "proto/rpc/protocol_range.h"
 #include "proto/rpc/random_id.h"
 #include "proto/rpc/status_conversion.h"
 #include "proto/rpc/version.h"
@@ -41,7 +42,7 @@ class FakeAgent {
     v1::Hello hello;
     hello.set_worker_id(worker_id_);
     hello.set_incarnation(incarnation_);
-    hello.set_protocol_version(kWorkerProtocolVersion);
+    hello.set_protocol_version(kWorkerProtocol.oldest);
     hello.set_version(Version());
     hello.set_host_name("host-of-" + worker_id_);
     for (int i = 0; i < slots_; ++i) {

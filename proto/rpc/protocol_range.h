@@ -1,0 +1,39 @@
+// The versions of the worker plane that each end speaks, and the one that both use.
+#pragma once
+
+#include <algorithm>
+#include <optional>
+#include <string>
+
+#include "lasp/v1/worker_service.pb.h"
+
+namespace lasp {
+
+struct ProtocolRange {
+  int oldest = 0;
+  int newest = 0;
+
+  // "1", or "1 to 2".
+  std::string ToString() const {
+    return oldest == newest ? std::to_string(oldest)
+                            : std::to_string(oldest) + " to " + std::to_string(newest);
+  }
+};
+
+// Of this build. A release speaks what the release before it spoke, so that hosts can be upgraded
+// one by one; a version goes when nothing of the release before is left that speaks only it.
+inline constexpr ProtocolRange kWorkerProtocol = {.oldest = 1, .newest = 1};
+
+// Agents from before versions were agreed on name the only one that they speak.
+inline ProtocolRange AgentProtocol(const lasp::v1::Hello& hello) {
+  return {.oldest = hello.protocol_version(),
+          .newest = std::max(hello.protocol_version(), hello.newest_protocol_version())};
+}
+
+// The newest version that both speak; none where they have none in common.
+inline std::optional<int> CommonVersion(const ProtocolRange& a, const ProtocolRange& b) {
+  const int newest = std::min(a.newest, b.newest);
+  return newest >= std::max(a.oldest, b.oldest) ? std::optional<int>(newest) : std::nullopt;
+}
+
+}  // namespace lasp
