@@ -88,13 +88,13 @@ def own_loopback():
 class Program:
     """A service that prints one JSON line of addresses on stdout once it serves."""
 
-    def __init__(self, name, arguments, log_path, prefix=()):
+    def __init__(self, name, arguments, log_path, prefix=(), folder=BIN):
         self.name = name
         self.arguments = arguments
         self.log_path = log_path
         self._log = open(log_path, "ab")
         self.process = subprocess.Popen(
-            list(prefix) + [os.path.join(BIN, name)] + arguments, stdin=subprocess.DEVNULL,
+            list(prefix) + [os.path.join(folder, name)] + arguments, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=self._log, preexec_fn=die_with_parent)
         self.addresses = {}
 
@@ -183,6 +183,7 @@ class ClusterTest(unittest.TestCase):
         self.data = os.path.join(self.folder, "data")
         os.mkdir(self.data)
         self.write_corpus("corpus.txt")
+        self.bin = BIN  # of the services that are started
         self.programs = []
         self.others = []  # other processes to end with the test
         self.server = None
@@ -251,7 +252,7 @@ class ClusterTest(unittest.TestCase):
     def _start(self, name, values, wait, prefix):
         arguments = [f"--{flag}" if value is True else f"--{flag}={value}" for flag, value in values.items()]
         log_path = os.path.join(self.folder, f"{name}.{len(self.programs)}.log")
-        program = Program(name, arguments, log_path, prefix)
+        program = Program(name, arguments, log_path, prefix, self.bin)
         self.programs.append(program)
         return program.await_ready() if wait else program
 
