@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/enum_names.h"
+#include "client/event_flags.h"
 #include "client/flag_values.h"
 #include "client/global_flags.h"
 #include "client/plot_flags.h"
@@ -283,6 +284,7 @@ std::vector<CommandSpec> MakeCommands() {
        "CANCELLED. Ctrl-C ends the watching; the job goes on. With -o json one object\n"
        "a line.",
        {"lasp watch quickstart", "lasp watch -o json"}},
+      EventsCommand(),
       MetricsCommand(),
       PlotCommand(),
       TopCommand(),
@@ -331,6 +333,15 @@ std::vector<CommandSpec> MakeCommands() {
        {"lasp backup", "lasp backup list -o wide"},
        {},
        {"create", "list"}},
+      {"doctor",
+       "Other",
+       "",
+       "Check the way to the coordinator, the coordinator and its agents",
+       "Credentials, address, certificates, token, versions, clocks, disks, leases and\n"
+       "GPUs: a line each, and how to mend what is wrong. Checks that cannot be made,\n"
+       "because the coordinator is not reached, are skipped. Each waits for 5s at most.\n"
+       "Exits with 1 where a check failed, with 0 otherwise.",
+       {"lasp doctor", "lasp doctor --context prod -o json"}},
       {"version",
        "Other",
        "",

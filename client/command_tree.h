@@ -20,6 +20,7 @@ struct CommandLine {
   MetricsOptions metrics;
   TopOptions top;
   PlotOptions plot;
+  EventsOptions events;
   LogOptions logs;
   AuditOptions audit;
   bool yes = false;

@@ -36,6 +36,7 @@ Connection::Connection(std::shared_ptr<grpc::Channel> channel,
       metrics_(lasp::v1::MetricsService::NewStub(channel_)),
       logs_(lasp::v1::LogService::NewStub(channel_)),
       workers_(lasp::v1::WorkerAdminService::NewStub(channel_)),
+      events_(lasp::v1::EventService::NewStub(channel_)),
       server_(lasp::v1::ServerService::NewStub(channel_)),
       audit_(lasp::v1::AuditService::NewStub(channel_)),
       backups_(lasp::v1::BackupService::NewStub(channel_)) {}

@@ -14,6 +14,7 @@
 #include "absl/time/time.h"
 #include "lasp/v1/audit_service.grpc.pb.h"
 #include "lasp/v1/backup_service.grpc.pb.h"
+#include "lasp/v1/event_service.grpc.pb.h"
 #include "lasp/v1/log_service.grpc.pb.h"
 #include "lasp/v1/metrics_service.grpc.pb.h"
 #include "lasp/v1/server_service.grpc.pb.h"
@@ -62,6 +63,8 @@ class Connection {
 
   lasp::v1::WorkerAdminService::Stub& workers() { return *workers_; }
 
+  lasp::v1::EventService::Stub& events() { return *events_; }
+
   lasp::v1::ServerService::Stub& server() { return *server_; }
 
   lasp::v1::AuditService::Stub& audit() { return *audit_; }
@@ -77,6 +80,7 @@ class Connection {
   const std::unique_ptr<lasp::v1::MetricsService::Stub> metrics_;
   const std::unique_ptr<lasp::v1::LogService::Stub> logs_;
   const std::unique_ptr<lasp::v1::WorkerAdminService::Stub> workers_;
+  const std::unique_ptr<lasp::v1::EventService::Stub> events_;
   const std::unique_ptr<lasp::v1::ServerService::Stub> server_;
   const std::unique_ptr<lasp::v1::AuditService::Stub> audit_;
   const std::unique_ptr<lasp::v1::BackupService::Stub> backups_;

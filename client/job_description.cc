@@ -8,6 +8,7 @@
 #include "client/enum_names.h"
 #include "client/job_reference.h"
 #include "client/job_view.h"
+#include "client/job_wait.h"
 #include "client/number_text.h"
 #include "client/output_table.h"
 #include "client/time_text.h"
@@ -154,6 +155,9 @@ std::string DescribeJob(const TrainingJob& job, absl::Time now, const Terminal& 
   description.Line("Created", TimeAndAge(job.create_time(), now));
   description.Line("Started", TimeAndAge(job.start_time(), now));
   description.Line("Ended", TimeAndAge(job.end_time(), now));
+  if (const std::string wait = DescribeWait(job, now); !wait.empty()) {
+    description.Block("Waits for", wait);
+  }
   DescribeError(job, &description);
   DescribePlacements(job, &description);
   DescribeTransitions(job, now, &description);

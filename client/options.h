@@ -72,6 +72,13 @@ struct TopOptions {
   int limit = 20;
 };
 
+struct EventsOptions {
+  bool watch = false;
+  int limit = 50;
+  bool warnings = false;
+  bool all_projects = false;
+};
+
 struct PlotOptions {
   // A name of PlotMetrics().
   std::string metric = "loss";

@@ -82,6 +82,9 @@ absl::StatusOr<int> Dispatch(const CommandLine& line, Session* session) {
   if (command == "metrics") {
     return Metrics(line.metrics, line.words, session);
   }
+  if (command == "events") {
+    return Events(line.events, line.words, session);
+  }
   if (command == "plot") {
     return Plot(line.plot, line.words, session);
   }
@@ -114,6 +117,9 @@ absl::StatusOr<int> Dispatch(const CommandLine& line, Session* session) {
   }
   if (command == "backup") {
     return MakeBackup(line.words, session);
+  }
+  if (command == "doctor") {
+    return Doctor(session);
   }
   if (command == "drain") {
     return Drain(line.words, line.undo, session);

@@ -19,6 +19,8 @@ absl::StatusOr<int> List(const ListOptions& options, const Words& words, Session
 absl::StatusOr<int> Describe(const Words& words, Session* session);
 // One job until it ends, or all jobs of the project until Ctrl-C.
 absl::StatusOr<int> Watch(const Words& words, Session* session);
+// Of a job, of a worker, or all; with `watch` new ones until the job ends or Ctrl-C.
+absl::StatusOr<int> Events(const EventsOptions& options, const Words& words, Session* session);
 absl::StatusOr<int> Metrics(const MetricsOptions& options, const Words& words, Session* session);
 // Draws a figure over the steps; with `watch` on a terminal anew until the job ends.
 absl::StatusOr<int> Plot(const PlotOptions& options, const Words& words, Session* session);
@@ -38,6 +40,8 @@ absl::StatusOr<int> MakeBackup(const Words& words, Session* session);
 absl::StatusOr<int> Drain(const Words& words, bool undo, Session* session);
 // Contexts: what the words say, with the flags that name a coordinator.
 absl::StatusOr<int> Config(const Words& words, Session* session);
+// Looks at all that may be wrong between here and the ranks; never waits for long.
+absl::StatusOr<int> Doctor(Session* session);
 absl::StatusOr<int> Version(bool client_only, Session* session);
 
 }  // namespace lasp::client

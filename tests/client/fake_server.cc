@@ -4,6 +4,7 @@
 #include <grpcpp/server_builder.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -24,6 +25,11 @@ struct FakeServer::State {
   std::vector<lasp::v1::Worker> workers GUARDED_BY(mutex);
   std::vector<lasp::v1::StepMetrics> steps GUARDED_BY(mutex);
   std::vector<lasp::v1::LogLine> lines GUARDED_BY(mutex);
+  // By sequence.
+  std::vector<lasp::v1::Event> told GUARDED_BY(mutex);
+  int64_t forgotten GUARDED_BY(mutex) = 0;
+  lasp::v1::ListEventsRequest list_events GUARDED_BY(mutex);
+  lasp::v1::WatchEventsRequest watch_events GUARDED_BY(mutex);
   absl::Status failure GUARDED_BY(mutex);
   std::function<void(FakeServer*)> on_watch GUARDED_BY(mutex);
   bool stopping GUARDED_BY(mutex) = false;
@@ -332,6 +338,78 @@ class FakeServer::Admin final : public lasp::v1::WorkerAdminService::Service {
   State& state_;
 };
 
+class FakeServer::EventsImpl final : public lasp::v1::EventService::Service {
+ public:
+  EventsImpl(FakeServer* server, State* state) : server_(server), state_(*state) {}
+
+  grpc::Status ListEvents(grpc::ServerContext*, const lasp::v1::ListEventsRequest* request,
+                          lasp::v1::ListEventsResponse* response) override {
+    return state_.Run([&] {
+      state_.AssertHeld();
+      state_.list_events = *request;
+      const int64_t before = request->page_token().empty() ? std::numeric_limits<int64_t>::max()
+                                                           : std::stoll(request->page_token());
+      for (auto event = state_.told.rbegin(); event != state_.told.rend(); ++event) {
+        if (event->sequence() >= before || event->sequence() <= state_.forgotten ||
+            (!request->subject().empty() && event->subject() != request->subject())) {
+          continue;
+        }
+        if (response->events_size() == request->page_size()) {
+          response->set_next_page_token(
+              std::to_string(response->events(response->events_size() - 1).sequence()));
+          break;
+        }
+        *response->add_events() = *event;
+      }
+      response->set_resume_token(
+          std::to_string(state_.told.empty() ? 0 : state_.told.back().sequence()));
+      return absl::OkStatus();
+    });
+  }
+
+  grpc::Status WatchEvents(grpc::ServerContext* context,
+                           const lasp::v1::WatchEventsRequest* request,
+                           grpc::ServerWriter<lasp::v1::WatchEventsResponse>* writer) override {
+    std::function<void(FakeServer*)> on_watch;
+    int breaks = 0;
+    {
+      MutexLock lock(&state_.mutex);
+      state_.watch_events = *request;
+      on_watch = state_.on_watch;
+      breaks = state_.breaks;
+    }
+    if (on_watch) {
+      on_watch(server_);
+    }
+    MutexLock lock(&state_.mutex);
+    int64_t cursor = std::stoll(request->resume_token());
+    while (!context->IsCancelled() && !state_.stopping && state_.breaks == breaks) {
+      if (cursor < state_.forgotten) {
+        return {grpc::StatusCode::OUT_OF_RANGE, "forgotten"};
+      }
+      const auto next =
+          std::find_if(state_.told.begin(), state_.told.end(),
+                       [cursor](const auto& event) { return event.sequence() > cursor; });
+      if (next == state_.told.end()) {
+        state_.changed.WaitWithTimeout(&state_.mutex, absl::Milliseconds(50));
+        continue;
+      }
+      cursor = next->sequence();
+      lasp::v1::WatchEventsResponse response;
+      *response.add_events() = *next;
+      response.set_resume_token(std::to_string(cursor));
+      if (request->subject().empty() || request->subject() == next->subject()) {
+        writer->Write(response);
+      }
+    }
+    return {grpc::StatusCode::UNAVAILABLE, "the watch is broken"};
+  }
+
+ private:
+  FakeServer* const server_;
+  State& state_;
+};
+
 class FakeServer::Info final : public lasp::v1::ServerService::Service {
  public:
   explicit Info(State* state) : state_(*state) {}
@@ -355,6 +433,7 @@ FakeServer::FakeServer(int port) : state_(std::make_unique<State>()) {
   services_.push_back(std::make_unique<MetricsImpl>(state_.get()));
   services_.push_back(std::make_unique<LogsImpl>(state_.get()));
   services_.push_back(std::make_unique<Admin>(state_.get()));
+  services_.push_back(std::make_unique<EventsImpl>(this, state_.get()));
   services_.push_back(std::make_unique<Info>(state_.get()));
   grpc::ServerBuilder builder;
   ApplyServerPolicy(&builder);
@@ -398,6 +477,28 @@ void FakeServer::SetSteps(std::vector<lasp::v1::StepMetrics> steps) {
 void FakeServer::SetLogLines(std::vector<lasp::v1::LogLine> lines) {
   MutexLock lock(&state_->mutex);
   state_->lines = std::move(lines);
+}
+
+void FakeServer::PutEvent(const lasp::v1::Event& event) {
+  MutexLock lock(&state_->mutex);
+  state_->told.push_back(event);
+  state_->changed.NotifyAll();
+}
+
+void FakeServer::ForgetEvents(int64_t sequence) {
+  MutexLock lock(&state_->mutex);
+  state_->forgotten = sequence;
+  state_->changed.NotifyAll();
+}
+
+lasp::v1::ListEventsRequest FakeServer::last_events() {
+  MutexLock lock(&state_->mutex);
+  return state_->list_events;
+}
+
+lasp::v1::WatchEventsRequest FakeServer::last_event_watch() {
+  MutexLock lock(&state_->mutex);
+  return state_->watch_events;
 }
 
 void FakeServer::FailWith(const absl::Status& status) {

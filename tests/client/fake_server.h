@@ -13,6 +13,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "lasp/v1/event_service.grpc.pb.h"
 #include "lasp/v1/log_service.grpc.pb.h"
 #include "lasp/v1/metrics_service.grpc.pb.h"
 #include "lasp/v1/server_service.grpc.pb.h"
@@ -44,6 +45,10 @@ class FakeServer {
   // The next stream of steps ends after its first message, with UNAVAILABLE.
   void BreakNextSteps();
   void SetLogLines(std::vector<lasp::v1::LogLine> lines);
+  // Adds an event, and tells the watchers.
+  void PutEvent(const lasp::v1::Event& event);
+  // Forgets the events up to this sequence, and ends the watches that have not seen them.
+  void ForgetEvents(int64_t sequence);
   // Every unary call fails with this.
   void FailWith(const absl::Status& status);
   // Ends every watch that is open, with UNAVAILABLE.
@@ -53,6 +58,8 @@ class FakeServer {
   lasp::v1::CreateTrainingJobRequest last_create();
   lasp::v1::ListTrainingJobsRequest last_list();
   lasp::v1::WatchTrainingJobsRequest last_watch();
+  lasp::v1::ListEventsRequest last_events();
+  lasp::v1::WatchEventsRequest last_event_watch();
   lasp::v1::QueryMetricsRequest last_query();
   lasp::v1::StreamMetricsRequest last_steps();
   lasp::v1::StreamLogsRequest last_logs();
@@ -66,6 +73,7 @@ class FakeServer {
   class Jobs;
   class MetricsImpl;
   class LogsImpl;
+  class EventsImpl;
   class Admin;
   class Info;
 

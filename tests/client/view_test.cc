@@ -103,6 +103,44 @@ TEST(Describe, TellsWhatHappenedAndWhy) {
   }
 }
 
+TEST(Describe, ExplainsTheWait) {
+  TrainingJob job = QueuedJob("waits");
+  EXPECT_THAT(DescribeJob(job, absl::Now(), Terminal{}), Not(HasSubstr("Waits for:")));
+  job.set_reason("WAITING_FOR_SLOTS");
+  job.mutable_spec()->mutable_parallelism()->mutable_sequence_parallel()->set_size(2);
+  auto* wait = job.mutable_slot_wait();
+  wait->set_device(lasp::v1::TrainingSpec::DEVICE_GPU);
+  wait->set_needed_slots(4);
+  wait->set_free_slots(2);
+  wait->set_kept_slots(1);
+  wait->set_busy_slots(5);
+  wait->set_away_slots(1);
+  wait->set_position(1);
+  EXPECT_THAT(DescribeJob(job, absl::Now(), Terminal{}),
+              HasSubstr("Waits for:\n"
+                        "  needs       4 GPU slots, all at once; each SP group of 2 on one worker "
+                        "where it fits\n"
+                        "  there are   8 GPU slots: 2 free (1 kept for jobs about to start again), "
+                        "5 busy, 1 on workers that are lost, not connected or draining\n"
+                        "  position    the first in the GPU queue\n"
+                        "  blocked by  3 GPU slots that must become free\n"));
+  job.set_reason("WAITING_FOR_TURN");
+  wait->set_position(3);
+  EXPECT_THAT(DescribeJob(job, absl::Now(), Terminal{}),
+              AllOf(HasSubstr("3 in the GPU queue: 2 jobs start before it"),
+                    HasSubstr("blocked by  its turn")));
+  job.set_reason("NO_CAPACITY");
+  EXPECT_THAT(DescribeJob(job, absl::Now(), Terminal{}), HasSubstr("the size of the cluster"));
+  job.set_state(TrainingJob::STATE_RECOVERING);
+  wait->mutable_earliest_start_time()->set_seconds(absl::ToUnixSeconds(absl::Now()) + 30);
+  wait->add_avoided_workers("workers/bad\x1b[31mhost");
+  const std::string text = DescribeJob(job, absl::Now(), Terminal{});
+  EXPECT_THAT(text, HasSubstr("blocked by  the pause after its last failure: "));
+  EXPECT_THAT(text, AllOf(HasSubstr("avoids      bad[31mhost"), Not(HasSubstr("\x1b"))));
+  job.set_state(TrainingJob::STATE_RUNNING);
+  EXPECT_THAT(DescribeJob(job, absl::Now(), Terminal{}), Not(HasSubstr("Waits for:")));
+}
+
 TEST(ErrorReport, NamesEveryFieldAndAHint) {
   const absl::Status status = WithHint(
       InvalidFields({{"spec.max_steps", "must be at least 1"}, {"spec.seed", "is \x1b[odd"}}),
@@ -252,6 +290,36 @@ TEST(Help, FitsATerminalAndNamesEveryFlag) {
       EXPECT_LE(end - start, 80U) << help.substr(start, end - start);
       start = end + 1;
     }
+  }
+}
+
+TEST(Help, IsOfOneForm) {
+  EXPECT_EQ(CommandHelp(*FindCommand("events")),
+            R"(Show what happened to jobs and workers.
+
+Usage: lasp events [NAME | worker NAME] [flags]
+
+The latest changes of state, the oldest of them first: of one job all there
+were, of everything together as many as the coordinator holds. --watch goes on
+with new ones, through restarts of the coordinator too; a job's ends with it.
+
+Flags:
+  -w, --watch         Go on with new events
+  -n, --limit N       At most so many of those there are (default 50)
+      --warnings      Only what was lost: generations, jobs, workers
+  -A, --all-projects  Of every project
+
+Examples:
+  lasp events
+  lasp events quickstart --watch
+  lasp events worker gpu-host-3
+  lasp events --all-projects --warnings -o json
+
+Flags of every command (--server, --project, -o, ...): lasp --help
+)");
+  for (const char* word : {"plto", "evnets", "docter"}) {
+    EXPECT_THAT(ParseCommandLine({word}),
+                StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("did you mean '")));
   }
 }
 
