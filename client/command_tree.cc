@@ -2,6 +2,7 @@
 
 #include <limits>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "client/enum_names.h"
 #include "client/event_flags.h"
@@ -370,8 +371,9 @@ std::vector<CommandSpec> MakeCommands() {
       {"completion",
        "Other",
        "bash|zsh|fish",
-       "Print a script that completes commands and flags",
-       "",
+       "Print a script that completes commands, flags and names",
+       "It asks the coordinator for names of jobs, workers and projects, and offers none\n"
+       "where that does not answer within a second or two.",
        {"source <(lasp completion bash)", "lasp completion zsh > ~/.zfunc/_lasp",
         "lasp completion fish > ~/.config/fish/completions/lasp.fish"},
        {},
@@ -385,6 +387,17 @@ std::vector<CommandSpec> MakeCommands() {
   };
 }
 
+// Of whom the NAME of a command is.
+NameKind WordNames(const CommandSpec& command) {
+  if (!absl::StrContains(command.words, "NAME")) {
+    return NameKind::kNone;
+  }
+  if (command.name == "config") {
+    return NameKind::kContexts;
+  }
+  return command.group == "Workers" ? NameKind::kWorkers : NameKind::kJobs;
+}
+
 }  // namespace
 
 const std::vector<FlagSpec>& GlobalFlags() {
@@ -393,7 +406,13 @@ const std::vector<FlagSpec>& GlobalFlags() {
 }
 
 const std::vector<CommandSpec>& Commands() {
-  static const auto* const commands = new std::vector<CommandSpec>(MakeCommands());
+  static const auto* const commands = [] {
+    auto* const made = new std::vector<CommandSpec>(MakeCommands());
+    for (CommandSpec& command : *made) {
+      command.word_names = WordNames(command);
+    }
+    return made;
+  }();
   return *commands;
 }
 

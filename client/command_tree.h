@@ -1,5 +1,5 @@
-// The commands and flags of `lasp` as one table. Parsing, help texts and completion scripts are all
-// made from it.
+// The commands and flags of `lasp` as one table. Parsing, help texts, completion scripts and manual
+// pages are all made from it.
 #pragma once
 
 #include <string>
@@ -30,6 +30,9 @@ struct CommandLine {
   bool version = false;
 };
 
+// Which names that only the coordinator or a file knows complete a value or a word.
+enum class NameKind { kNone, kJobs, kWorkers, kProjects, kContexts };
+
 struct FlagSpec {
   // Long, with its dashes; and a letter or '\0'.
   std::string name;
@@ -45,6 +48,7 @@ struct FlagSpec {
   bool is_file = false;
   // Whether `--flag` alone is allowed and means the first choice.
   bool value_optional = false;
+  NameKind names = NameKind::kNone;
 };
 
 struct CommandSpec {
@@ -58,7 +62,11 @@ struct CommandSpec {
   std::vector<FlagSpec> flags = {};
   // All words there are, where they are few.
   std::vector<std::string> word_choices = {};
+  NameKind word_names = NameKind::kNone;
 };
+
+// What CommandSpec::group may be, in the order of the help.
+inline constexpr const char* kCommandGroups[] = {"Jobs", "Workers", "Service", "Other"};
 
 const std::vector<FlagSpec>& GlobalFlags();
 const std::vector<CommandSpec>& Commands();

@@ -1,4 +1,5 @@
-// Completion scripts, made from the table of commands: commands, flags, and values that are few.
+// Completion scripts, made from the table of commands: commands, flags, values that are few, and,
+// by asking `lasp __names`, names.
 #pragma once
 
 #include <string>

@@ -26,16 +26,30 @@ std::vector<FlagSpec> MakeGlobalFlags() {
          LASP_ASSIGN_OR_RETURN(line->global.server, ReadServer("--server", value));
          return Ok();
        }},
-      {"--project", 'p', "ID", "The project (or LASP_PROJECT; default \"default\")",
+      {"--project",
+       'p',
+       "ID",
+       "The project (or LASP_PROJECT; default \"default\")",
        [](const std::string& value, Line* line) {
          LASP_ASSIGN_OR_RETURN(line->global.project, ReadProject("--project", value));
          return Ok();
-       }},
-      {"--context", '\0', "NAME", "The context (or LASP_CONTEXT; default the current one)",
+       },
+       {},
+       false,
+       false,
+       NameKind::kProjects},
+      {"--context",
+       '\0',
+       "NAME",
+       "The context (or LASP_CONTEXT; default the current one)",
        [](const std::string& value, Line* line) {
          line->global.context = value;
          return Ok();
-       }},
+       },
+       {},
+       false,
+       false,
+       NameKind::kContexts},
       PathFlag("--token_file", "Holds the token (or LASP_TOKEN)",
                [](const std::string& value, Line* line) {
                  line->global.token_file = value;

@@ -59,7 +59,7 @@ std::string ProgramHelp() {
   std::string text =
       "lasp trains linear-attention language models on very long sequences.\n\n"
       "Usage: lasp COMMAND [flags]\n";
-  for (const char* group : {"Jobs", "Workers", "Service", "Other"}) {
+  for (const char* group : kCommandGroups) {
     Rows rows;
     for (const CommandSpec& command : Commands()) {
       if (command.group == group) {

@@ -13,6 +13,7 @@
 #include "client/exit_code.h"
 #include "client/help_text.h"
 #include "client/interrupt.h"
+#include "client/name_completion.h"
 #include "client/nearest_name.h"
 #include "client/session.h"
 
@@ -130,6 +131,10 @@ absl::StatusOr<int> Dispatch(const CommandLine& line, Session* session) {
 }  // namespace
 
 int RunCommandLine(const std::vector<std::string>& arguments) {
+  if (!arguments.empty() && arguments.front() == kNamesCommand) {
+    PrintNames({arguments.begin() + 1, arguments.end()});
+    return kExitOk;
+  }
   const auto line = ParseCommandLine(arguments);
   if (!line.ok()) {
     Console console(ColorMode::kAuto, false, 0);

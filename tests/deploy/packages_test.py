@@ -82,6 +82,9 @@ class PackagesTest(unittest.TestCase):
         self.assertEqual(machine.run("dpkg --verify lasp-server lasp-worker lasp; dpkg --audit").stdout, "")
         self.assertIn("/lasp/lasp-server.flags", self.read("/lib/systemd/system/lasp-server.service"))
         self.assertIn("ExecStart=/usr/bin/lasp-worker ", self.read("/lib/systemd/system/lasp-worker.service"))
+        for page in ("man1/lasp.1", "man1/lasp-submit.1", "man8/lasp-server.8", "man8/lasp-worker.8"):
+            self.assertIn(".SH NAME", self.read(f"/usr/share/man/{page}"))
+        self.assertIn("complete -F _lasp", self.read("/usr/share/bash-completion/completions/lasp"))
         # Nothing is enabled: what a host is for is not known when a package comes.
         self.assertEqual(glob.glob(self.path("/etc/systemd/system/*.wants/lasp*")), [])
 
