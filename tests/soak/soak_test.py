@@ -23,6 +23,7 @@ import flatness  # noqa: E402
 import history  # noqa: E402
 from access import Access, Calls, Tokens, quantiles  # noqa: E402
 from bounds import BOUNDS  # noqa: E402
+from console import Browser  # noqa: E402
 from load import ENDED, Follower, Historian, Jobs, Submitter, Terminal  # noqa: E402
 from operations import Operations  # noqa: E402
 from resources import Sampler  # noqa: E402
@@ -104,9 +105,11 @@ class SoakTest(StubsTest):
         self.historian = add(Historian, "historian", "root", self.jobs)
         self.followers = [add(Follower, f"{what}-{i}", "bob", self.jobs, what) for what in ("metrics", "logs") for i in (1, 2)]
         self.terminal = Terminal("terminal", self.lasp, self.jobs, 20 if LONG else 5, seed=SEED)
+        self.browser = Browser("browser", self.server.console_address, self.credentials, self.tokens, "bob", self.jobs,
+                               4 if LONG else 1, seed=SEED)
         self.sampler = Sampler(os.path.join(self.record, "resources.csv"), 10 if LONG else 2, self.running_programs,
                                os.path.join(self.folder, "server"), {"w1": os.path.join(self.folder, "w1")}, self.more_figures)
-        self.actors += [self.terminal, self.sampler]
+        self.actors += [self.terminal, self.browser, self.sampler]
         for actor in self.actors:
             actor.start()
         self.addCleanup(self.stop, self.actors)
@@ -226,7 +229,8 @@ class SoakTest(StubsTest):
                 "operations": operations.counts, "calls": self.calls.figures(), "streams": streams,
                 "states": {"seen": total.seen, "passed_by": total.passed_by, "delay": quantiles(total.delays)},
                 "followed": {follower.name: [follower.followed, follower.rows] for follower in self.followers},
-                "commands": sum(self.terminal.commands.values()), "flat": flat}, problems
+                "commands": sum(self.terminal.commands.values()),
+                "console": {str(code): count for code, count in self.browser.answers.items()}, "flat": flat}, problems
 
     def program_ends(self):
         problems = []
