@@ -14,11 +14,13 @@ import cluster_in_machines as cluster
 import played_hosts
 from machine import Machine, command_in
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+import npm_packages  # noqa: E402
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.abspath(os.path.join(HERE, "..", ".."))
 BIN = os.environ["LASP_BIN"]
 BUILD = os.path.dirname(BIN)
-sys.path.insert(0, os.path.join(ROOT, "tests", "support"))
 HOSTS = ["coordinator", "gpu-1", "gpu-2"]
 # The bridge's own address is the desk's.
 SETUP = """
@@ -94,12 +96,8 @@ class OperatorTest(unittest.TestCase):
         played_hosts.make_pipes(self.play)
 
     def prepare_look(self):
-        """For the console: where the coordinator has one, and a browser can be had."""
+        """At the console, where a browser can be had."""
         self.screenshot = None
-        server = subprocess.run([os.path.join(BIN, "lasp-server"), "--help"], text=True, stdout=subprocess.PIPE)
-        if "--console_address" not in server.stdout:
-            return
-        import npm_packages
         try:
             packages = npm_packages.install(os.path.join(HERE, "..", "server", "console"), "console-browser")
             if not shutil.which("chromium"):
