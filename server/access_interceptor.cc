@@ -58,9 +58,14 @@ std::string ResourceOf(const grpc::ByteBuffer& bytes) {
 // Lives as long as its call.
 class Interceptor final : public grpc::experimental::Interceptor {
  public:
-  Interceptor(const AccessControl* access, RefusalLog* refusals, const Clock* clock,
-              const AccessRule* rule, grpc::experimental::ServerRpcInfo* info)
-      : access_(access), refusals_(refusals), clock_(clock), rule_(rule), info_(info) {}
+  Interceptor(const AccessControl* access, RefusalLog* refusals, const CallLimits* limits,
+              const Clock* clock, const AccessRule* rule, grpc::experimental::ServerRpcInfo* info)
+      : access_(access),
+        refusals_(refusals),
+        limits_(*limits),
+        clock_(clock),
+        rule_(rule),
+        info_(info) {}
 
   void Intercept(grpc::experimental::InterceptorBatchMethods* methods) override {
     if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::POST_RECV_INITIAL_METADATA)) {
@@ -76,6 +81,29 @@ class Interceptor final : public grpc::experimental::Interceptor {
  private:
   void Judge(grpc::experimental::InterceptorBatchMethods* methods) {
     Metadata& metadata = *methods->GetRecvInitialMetadata();
+    if (access_ != nullptr) {
+      Authenticate(methods, &metadata);
+      if (!verdict_.ok()) {
+        RecordRefusal(methods);
+      }
+    }
+    if (absl::Status within = CheckLimits(methods); !within.ok()) {
+      verdict_ = std::move(within);
+    }
+    if (verdict_.ok()) {
+      return;
+    }
+    metadata.emplace(kRefusedKey, "");
+    if (rule_ != nullptr && absl::StartsWith(rule_->method, "/grpc.")) {
+      // gRPC's own reflection is not guarded: its call ends here.
+      grpc_call_cancel_with_status(info_->server_context()->c_call(),
+                                   static_cast<grpc_status_code>(verdict_.code()),
+                                   std::string(verdict_.message()).c_str(), nullptr);
+    }
+  }
+
+  void Authenticate(grpc::experimental::InterceptorBatchMethods* methods, Metadata* sent_metadata) {
+    Metadata& metadata = *sent_metadata;
     std::vector<absl::string_view> authorization;
     const auto sent = metadata.equal_range(kAuthorization);
     for (auto it = sent.first; it != sent.second; ++it) {
@@ -91,17 +119,41 @@ class Interceptor final : public grpc::experimental::Interceptor {
       metadata.emplace(kCallerKey, grant_->name);
       verdict_ = Authorize(methods);
     }
-    if (verdict_.ok()) {
-      return;
+  }
+
+  // Whoever has no token that is known counts as the host it calls from.
+  absl::Status CheckLimits(grpc::experimental::InterceptorBatchMethods* methods) const {
+    const std::string peer = info_->server_context()->peer();
+    absl::Status status =
+        limits_.rate->Admit(grant_ == nullptr ? PrincipalOfPeer(peer) : grant_->name);
+    if (!status.ok()) {
+      limits_.on_refusal("max_calls_a_second");
+      return status;
     }
-    RecordRefusal(methods);
-    metadata.emplace(kRefusedKey, "");
-    if (rule_ != nullptr && absl::StartsWith(rule_->method, "/grpc.")) {
-      // gRPC's own reflection is not guarded: its call ends here.
-      grpc_call_cancel_with_status(info_->server_context()->c_call(),
-                                   static_cast<grpc_status_code>(verdict_.code()),
-                                   std::string(verdict_.message()).c_str(), nullptr);
+    if (grant_ != nullptr) {
+      LASP_RETURN_IF_ERROR(limits_.connections->Use(peer, grant_->name));
     }
+    const size_t size = RequestBytes(methods);
+    if (size > static_cast<size_t>(limits_.max_message_bytes)) {
+      limits_.on_refusal("max_message_bytes");
+      return ErrorWithReason(
+          absl::StatusCode::kResourceExhausted,
+          absl::StrCat("the request has ", size, " bytes: at most ", limits_.max_message_bytes,
+                       ", as the coordinator's --max_message_bytes says"),
+          "MESSAGE_TOO_LARGE");
+    }
+    return absl::OkStatus();
+  }
+
+  // 0 where the request is not there: it comes later, or does not parse.
+  size_t RequestBytes(grpc::experimental::InterceptorBatchMethods* methods) const {
+    const void* const request = methods->GetRecvMessage();
+    if (request == nullptr || rule_ == nullptr || absl::StartsWith(rule_->method, "/grpc.")) {
+      return 0;
+    }
+    return rule_->takes_bytes
+               ? static_cast<const grpc::ByteBuffer*>(request)->Length()
+               : static_cast<const google::protobuf::Message*>(request)->ByteSizeLong();
   }
 
   absl::Status Authorize(grpc::experimental::InterceptorBatchMethods* methods) const {
@@ -141,6 +193,7 @@ class Interceptor final : public grpc::experimental::Interceptor {
 
   const AccessControl* const access_;
   RefusalLog* const refusals_;
+  const CallLimits& limits_;
   const Clock* const clock_;
   const AccessRule* const rule_;
   grpc::experimental::ServerRpcInfo* const info_;
@@ -151,28 +204,30 @@ class Interceptor final : public grpc::experimental::Interceptor {
 
 class Factory final : public grpc::experimental::ServerInterceptorFactoryInterface {
  public:
-  Factory(const AccessControl* access, RefusalLog* refusals, const Clock* clock)
-      : access_(access), refusals_(refusals), clock_(clock) {}
+  Factory(const AccessControl* access, RefusalLog* refusals, CallLimits limits, const Clock* clock)
+      : access_(access), refusals_(refusals), limits_(std::move(limits)), clock_(clock) {}
 
   grpc::experimental::Interceptor* CreateServerInterceptor(
       grpc::experimental::ServerRpcInfo* info) override {
     const AccessRule* rule = FindAccessRule(info->method());
     return rule != nullptr && rule->audience == Audience::kAnyone
                ? nullptr
-               : new Interceptor(access_, refusals_, clock_, rule, info);
+               : new Interceptor(access_, refusals_, &limits_, clock_, rule, info);
   }
 
  private:
   const AccessControl* const access_;
   RefusalLog* const refusals_;
+  const CallLimits limits_;
   const Clock* const clock_;
 };
 
 }  // namespace
 
 std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface> AccessInterceptor(
-    const AccessControl* access, RefusalLog* refusals, const Clock* clock) {
-  return std::make_unique<Factory>(access, refusals, clock);
+    const AccessControl* access, RefusalLog* refusals, const CallLimits& limits,
+    const Clock* clock) {
+  return std::make_unique<Factory>(access, refusals, limits, clock);
 }
 
 bool WasRefused(const grpc::ServerContextBase& context) {

@@ -1,4 +1,5 @@
-// Where access control meets gRPC: every call of a server is judged here, before its method runs.
+// Where access control and limits meet gRPC: every call of a server is judged here, before its
+// method runs.
 //
 // The interceptor judges; a service guarded by GuardService (guarded_service.h) does not begin a
 // call that was refused. What it learnt stands in the call's metadata for those behind it, under
@@ -15,13 +16,27 @@
 #include "absl/time/time.h"
 #include "proto/rpc/clock.h"
 #include "server/access_control.h"
+#include "server/call_rate.h"
+#include "server/connection_table.h"
 #include "server/refusal_log.h"
 
 namespace lasp::server {
 
-// All outlive the server. `refusals` is told of every call that is refused.
+// What no caller may exceed. All of it outlives the server.
+struct CallLimits {
+  CallRate* rate = nullptr;
+  ConnectionTable* connections = nullptr;
+  // Beyond it RESOURCE_EXHAUSTED with reason MESSAGE_TOO_LARGE.
+  int max_message_bytes = 0;
+  // Told the flag of a limit that was reached, from any thread.
+  std::function<void(const char* flag)> on_refusal;
+};
+
+// `access`, null where everybody may do everything, `refusals`, which is told of every call that
+// it refuses, and `clock` outlive the server.
 std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface> AccessInterceptor(
-    const AccessControl* access, RefusalLog* refusals, const Clock* clock);
+    const AccessControl* access, RefusalLog* refusals, const CallLimits& limits,
+    const Clock* clock);
 
 // Whether the call was refused.
 bool WasRefused(const grpc::ServerContextBase& context);

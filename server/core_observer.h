@@ -33,6 +33,9 @@ class CoreObserver {
   // A failure was noticed; `reason` as in the transition.
   virtual void OnGenerationFailed(absl::string_view /*reason*/) {}
 
+  // A job was refused because its project has as many in the queue as it may.
+  virtual void OnQueueFull() {}
+
   // A message of an older generation was refused.
   virtual void OnStaleMessage() {}
 

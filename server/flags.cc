@@ -58,6 +58,24 @@ ABSL_FLAG(int, event_history, 10'000,
           "Events of jobs and workers held in memory for those who list and watch them.");
 ABSL_FLAG(int, max_streams_a_principal, 1'000,
           "Watches and followed logs and metrics that one principal may have open.");
+ABSL_FLAG(int, max_calls_a_second, 1'000,
+          "Calls that one principal may make in a second, twice as many at once.");
+ABSL_FLAG(int, max_connections, 8'000,
+          "Connections that each port takes; others are hung up on. Each needs a file descriptor.");
+ABSL_FLAG(int, max_connections_a_host, 1'000,
+          "Of these, how many from one address. Agents behind one address count together.");
+ABSL_FLAG(int, max_connections_a_principal, 1'000, "Connections over which one token may call.");
+ABSL_FLAG(absl::Duration, handshake_timeout, absl::Seconds(30),
+          "What TLS and HTTP/2 may take to begin on a new connection.");
+ABSL_FLAG(absl::Duration, idle_timeout, absl::Minutes(15),
+          "A connection without a call is closed after so long; clients open it again.");
+ABSL_FLAG(int64_t, max_buffer_bytes, int64_t{1} << 30,
+          "What all connections of a port may hold of requests that are not whole; beyond it calls "
+          "and connections are ended.");
+ABSL_FLAG(int, max_message_bytes, lasp::kMaxMessageBytes, "Bytes of one request.");
+ABSL_FLAG(int, max_labels, lasp::server::LabelLimits{}.count, "Labels of one job.");
+ABSL_FLAG(int, max_label_characters, lasp::server::LabelLimits{}.characters,
+          "Characters of the value of a label.");
 ABSL_FLAG(int64_t, max_log_bytes_a_rank, int64_t{64} << 20,
           "Bytes kept of the log of one rank; the oldest go first.");
 ABSL_FLAG(int64_t, max_log_bytes, int64_t{64} << 30,
@@ -192,6 +210,21 @@ absl::Status CheckAddress(absl::string_view flag, const std::string& address, bo
   return absl::OkStatus();
 }
 
+absl::Status ReadTimeouts(ServerOptions* options) {
+  const auto read = [](absl::string_view flag, absl::Duration value, absl::Duration* timeout) {
+    *timeout = value;
+    return value >= absl::Seconds(1) && value <= absl::Hours(24)
+               ? absl::OkStatus()
+               : FlagError(flag,
+                           absl::StrCat(absl::FormatDuration(value), " is not between 1s and 24h"));
+  };
+  LASP_RETURN_IF_ERROR(read("slow_reader_limit", absl::GetFlag(FLAGS_slow_reader_limit),
+                            &options->slow_reader_limit));
+  LASP_RETURN_IF_ERROR(read("handshake_timeout", absl::GetFlag(FLAGS_handshake_timeout),
+                            &options->handshake_timeout));
+  return read("idle_timeout", absl::GetFlag(FLAGS_idle_timeout), &options->idle_timeout);
+}
+
 absl::Status ReadLimits(ServerOptions* options) {
   const auto read = [](absl::string_view flag, int64_t value, int64_t least, int64_t* limit) {
     *limit = value;
@@ -203,28 +236,45 @@ absl::Status ReadLimits(ServerOptions* options) {
       read("max_queued_jobs", absl::GetFlag(FLAGS_max_queued_jobs), 1, &core.max_queued_jobs));
   LASP_RETURN_IF_ERROR(read("max_audit_records", absl::GetFlag(FLAGS_max_audit_records), 1'000,
                             &core.max_audit_records));
-  int64_t backups = 0;
-  LASP_RETURN_IF_ERROR(read("max_backups", absl::GetFlag(FLAGS_max_backups), 1, &backups));
-  core.max_backups = static_cast<int>(backups);
-  int64_t streams = 0;
+  const auto read_int = [](absl::string_view flag, int value, int least, int* limit) {
+    *limit = value;
+    return value >= least ? absl::OkStatus()
+                          : FlagError(flag, absl::StrCat(value, " is below ", least));
+  };
   LASP_RETURN_IF_ERROR(
-      read("max_streams_a_principal", absl::GetFlag(FLAGS_max_streams_a_principal), 1, &streams));
-  options->max_streams_a_principal = static_cast<int>(streams);
-  int64_t events = 0;
-  LASP_RETURN_IF_ERROR(read("event_history", absl::GetFlag(FLAGS_event_history), 1, &events));
-  core.event_history = static_cast<int>(events);
+      read_int("max_backups", absl::GetFlag(FLAGS_max_backups), 1, &core.max_backups));
+  LASP_RETURN_IF_ERROR(
+      read_int("event_history", absl::GetFlag(FLAGS_event_history), 1, &core.event_history));
+  LASP_RETURN_IF_ERROR(read_int("max_streams_a_principal",
+                                absl::GetFlag(FLAGS_max_streams_a_principal), 1,
+                                &options->max_streams_a_principal));
+  LASP_RETURN_IF_ERROR(read_int("max_calls_a_second", absl::GetFlag(FLAGS_max_calls_a_second), 1,
+                                &options->max_calls_a_second));
+  ConnectionLimits& connections = options->connections;
+  LASP_RETURN_IF_ERROR(
+      read_int("max_connections", absl::GetFlag(FLAGS_max_connections), 1, &connections.all));
+  LASP_RETURN_IF_ERROR(read_int("max_connections_a_host",
+                                absl::GetFlag(FLAGS_max_connections_a_host), 1,
+                                &connections.a_host));
+  LASP_RETURN_IF_ERROR(read_int("max_connections_a_principal",
+                                absl::GetFlag(FLAGS_max_connections_a_principal), 1,
+                                &connections.a_principal));
+  // A spec of many paths fits into what is the least.
+  LASP_RETURN_IF_ERROR(read_int("max_message_bytes", absl::GetFlag(FLAGS_max_message_bytes),
+                                64 << 10, &options->max_message_bytes));
+  LASP_RETURN_IF_ERROR(
+      read_int("max_labels", absl::GetFlag(FLAGS_max_labels), 0, &options->labels.count));
+  LASP_RETURN_IF_ERROR(read_int("max_label_characters", absl::GetFlag(FLAGS_max_label_characters),
+                                1, &options->labels.characters));
+  LASP_RETURN_IF_ERROR(read("max_buffer_bytes", absl::GetFlag(FLAGS_max_buffer_bytes), 64 << 20,
+                            &options->max_buffer_bytes));
   // A file of a rank's log; the rank's log is cut by whole files.
   const int64_t least = 2 * core.log_segment_bytes;
   LASP_RETURN_IF_ERROR(read("max_log_bytes_a_rank", absl::GetFlag(FLAGS_max_log_bytes_a_rank),
                             least, &core.max_log_bytes_per_rank));
   LASP_RETURN_IF_ERROR(
       read("max_log_bytes", absl::GetFlag(FLAGS_max_log_bytes), least, &core.max_log_bytes));
-  options->slow_reader_limit = absl::GetFlag(FLAGS_slow_reader_limit);
-  return options->slow_reader_limit >= absl::Seconds(1)
-             ? absl::OkStatus()
-             : FlagError(
-                   "slow_reader_limit",
-                   absl::StrCat(absl::FormatDuration(options->slow_reader_limit), " is below 1s"));
+  return ReadTimeouts(options);
 }
 
 // As absl::ParseDuration, and whole days (`30d`), which it does not know.

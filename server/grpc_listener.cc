@@ -38,6 +38,26 @@ class ReflectionOption final : public grpc::ServerBuilderOption {
   const bool wanted_;
 };
 
+int ToMilliseconds(absl::Duration duration) {
+  return static_cast<int>(absl::ToInt64Milliseconds(duration));
+}
+
+// What a connection may cost.
+void ApplyLimits(const GrpcListenerOptions& options, grpc::ServerBuilder* builder) {
+  builder->AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS,
+                              ToMilliseconds(options.handshake_timeout));
+  builder->AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS,
+                              ToMilliseconds(options.idle_timeout));
+  builder->AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options.max_calls_a_connection);
+  grpc::ResourceQuota quota(options.flag);
+  quota.Resize(static_cast<size_t>(options.max_buffer_bytes));
+  builder->SetResourceQuota(quota);
+  if (options.call_rate != nullptr) {
+    // A request of up to twice the limit is taken, so that its sender is told what the limit is.
+    builder->SetMaxReceiveMessageSize(2 * options.max_message_bytes);
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<GrpcListener>> GrpcListener::Start(
@@ -46,6 +66,7 @@ absl::StatusOr<std::unique_ptr<GrpcListener>> GrpcListener::Start(
   grpc::EnableDefaultHealthCheckService(true);
   grpc::ServerBuilder builder;
   ApplyServerPolicy(&builder);
+  ApplyLimits(options, &builder);
   if (options.many_connections) {
     // An agent's stream carries some bytes a second: a small window and no estimate of the path's
     // bandwidth keep what a connection may hold small.
@@ -55,14 +76,15 @@ absl::StatusOr<std::unique_ptr<GrpcListener>> GrpcListener::Start(
   }
   Parts parts;
   parts.credentials = options.credentials;
-  int port = 0;
-  builder.AddListeningPort(
-      options.address,
-      options.credentials != nullptr ? options.credentials : grpc::InsecureServerCredentials(),
-      &port);
+  parts.connections =
+      std::make_unique<ConnectionTable>(options.connections, &SystemClock(), options.on_refusal);
+  LASP_ASSIGN_OR_RETURN(parts.acceptor, ConnectionAcceptor::Listen(options.flag, listen));
+  auto door = builder.experimental().AddExternalConnectionAcceptor(
+      grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
+      options.credentials != nullptr ? options.credentials : grpc::InsecureServerCredentials());
   for (size_t i = 0; i < options.services.size(); ++i) {
     grpc::Service* service = options.services[i];
-    if (options.access != nullptr) {
+    if (options.call_rate != nullptr) {
       service = parts.guarded.emplace_back(GuardService(service, options.service_names[i])).get();
     }
     builder.RegisterService(service);
@@ -76,19 +98,34 @@ absl::StatusOr<std::unique_ptr<GrpcListener>> GrpcListener::Start(
   if (options.metrics != nullptr) {
     factories.push_back(MalformedRequestInterceptor());
   }
-  if (options.access != nullptr) {
-    factories.push_back(AccessInterceptor(options.access, options.refusals, &SystemClock()));
+  if (options.call_rate != nullptr) {
+    factories.push_back(AccessInterceptor(options.access, options.refusals,
+                                          {.rate = options.call_rate,
+                                           .connections = parts.connections.get(),
+                                           .max_message_bytes = options.max_message_bytes,
+                                           .on_refusal = options.on_refusal},
+                                          &SystemClock()));
   }
   if (options.metrics != nullptr) {
     factories.push_back(options.metrics->NewInterceptorFactory());
   }
   builder.experimental().SetInterceptorCreators(std::move(factories));
   std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
-  if (server == nullptr || port == 0) {
-    return PortTaken(options.flag, listen, "");
+  if (server == nullptr) {
+    return absl::InternalError(absl::StrCat("--", options.flag, ": gRPC does not start"));
   }
-  return std::unique_ptr<GrpcListener>(
-      new GrpcListener(std::move(parts), std::move(server), absl::StrCat(listen.host, ":", port)));
+  const std::string address = absl::StrCat(listen.host, ":", parts.acceptor->port());
+  std::unique_ptr<GrpcListener> listener(
+      new GrpcListener(std::move(parts), std::move(server), std::move(door), address));
+  listener->parts_.acceptor->Start(
+      listener->parts_.connections.get(), kKeepaliveTimeout,
+      [to = listener->door_.get()](int accepted_by, UniqueFd connection) {
+        grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters parameters;
+        parameters.listener_fd = accepted_by;
+        parameters.fd = connection.Release();
+        to->HandleNewConnection(&parameters);
+      });
+  return listener;
 }
 
 GrpcListener::~GrpcListener() { Shutdown(absl::ZeroDuration()); }
@@ -102,6 +139,7 @@ void GrpcListener::SetServing(const std::string& service, bool serving) {
 }
 
 void GrpcListener::Shutdown(absl::Duration grace) {
+  parts_.acceptor->Stop();
   server_->Shutdown(absl::ToChronoTime(absl::Now() + grace));
   server_->Wait();
 }

@@ -75,6 +75,7 @@ absl::Status JobEngine::CheckQueueRoom(const std::string& project) const {
   if (found == queued_by_project_.end() || found->second < options_.max_queued_jobs) {
     return absl::OkStatus();
   }
+  parts_.observer->OnQueueFull();
   return ErrorWithReason(
       absl::StatusCode::kResourceExhausted,
       absl::StrCat("projects/", project, " has ", found->second,

@@ -43,17 +43,18 @@ bool IsValidLabelKey(absl::string_view key) {
   });
 }
 
-std::vector<FieldViolation> CheckJobFields(const v1::TrainingJob& job) {
+std::vector<FieldViolation> CheckJobFields(const v1::TrainingJob& job, const LabelLimits& limits) {
   std::vector<FieldViolation> violations;
   CheckText("display_name", job.display_name(), kMaxDisplayNameCharacters, &violations);
-  if (job.labels_size() > kMaxLabels) {
+  if (job.labels_size() > limits.count) {
     violations.push_back(
-        {"labels", absl::StrCat("has ", job.labels_size(), " entries: at most ", kMaxLabels)});
+        {"labels", absl::StrCat("has ", job.labels_size(), " entries: at most ", limits.count,
+                                ", as the coordinator's --max_labels says")});
     return violations;
   }
   for (const auto& [key, value] : job.labels()) {
     if (IsValidLabelKey(key)) {
-      CheckText(absl::StrCat("labels.", key), value, kMaxLabelValueCharacters, &violations);
+      CheckText(absl::StrCat("labels.", key), value, limits.characters, &violations);
     } else {
       violations.push_back(
           {"labels", absl::StrCat("the key '", key.substr(0, 80),

@@ -10,13 +10,18 @@
 namespace lasp::server {
 
 inline constexpr int kMaxDisplayNameCharacters = 128;
-inline constexpr int kMaxLabels = 64;
-inline constexpr int kMaxLabelValueCharacters = 256;
+
+struct LabelLimits {
+  int count = 64;
+  // Of a value.
+  int characters = 256;
+};
 
 // Whether `key` is `[a-z]([a-z0-9_-]{0,62})`.
 bool IsValidLabelKey(absl::string_view key);
 
 // Every violation of display_name and labels, under the paths a user writes.
-std::vector<FieldViolation> CheckJobFields(const v1::TrainingJob& job);
+std::vector<FieldViolation> CheckJobFields(const v1::TrainingJob& job,
+                                           const LabelLimits& limits = {});
 
 }  // namespace lasp::server

@@ -7,10 +7,11 @@
 
 namespace lasp::server {
 
-OpenStreams::OpenStreams(const Clock* clock, std::function<void()> on_eviction, int max_a_principal,
-                         absl::Duration tick)
+OpenStreams::OpenStreams(const Clock* clock, std::function<void()> on_eviction,
+                         std::function<void()> on_refusal, int max_a_principal, absl::Duration tick)
     : clock_(clock),
       on_eviction_(std::move(on_eviction)),
+      on_refusal_(std::move(on_refusal)),
       max_a_principal_(max_a_principal),
       tick_(tick),
       thread_([this] { Tick(); }) {}
@@ -33,6 +34,7 @@ absl::Status OpenStreams::Add(const std::shared_ptr<OpenStream>& stream,
   if (!principal.empty()) {
     int& count = count_by_principal_[principal];
     if (count >= max_a_principal_) {
+      on_refusal_();
       return ErrorWithReason(
           absl::StatusCode::kResourceExhausted,
           absl::StrCat(principal, " has ", count,

@@ -31,9 +31,10 @@ class OpenStream {
 // Thread-safe.
 class OpenStreams {
  public:
-  // `on_eviction` is called whenever a stream ends because its client does not read. A principal
-  // has at most `max_a_principal` streams.
-  OpenStreams(const Clock* clock, std::function<void()> on_eviction, int max_a_principal,
+  // `on_eviction` is called whenever a stream ends because its client does not read, `on_refusal`
+  // whenever one is refused because its principal has `max_a_principal` already.
+  OpenStreams(const Clock* clock, std::function<void()> on_eviction,
+              std::function<void()> on_refusal, int max_a_principal,
               absl::Duration tick = absl::Seconds(1));
   ~OpenStreams();
   OpenStreams(const OpenStreams&) = delete;
@@ -62,6 +63,7 @@ class OpenStreams {
 
   const Clock* const clock_;
   const std::function<void()> on_eviction_;
+  const std::function<void()> on_refusal_;
   const int max_a_principal_;
   const absl::Duration tick_;
   mutable Mutex mutex_;

@@ -1,5 +1,8 @@
 #include "server/server.h"
 
+#include <sys/resource.h>
+
+#include <algorithm>
 #include <utility>
 
 #include "proto/rpc/clock.h"
@@ -11,8 +14,10 @@
 #include "proto/rpc/status_macros.h"
 #include "server/audit_service.h"
 #include "server/backup_service.h"
+#include "server/call_rate.h"
 #include "server/calls_ender.h"
 #include "server/checkpoint_service.h"
+#include "server/connection_metrics.h"
 #include "server/console/console.h"
 #include "server/core_metrics.h"
 #include "server/credential_metrics.h"
@@ -93,6 +98,38 @@ std::shared_ptr<grpc::ServerCredentials> TlsFor(const Credentials& credentials, 
   return credentials.has_tls() ? TlsServerCredentials(&credentials, agents) : nullptr;
 }
 
+// As many as this process has descriptors for: two ports may be full, and all else needs some.
+ConnectionLimits FitToDescriptors(ConnectionLimits limits) {
+  constexpr int64_t kForAllElse = 500;
+  rlimit descriptors{};
+  if (getrlimit(RLIMIT_NOFILE, &descriptors) != 0) {
+    return limits;
+  }
+  const auto has = static_cast<int64_t>(std::min<rlim_t>(descriptors.rlim_cur, 1 << 30));
+  const int64_t room = std::max<int64_t>(1, (has - kForAllElse) / 2);
+  if (limits.all > room) {
+    LASP_LOG(kWarning, "fewer connections than --max_connections: raise the limit of descriptors",
+             {{"max_connections", limits.all}, {"connections", room}, {"descriptors", has}});
+    limits.all = static_cast<int>(room);
+  }
+  return limits;
+}
+
+// What every port's callers may not exceed.
+GrpcListenerOptions Limited(const ServerOptions& options, const ConnectionLimits& connections,
+                            ServerMetrics* metrics) {
+  GrpcListenerOptions listener;
+  listener.connections = connections;
+  listener.idle_timeout = options.idle_timeout;
+  listener.handshake_timeout = options.handshake_timeout;
+  listener.max_buffer_bytes = options.max_buffer_bytes;
+  // Its streams, and calls beside them.
+  listener.max_calls_a_connection = options.max_streams_a_principal + 100;
+  listener.max_message_bytes = options.max_message_bytes;
+  listener.on_refusal = [metrics](const char* flag) { metrics->OnLimitReached(flag); };
+  return listener;
+}
+
 }  // namespace
 
 // In the order in which they are made; destroyed backwards.
@@ -114,6 +151,7 @@ struct Server::Parts {
   std::unique_ptr<TaskPool> backup_pool;
   std::unique_ptr<TaskPool> watch_pool;
   std::unique_ptr<RpcMetrics> rpc_metrics;
+  std::unique_ptr<CallRate> call_rate;
   std::vector<std::unique_ptr<grpc::Service>> services;
   std::vector<std::shared_ptr<prometheus::Collectable>> exposed;
   std::unique_ptr<MetricsExposer> metrics_page;
@@ -148,6 +186,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
                         ServerCore::Open(core_options, &SystemClock(), &parts->metrics));
   parts->streams = std::make_unique<OpenStreams>(
       &SystemClock(), [metrics = &parts->metrics] { metrics->OnStreamEvicted(); },
+      [metrics = &parts->metrics] { metrics->OnLimitReached("max_streams_a_principal"); },
       options.max_streams_a_principal);
   parts->blocking_pool = std::make_unique<TaskPool>(TaskPool::Options{.threads = 2});
   parts->answer_pool = std::make_unique<TaskPool>(TaskPool::Options{.threads = 2});
@@ -159,6 +198,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   parts->rpc_metrics =
       std::make_unique<RpcMetrics>(parts->metrics.registry(), ServedServices(), &SystemClock());
 
+  parts->call_rate = std::make_unique<CallRate>(&SystemClock(), options.max_calls_a_second);
+
   const ServiceParts shared{.core = parts->core.get(),
                             .clock = &SystemClock(),
                             .streams = parts->streams.get(),
@@ -168,6 +209,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
                             .backup_pool = parts->backup_pool.get(),
                             .watch_pool = parts->watch_pool.get(),
                             .access = parts->access.get(),
+                            .labels = options.labels,
                             .slow_reader_limit = options.slow_reader_limit};
   const std::string& secret = parts->core->store().uuid();
   auto& services = parts->services;
@@ -197,28 +239,41 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   for (const auto& collectable : parts->exposed) {
     parts->metrics_page->Add(collectable);
   }
-  LASP_ASSIGN_OR_RETURN(parts->worker_plane,
-                        GrpcListener::Start({.flag = "worker_address",
-                                             .address = options.worker_address,
-                                             .services = {services.back().get()},
-                                             .service_names = {ServedServices().back()},
-                                             .many_connections = true,
-                                             .metrics = parts->rpc_metrics.get(),
-                                             .credentials = TlsFor(*parts->credentials, true)}));
-  GrpcListenerOptions api{.flag = "api_address",
-                          .address = options.api_address,
-                          .service_names = {ServedServices().begin(), ServedServices().end() - 1},
-                          .reflection = true,
-                          .metrics = parts->rpc_metrics.get(),
-                          .credentials = TlsFor(*parts->credentials, false),
-                          .access = parts->access.get(),
-                          .refusals = &parts->core->refusals()};
+  const ConnectionLimits connections = FitToDescriptors(options.connections);
+  GrpcListenerOptions worker_plane = Limited(options, connections, &parts->metrics);
+  worker_plane.flag = "worker_address";
+  worker_plane.address = options.worker_address;
+  worker_plane.services = {services.back().get()};
+  worker_plane.service_names = {ServedServices().back()};
+  worker_plane.many_connections = true;
+  worker_plane.metrics = parts->rpc_metrics.get();
+  worker_plane.credentials = TlsFor(*parts->credentials, true);
+  LASP_ASSIGN_OR_RETURN(parts->worker_plane, GrpcListener::Start(worker_plane));
+
+  GrpcListenerOptions api = Limited(options, connections, &parts->metrics);
+  api.flag = "api_address";
+  api.address = options.api_address;
+  api.service_names = {ServedServices().begin(), ServedServices().end() - 1};
+  api.reflection = true;
+  api.metrics = parts->rpc_metrics.get();
+  api.credentials = TlsFor(*parts->credentials, false);
+  api.access = parts->access.get();
+  api.refusals = &parts->core->refusals();
+  api.call_rate = parts->call_rate.get();
   for (size_t i = 0; i + 1 < services.size(); ++i) {
     api.services.push_back(services[i].get());
   }
   LASP_ASSIGN_OR_RETURN(parts->api, GrpcListener::Start(api));
-  LASP_ASSIGN_OR_RETURN(parts->health, GrpcListener::Start({.flag = "health_address",
-                                                            .address = options.health_address}));
+
+  GrpcListenerOptions health = Limited(options, connections, &parts->metrics);
+  health.flag = "health_address";
+  health.address = options.health_address;
+  LASP_ASSIGN_OR_RETURN(parts->health, GrpcListener::Start(health));
+  parts->exposed.push_back(std::make_shared<ConnectionMetrics>(ConnectionMetrics::Counters{
+      {"api", [port = parts->api.get()] { return port->connection_count(); }},
+      {"health", [port = parts->health.get()] { return port->connection_count(); }},
+      {"worker", [port = parts->worker_plane.get()] { return port->connection_count(); }}}));
+  parts->metrics_page->Add(parts->exposed.back());
   if (!options.console_address.empty()) {
     parts->console_metrics = std::make_unique<ConsoleMetrics>(parts->metrics.registry());
     LASP_ASSIGN_OR_RETURN(parts->console, Console::Start({.address = options.console_address,

@@ -7,8 +7,11 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "proto/rpc/channel.h"
+#include "server/connection_table.h"
 #include "server/core_options.h"
 #include "server/credentials.h"
+#include "server/job_fields.h"
 
 namespace lasp::server {
 
@@ -33,6 +36,20 @@ struct ServerOptions {
   // Watches and followed logs and metrics that one principal may have open; beyond it
   // RESOURCE_EXHAUSTED, TOO_MANY_STREAMS.
   int max_streams_a_principal = 1'000;
+  // Of each port.
+  ConnectionLimits connections;
+  // A connection without a call is closed after this long.
+  absl::Duration idle_timeout = absl::Minutes(15);
+  // What TLS and HTTP/2 may take to begin on a new connection.
+  absl::Duration handshake_timeout = absl::Seconds(30);
+  // What the connections of a port together may hold of requests that are not read yet; beyond it
+  // gRPC ends calls and connections.
+  int64_t max_buffer_bytes = int64_t{1} << 30;
+  // Of each principal; beyond it RESOURCE_EXHAUSTED, TOO_MANY_CALLS.
+  int max_calls_a_second = 1'000;
+  // Of a request; beyond it RESOURCE_EXHAUSTED, MESSAGE_TOO_LARGE.
+  int max_message_bytes = kMaxMessageBytes;
+  LabelLimits labels;
   // Every other limit of the core; its data_dir and retain_finished are set from those above.
   CoreOptions core;
 };

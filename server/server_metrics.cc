@@ -70,6 +70,15 @@ ServerMetrics::ServerMetrics() : registry_(std::make_shared<prometheus::Registry
                                 "Messages refused because they were of an older generation");
   watch_evictions_ = AddCounter(registry, "lasp_watch_evictions_total",
                                 "Streams ended because their client did not read");
+  refusals_ = &prometheus::BuildCounter()
+                   .Name("lasp_limit_refusals_total")
+                   .Help("Calls, streams, connections and jobs refused, by the flag of their limit")
+                   .Register(*registry);
+  for (const char* flag : {"max_calls_a_second", "max_connections", "max_connections_a_host",
+                           "max_connections_a_principal", "max_message_bytes", "max_queued_jobs",
+                           "max_streams_a_principal"}) {
+    refusals_->Add({{"limit", flag}});
+  }
   auto& reloads = prometheus::BuildCounter()
                       .Name("lasp_credential_reloads_total")
                       .Help("Changed certificates and tokens, by whether they could be used")
@@ -108,6 +117,8 @@ void ServerMetrics::OnLeaseExpired() { lease_expirations_->Increment(); }
 void ServerMetrics::OnGenerationFailed(absl::string_view cause) {
   restarts_->Add({{"reason", std::string(cause)}}).Increment();
 }
+
+void ServerMetrics::OnQueueFull() { OnLimitReached("max_queued_jobs"); }
 
 void ServerMetrics::OnStaleMessage() { fenced_messages_->Increment(); }
 

@@ -32,6 +32,9 @@ class ServerMetrics final : public CoreObserver {
   // A stream was ended because its client did not read.
   void OnStreamEvicted() { watch_evictions_->Increment(); }
 
+  // Somebody was refused what is beyond the limit that this flag sets.
+  void OnLimitReached(const char* flag) { refusals_->Add({{"limit", flag}}).Increment(); }
+
   // Certificates or tokens have changed, and could be used or not.
   void OnCredentialReload(bool used) { (used ? reloads_used_ : reloads_refused_)->Increment(); }
 
@@ -41,6 +44,7 @@ class ServerMetrics final : public CoreObserver {
   void OnGenerationRunning(absl::Duration startup) override;
   void OnLeaseExpired() override;
   void OnGenerationFailed(absl::string_view reason) override;
+  void OnQueueFull() override;
   void OnStaleMessage() override;
   void OnCommit(size_t mutations, absl::Duration took) override;
   void OnRead(absl::Duration took) override;
@@ -64,6 +68,7 @@ class ServerMetrics final : public CoreObserver {
   prometheus::Counter* lease_expirations_ = nullptr;
   prometheus::Counter* fenced_messages_ = nullptr;
   prometheus::Counter* watch_evictions_ = nullptr;
+  prometheus::Family<prometheus::Counter>* refusals_ = nullptr;
   prometheus::Counter* reloads_used_ = nullptr;
   prometheus::Counter* reloads_refused_ = nullptr;
   prometheus::Counter* steps_ = nullptr;

@@ -4,6 +4,7 @@
 #include "absl/time/time.h"
 #include "proto/rpc/clock.h"
 #include "server/access_control.h"
+#include "server/job_fields.h"
 #include "server/open_streams.h"
 #include "server/server_core.h"
 #include "server/task_pool.h"
@@ -28,6 +29,7 @@ struct ServiceParts {
   TaskPool* watch_pool = nullptr;
   // Null where everybody may do everything.
   const AccessControl* access = nullptr;
+  LabelLimits labels = {};
   // How long a stream's write may wait for its reader.
   absl::Duration slow_reader_limit = absl::Seconds(60);
 };

@@ -66,7 +66,7 @@ JobCallback AnswerWithBytes(TaskPool* pool, grpc::ServerUnaryReactor* reactor,
 }
 
 // All of a create request that can be judged without the core. Reads the job's data files.
-absl::Status CheckCreate(const std::vector<std::string>& path_roots,
+absl::Status CheckCreate(const std::vector<std::string>& path_roots, const LabelLimits& labels,
                          v1::CreateTrainingJobRequest* request) {
   LASP_RETURN_IF_ERROR(ParseProjectName(request->parent()).status());
   LASP_RETURN_IF_ERROR(CheckRequestId(request->request_id()));
@@ -77,13 +77,13 @@ absl::Status CheckCreate(const std::vector<std::string>& path_roots,
                                                           "' is not of the form "
                                                           "[a-z]([a-z0-9-]{0,61}[a-z0-9])?")});
   }
-  std::vector<FieldViolation> fields = CheckJobFields(request->training_job());
+  std::vector<FieldViolation> fields = CheckJobFields(request->training_job(), labels);
   std::move(fields.begin(), fields.end(), std::back_inserter(violations));
   return NormalizeAndCheckSpec(request->mutable_training_job()->mutable_spec(), path_roots,
                                std::move(violations));
 }
 
-absl::Status CheckUpdate(const v1::UpdateTrainingJobRequest& request) {
+absl::Status CheckUpdate(const v1::UpdateTrainingJobRequest& request, const LabelLimits& labels) {
   LASP_RETURN_IF_ERROR(ParseJobName(request.training_job().name()).status());
   for (const std::string& path : request.update_mask().paths()) {
     if (path != "display_name" && path != "labels") {
@@ -93,7 +93,7 @@ absl::Status CheckUpdate(const v1::UpdateTrainingJobRequest& request) {
           "INVALID_REQUEST");
     }
   }
-  const std::vector<FieldViolation> violations = CheckJobFields(request.training_job());
+  const std::vector<FieldViolation> violations = CheckJobFields(request.training_job(), labels);
   return violations.empty() ? absl::OkStatus() : InvalidFields(violations, "INVALID_REQUEST");
 }
 
@@ -130,7 +130,7 @@ void TrainingJobService::Create(const grpc::ByteBuffer& bytes, const Caller& cal
   // One that was carried out before is answered so again, whatever has become of its data.
   const bool repeatable = status.ok() && !request.request_id().empty() && !request.validate_only();
   if (status.ok()) {
-    status = CheckCreate(path_roots_, &request);
+    status = CheckCreate(path_roots_, parts_.labels, &request);
   }
   if (!status.ok() && !repeatable) {
     reactor->Finish(ToWireStatus(status));
@@ -180,7 +180,7 @@ grpc::ServerUnaryReactor* TrainingJobService::ListTrainingJobs(
 grpc::ServerUnaryReactor* TrainingJobService::UpdateTrainingJob(
     grpc::CallbackServerContext* context, const v1::UpdateTrainingJobRequest* request,
     v1::TrainingJob* response) {
-  const absl::Status status = CheckUpdate(*request);
+  const absl::Status status = CheckUpdate(*request, parts_.labels);
   if (!status.ok()) {
     return Finish(context, status);
   }

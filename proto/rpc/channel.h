@@ -34,7 +34,12 @@ struct ChannelSecurity {
 std::shared_ptr<grpc::Channel> NewChannel(const std::string& address,
                                           const ChannelSecurity& security = {});
 
-// The server's side of the policy: keepalive, message sizes, exclusive ports (SO_REUSEPORT off).
+// After so long without an acknowledgement of a keepalive ping, or of what was sent, a connection
+// is taken for dead.
+inline constexpr absl::Duration kKeepaliveTimeout = absl::Seconds(10);
+
+// The server's side of the policy: keepalive, message sizes, exclusive ports (SO_REUSEPORT off),
+// and no compressed requests: gRPC 1.51 unpacks them without bound.
 void ApplyServerPolicy(grpc::ServerBuilder* builder);
 
 // Makes gRPC fit to live in a program: its messages go through log.h, and Abseil does not watch its

@@ -26,6 +26,9 @@ class UniqueFd {
 
   int get() const { return fd_; }
 
+  // The caller closes it.
+  int Release() { return std::exchange(fd_, -1); }
+
   bool valid() const { return fd_ >= 0; }
 
  private:

@@ -86,6 +86,9 @@ int RunServer() {
   options.core.store_vfs = kVfs;
   // All that the submitters can send.
   options.core.max_queued_jobs = 1'000'000'000;
+  options.max_calls_a_second = 1'000'000;
+  // All of them call from this one.
+  options.connections.a_host = options.connections.all;
   const auto server = server::Server::Start(options);
   if (!server.ok()) {
     Die(std::string(server.status().message()));

@@ -159,6 +159,8 @@ TEST_F(DiscoveryTest, TheMetricsPageHasEveryFamilyFromTheStart) {
                                "lasp_lease_expirations_total 0",
                                "lasp_fenced_messages_total 0",
                                "lasp_controller_queued_agent_bytes ",
+                               "lasp_limit_refusals_total{limit=\"max_connections\"} 0",
+                               "lasp_connections{port=\"worker\"} 1",
                                "lasp_watch_streams 0",
                                "lasp_log_streams 0",
                                "lasp_metrics_streams 0",

@@ -1,0 +1,325 @@
+// What a caller may not exceed: calls a second, connections, sizes. Each with its error, and room
+// again for who stays below.
+#include <arpa/inet.h>
+#include <google/rpc/error_details.pb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "server/call_rate.h"
+#include "server/connection_acceptor.h"
+#include "server/connection_table.h"
+#include "tests/server/core/fake_clock.h"
+#include "tests/server/services/raw_call.h"
+#include "tests/server/services/running_server.h"
+#include "tests/server/services/scrape.h"
+#include "tests/support/status_matchers.h"
+
+namespace lasp::server {
+namespace {
+
+using ::lasp::testing::FakeClock;
+using ::lasp::testing::StatusIs;
+using ::testing::HasSubstr;
+
+// ---- calls --------------------------------------------------------------------------------------
+
+TEST(CallRateTest, GivesEachPrincipalItsOwnCalls) {
+  FakeClock clock;
+  CallRate rate(&clock, 10);
+  for (int i = 0; i < 20; ++i) {
+    LASP_EXPECT_OK(rate.Admit("ann"));
+  }
+  const absl::Status refused = rate.Admit("ann");
+  EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted,
+                                HasSubstr("ann calls more often than 10 times a second")));
+  EXPECT_EQ(ErrorReason(refused), "TOO_MANY_CALLS");
+  EXPECT_TRUE(refused.GetPayload("type.googleapis.com/google.rpc.RetryInfo").has_value());
+  LASP_EXPECT_OK(rate.Admit("bob"));
+
+  clock.Advance(absl::Milliseconds(110));
+  LASP_EXPECT_OK(rate.Admit("ann"));
+  EXPECT_FALSE(rate.Admit("ann").ok());
+  clock.Advance(absl::Hours(1));
+  for (int i = 0; i < 20; ++i) {
+    LASP_EXPECT_OK(rate.Admit("ann"));
+  }
+  EXPECT_FALSE(rate.Admit("ann").ok());
+}
+
+TEST(CallRateTest, RemembersSoManyPrincipals) {
+  FakeClock clock;
+  CallRate rate(&clock, 1);
+  for (size_t i = 0; i < CallRate::kMaxPrincipals + 100; ++i) {
+    LASP_EXPECT_OK(rate.Admit(absl::StrCat("host-", i)));
+  }
+  EXPECT_LE(rate.size(), CallRate::kMaxPrincipals);
+  clock.Advance(absl::Seconds(10));
+  LASP_EXPECT_OK(rate.Admit("another"));
+  EXPECT_EQ(rate.size(), 1U);
+}
+
+TEST(LimitsTest, CallsBeyondTheRateAreRefusedBeforeTheyRun) {
+  ServerOptions options;
+  options.max_calls_a_second = 5;
+  RunningServer server(options);
+  const auto ask = [&server] {
+    return RunningServer::Call(server.info.get(), &v1::ServerService::Stub::GetServerInfo,
+                               v1::GetServerInfoRequest())
+        .status();
+  };
+  absl::Status refused;
+  for (int i = 0; i < 100 && refused.ok(); ++i) {
+    refused = ask();
+  }
+  EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("127.0.0.1")));
+  EXPECT_EQ(ErrorReason(refused), "TOO_MANY_CALLS");
+  EXPECT_EQ(ErrorReason(server.Create("job").status()), "TOO_MANY_CALLS");
+  const absl::Time deadline = absl::Now() + absl::Seconds(10);
+  absl::StatusOr<v1::TrainingJob> found = absl::UnknownError("");
+  while (absl::Now() < deadline && !absl::IsNotFound(found.status())) {
+    found = server.Get("job");
+  }
+  EXPECT_TRUE(absl::IsNotFound(found.status())) << found.status();
+  EXPECT_GE(ScrapeValue(server.server().addresses().metrics_address,
+                        "lasp_limit_refusals_total{limit=\"max_calls_a_second\"}"),
+            2);
+}
+
+// ---- connections --------------------------------------------------------------------------------
+
+// A socket, connected to nobody.
+UniqueFd NewSocket() { return UniqueFd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)); }
+
+class ConnectionTableTest : public ::testing::Test {
+ protected:
+  std::string PeerOf(int host, int port) { return absl::StrCat("ipv4:10.0.0.", host, ":", port); }
+
+  FakeClock clock_;
+  std::vector<std::string> refused_;
+  ConnectionTable table_{{.all = 5, .a_host = 3, .a_principal = 2}, &clock_, [this](const char* f) {
+                           refused_.push_back(f);
+                         }};
+};
+
+TEST_F(ConnectionTableTest, BoundsAHostAndAll) {
+  std::vector<UniqueFd> open;
+  const auto connect = [&](int host, int port) {
+    open.push_back(NewSocket());
+    return table_.Add(open.back().get(), PeerOf(host, port));
+  };
+  for (int port = 1; port <= 3; ++port) {
+    LASP_EXPECT_OK(connect(1, port));
+  }
+  const absl::Status refused = connect(1, 4);
+  EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted,
+                                HasSubstr("ipv4:10.0.0.1 has 3 connections")));
+  EXPECT_EQ(ErrorReason(refused), "TOO_MANY_CONNECTIONS");
+  LASP_EXPECT_OK(connect(2, 1));
+  LASP_EXPECT_OK(connect(3, 1));
+  EXPECT_THAT(connect(4, 1),
+              StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("--max_connections ")));
+  EXPECT_EQ(refused_, (std::vector<std::string>{"max_connections_a_host", "max_connections"}));
+
+  // One that has ended makes room, also where its descriptor's number is another's by now.
+  clock_.Advance(absl::Seconds(1));
+  open.erase(open.begin(), open.begin() + 2);
+  const UniqueFd other = NewSocket();
+  LASP_EXPECT_OK(connect(1, 5));
+  EXPECT_EQ(table_.size(), 4U);
+  open.clear();
+  clock_.Advance(absl::Seconds(1));
+  table_.Sweep();
+  EXPECT_EQ(table_.size(), 0U);
+}
+
+TEST_F(ConnectionTableTest, BoundsWhatATokenCallsOver) {
+  std::vector<UniqueFd> open;
+  for (int host = 1; host <= 3; ++host) {
+    open.push_back(NewSocket());
+    LASP_EXPECT_OK(table_.Add(open.back().get(), PeerOf(host, 1)));
+  }
+  for (int again = 0; again < 2; ++again) {
+    LASP_EXPECT_OK(table_.Use(PeerOf(1, 1), "ann"));
+    LASP_EXPECT_OK(table_.Use(PeerOf(2, 1), "ann"));
+  }
+  const absl::Status refused = table_.Use(PeerOf(3, 1), "ann");
+  EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted,
+                                HasSubstr("--max_connections_a_principal")));
+  EXPECT_EQ(ErrorReason(refused), "TOO_MANY_CONNECTIONS");
+  LASP_EXPECT_OK(table_.Use(PeerOf(3, 1), "bob"));
+  LASP_EXPECT_OK(table_.Use("ipv4:10.0.0.9:9", "ann"));  // not in the table
+  clock_.Advance(absl::Seconds(1));
+  open.erase(open.begin());
+  LASP_EXPECT_OK(table_.Use(PeerOf(3, 1), "ann"));
+}
+
+// A TCP connection to an address that a server says.
+UniqueFd ConnectTo(const std::string& address) {
+  sockaddr_in to{};
+  to.sin_family = AF_INET;
+  to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  int port = 0;
+  EXPECT_TRUE(absl::SimpleAtoi(address.substr(address.rfind(':') + 1), &port));
+  to.sin_port = htons(static_cast<uint16_t>(port));
+  UniqueFd connection = NewSocket();
+  EXPECT_EQ(connect(connection.get(), reinterpret_cast<sockaddr*>(&to), sizeof to), 0);
+  return connection;
+}
+
+// Whether the other end hangs up within `timeout`, whatever it says before.
+bool IsHungUpOn(const UniqueFd& connection, absl::Duration timeout) {
+  const absl::Time deadline = absl::Now() + timeout;
+  pollfd watched = {.fd = connection.get(), .events = POLLIN, .revents = 0};
+  char buffer[1'024];
+  while (absl::Now() < deadline) {
+    if (poll(&watched, 1, 100) > 0 && recv(connection.get(), buffer, sizeof buffer, 0) <= 0) {
+      return true;
+    }
+  }
+  return false;
+}
+
+TEST(LimitsTest, AHostHasSoManyConnections) {
+  ServerOptions options;
+  options.connections.a_host = 4;
+  RunningServer server(options);
+  LASP_ASSERT_OK(server.Create("before"));  // over the first
+  const std::string& address = server.server().addresses().api_address;
+  std::vector<UniqueFd> open;
+  for (int i = 0; i < 3; ++i) {
+    open.push_back(ConnectTo(address));
+  }
+  EXPECT_TRUE(IsHungUpOn(ConnectTo(address), absl::Seconds(10)));
+  for (const UniqueFd& connection : open) {
+    EXPECT_FALSE(IsHungUpOn(connection, absl::Milliseconds(1)));
+  }
+  LASP_EXPECT_OK(server.Create("meanwhile"));
+  const std::string& metrics = server.server().addresses().metrics_address;
+  EXPECT_EQ(ScrapeValue(metrics, "lasp_connections{port=\"api\"}"), 4);
+  EXPECT_GE(ScrapeValue(metrics, "lasp_limit_refusals_total{limit=\"max_connections_a_host\"}"), 1);
+  open.clear();
+  // Room again, once gRPC has seen the ends.
+  const absl::Time deadline = absl::Now() + absl::Seconds(10);
+  bool stays = false;
+  while (!stays && absl::Now() < deadline) {
+    stays = !IsHungUpOn(ConnectTo(address), absl::Milliseconds(300));
+  }
+  EXPECT_TRUE(stays);
+}
+
+TEST(LimitsTest, ASilentConnectionIsHungUpOn) {
+  ServerOptions options;
+  options.handshake_timeout = absl::Seconds(1);
+  options.idle_timeout = absl::Seconds(1);
+  RunningServer server(options);
+  LASP_ASSERT_OK(server.Create("job"));
+  const std::string& address = server.server().addresses().api_address;
+  const UniqueFd silent = ConnectTo(address);
+  EXPECT_TRUE(IsHungUpOn(silent, absl::Seconds(15)));
+  // One that greets (HTTP/2's preface and empty SETTINGS) and then makes no call.
+  const UniqueFd idle = ConnectTo(address);
+  const std::string greeting("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", 33);
+  ASSERT_EQ(send(idle.get(), greeting.data(), greeting.size(), 0), 33);
+  EXPECT_TRUE(IsHungUpOn(idle, absl::Seconds(30)));
+  // Whoever calls again connects again.
+  LASP_EXPECT_OK(server.Get("job"));
+}
+
+TEST(ConnectionAcceptorTest, ListensOnAllThatANameStandsFor) {
+  FakeClock clock;
+  ConnectionTable table({}, &clock, nullptr);
+  for (const char* host : {"127.0.0.1", "localhost", "0.0.0.0", "[::]"}) {
+    auto acceptor = ConnectionAcceptor::Listen("api_address", {host, 0});
+    if (!acceptor.ok() && host == std::string("[::]")) {
+      continue;  // a machine without IPv6
+    }
+    LASP_ASSERT_OK(acceptor);
+    std::atomic<int> taken = 0;
+    (*acceptor)->Start(&table, absl::Seconds(7), [&taken](int /*listener*/, UniqueFd connection) {
+      int milliseconds = 0;
+      socklen_t size = sizeof milliseconds;
+      getsockopt(connection.get(), IPPROTO_TCP, TCP_USER_TIMEOUT, &milliseconds, &size);
+      EXPECT_EQ(milliseconds, 7'000);
+      ++taken;
+    });
+    const UniqueFd caller = ConnectTo(absl::StrCat("x:", (*acceptor)->port()));
+    EXPECT_TRUE(IsHungUpOn(caller, absl::Seconds(10))) << host;
+    EXPECT_EQ(taken, 1) << host;
+    // Exclusively.
+    EXPECT_EQ(ErrorReason(
+                  ConnectionAcceptor::Listen("api_address", {host, (*acceptor)->port()}).status()),
+              "PORT_IN_USE");
+    (*acceptor)->Stop();
+  }
+  EXPECT_EQ(
+      ErrorReason(ConnectionAcceptor::Listen("api_address", {"no.such.host.invalid", 0}).status()),
+      "CANNOT_LISTEN");
+}
+
+// ---- sizes --------------------------------------------------------------------------------------
+
+TEST(LimitsTest, ARequestIsOfABoundedSize) {
+  ServerOptions options;
+  options.max_message_bytes = 100'000;
+  RunningServer server(options);
+  // Of a method that parses its request itself, and of one whose request gRPC parses.
+  auto create = RunningServer::CreateRequest("job");
+  create.mutable_training_job()->set_display_name(std::string(110'000, 'a'));
+  v1::UpdateTrainingJobRequest update;
+  update.mutable_training_job()->set_name(RunningServer::NameOf("job"));
+  update.mutable_training_job()->set_display_name(std::string(110'000, 'a'));
+  for (const absl::Status& refused :
+       {server.Create(create).status(),
+        RunningServer::Call(server.jobs.get(), &v1::TrainingJobService::Stub::UpdateTrainingJob,
+                            update)
+            .status()}) {
+    EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted,
+                                  HasSubstr("at most 100000, as the coordinator's")));
+    EXPECT_EQ(ErrorReason(refused), "MESSAGE_TOO_LARGE");
+  }
+  // What is far larger gRPC does not take at all.
+  create.mutable_training_job()->set_display_name(std::string(300'000, 'a'));
+  EXPECT_EQ(server.Create(create).status().code(), absl::StatusCode::kResourceExhausted);
+  create.mutable_training_job()->set_display_name("a");
+  LASP_EXPECT_OK(server.Create(create));
+}
+
+// A few kilobytes could be gigabytes.
+TEST(LimitsTest, ACompressedRequestIsRefused) {
+  RunningServer server;
+  auto request = RunningServer::CreateRequest("job");
+  request.mutable_training_job()->set_display_name(std::string(1 << 20, 'a'));
+  grpc::ClientContext context;
+  context.set_compression_algorithm(GRPC_COMPRESS_GZIP);
+  v1::TrainingJob job;
+  const grpc::Status refused = server.jobs->CreateTrainingJob(&context, request, &job);
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::UNIMPLEMENTED) << refused.error_message();
+  EXPECT_THAT(refused.error_message(), HasSubstr("gzip"));
+  LASP_EXPECT_OK(server.Create("job"));
+}
+
+TEST(LimitsTest, LabelsAreBounded) {
+  ServerOptions options;
+  options.labels = {.count = 2, .characters = 5};
+  RunningServer server(options);
+  auto request = RunningServer::CreateRequest("job");
+  auto& labels = *request.mutable_training_job()->mutable_labels();
+  labels["a"] = "12345";
+  labels["b"] = "123456";
+  const absl::Status long_value = server.Create(request).status();
+  EXPECT_THAT(long_value, StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("labels.b")));
+  labels["b"] = "";
+  labels["c"] = "";
+  EXPECT_THAT(server.Create(request).status(),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("--max_labels")));
+  labels.erase("c");
+  LASP_EXPECT_OK(server.Create(request));
+}
+
+}  // namespace
+}  // namespace lasp::server
