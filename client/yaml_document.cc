@@ -1,8 +1,10 @@
 #include "client/yaml_document.h"
 
+#include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
 #include <exception>
+#include <sstream>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -65,6 +67,48 @@ class Converter {
   int count_ = 0;
 };
 
+// Where documents begin, and nothing else.
+class DocumentStarts final : public YAML::EventHandler {
+ public:
+  void OnDocumentStart(const YAML::Mark& mark) override { last_line_ = mark.line + 1; }
+
+  void OnDocumentEnd() override {}
+
+  void OnNull(const YAML::Mark& /*mark*/, YAML::anchor_t /*anchor*/) override {}
+
+  void OnAlias(const YAML::Mark& /*mark*/, YAML::anchor_t /*anchor*/) override {}
+
+  void OnScalar(const YAML::Mark& /*mark*/, const std::string& /*tag*/, YAML::anchor_t /*anchor*/,
+                const std::string& /*value*/) override {}
+
+  void OnSequenceStart(const YAML::Mark& /*mark*/, const std::string& /*tag*/,
+                       YAML::anchor_t /*anchor*/, YAML::EmitterStyle::value /*style*/) override {}
+
+  void OnSequenceEnd() override {}
+
+  void OnMapStart(const YAML::Mark& /*mark*/, const std::string& /*tag*/, YAML::anchor_t /*anchor*/,
+                  YAML::EmitterStyle::value /*style*/) override {}
+
+  void OnMapEnd() override {}
+
+  int last_line() const { return last_line_; }
+
+ private:
+  int last_line_ = 0;
+};
+
+// Not by YAML::LoadAll: of a text such as `&a,` yaml-cpp 0.7 reads empty documents without end.
+absl::Status CheckOneDocument(const std::string& text) {
+  std::istringstream stream(text);
+  YAML::Parser parser(stream);
+  DocumentStarts documents;
+  if (parser.HandleNextDocument(documents) && parser.HandleNextDocument(documents)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "line ", documents.last_line(), ": a second document; give each job a file of its own"));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status SyntaxError(const YAML::Exception& error) {
   return absl::InvalidArgumentError(absl::StrCat("line ", error.mark.line + 1, ", column ",
                                                  error.mark.column + 1, ": ", error.msg));
@@ -90,16 +134,9 @@ std::string DescribeNode(const YamlNode& node) {
 // The fence: yaml-cpp throws, nothing above this function does.
 absl::StatusOr<YamlNode> ParseYaml(absl::string_view text) {
   try {
-    const std::vector<YAML::Node> documents = YAML::LoadAll(JoinSurrogatePairs(text));
-    if (documents.size() > 1) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("line ", documents[1].Mark().line + 1,
-                       ": a second document; give each job a file of its own"));
-    }
-    if (documents.empty()) {
-      return YamlNode{};
-    }
-    return Converter().Convert(documents.front(), 0);
+    const std::string joined = JoinSurrogatePairs(text);
+    LASP_RETURN_IF_ERROR(CheckOneDocument(joined));
+    return Converter().Convert(YAML::Load(joined), 0);
   } catch (const YAML::Exception& error) {
     return SyntaxError(error);
   } catch (const std::exception& error) {

@@ -8,6 +8,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "proto/rpc/credential_file.h"
@@ -24,6 +25,14 @@ constexpr size_t kMaxTokens = 10'000;
 
 absl::Status Wrong(absl::string_view problem) { return absl::InvalidArgumentError(problem); }
 
+// A word for a message. What stands in the wrong column may be a token or its hash.
+std::string Shown(absl::string_view word) {
+  constexpr size_t kShorterThanASecret = 24;
+  return word.size() > kShorterThanASecret || absl::StartsWith(word, "lasp_")
+             ? "a word that is not shown, for it may be secret,"
+             : absl::StrCat("'", word, "'");
+}
+
 absl::Status SetProjects(absl::string_view text, Grant* grant) {
   if (text == "*") {
     grant->all_projects = true;
@@ -31,7 +40,7 @@ absl::Status SetProjects(absl::string_view text, Grant* grant) {
   }
   for (const absl::string_view project : absl::StrSplit(text, ',')) {
     if (!IsValidId(project)) {
-      return Wrong(absl::StrCat("'", project, "' is no project's id: ids joined by commas, or *"));
+      return Wrong(absl::StrCat(Shown(project), " is no project's id: ids joined by commas, or *"));
     }
     grant->projects.emplace(project);
   }
@@ -41,7 +50,7 @@ absl::Status SetProjects(absl::string_view text, Grant* grant) {
 absl::Status SetEnd(absl::string_view text, Grant* grant) {
   std::string error;
   if (text != "never" && !absl::ParseTime(absl::RFC3339_full, text, &grant->end, &error)) {
-    return Wrong(absl::StrCat("'", text, "' is no time such as 2027-01-01T00:00:00Z, nor never"));
+    return Wrong(absl::StrCat(Shown(text), " is no time such as 2027-01-01T00:00:00Z, nor never"));
   }
   return absl::OkStatus();
 }
@@ -62,7 +71,7 @@ absl::Status TokenTable::AddLine(absl::string_view line) {
   }
   const auto role = ParseRole(columns[1]);
   if (!role.has_value()) {
-    return Wrong(absl::StrCat("'", columns[1], "' is no role: viewer, editor or admin"));
+    return Wrong(absl::StrCat(Shown(columns[1]), " is no role: viewer, editor or admin"));
   }
   grant.role = *role;
   LASP_RETURN_IF_ERROR(SetProjects(columns[2], &grant));

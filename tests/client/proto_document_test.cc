@@ -323,7 +323,8 @@ TEST_F(AllTypes, WrongValuesAreRefusedWithPathLineAndExpectation) {
            {"zzz: 1", "zzz: unknown field (line 1)"},
            {"one_any: {'@type': a/b.C, x: 1}", "an unknown type needs"},
            {"? [a]\n: 1", "a key must be a plain word"},
-           {"a: 1\n---\nb: 2", "line 3: a second document"},
+           {"a: 1\n---\nb: 2", "line 2: a second document"},
+           {"&a,", "line 1: a second document"},
            {"one_string: \"open", "line 1"},
            {"a: *nowhere", "line 1"},
        }) {

@@ -60,6 +60,10 @@ TEST(TokenTable, RefusesWhatItDoesNotUnderstandAndSaysNoHash) {
       {absl::StrCat("ann editor default tomorrow ", kTwo), "tomorrow"},
       {absl::StrCat("ann editor default never ", kTwo, "0"), "SHA-256"},
       {"ann editor default never plaintext-token", "SHA-256"},
+      // Columns that have changed places.
+      {absl::StrCat("ann ", kTwo, " default never editor"), "no role"},
+      {absl::StrCat("ann editor ", kTwo, "/ never default"), "no project's id"},
+      {absl::StrCat("ann editor default ", kTwo, " never"), "no time"},
       {absl::StrCat("first editor default never ", kTwo), "twice"},
       {absl::StrCat("ann editor default never ", kOne), "same token as first"},
   };
