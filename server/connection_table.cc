@@ -3,6 +3,7 @@
 #include <sys/socket.h>
 
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "server/principal.h"
@@ -19,6 +20,12 @@ uint64_t SocketCookie(int descriptor) {
   uint64_t cookie = 0;
   socklen_t size = sizeof cookie;
   return getsockopt(descriptor, SOL_SOCKET, SO_COOKIE, &cookie, &size) == 0 ? cookie : 0;
+}
+
+template <typename Counts>
+int CountOf(const Counts& counts, const std::string& name) {
+  const auto found = counts.find(name);
+  return found == counts.end() ? 0 : found->second;
 }
 
 template <typename Counts>
@@ -48,93 +55,91 @@ absl::Status ConnectionTable::Add(int descriptor, const std::string& peer) {
   if (cookie == 0) {
     return absl::OkStatus();  // a system that does not say: better no limit than no connection
   }
-  const char* flag = nullptr;
-  {
-    MutexLock lock(&mutex_);
-    const auto all = static_cast<size_t>(limits_.all);
-    if (by_peer_.size() >= all) {
-      SweepLocked();
-    }
-    if (by_peer_.size() >= all) {
-      flag = "max_connections";
-    } else if (!HasRoom(by_host_, host, limits_.a_host)) {
-      flag = "max_connections_a_host";
-    } else {
+  bool all_taken = false;
+  for (const bool swept : {false, true}) {
+    {
+      MutexLock lock(&mutex_);
       // The same address and port again: the connection before has ended.
       if (const auto before = by_peer_.find(peer); before != by_peer_.end()) {
-        for (const std::string& principal : before->second.principals) {
-          CountDown(&by_principal_, principal);
-        }
-        CountDown(&by_host_, host);
-        by_peer_.erase(before);
+        Forget(before);
       }
-      ++by_host_[host];
-      by_peer_[peer] = {.descriptor = descriptor,
-                        .cookie = cookie,
-                        .host = host,
-                        .principals = {}};
-      return absl::OkStatus();
+      all_taken = by_peer_.size() >= static_cast<size_t>(limits_.all);
+      if (!all_taken && CountOf(by_host_, host) < limits_.a_host) {
+        ++by_host_[host];
+        by_peer_[peer] = {
+            .descriptor = descriptor, .cookie = cookie, .host = host, .principals = {}};
+        return absl::OkStatus();
+      }
+    }
+    if (!swept) {
+      Sweep();
     }
   }
-  return flag == std::string("max_connections") ? Refused(flag, "the port", limits_.all)
-                                                : Refused(flag, host, limits_.a_host);
+  return all_taken ? Refused("max_connections", "the port", limits_.all)
+                   : Refused("max_connections_a_host", host, limits_.a_host);
 }
 
 absl::Status ConnectionTable::Use(const std::string& peer, absl::string_view principal) {
   const std::string name(principal);
-  {
-    MutexLock lock(&mutex_);
-    auto found = by_peer_.find(peer);
-    if (found == by_peer_.end() ||
-        found->second.principals.find(principal) != found->second.principals.end()) {
-      return absl::OkStatus();
-    }
-    if (HasRoom(by_principal_, name, limits_.a_principal)) {
-      found = by_peer_.find(peer);  // a sweep may have found it ended
-      if (found != by_peer_.end()) {
+  for (const bool swept : {false, true}) {
+    {
+      MutexLock lock(&mutex_);
+      const auto found = by_peer_.find(peer);
+      if (found == by_peer_.end() ||
+          found->second.principals.find(principal) != found->second.principals.end()) {
+        return absl::OkStatus();
+      }
+      if (CountOf(by_principal_, name) < limits_.a_principal) {
         found->second.principals.insert(name);
         ++by_principal_[name];
+        return absl::OkStatus();
       }
-      return absl::OkStatus();
+    }
+    if (!swept) {
+      Sweep();
     }
   }
   return Refused("max_connections_a_principal", name, limits_.a_principal);
 }
 
-bool ConnectionTable::HasRoom(const Counts& counts, const std::string& name, int limit) {
-  const auto has = [&] {
-    const auto found = counts.find(name);
-    return found == counts.end() || found->second < limit;
-  };
-  if (has()) {
-    return true;
+void ConnectionTable::Forget(Connections::iterator connection) {
+  CountDown(&by_host_, connection->second.host);
+  for (const std::string& principal : connection->second.principals) {
+    CountDown(&by_principal_, principal);
   }
-  SweepLocked();
-  return has();
+  by_peer_.erase(connection);
 }
 
+// The kernel is asked without the lock: calls do not wait for it.
 void ConnectionTable::Sweep() {
-  MutexLock lock(&mutex_);
-  SweepLocked();
-}
+  struct Looked {
+    std::string peer;
+    int descriptor = -1;
+    uint64_t cookie = 0;
+  };
 
-void ConnectionTable::SweepLocked() {
-  const absl::Duration now = clock_->Monotonic();
-  if (now - last_sweep_ < kMinSweepInterval) {
-    return;
+  std::vector<Looked> present;
+  {
+    MutexLock lock(&mutex_);
+    const absl::Duration now = clock_->Monotonic();
+    if (now - last_sweep_ < kMinSweepInterval) {
+      return;
+    }
+    last_sweep_ = now;
+    present.reserve(by_peer_.size());
+    for (const auto& [peer, connection] : by_peer_) {
+      present.push_back({peer, connection.descriptor, connection.cookie});
+    }
   }
-  last_sweep_ = now;
-  for (auto it = by_peer_.begin(); it != by_peer_.end();) {
-    const Connection& connection = it->second;
-    if (SocketCookie(connection.descriptor) == connection.cookie) {
-      ++it;
-      continue;
+  std::erase_if(present, [](const Looked& connection) {
+    return SocketCookie(connection.descriptor) == connection.cookie;
+  });
+  MutexLock lock(&mutex_);
+  for (const Looked& ended : present) {
+    const auto found = by_peer_.find(ended.peer);
+    if (found != by_peer_.end() && found->second.cookie == ended.cookie) {
+      Forget(found);
     }
-    CountDown(&by_host_, connection.host);
-    for (const std::string& principal : connection.principals) {
-      CountDown(&by_principal_, principal);
-    }
-    it = by_peer_.erase(it);
   }
 }
 

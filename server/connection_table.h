@@ -59,18 +59,17 @@ class ConnectionTable {
     std::set<std::string, std::less<>> principals;
   };
 
+  using Connections = std::unordered_map<std::string, Connection>;
   using Counts = std::unordered_map<std::string, int>;
 
-  void SweepLocked() REQUIRES_LOCK(mutex_);
-  // Whether there is room in `counts` for one more of `name`, after a sweep if need be.
-  bool HasRoom(const Counts& counts, const std::string& name, int limit) REQUIRES_LOCK(mutex_);
+  void Forget(Connections::iterator connection) REQUIRES_LOCK(mutex_);
   absl::Status Refused(const char* flag, const std::string& who, int limit) const;
 
   const ConnectionLimits limits_;
   const Clock* const clock_;
   const std::function<void(const char*)> on_refusal_;
   mutable Mutex mutex_;
-  std::unordered_map<std::string, Connection> by_peer_ GUARDED_BY(mutex_);
+  Connections by_peer_ GUARDED_BY(mutex_);
   Counts by_host_ GUARDED_BY(mutex_);
   Counts by_principal_ GUARDED_BY(mutex_);
   absl::Duration last_sweep_ GUARDED_BY(mutex_) = -absl::InfiniteDuration();
