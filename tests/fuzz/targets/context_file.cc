@@ -6,8 +6,9 @@
 #include "tests/fuzz/fuzz_target.h"
 #include "tests/support/temp_directory.h"
 
+namespace lasp {
+
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  using namespace lasp;
   static const auto* const folder = new testing::TempDirectory;
   static const std::string path = [] {
     std::string made = folder->Write("config.yaml", "");
@@ -29,3 +30,5 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   return 0;
 }
+
+}  // namespace lasp

@@ -19,10 +19,11 @@ void Rewrite(const lasp::testing::TempDirectory& folder, const std::string& name
 
 }  // namespace
 
+namespace lasp {
+
 // The first byte is the format; for Megatron the second is the length of the .bin, by which the
 // index must be borne out.
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  using namespace lasp;
   static const auto* const folder = new testing::TempDirectory;
   absl::string_view bytes = fuzz::ToText(data, size);
   constexpr v1::DataSpec::Format kFormats[] = {
@@ -49,3 +50,5 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   return 0;
 }
+
+}  // namespace lasp

@@ -8,8 +8,9 @@
 #include "server/job_fields.h"
 #include "tests/fuzz/fuzz_target.h"
 
+namespace lasp {
+
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  using namespace lasp;
   const absl::string_view text = fuzz::ToText(data, size);
   auto file = client::ParseJobFile(text);
   if (file.ok()) {
@@ -24,3 +25,5 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   (void)client::ApplySetting(text, &job);
   return 0;
 }
+
+}  // namespace lasp

@@ -7,8 +7,9 @@
 #include "server/job_fields.h"
 #include "tests/fuzz/fuzz_target.h"
 
+namespace lasp {
+
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  using namespace lasp;
   v1::TrainingJob job;
   if (!job.ParseFromArray(data, static_cast<int>(size))) {
     return 0;
@@ -26,3 +27,5 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
                 "a violation names its field");
   return 0;
 }
+
+}  // namespace lasp

@@ -4,8 +4,9 @@
 #include "server/job_order.h"
 #include "tests/fuzz/fuzz_target.h"
 
+namespace lasp {
+
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  using namespace lasp;
   static const auto* const job = [] {
     auto* made = new v1::TrainingJob;
     made->set_name("projects/default/trainingJobs/a");
@@ -37,3 +38,5 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   (void)ParseWorkerName(text);
   return 0;
 }
+
+}  // namespace lasp

@@ -5,8 +5,9 @@
 
 #include "tests/fuzz/fuzz_target.h"
 
+namespace lasp {
+
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  using namespace lasp;
   using worker::PeerHandshake;
   if (size > 32 << 10) {
     return 0;
@@ -29,3 +30,5 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   return 0;
 }
+
+}  // namespace lasp

@@ -11,6 +11,7 @@
 #include "worker/agent/rank_link.h"
 #include "worker/engine/rank_channel.h"
 
+namespace lasp {
 namespace {
 
 // The end of a socket on which the bytes, and then its end, are to be read.
@@ -24,7 +25,6 @@ int Arriving(absl::string_view bytes, int flags) {
 }
 
 void CheckLines(absl::string_view bytes) {
-  using namespace lasp;
   worker::LogLines lines;
   std::string log;
   const absl::Time now = absl::FromUnixSeconds(1'700'000'000);
@@ -46,7 +46,6 @@ void CheckLines(absl::string_view bytes) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  using namespace lasp;
   if (size > 64 << 10) {
     return 0;
   }
@@ -63,3 +62,5 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   CheckLines(bytes);
   return 0;
 }
+
+}  // namespace lasp

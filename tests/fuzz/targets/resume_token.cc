@@ -6,8 +6,9 @@
 #include "server/watch_hub.h"
 #include "tests/fuzz/fuzz_target.h"
 
+namespace lasp {
+
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  using namespace lasp;
   static const auto* const codec = new server::PageTokenCodec("a secret");
   static const auto* const catalog = new server::JobCatalog;
   static auto* const watches =
@@ -45,3 +46,5 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   return 0;
 }
+
+}  // namespace lasp

@@ -3,8 +3,9 @@
 #include "server/token_table.h"
 #include "tests/fuzz/fuzz_target.h"
 
+namespace lasp {
+
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  using namespace lasp;
   const absl::string_view text = fuzz::ToText(data, size);
   const auto table = server::TokenTable::Parse(text);
   if (table.ok()) {
@@ -17,3 +18,5 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
                 "a message holds no hash");
   return 0;
 }
+
+}  // namespace lasp

@@ -55,6 +55,8 @@ void AimAll(const Fence& target, ConnectRequest* message) {
 
 }  // namespace
 
+namespace lasp {
+
 // Each message has two bytes of length before it, the low one first. Those with the high bit of the
 // length set come from an agent that runs nothing.
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
@@ -96,3 +98,5 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   return 0;
 }
+
+}  // namespace lasp
