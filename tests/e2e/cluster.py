@@ -184,6 +184,7 @@ class ClusterTest(unittest.TestCase):
         os.mkdir(self.data)
         self.write_corpus("corpus.txt")
         self.bin = BIN  # of the services that are started
+        self.addresses = ADDRESSES  # flags of the coordinator
         self.programs = []
         self.others = []  # other processes to end with the test
         self.server = None
@@ -228,7 +229,7 @@ class ClusterTest(unittest.TestCase):
 
     def start_server(self, data_dir="server", wait=True, prefix=(), **flags):
         values = {"data_dir": os.path.join(self.folder, data_dir), "path_roots": self.data}
-        for flag in ADDRESSES:
+        for flag in self.addresses:
             values[flag] = "127.0.0.1:0"
         values.update(self.credentials.server_flags() if self.credentials else {})
         values.update(flags)
@@ -239,7 +240,7 @@ class ClusterTest(unittest.TestCase):
 
     def restart_server(self, old, **flags):
         """A new process on the store and the ports of `old`."""
-        return self.start_server(**{flag: old.addresses[flag] for flag in ADDRESSES}, **flags)
+        return self.start_server(**{flag: old.addresses.get(flag, "127.0.0.1:0") for flag in self.addresses}, **flags)
 
     def start_worker(self, worker_id="w1", slots=4, wait=True, prefix=(), **flags):
         values = {"server": self.server.worker_address, "worker_id": worker_id, "cpu_slots": slots, "gpus": "none",

@@ -6,7 +6,7 @@ import os
 import subprocess
 import unittest
 
-from cluster import BIN, LONG, ROOT, ClusterTest, small_spec, wait_until
+from cluster import ADDRESSES, BIN, LONG, ROOT, ClusterTest, small_spec, wait_until
 
 NEW = BIN
 
@@ -27,6 +27,12 @@ class RollingUpgradeTest(ClusterTest):
         super().setUpClass()
         cls.old = previous_release()
 
+    def use(self, release):
+        """Services are started from there, with the flags that it has."""
+        self.bin = release
+        told = subprocess.run([os.path.join(release, "lasp-server"), "--help"], capture_output=True, text=True, check=True)
+        self.addresses = [flag for flag in ADDRESSES if f"--{flag} " in told.stdout]
+
     def running(self, generation):
         """The job once it trains in this generation, and the host it is on."""
         job = wait_until(lambda: self.job("job")["generation"] == generation and self.job("job")["state"] == "RUNNING"
@@ -45,7 +51,7 @@ class RollingUpgradeTest(ClusterTest):
         before = self.job("job")
         ranks = {name: self.ranks_of(agent) for name, agent in self.agents.items()}
         self.assertEqual(server.terminate(), 0)
-        self.bin = release
+        self.use(release)
         server = self.restart_server(server)
         wait_until(lambda: [self.worker_state(name) for name in self.agents] == ["READY"] * len(self.agents), 30,
                    "the agents are back")
@@ -65,7 +71,7 @@ class RollingUpgradeTest(ClusterTest):
         wait_until(lambda: self.worker_state(name) == "DRAINED", 60, f"{name} is drained")
         self.assertEqual(self.ranks_of(self.agents[name]), [])
         self.assertEqual(self.agents[name].terminate(), 0)
-        self.bin = release
+        self.use(release)
         self.agents[name] = self.start_worker(name, slots=2)
         self.lasp("drain", name, "--undo")
         wait_until(lambda: self.worker_state(name) == "READY", 30, f"{name} takes ranks")
@@ -77,7 +83,7 @@ class RollingUpgradeTest(ClusterTest):
         return {os.path.realpath(self.old): "old", os.path.realpath(NEW): "new"}[folder]
 
     def test_up_and_down(self):
-        self.bin = self.old
+        self.use(self.old)
         server = self.start_server()
         self.agents = {name: self.start_worker(name, slots=2) for name in ("host-1", "host-2")}
         self.submit(small_spec(sp=2, steps=LONG), "job")
@@ -107,7 +113,6 @@ class RollingUpgradeTest(ClusterTest):
 
         # And back: the coordinator of the release before serves new agents on the same store.
         server = self.replace_coordinator(server, self.old)
-        self.bin = NEW
         self.submit(small_spec(sp=2, steps=10), "after", "--wait")
         self.replace_agent(second, self.old)
         server = self.replace_coordinator(server, NEW)
