@@ -191,7 +191,7 @@ class BadInputTest(StubsTest):
                  "cut short": (b"\x0a\x7fprojects", "INVALID_ARGUMENT", "do not parse"),
                  "a parent that is no UTF-8": (b"\x0a\x02\xff\xfe", "INVALID_ARGUMENT", "do not parse"),
                  "five megabytes": (b"\x12" + b"\x80\x80\xc0\x02" + b"a" * (5 << 20), "RESOURCE_EXHAUSTED",
-                                    "larger than max")}
+                                    "--max_message_bytes")}
         for name, (data, code, says) in cases.items():
             with self.subTest(name):
                 with self.assertRaises(grpc.RpcError) as refused:
