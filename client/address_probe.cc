@@ -100,7 +100,7 @@ absl::StatusOr<std::unique_ptr<Lookup>> Resolve(const std::string& address, absl
 }
 
 // Whether the descriptor is ready before the deadline.
-bool WaitFor(int fd, short events, absl::Time deadline) {
+bool WaitFor(int fd, decltype(pollfd::events) events, absl::Time deadline) {
   pollfd polled = {fd, events, 0};
   while (true) {
     const absl::Duration rest = deadline - absl::Now();
@@ -192,7 +192,7 @@ Connection MakeConnection(SSL_CTX* context, int fd, const std::string& host) {
 }
 
 std::string TlsError() {
-  const unsigned long code = ERR_get_error();
+  const auto code = ERR_get_error();
   ERR_clear_error();
   const char* const reason = code == 0 ? nullptr : ERR_reason_error_string(code);
   return reason == nullptr ? "the other end hung up" : reason;

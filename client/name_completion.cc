@@ -56,7 +56,7 @@ std::vector<std::string> ConnectionFlags(const std::vector<std::string>& words) 
         const std::vector<std::string> parts = absl::StrSplit(words[i], absl::MaxSplits('=', 1));
         flags.insert(flags.end(), parts.begin(), parts.end());
       } else if (words[i] == flag && i + 1 < words.size()) {
-        flags.push_back(flag);
+        flags.emplace_back(flag);
         flags.push_back(words[++i]);
         break;
       }

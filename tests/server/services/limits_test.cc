@@ -102,7 +102,7 @@ class ConnectionTableTest : public ::testing::Test {
   FakeClock clock_;
   std::vector<std::string> refused_;
   ConnectionTable table_{{.all = 5, .a_host = 3, .a_principal = 2}, &clock_, [this](const char* f) {
-                           refused_.push_back(f);
+                           refused_.emplace_back(f);
                          }};
 };
 
@@ -191,6 +191,7 @@ TEST(LimitsTest, AHostHasSoManyConnections) {
   LASP_ASSERT_OK(server.Create("before"));  // over the first
   const std::string& address = server.server().addresses().api_address;
   std::vector<UniqueFd> open;
+  open.reserve(3);
   for (int i = 0; i < 3; ++i) {
     open.push_back(ConnectTo(address));
   }
