@@ -69,7 +69,7 @@ PlotAxis RoundAxis(double low, double high, int wanted) {
       std::min(kLargest, std::max(std::fabs(axis.low), std::fabs(axis.high)));
   const auto count = std::llround((axis.high - axis.low) / step);
   axis.ticks.reserve(static_cast<size_t>(count) + 1);
-  for (long long i = 0; i <= count; ++i) {
+  for (int64_t i = 0; i <= count; ++i) {
     const long double value = axis.low + static_cast<long double>(i) * step;
     // A value that only rounding keeps from zero.
     const long double shown = std::fabs(value) < step / 2 ? 0 : value;
@@ -78,7 +78,7 @@ PlotAxis RoundAxis(double low, double high, int wanted) {
   return axis;
 }
 
-PlotAxis StepAxis(long long first, long long last, int columns) {
+PlotAxis StepAxis(int64_t first, int64_t last, int columns) {
   PlotAxis axis;
   axis.low = static_cast<long double>(first);
   axis.high = static_cast<long double>(last);
@@ -86,7 +86,10 @@ PlotAxis StepAxis(long long first, long long last, int columns) {
   const int label_width = static_cast<int>(absl::StrCat(last).size()) + kGap;
   const int wanted = std::max(1, columns / label_width);
   const long double step = std::max(1.0L, RoundStep(std::max(1.0L, axis.high - axis.low) / wanted));
-  for (long double value = std::ceil(axis.low / step) * step; value <= axis.high; value += step) {
+  const auto first_multiple = static_cast<int64_t>(std::ceil(axis.low / step));
+  const auto last_multiple = static_cast<int64_t>(std::floor(axis.high / step));
+  for (int64_t multiple = first_multiple; multiple <= last_multiple; ++multiple) {
+    const long double value = static_cast<long double>(multiple) * step;
     axis.ticks.push_back({value, absl::StrFormat("%.0f", static_cast<double>(value))});
   }
   // The first step is where the eye looks for it; a round number too near gives way.

@@ -1,6 +1,7 @@
 // An axis with round numbers.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -29,6 +30,6 @@ PlotAxis RoundAxis(double low, double high, int wanted);
 
 // From `first` to `last` exactly, whole numbers only; `columns` decides how many labels there is
 // room for.
-PlotAxis StepAxis(long long first, long long last, int columns);
+PlotAxis StepAxis(int64_t first, int64_t last, int columns);
 
 }  // namespace lasp::client

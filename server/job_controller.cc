@@ -43,10 +43,10 @@ std::function<void(Answer)> AnswerOnce(std::function<void(Answer)> done) {
   return [guard](Answer answer) { std::exchange(guard->done, nullptr)(std::move(answer)); };
 }
 
-const absl::Status& StatusOf(const absl::Status& status) { return status; }
+absl::Status StatusOf(const absl::Status& status) { return status; }
 
 template <typename Value>
-const absl::Status& StatusOf(const absl::StatusOr<Value>& answer) {
+absl::Status StatusOf(const absl::StatusOr<Value>& answer) {
   return answer.status();
 }
 

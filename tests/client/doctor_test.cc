@@ -21,7 +21,6 @@ using lasp::testing::StatusIs;
 using lasp::v1::ServerInfo;
 using lasp::v1::Worker;
 using nlohmann::json;
-using ::testing::_;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;

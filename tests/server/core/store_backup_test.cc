@@ -203,7 +203,7 @@ TEST_F(StoreBackupTest, WhatIsNoSoundBackupIsRefusedAndChangesNothing) {
   Damage(damaged, 4'096);
   EXPECT_EQ(ErrorReason(Restore(damaged, true).status()), "STORE_DAMAGED");
   const std::string cut = copy("cut.sqlite");
-  fs::resize_file(cut, 4'096 * 3);
+  fs::resize_file(cut, uintmax_t{4'096} * 3);
   EXPECT_EQ(ErrorReason(Restore(cut, true).status()), "STORE_DAMAGED");
   // Something else.
   EXPECT_EQ(ErrorReason(Restore(directory_.Write("text", "no database"), true).status()),

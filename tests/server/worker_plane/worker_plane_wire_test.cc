@@ -186,7 +186,7 @@ class RecordedAgentTest : public WorkerPlaneFixture {
     EXPECT_THAT(missing, IsEmpty()) << name;
   }
 
-  std::unique_ptr<FakeAgent> Begin(v1::Hello hello) {
+  std::unique_ptr<FakeAgent> Begin(const v1::Hello& hello) {
     auto agent = NewAgent(hello.worker_id(), 0);
     agent->SendHello(hello);
     return agent;
