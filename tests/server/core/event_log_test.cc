@@ -20,7 +20,6 @@ using ::lasp::testing::StatusIs;
 using lasp::v1::Event;
 using ::testing::_;
 using ::testing::ElementsAre;
-using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
 constexpr int64_t kAll = std::numeric_limits<int64_t>::max();
