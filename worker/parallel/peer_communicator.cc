@@ -4,6 +4,7 @@
 #include <cstdlib>
 
 #include "kernels/cuda/rank_sum.h"
+#include "proto/rpc/log.h"
 #include "proto/rpc/status_macros.h"
 #include "worker/device/cuda_status.h"
 #include "worker/device/stream_word.h"
@@ -198,7 +199,10 @@ absl::Status PeerCommunicator::Register(Tensor memory) {
   registered_ = {};
   LASP_ASSIGN_OR_RETURN(registered_peers_, PeerMemory::Exchange(&stream_.backend(), &others_,
                                                                 memory.data, memory.bytes()));
-  if (registered_peers_ != nullptr) {
+  if (registered_peers_ == nullptr) {
+    LASP_LOG(kWarning, "memory is not reached by copy engines: NCCL moves it",
+             {{"group", options_.name}, {"bytes", memory.bytes()}});
+  } else {
     registered_ = memory;
   }
   return absl::OkStatus();
