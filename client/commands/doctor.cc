@@ -15,6 +15,7 @@
 #include "client/output.h"
 #include "client/time_text.h"
 #include "client/utf8.h"
+#include "client/worker_list.h"
 #include "proto/rpc/status_macros.h"
 #include "proto/rpc/version.h"
 
@@ -164,7 +165,7 @@ class Examination {
   }
 
   void AskForAgents(const ServerInfo& info) {
-    const auto workers = ListWorkers();
+    const auto workers = AllWorkers();
     if (workers.ok()) {
       Append(CheckAgents(*workers, info));
     } else {
@@ -172,21 +173,9 @@ class Examination {
     }
   }
 
-  absl::StatusOr<std::vector<Worker>> ListWorkers() {
+  absl::StatusOr<std::vector<Worker>> AllWorkers() {
     LASP_ASSIGN_OR_RETURN(Connection* const connection, session_.Connect());
-    const absl::Time deadline = absl::Now() + patience_;
-    lasp::v1::ListWorkersRequest request;
-    request.set_page_size(500);
-    std::vector<Worker> workers;
-    do {
-      LASP_ASSIGN_OR_RETURN(
-          const auto page,
-          connection->Call(&connection->workers(), &lasp::v1::WorkerAdminService::Stub::ListWorkers,
-                           request, deadline - absl::Now()));
-      workers.insert(workers.end(), page.workers().begin(), page.workers().end());
-      request.set_page_token(page.next_page_token());
-    } while (!request.page_token().empty());
-    return workers;
+    return ListWorkers(connection, absl::Now() + patience_);
   }
 
   Session& session_;

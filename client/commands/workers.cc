@@ -10,6 +10,7 @@
 #include "client/job_reference.h"
 #include "client/output.h"
 #include "client/output_table.h"
+#include "client/worker_list.h"
 #include "client/worker_table.h"
 #include "proto/rpc/status_macros.h"
 
@@ -30,21 +31,6 @@ std::string WorkerTables(const std::vector<Worker>& workers, Session* session) {
   return text;
 }
 
-absl::StatusOr<std::vector<Worker>> ListWorkers(Session* session) {
-  LASP_ASSIGN_OR_RETURN(Connection* const connection, session->Connect());
-  lasp::v1::ListWorkersRequest request;
-  request.set_page_size(500);
-  std::vector<Worker> workers;
-  do {
-    LASP_ASSIGN_OR_RETURN(
-        const auto page,
-        connection->Call(&connection->workers(), &AdminStub::ListWorkers, request, kReadDeadline));
-    workers.insert(workers.end(), page.workers().begin(), page.workers().end());
-    request.set_page_token(page.next_page_token());
-  } while (!request.page_token().empty());
-  return workers;
-}
-
 void PrintWorker(const Worker& worker, Session* session) {
   PrintMessage(worker, worker.name(), [&] { return WorkerTables({worker}, session); }, session);
 }
@@ -62,7 +48,9 @@ absl::StatusOr<int> Workers(const Words& words, Session* session) {
     PrintWorker(worker, session);
     return kExitOk;
   }
-  LASP_ASSIGN_OR_RETURN(const std::vector<Worker> workers, ListWorkers(session));
+  LASP_ASSIGN_OR_RETURN(Connection* const connection, session->Connect());
+  LASP_ASSIGN_OR_RETURN(const std::vector<Worker> workers,
+                        ListWorkers(connection, absl::Now() + kReadDeadline));
   Console& console = session->console();
   const OutputFormat format = session->options().output;
   if (format == OutputFormat::kName) {
