@@ -2,6 +2,7 @@
 programs: they end with it."""
 import os
 import signal
+import subprocess
 import time
 
 from cluster import is_alive, wait_until
@@ -81,6 +82,20 @@ class Operations:
         self._counted("an agent's certificate was rotated, and the agent ended and came back")
         self.test.credentials.run("rotate", "worker", name)
         self.end(name)
+
+    # ---- the store -------------------------------------------------------------------------------
+
+    def back_up(self):
+        """A backup of the live store, which is whole; those before it go, as an operator's script would have it."""
+        self._counted("the store was backed up")
+        backup = self.test.lasp_json("backup")
+        folder, name = os.path.split(backup["path"])
+        check = subprocess.run(["sha256sum", "--check", "--strict", f"{name}.sha256"], cwd=folder, capture_output=True,
+                               text=True)
+        self.test.assertEqual(check.returncode, 0, f"the backup {name}: {check.stdout}{check.stderr}")
+        for other in os.listdir(folder):
+            if not other.startswith(name):
+                os.unlink(os.path.join(folder, other))
 
     # ---- credentials ---------------------------------------------------------------------------
 

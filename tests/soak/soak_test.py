@@ -1,6 +1,7 @@
 """A busy control plane for LASP_SOAK_SECONDS (60): jobs are submitted, cancelled, suspended and deleted, watched and
-followed, while agents come and go and certificates and tokens are rotated. Then: no event lost, no stream stuck, no
-process left, and from ten minutes on memory, files, threads and the store flat, as bounds.py says.
+followed, while agents come and go, certificates and tokens are rotated and the store is backed up. Then: no event
+lost, no stream stuck, no process left, and from ten minutes on memory, files, threads and the store flat, as
+bounds.py says.
 
 LASP_SOAK_RECORD names a folder for the record: resources.csv, a row every ten seconds; notes.log, what was done when;
 result.json, the figures. `flatness.py FOLDER` judges a run that is not over."""
@@ -37,6 +38,7 @@ LONG = SECONDS >= JUDGED_FROM
 # Seconds. A bookmark comes every 30 where nothing else does.
 MAX_SILENCE = 75
 SUBMIT_EVERY, DISTURB_EVERY, ROTATE_EVERY, ROTATE_AUTHORITY_EVERY = (12, 45, 120, 900) if LONG else (4, 7, 15, 25)
+BACK_UP_EVERY = 300 if LONG else 20
 OVERLAP = 30 if LONG else 5
 
 
@@ -158,7 +160,7 @@ class SoakTest(StubsTest):
     def operate(self, operations):
         end = self.begin + SECONDS
         due = {operations.disturb_an_agent: DISTURB_EVERY, lambda: operations.rotate(f"{OVERLAP}s"): ROTATE_EVERY,
-               lambda: operations.rotate_authority(OVERLAP): ROTATE_AUTHORITY_EVERY}
+               lambda: operations.rotate_authority(OVERLAP): ROTATE_AUTHORITY_EVERY, operations.back_up: BACK_UP_EVERY}
         times = {what: self.begin + every for what, every in due.items()}
         while (now := time.monotonic()) < end:
             self.watched(operations.follow_up)
