@@ -3,6 +3,7 @@
 #include <sched.h>
 
 #include <atomic>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -82,7 +83,12 @@ absl::StatusOr<std::unique_ptr<NcclCommunicator>> NcclCommunicator::Create(
   return made;
 }
 
-NcclCommunicator::~NcclCommunicator() { Abort(absl::CancelledError("the communicator is closed")); }
+NcclCommunicator::~NcclCommunicator() {
+  Abort(absl::CancelledError("the communicator is closed"));
+  if (closing_.joinable()) {
+    closing_.join();
+  }
+}
 
 absl::Status NcclCommunicator::failure() const {
   MutexLock lock(&mutex_);
@@ -101,8 +107,10 @@ void NcclCommunicator::Abort(const absl::Status& why) {
   MutexLock lock(&mutex_);
   failure_.Update(why);
   if (communicator_ != nullptr) {
-    // Ends kernels that wait for a peer; what it says about itself helps nobody.
-    (void)ncclCommAbort(std::exchange(communicator_, nullptr));
+    // Ends kernels that wait for a peer, and then frees memory, which waits for the whole device:
+    // also for kernels that only the abort of another communicator ends. What it says helps nobody.
+    closing_ = std::thread(
+        [closed = std::exchange(communicator_, nullptr)] { (void)ncclCommAbort(closed); });
   }
 }
 

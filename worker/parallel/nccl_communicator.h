@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -40,7 +41,7 @@ class NcclCommunicator final : public Communicator, public WatchedGroup {
                                                                   absl::string_view name,
                                                                   absl::Duration timeout,
                                                                   Interruption interruption);
-  // Aborts what is under way.
+  // Aborts what is under way, and waits until NCCL has freed what it held.
   ~NcclCommunicator() override;
   NcclCommunicator(const NcclCommunicator&) = delete;
   NcclCommunicator& operator=(const NcclCommunicator&) = delete;
@@ -113,6 +114,7 @@ class NcclCommunicator final : public Communicator, public WatchedGroup {
   mutable Mutex mutex_;
   ncclComm_t communicator_ GUARDED_BY(mutex_);  // null after an abort
   absl::Status failure_ GUARDED_BY(mutex_);
+  std::thread closing_;  // started by the one abort that takes `communicator_`
 };
 
 }  // namespace lasp::worker

@@ -139,6 +139,8 @@ NcclWorld::~NcclWorld() {
   if (watcher_.joinable()) {
     watcher_.join();
   }
+  // All, before the first is freed.
+  Abort(absl::CancelledError("the ranks' connections are closed"));
 }
 
 absl::Status NcclWorld::Warm(CudaBackend* backend, const ProcessGrid& grid) {

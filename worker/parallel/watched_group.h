@@ -17,7 +17,7 @@ class WatchedGroup {
   // What is known to be wrong with work under way, or was before.
   virtual absl::Status AsyncStatus() = 0;
   virtual StreamProgress::Numbers progress() const = 0;
-  // Ends everything under way with `why`; later operations fail with it at once.
+  // Ends everything under way with `why`; later operations fail with it at once. Waits for nothing.
   virtual void Abort(const absl::Status& why) = 0;
 };
 

@@ -135,9 +135,9 @@ class DeviceVector {
 
 TEST_P(NcclWorldTest, WhatIsSentAfterAKernelIsWhatTheKernelWrote) {
   ExpectAll({.sp_size = 2}, [](LocalRank& rank) -> absl::Status {
-    const int64_t sent_before = rank.sp->counters().sent_bytes;
     DeviceVector data(rank.backend, std::vector<float>(1 << 20, 0));
     LASP_RETURN_IF_ERROR(rank.sp->Register(data.tensor()));
+    const int64_t sent_before = rank.sp->counters().sent_bytes;
     for (int round = 1; round <= 20; ++round) {
       if (rank.sp->rank() == 0) {
         rank.backend->Fill(round, data.tensor());
