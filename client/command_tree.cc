@@ -295,8 +295,9 @@ std::vector<CommandSpec> MakeCommands() {
        "Jobs",
        "NAME",
        "Stop a job and give its slots to others",
-       "There are no checkpoints yet: a suspended job loses its progress and starts\n"
-       "again from step 1 when it is resumed. Asks first on a terminal; --yes does not.",
+       "It ends its step and saves a checkpoint, from which it goes on when it is\n"
+       "resumed. Where the coordinator keeps none it would start again from step 1:\n"
+       "there the command asks first on a terminal; --yes does not.",
        {"lasp suspend quickstart"},
        {YesFlag()}},
       {"resume", "Jobs", "NAME", "Queue a suspended job again", "", {"lasp resume quickstart"}},
@@ -306,6 +307,17 @@ std::vector<CommandSpec> MakeCommands() {
        "Delete a job that has ended, with its metrics and logs",
        "Needs the whole name.",
        {"lasp delete quickstart"}},
+      {"checkpoints",
+       "Jobs",
+       "VERB NAME [STEP]",
+       "Look at the checkpoints of a job: list, describe, verify, delete",
+       "verify has the coordinator read one back from the disk, and waits for it.\n"
+       "Without STEP the newest committed one is meant. How many are kept says the job's\n"
+       "checkpoint_retention; the one a job would resume from cannot be deleted.",
+       {"lasp checkpoints list quickstart", "lasp checkpoints verify quickstart",
+        "lasp checkpoints delete quickstart 1200"},
+       {},
+       {"list", "describe", "verify", "delete"}},
       {"workers",
        "Workers",
        "[NAME]",

@@ -39,6 +39,7 @@ Connection::Connection(std::shared_ptr<grpc::Channel> channel,
       events_(lasp::v1::EventService::NewStub(channel_)),
       server_(lasp::v1::ServerService::NewStub(channel_)),
       audit_(lasp::v1::AuditService::NewStub(channel_)),
+      checkpoints_(lasp::v1::CheckpointService::NewStub(channel_)),
       backups_(lasp::v1::BackupService::NewStub(channel_)) {}
 
 absl::StatusOr<std::unique_ptr<Connection>> Connection::Open(

@@ -14,6 +14,7 @@
 #include "absl/time/time.h"
 #include "lasp/v1/audit_service.grpc.pb.h"
 #include "lasp/v1/backup_service.grpc.pb.h"
+#include "lasp/v1/checkpoint_service.grpc.pb.h"
 #include "lasp/v1/event_service.grpc.pb.h"
 #include "lasp/v1/log_service.grpc.pb.h"
 #include "lasp/v1/metrics_service.grpc.pb.h"
@@ -69,6 +70,8 @@ class Connection {
 
   lasp::v1::AuditService::Stub& audit() { return *audit_; }
 
+  lasp::v1::CheckpointService::Stub& checkpoints() { return *checkpoints_; }
+
   lasp::v1::BackupService::Stub& backups() { return *backups_; }
 
  private:
@@ -83,6 +86,7 @@ class Connection {
   const std::unique_ptr<lasp::v1::EventService::Stub> events_;
   const std::unique_ptr<lasp::v1::ServerService::Stub> server_;
   const std::unique_ptr<lasp::v1::AuditService::Stub> audit_;
+  const std::unique_ptr<lasp::v1::CheckpointService::Stub> checkpoints_;
   const std::unique_ptr<lasp::v1::BackupService::Stub> backups_;
 };
 

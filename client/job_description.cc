@@ -83,6 +83,10 @@ void DescribeState(const TrainingJob& job, absl::Time now, Description* descript
   if (job.spec().has_max_run_duration()) {
     description->Line("Runs at most", FormatDuration(job.spec().max_run_duration()));
   }
+  if (job.checkpoint_step() > 0) {
+    description->Line("Checkpoint", absl::StrCat("step ", job.checkpoint_step(),
+                                                 "; the next generation goes on from it"));
+  }
   if (job.progress().step() > 0) {
     description->Line("Progress", ProgressLine(job, now, Terminal{}));
     description->Line("First loss", FormatLoss(job.progress().first_loss()));

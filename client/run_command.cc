@@ -116,6 +116,9 @@ absl::StatusOr<int> Dispatch(const CommandLine& line, Session* session) {
   if (command == "audit") {
     return Audit(line.audit, session);
   }
+  if (command == "checkpoints") {
+    return Checkpoints(line.words, session);
+  }
   if (command == "backup") {
     return MakeBackup(line.words, session);
   }

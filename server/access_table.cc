@@ -33,6 +33,8 @@ constexpr AccessRule kRules[] = {
     View("/lasp.v1.EventService/WatchEvents"),
     View("/lasp.v1.CheckpointService/GetCheckpoint"),
     View("/lasp.v1.CheckpointService/ListCheckpoints"),
+    Edit("/lasp.v1.CheckpointService/VerifyCheckpoint"),
+    Edit("/lasp.v1.CheckpointService/DeleteCheckpoint"),
     View("/lasp.v1.MetricsService/QueryMetrics"),
     View("/lasp.v1.MetricsService/StreamMetrics"),
     View("/lasp.v1.LogService/StreamLogs"),

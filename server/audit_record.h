@@ -18,6 +18,8 @@ inline constexpr char kCancel[] = "TrainingJobService.CancelTrainingJob";
 inline constexpr char kSuspend[] = "TrainingJobService.SuspendTrainingJob";
 inline constexpr char kResume[] = "TrainingJobService.ResumeTrainingJob";
 inline constexpr char kDrainWorker[] = "WorkerAdminService.DrainWorker";
+inline constexpr char kVerifyCheckpoint[] = "CheckpointService.VerifyCheckpoint";
+inline constexpr char kDeleteCheckpoint[] = "CheckpointService.DeleteCheckpoint";
 inline constexpr char kCreateBackup[] = "BackupService.CreateBackup";
 // By lasp-server itself.
 inline constexpr char kRestore[] = "restore";

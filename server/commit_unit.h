@@ -12,6 +12,8 @@
 #include "lasp/v1/event.pb.h"
 #include "lasp/v1/worker_service.pb.h"
 #include "server/agent_session.h"
+#include "server/checkpoint_catalog.h"
+#include "server/checkpoint_task.h"
 #include "server/job_store.h"
 #include "server/job_view.h"
 #include "server/step_position.h"
@@ -29,6 +31,9 @@ struct CommitUnit {
   std::vector<DeleteJob> deleted_jobs;
   std::vector<std::string> deleted_uids;
   std::vector<std::pair<std::string, WorkerViewPtr>> published_workers;
+  // By uid.
+  std::map<std::string, CheckpointList> published_checkpoints;
+  std::vector<CheckpointTask> checkpoint_tasks;
   // By sequence.
   std::vector<lasp::v1::Event> events;
   std::vector<std::pair<AgentSessionPtr, lasp::v1::ConnectResponse>> messages;
@@ -43,8 +48,9 @@ struct CommitUnit {
 
   bool empty() const {
     return mutations.empty() && published_jobs.empty() && deleted_jobs.empty() &&
-           published_workers.empty() && events.empty() && messages.empty() &&
-           acknowledged.empty() && new_steps.empty() && ended_uids.empty() && callbacks.empty();
+           published_workers.empty() && published_checkpoints.empty() && checkpoint_tasks.empty() &&
+           events.empty() && messages.empty() && acknowledged.empty() && new_steps.empty() &&
+           ended_uids.empty() && callbacks.empty();
   }
 };
 

@@ -7,6 +7,7 @@
 
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "lasp/v1/checkpoint.pb.h"
 #include "lasp/v1/training_job.pb.h"
 
 namespace lasp::server {
@@ -32,6 +33,10 @@ class CoreObserver {
 
   // A failure was noticed; `reason` as in the transition.
   virtual void OnGenerationFailed(absl::string_view /*reason*/) {}
+
+  // A checkpoint was committed, failed, or found damaged; `took` from its first shard to the
+  // commit.
+  virtual void OnCheckpoint(lasp::v1::Checkpoint::State /*state*/, absl::Duration /*took*/) {}
 
   // A job was refused because its project has as many in the queue as it may.
   virtual void OnQueueFull() {}

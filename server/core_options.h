@@ -55,6 +55,10 @@ struct CoreOptions {
   // How many jobs at the head of the queue have their message kept up to date.
   int explained_queue_length = 100;
 
+  // --- checkpoints ---
+  // Empty: jobs write none, and start again from their first step.
+  std::string checkpoint_root;
+
   // --- backups of the store ---
   // Empty for `backups` in data_dir.
   std::string backup_dir;

@@ -2,6 +2,8 @@
 #pragma once
 
 #include "proto/rpc/clock.h"
+#include "server/checkpoint_catalog.h"
+#include "server/checkpoint_task.h"
 #include "server/core_observer.h"
 #include "server/event_log.h"
 #include "server/job_catalog.h"
@@ -28,6 +30,9 @@ struct CoreParts {
   LogRemover* log_remover = nullptr;
   LeaseTable* leases = nullptr;
   RefusalLog* refusals = nullptr;
+  CheckpointCatalog* checkpoints = nullptr;
+  // Null: jobs write no checkpoints.
+  CheckpointDisk* checkpoint_disk = nullptr;
   CoreObserver* observer = nullptr;
 };
 

@@ -1,5 +1,6 @@
 #include "server/event_service.h"
 
+#include <algorithm>
 #include <limits>
 #include <memory>
 #include <utility>
@@ -107,6 +108,10 @@ absl::StatusOr<std::vector<v1::Event>> EventService::Newest(const EventScope& sc
     for (const StoredTransition& row : rows) {
       newest.push_back(EventOfTransition(scope.subject, row.revision, row.transition));
     }
+    AddCheckpointEvents(scope.subject, before, &newest);
+    if (std::ssize(newest) > limit) {
+      newest.resize(static_cast<size_t>(limit));
+    }
     return newest;
   }
   const std::vector<EventPtr> held = parts_.core->events().Before(before);
@@ -120,6 +125,18 @@ absl::StatusOr<std::vector<v1::Event>> EventService::Newest(const EventScope& sc
     return JobNotFound(scope.subject);
   }
   return newest;
+}
+
+void EventService::AddCheckpointEvents(const std::string& job, int64_t before,
+                                       std::vector<v1::Event>* newest) const {
+  // What the store does not hold, and the latest events do.
+  for (const EventPtr& event : parts_.core->events().Before(before)) {
+    if (event->subject() == job && absl::StartsWith(event->reason(), kCheckpointReasonPrefix)) {
+      newest->push_back(*event);
+    }
+  }
+  std::sort(newest->begin(), newest->end(),
+            [](const v1::Event& a, const v1::Event& b) { return a.sequence() > b.sequence(); });
 }
 
 grpc::ServerWriteReactor<v1::WatchEventsResponse>* EventService::WatchEvents(

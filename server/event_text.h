@@ -31,4 +31,8 @@ inline constexpr char kForgotten[] = "FORGOTTEN";
 
 }  // namespace event_reason
 
+// Of events about a job's checkpoints: `CHECKPOINT_COMMITTED`, `_FAILED`, `_CORRUPT`. They change
+// no state and are not stored.
+inline constexpr char kCheckpointReasonPrefix[] = "CHECKPOINT_";
+
 }  // namespace lasp::server

@@ -37,6 +37,10 @@ ABSL_FLAG(
     std::string, path_roots, "",
     "Folders, separated by commas, under which data paths of jobs must lie. A relative path is "
     "looked up under each in order.");
+ABSL_FLAG(std::string, checkpoint_root, "",
+          "Folder of the checkpoints, which the agents see as theirs: one file system, perhaps at "
+          "another "
+          "path, one user. Where empty, jobs write none and start again from their first step.");
 ABSL_FLAG(
     std::string, backup_dir, "",
     "Where `lasp backup` has the store copied to; `backups` in --data_dir where empty. A folder "
@@ -318,6 +322,7 @@ absl::StatusOr<CommandLine> ParseCommandLineFlags(int argc, char** argv) {
   if (options.data_dir.empty()) {
     return FlagError("data_dir", "is required: name a folder on a local disk");
   }
+  options.core.checkpoint_root = absl::GetFlag(FLAGS_checkpoint_root);
   options.core.backup_dir = absl::GetFlag(FLAGS_backup_dir);
   line.restore = {.data_dir = options.data_dir,
                   .backup = absl::GetFlag(FLAGS_restore_from),

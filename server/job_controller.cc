@@ -75,6 +75,14 @@ JobController::JobController(const CoreOptions& options, const CoreParts& parts)
 absl::StatusOr<std::unique_ptr<JobController>> JobController::Start(const CoreOptions& options,
                                                                     const CoreParts& parts) {
   auto controller = std::unique_ptr<JobController>(new JobController(options, parts));
+  if (parts.checkpoint_disk != nullptr) {
+    parts.checkpoint_disk->SetSink([inbox = controller->inbox_](CheckpointOutcome outcome) {
+      // Refused at the end only, and then the next start asks again.
+      static_cast<void>(inbox->Add(
+          Kind::kInternal, 0,
+          [outcome = std::move(outcome)](JobEngine& engine) { engine.CheckpointDone(outcome); }));
+    });
+  }
   LASP_RETURN_IF_ERROR(controller->engine_->Restore());
   controller->thread_ = std::thread([raw = controller.get()] { raw->Run(); });
   return controller;
@@ -168,6 +176,20 @@ void JobController::DrainWorker(lasp::v1::DrainWorkerRequest request, Caller cal
   const std::string name = request.name();
   Submit(audit::kDrainWorker, name, std::move(request), std::move(caller), std::move(done),
          &JobEngine::DrainWorker);
+}
+
+void JobController::VerifyCheckpoint(lasp::v1::VerifyCheckpointRequest request, Caller caller,
+                                     CheckpointCallback done) {
+  const std::string name = request.name();
+  Submit(audit::kVerifyCheckpoint, name, std::move(request), std::move(caller), std::move(done),
+         &JobEngine::VerifyCheckpoint);
+}
+
+void JobController::DeleteCheckpoint(lasp::v1::DeleteCheckpointRequest request, Caller caller,
+                                     CheckpointCallback done) {
+  const std::string name = request.name();
+  Submit(audit::kDeleteCheckpoint, name, std::move(request), std::move(caller), std::move(done),
+         &JobEngine::RemoveCheckpoint);
 }
 
 void JobController::Record(lasp::v1::AuditRecord record, DoneCallback done) {

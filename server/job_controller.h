@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "lasp/v1/audit_service.pb.h"
+#include "lasp/v1/checkpoint_service.pb.h"
 #include "lasp/v1/training_job_service.pb.h"
 #include "lasp/v1/worker_admin_service.pb.h"
 #include "lasp/v1/worker_service.pb.h"
@@ -69,6 +70,12 @@ class JobController {
   void Suspend(lasp::v1::SuspendTrainingJobRequest request, Caller caller, JobCallback done);
   void Resume(lasp::v1::ResumeTrainingJobRequest request, Caller caller, JobCallback done);
   void DrainWorker(lasp::v1::DrainWorkerRequest request, Caller caller, WorkerCallback done);
+  // Each answers when the wish is stored. NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE,
+  // CHECKPOINT_IN_USE).
+  void VerifyCheckpoint(lasp::v1::VerifyCheckpointRequest request, Caller caller,
+                        CheckpointCallback done);
+  void DeleteCheckpoint(lasp::v1::DeleteCheckpointRequest request, Caller caller,
+                        CheckpointCallback done);
   // Something that was done elsewhere. Answers once the record is stored.
   void Record(lasp::v1::AuditRecord record, DoneCallback done);
 

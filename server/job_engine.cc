@@ -142,6 +142,16 @@ void JobEngine::RemoveJob(JobRecord* job, absl::string_view actor) {
   parts_.observer->OnTransition(job->state(), Job::STATE_UNSPECIFIED, "DELETED");
   finished_.erase({absl::ToUnixMicros(FromProtoTime(job->view->job.end_time())), job->uid()});
   unpublished_.erase(job);
+  checkpoint_retries_.erase(job);
+  if (!job->checkpoints.records().empty()) {
+    unit_.published_checkpoints[job->uid()] =
+        std::make_shared<const std::vector<lasp::v1::Checkpoint>>();
+    unit_.checkpoint_tasks.push_back({.kind = CheckpointTask::Kind::kRemoveJob,
+                                      .uid = job->uid(),
+                                      .folder = CheckpointFolderOf(*job),
+                                      .manifest = {},
+                                      .manifest_digest = {}});
+  }
   const std::string uid = job->uid();
   jobs_by_name_.erase(job->name());
   jobs_by_uid_.erase(uid);
@@ -168,6 +178,14 @@ void JobEngine::Publish(const CommitUnit& unit) {
   for (size_t i = 0; i < unit.deleted_jobs.size(); ++i) {
     parts_.jobs->Delete(unit.deleted_uids[i], unit.deleted_jobs[i].revision);
     parts_.log_remover->Remove(unit.deleted_uids[i]);
+  }
+  for (const auto& [uid, list] : unit.published_checkpoints) {
+    parts_.checkpoints->Publish(uid, list);
+  }
+  if (parts_.checkpoint_disk != nullptr) {
+    for (const CheckpointTask& task : unit.checkpoint_tasks) {
+      parts_.checkpoint_disk->Start(task);
+    }
   }
   for (const auto& [worker_id, view] : unit.published_workers) {
     parts_.workers->Publish(worker_id, view);

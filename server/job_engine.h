@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <unordered_map>
@@ -13,10 +14,12 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "lasp/v1/checkpoint_service.pb.h"
 #include "lasp/v1/training_job_service.pb.h"
 #include "lasp/v1/worker_admin_service.pb.h"
 #include "lasp/v1/worker_service.pb.h"
 #include "server/caller.h"
+#include "server/checkpoint_task.h"
 #include "server/commit_unit.h"
 #include "server/core_callbacks.h"
 #include "server/core_options.h"
@@ -55,6 +58,10 @@ class JobEngine {
               const JobCallback& done);
   void DrainWorker(const lasp::v1::DrainWorkerRequest& request, const Caller& caller,
                    const WorkerCallback& done);
+  void VerifyCheckpoint(const lasp::v1::VerifyCheckpointRequest& request, const Caller& caller,
+                        const CheckpointCallback& done);
+  void RemoveCheckpoint(const lasp::v1::DeleteCheckpointRequest& request, const Caller& caller,
+                        const CheckpointCallback& done);
 
   // What was done elsewhere, for the audit log.
   void Record(lasp::v1::AuditRecord record);
@@ -65,6 +72,10 @@ class JobEngine {
                  const std::vector<int64_t>& log_ends);
   void Received(const AgentSessionPtr& session, lasp::v1::ConnectRequest message);
   void Disconnected(const AgentSessionPtr& session);
+
+  // --- the disk ---
+  // What came of a task with a checkpoint.
+  void CheckpointDone(const CheckpointOutcome& outcome);
 
   // --- time ---
   // Leases, deadlines, backoff, progress, retention: whatever is due.
@@ -118,7 +129,7 @@ class JobEngine {
   void TellDrained(WorkerRecord* worker, lasp::v1::Worker::State state);
 
   // --- job_engine_restore.cc ---
-  absl::Status RestoreJob(const StoredJob& stored);
+  absl::Status RestoreJob(StoredJob& stored);
   absl::Status RestoreProgress(JobRecord* job);
   void RestoreRun(const StoredJob& stored, JobRecord* job);
 
@@ -163,6 +174,40 @@ class JobEngine {
   RankRecord& NoteAlive(JobRecord* job, const lasp::v1::Fence& fence);
   // Tells an agent to kill a rank that should not be there.
   void StopStale(const AgentSessionPtr& session, const lasp::v1::Fence& fence);
+
+  // --- job_engine_checkpoints.cc ---
+  void OnShardWritten(const AgentSessionPtr& session, const lasp::v1::ShardWritten& message);
+  // Of the present generation.
+  CheckpointRecord& AddCheckpoint(JobRecord* job, int64_t step);
+  // Beneath --checkpoint_root.
+  static std::string CheckpointFolderOf(const JobRecord& job);
+  lasp::v1::CheckpointManifest ManifestOf(const JobRecord& job,
+                                          const CheckpointRecord& record) const;
+  void StoreCheckpoint(JobRecord* job, const CheckpointRecord& record);
+  void PublishCheckpoints(const JobRecord& job);
+  void AddCheckpointEvent(const JobRecord& job, const CheckpointRecord& record,
+                          absl::string_view message, bool warning);
+  void StartTask(JobRecord* job, CheckpointRecord* record, CheckpointTask::Kind kind);
+  // What NextTask says, after this long.
+  void RetryTask(JobRecord* job, CheckpointRecord* record, absl::Duration delay);
+  static std::optional<CheckpointTask::Kind> NextTask(const CheckpointRecord& record);
+  void FailCheckpoint(JobRecord* job, CheckpointRecord* record, const std::string& message);
+  // It was committed, and is found damaged.
+  void LoseCheckpoint(JobRecord* job, CheckpointRecord* record, const std::string& message);
+  // In the job's view.
+  void TellNewestCheckpoint(JobRecord* job);
+  // No rank of the generation is left: what it has not written whole has failed.
+  void EndCheckpointsOf(JobRecord* job, int64_t generation);
+  void OnCommitted(JobRecord* job, CheckpointRecord* record, const CheckpointOutcome& outcome);
+  void OnVerified(JobRecord* job, CheckpointRecord* record, const absl::Status& status);
+  void OnRemoved(JobRecord* job, CheckpointRecord* record, const absl::Status& status);
+  void CollectCheckpoint(JobRecord* job, CheckpointRecord* record);
+  void RestoreCheckpoints(JobRecord* job, std::vector<StoredCheckpoint> stored);
+  void SweepCheckpoints(absl::Duration now);
+  // Null where there is none.
+  std::pair<JobRecord*, CheckpointRecord*> FindCheckpoint(const std::string& name);
+  void AnswerCheckpoint(const CheckpointCallback& done,
+                        absl::StatusOr<lasp::v1::Checkpoint> answer);
 
   // --- job_engine_generations.cc ---
   // The job has a run from here on, whose ranks are placed.
@@ -259,6 +304,8 @@ class JobEngine {
   std::set<std::pair<absl::Duration, JobRecord*>> time_limits_;
   // Jobs that are QUEUED, by project.
   std::unordered_map<std::string, int64_t> queued_by_project_;
+  // Jobs with a checkpoint whose task is to be tried again.
+  std::set<JobRecord*> checkpoint_retries_;
   // Finished jobs by their end, for retention.
   std::set<std::pair<int64_t, std::string>> finished_;
   // Workers whose views have to be published.

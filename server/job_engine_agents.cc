@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "proto/rpc/error_details.h"
 #include "proto/rpc/log.h"
 #include "proto/rpc/rank_exit_code.h"
 #include "proto/rpc/worker_limits.h"
@@ -100,6 +101,9 @@ void JobEngine::Received(const AgentSessionPtr& session, lasp::v1::ConnectReques
       break;
     case lasp::v1::ConnectRequest::kRankExited:
       OnRankExited(session, message.rank_exited());
+      break;
+    case lasp::v1::ConnectRequest::kShardWritten:
+      OnShardWritten(session, message.shard_written());
       break;
     case lasp::v1::ConnectRequest::kDraining:
       if (WorkerRecord* worker = workers_.Find(session->worker_id()); worker != nullptr) {
@@ -292,6 +296,13 @@ void JobEngine::OnRankExited(const AgentSessionPtr& session, const lasp::v1::Ran
                                            .generation = fence.generation(),
                                            .rank = fence.rank(),
                                            .exit_code = message.exit_code()});
+  if (ErrorReason(StatusFromProto(message.status())) == "CHECKPOINT_CORRUPT") {
+    if (CheckpointRecord* const record =
+            job->checkpoints.Find(job->run->restored_step, job->run->restored_generation);
+        record != nullptr && record->state() == lasp::v1::Checkpoint::STATE_COMMITTED) {
+      LoseCheckpoint(job, record, message.status().message());
+    }
+  }
   RankGone(job, fence.rank(), message.exit_code(), DescribeExit(message, session->worker_id()));
 }
 

@@ -3,6 +3,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "proto/rpc/error_details.h"
 #include "proto/rpc/random_id.h"
 #include "proto/rpc/resource_name.h"
@@ -65,6 +66,20 @@ std::string Slug(const std::string& display_name) {
     slug.pop_back();
   }
   return slug;
+}
+
+std::vector<std::string> UpdatedFields(bool display_name, bool labels, bool retention) {
+  std::vector<std::string> fields;
+  if (display_name) {
+    fields.emplace_back("display_name");
+  }
+  if (labels) {
+    fields.emplace_back("labels");
+  }
+  if (retention) {
+    fields.emplace_back("checkpoint_retention");
+  }
+  return fields;
 }
 
 }  // namespace
@@ -181,6 +196,8 @@ void JobEngine::Create(lasp::v1::CreateTrainingJobRequest request, const Caller&
   stored.set_name(name);
   stored.mutable_display_name()->swap(*job.mutable_display_name());
   stored.mutable_labels()->swap(*job.mutable_labels());
+  *stored.mutable_checkpoint_retention() = job.checkpoint_retention();
+  stored.mutable_checkpoint_retention()->set_keep_last(KeepLast(job.checkpoint_retention()));
   stored.mutable_progress()->set_max_steps(job.spec().max_steps());
   stored.set_state(Job::STATE_QUEUED);
   *stored.mutable_create_time() = ToProtoTime(parts_.clock->Now());
@@ -230,16 +247,19 @@ void JobEngine::Update(const lasp::v1::UpdateTrainingJobRequest& request, const 
   }
   bool display_name = request.update_mask().paths().empty();
   bool labels = display_name;
+  bool retention = display_name;
   for (const std::string& path : request.update_mask().paths()) {
-    if (path != "display_name" && path != "labels") {
+    if (path != "display_name" && path != "labels" && path != "checkpoint_retention") {
       Answer(done, InvalidFields({{"update_mask", absl::StrCat("'", path,
-                                                               "' cannot be updated; display_name "
-                                                               "and labels can")}},
+                                                               "' cannot be updated; display_name, "
+                                                               "labels and checkpoint_retention "
+                                                               "can")}},
                                  "INVALID_UPDATE_MASK"));
       return;
     }
     display_name = display_name || path == "display_name";
     labels = labels || path == "labels";
+    retention = retention || path == "checkpoint_retention";
   }
   Edit(job, /*stored=*/true, [&](Job* changed) {
     if (display_name) {
@@ -248,9 +268,12 @@ void JobEngine::Update(const lasp::v1::UpdateTrainingJobRequest& request, const 
     if (labels) {
       *changed->mutable_labels() = request.training_job().labels();
     }
+    if (retention && request.training_job().has_checkpoint_retention()) {
+      *changed->mutable_checkpoint_retention() = request.training_job().checkpoint_retention();
+    }
   });
   Audit(caller, audit::kUpdate, *job,
-        display_name && labels ? "display_name, labels" : (labels ? "labels" : "display_name"));
+        absl::StrJoin(UpdatedFields(display_name, labels, retention), ", "));
   Answer(done, job->view);
 }
 

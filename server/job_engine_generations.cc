@@ -43,7 +43,9 @@ void JobEngine::EndRun(JobRecord* job) {
       ranks_on_worker_.erase(found);
     }
   }
+  const int64_t generation = job->run->generation;
   job->run = nullptr;
+  EndCheckpointsOf(job, generation);
 }
 
 void JobEngine::StartGeneration(JobRecord* job, const std::vector<WorkerRecord*>& workers) {
@@ -54,6 +56,13 @@ void JobEngine::StartGeneration(JobRecord* job, const std::vector<WorkerRecord*>
   run->generation = generation;
   run->start = now;
   run->deadline = now + options_.presence_deadline;
+  const CheckpointRecord* const from =
+      parts_.checkpoint_disk == nullptr ? nullptr : job->checkpoints.NewestCommitted();
+  if (from != nullptr) {
+    run->restored_step = from->checkpoint.step();
+    run->restored_generation = from->checkpoint.generation();
+  }
+  const int64_t restored_step = run->restored_step;
   job->progress = nullptr;
   std::set<std::string> hosts;
   for (size_t rank = 0; rank < workers.size(); ++rank) {
@@ -69,11 +78,16 @@ void JobEngine::StartGeneration(JobRecord* job, const std::vector<WorkerRecord*>
   }
   BeginRun(job, std::move(run));
   const std::string message =
-      absl::StrCat(first ? "starts" : "starts again from the first step", ", ", workers.size(),
-                   workers.size() == 1 ? " rank" : " ranks", " on ", hosts.size(),
-                   hosts.size() == 1 ? " worker" : " workers");
+      absl::StrCat(restored_step > 0 ? absl::StrCat("goes on after step ", restored_step)
+                   : first           ? "starts"
+                                     : "starts again from the first step",
+                   ", ", workers.size(), workers.size() == 1 ? " rank" : " ranks", " on ",
+                   hosts.size(), hosts.size() == 1 ? " worker" : " workers");
   const absl::Duration queued = now - job->queued_at;
-  Transition(job, JobEvent::kGranted, first ? reason::kScheduled : reason::kRestartedFromStart,
+  Transition(job, JobEvent::kGranted,
+             restored_step > 0 ? reason::kRestartedFromCheckpoint
+             : first           ? reason::kScheduled
+                               : reason::kRestartedFromStart,
              message, "scheduler", [&](Job* changed) {
                changed->set_generation(generation);
                changed->set_device(job->kind == lasp::v1::Slot::KIND_GPU
@@ -89,6 +103,9 @@ void JobEngine::StartGeneration(JobRecord* job, const std::vector<WorkerRecord*>
                const int64_t max_steps = changed->progress().max_steps();
                changed->mutable_progress()->Clear();
                changed->mutable_progress()->set_max_steps(max_steps);
+               changed->mutable_progress()->set_step(restored_step);
+               changed->set_restored_step(restored_step);
+               changed->set_restored_generation(job->run->restored_generation);
                if (!changed->has_start_time()) {
                  *changed->mutable_start_time() = ToProtoTime(parts_.clock->Now());
                }
@@ -110,6 +127,18 @@ void JobEngine::SendAssignment(JobRecord* job, int rank) {
   assignment->set_world_size(job->world_size);
   assignment->mutable_spec()->ParseFromString(*job->view->spec);
   assignment->set_gemm_record(job->gemm_record);
+  if (parts_.checkpoint_disk != nullptr) {
+    assignment->set_checkpoint_folder(CheckpointFolderOf(*job));
+    if (const CheckpointRecord* const from =
+            job->checkpoints.Find(job->run->restored_step, job->run->restored_generation);
+        from != nullptr) {
+      lasp::v1::CheckpointReference& reference = *assignment->mutable_restore_from();
+      reference.set_folder(from->checkpoint.folder());
+      reference.set_step(from->checkpoint.step());
+      reference.set_generation(from->checkpoint.generation());
+      reference.set_manifest_digest(from->checkpoint.manifest_digest());
+    }
+  }
   Send(SessionOf(record.worker_id), std::move(response));
 }
 

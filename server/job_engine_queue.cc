@@ -160,6 +160,13 @@ int JobEngine::ScheduleKind(SlotKind kind) {
           entry.avoid.push_back(worker->number());
         }
       }
+      if (job->checkpoints.NewestCommitted() != nullptr) {
+        for (const auto& [id, worker] : workers_.workers()) {
+          if (!worker->lost() && !worker->resumes()) {
+            entry.avoid.push_back(worker->number());
+          }
+        }
+      }
     }
     const Schedule schedule = MakeSchedule(&slots, jobs, capacity);
     for (const Placement& placement : schedule.placements) {
@@ -169,7 +176,16 @@ int JobEngine::ScheduleKind(SlotKind kind) {
       for (const int worker : placement.workers) {
         ranks.push_back(workers_.ByNumber(worker));
       }
-      if (job->state() == Job::STATE_RECOVERING && (job->run != nullptr || job->retry_at > start)) {
+      // A checkpoint that all ranks have written will be committed in a moment: it starts from
+      // that.
+      // On an agent of an earlier release it would lose its steps: it waits until that is upgraded.
+      const bool resumes = job->checkpoints.NewestCommitted() == nullptr ||
+                           std::all_of(ranks.begin(), ranks.end(), [](const WorkerRecord* worker) {
+                             return worker->resumes();
+                           });
+      if (!resumes || job->checkpoints.Settling() ||
+          (job->state() == Job::STATE_RECOVERING &&
+           (job->run != nullptr || job->retry_at > start))) {
         reserved.insert(reserved.end(), ranks.begin(), ranks.end());
         continue;
       }

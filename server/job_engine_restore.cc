@@ -39,7 +39,7 @@ absl::Status JobEngine::Restore() {
     PublishWorker(worker);
   }
   capacity_ = workers_.Capacity();
-  for (const StoredJob& stored : contents.jobs) {
+  for (StoredJob& stored : contents.jobs) {
     LASP_RETURN_IF_ERROR(RestoreJob(stored));
   }
   LASP_RETURN_IF_ERROR(RestoreEvents(contents.base_revision));
@@ -51,10 +51,11 @@ absl::Status JobEngine::Restore() {
   return absl::OkStatus();
 }
 
-absl::Status JobEngine::RestoreJob(const StoredJob& stored) {
+absl::Status JobEngine::RestoreJob(StoredJob& stored) {
   const JobState state = stored.view->job.state();
   JobRecord* job = AddRecord(stored.view);
   job->gemm_record = stored.gemm_record;
+  RestoreCheckpoints(job, std::move(stored.checkpoints));
   parts_.observer->OnTransition(Job::STATE_UNSPECIFIED, state, "RESTORED");
   LASP_RETURN_IF_ERROR(RestoreTimeLimit(job));
   CountQueued(*job, Job::STATE_UNSPECIFIED);
@@ -99,6 +100,8 @@ void JobEngine::RestoreRun(const StoredJob& stored, JobRecord* job) {
   const Job& view = job->view->job;
   auto run = std::make_unique<GenerationRun>();
   run->generation = view.generation();
+  run->restored_step = view.restored_step();
+  run->restored_generation = view.restored_generation();
   for (const auto& placement : view.placements()) {
     RankRecord& rank = run->ranks.emplace_back();
     rank.worker_id = std::string(absl::StripPrefix(placement.worker(), "workers/"));

@@ -40,6 +40,7 @@ void JobEngine::Sweep() {
     last_tick_ = now;
     parts_.watches->Tick();
     RecordRefusals();
+    SweepCheckpoints(now);
   }
   if (now - last_retention_ >= options_.retention_interval) {
     // When there is more to delete, the next sweep goes on with it.
@@ -119,6 +120,11 @@ bool JobEngine::RetireFinished() {
   };
   for (int i = 0; i < kMaxRetired && due(); ++i) {
     JobRecord* job = jobs_by_uid_.at(finished_.begin()->second).get();
+    if (job->checkpoints.NewestCommitted() != nullptr) {
+      // What was trained is not thrown away by itself: it stays until somebody deletes it.
+      finished_.erase(finished_.begin());
+      continue;
+    }
     Audit({.principal = "coordinator", .role = ""}, audit::kRetention, *job);
     RemoveJob(job, "coordinator");
   }

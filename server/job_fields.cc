@@ -46,6 +46,15 @@ bool IsValidLabelKey(absl::string_view key) {
 std::vector<FieldViolation> CheckJobFields(const v1::TrainingJob& job, const LabelLimits& limits) {
   std::vector<FieldViolation> violations;
   CheckText("display_name", job.display_name(), kMaxDisplayNameCharacters, &violations);
+  const v1::CheckpointRetention& retention = job.checkpoint_retention();
+  if (retention.has_keep_last() && retention.keep_last() < 1) {
+    violations.push_back({"checkpoint_retention.keep_last",
+                          absl::StrCat("is ", retention.keep_last(), ": keep at least 1")});
+  }
+  if (retention.keep_every_steps() < 0) {
+    violations.push_back({"checkpoint_retention.keep_every_steps",
+                          absl::StrCat("is ", retention.keep_every_steps(), ": use 0 for none")});
+  }
   if (job.labels_size() > limits.count) {
     violations.push_back(
         {"labels", absl::StrCat("has ", job.labels_size(), " entries: at most ", limits.count,

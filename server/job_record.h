@@ -10,6 +10,7 @@
 
 #include "absl/time/time.h"
 #include "google/rpc/status.pb.h"
+#include "server/checkpoint_book.h"
 #include "server/job_view.h"
 #include "server/slot_kind.h"
 
@@ -48,6 +49,9 @@ struct GenerationRun {
   // When it was decided to start it, of the monotonic clock.
   absl::Duration start = -absl::InfiniteDuration();
   std::vector<RankRecord> ranks;
+  // The checkpoint it began from; 0 for none.
+  int64_t restored_step = 0;
+  int64_t restored_generation = 0;
   // Why the ranks were told to stop; empty while they should run.
   std::string stop_reason;
   // Whether they may end their step first.
@@ -95,6 +99,7 @@ struct JobRecord {
   SlotKind kind = lasp::v1::Slot::KIND_CPU;
   // What its first generation that had one said; empty before.
   std::string gemm_record;
+  CheckpointBook checkpoints;
   // The progress of the present generation; in the view from the next edit on. Null where no step
   // has been reported.
   std::unique_ptr<lasp::v1::TrainingProgress> progress;

@@ -11,8 +11,10 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "lasp/v1/audit_service.pb.h"
+#include "lasp/v1/checkpoint.pb.h"
 #include "lasp/v1/step_metrics.pb.h"
 #include "lasp/v1/training_job.pb.h"
+#include "lasp/v1/worker_service.pb.h"
 #include "server/audit_query.h"
 #include "server/job_view.h"
 #include "server/slot_kind.h"
@@ -60,6 +62,27 @@ struct PutRankExit {
 struct PutGemmRecord {
   int64_t job_id = 0;
   std::string record;
+};
+
+// A checkpoint in its present state. Its shards are forgotten unless it is being written.
+struct PutCheckpoint {
+  int64_t job_id = 0;
+  lasp::v1::Checkpoint checkpoint;
+};
+
+struct DeleteCheckpoint {
+  int64_t job_id = 0;
+  int64_t step = 0;
+  int64_t generation = 0;
+};
+
+// What a rank has said of its shard, until the checkpoint is committed.
+struct AddCheckpointShard {
+  int64_t job_id = 0;
+  int64_t step = 0;
+  int64_t generation = 0;
+  int rank = 0;
+  lasp::v1::ShardWritten shard;
 };
 
 struct PutSteps {
@@ -113,8 +136,9 @@ struct TrimAudit {
 };
 
 using Mutation = std::variant<PutJob, DeleteJob, AddTransition, AddGeneration, PutRankExit,
-                              PutGemmRecord, PutSteps, PutWorker, DeleteWorker, PutRequest,
-                              ExpireRequests, CompactTombstones, AddAuditRecord, TrimAudit>;
+                              PutGemmRecord, PutCheckpoint, DeleteCheckpoint, AddCheckpointShard,
+                              PutSteps, PutWorker, DeleteWorker, PutRequest, ExpireRequests,
+                              CompactTombstones, AddAuditRecord, TrimAudit>;
 
 // --- what a start finds ---
 
@@ -124,12 +148,19 @@ struct StoredRankExit {
   int exit_code = 0;
 };
 
+struct StoredCheckpoint {
+  lasp::v1::Checkpoint checkpoint;
+  std::vector<lasp::v1::ShardWritten> shards;
+};
+
 struct StoredJob {
   JobViewPtr view;
   // Of the current generation, for jobs that have not ended.
   std::vector<StoredRankExit> exits;
   // For jobs that have not ended; empty where none is stored.
   std::string gemm_record;
+  // By step, then generation.
+  std::vector<StoredCheckpoint> checkpoints;
 };
 
 struct StoredTransition {

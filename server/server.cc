@@ -214,7 +214,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   const std::string& secret = parts->core->store().uuid();
   auto& services = parts->services;
   services.push_back(std::make_unique<TrainingJobService>(shared, options.path_roots, secret));
-  services.push_back(std::make_unique<CheckpointService>());
+  services.push_back(std::make_unique<CheckpointService>(shared, secret));
   services.push_back(std::make_unique<MetricsService>(shared));
   services.push_back(std::make_unique<LogService>(shared));
   services.push_back(std::make_unique<WorkerAdminService>(shared, secret));

@@ -86,19 +86,26 @@ absl::StatusOr<std::unique_ptr<ServerCore>> ServerCore::Open(const CoreOptions& 
       });
   core->leases_ = std::make_unique<LeaseTable>(clock, options.lease_duration);
   core->refusals_ = std::make_unique<RefusalLog>(clock);
-  LASP_ASSIGN_OR_RETURN(core->controller_,
-                        JobController::Start(options, {.clock = clock,
-                                                       .store = core->store_.get(),
-                                                       .jobs = &core->jobs_,
-                                                       .workers = &core->workers_,
-                                                       .watches = core->watches_.get(),
-                                                       .events = core->events_.get(),
-                                                       .metrics = core->metrics_.get(),
-                                                       .logs = core->logs_.get(),
-                                                       .log_remover = core->log_remover_.get(),
-                                                       .leases = core->leases_.get(),
-                                                       .refusals = core->refusals_.get(),
-                                                       .observer = observer}));
+  if (!options.checkpoint_root.empty()) {
+    core->checkpoint_worker_ = std::make_unique<CheckpointWorker>(options.checkpoint_root);
+    LASP_RETURN_IF_ERROR(core->checkpoint_worker_->folder().Check());
+  }
+  LASP_ASSIGN_OR_RETURN(
+      core->controller_,
+      JobController::Start(options, {.clock = clock,
+                                     .store = core->store_.get(),
+                                     .jobs = &core->jobs_,
+                                     .workers = &core->workers_,
+                                     .watches = core->watches_.get(),
+                                     .events = core->events_.get(),
+                                     .metrics = core->metrics_.get(),
+                                     .logs = core->logs_.get(),
+                                     .log_remover = core->log_remover_.get(),
+                                     .leases = core->leases_.get(),
+                                     .refusals = core->refusals_.get(),
+                                     .checkpoints = &core->checkpoints_,
+                                     .checkpoint_disk = core->checkpoint_worker_.get(),
+                                     .observer = observer}));
   RemoveOrphanLogs(log_directory, core->jobs_, core->log_remover_.get());
   return core;
 }

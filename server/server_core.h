@@ -6,6 +6,8 @@
 #include "absl/status/statusor.h"
 #include "proto/rpc/clock.h"
 #include "server/backup_folder.h"
+#include "server/checkpoint_catalog.h"
+#include "server/checkpoint_worker.h"
 #include "server/core_observer.h"
 #include "server/core_options.h"
 #include "server/event_log.h"
@@ -47,6 +49,11 @@ class ServerCore {
 
   LogStore& logs() { return *logs_; }
 
+  const CheckpointCatalog& checkpoints() const { return checkpoints_; }
+
+  // Whether there is somewhere to keep them.
+  bool keeps_checkpoints() const { return checkpoint_worker_ != nullptr; }
+
   BackupFolder& backups() { return *backups_; }
 
   // Refusals for the audit log.
@@ -70,6 +77,8 @@ class ServerCore {
   std::unique_ptr<LogRemover> log_remover_;
   std::unique_ptr<LeaseTable> leases_;
   std::unique_ptr<RefusalLog> refusals_;
+  CheckpointCatalog checkpoints_;
+  std::unique_ptr<CheckpointWorker> checkpoint_worker_;
   std::unique_ptr<JobController> controller_;
 };
 

@@ -55,6 +55,9 @@ ServerMetrics::ServerMetrics() : registry_(std::make_shared<prometheus::Registry
   startup_seconds_ =
       AddHistogram(registry, "lasp_training_job_startup_seconds",
                    "From the start of a generation until all its ranks train", WaitBuckets());
+  checkpoint_seconds_ =
+      AddHistogram(registry, "lasp_checkpoint_seconds",
+                   "From the first shard of a checkpoint until it is committed", WaitBuckets());
   write_seconds_ = AddHistogram(registry, "lasp_store_write_seconds",
                                 "One transaction of the store, sync included", CommitBuckets());
   write_rows_ = AddHistogram(registry, "lasp_store_write_rows", "Rows changed by one transaction",
@@ -85,6 +88,14 @@ ServerMetrics::ServerMetrics() : registry_(std::make_shared<prometheus::Registry
                       .Register(*registry);
   reloads_used_ = &reloads.Add({{"outcome", "used"}});
   reloads_refused_ = &reloads.Add({{"outcome", "refused"}});
+  auto& checkpoints =
+      prometheus::BuildCounter()
+          .Name("lasp_checkpoints_total")
+          .Help("Checkpoints by what came of them; a corrupt one was committed first")
+          .Register(*registry);
+  checkpoints_committed_ = &checkpoints.Add({{"outcome", "committed"}});
+  checkpoints_failed_ = &checkpoints.Add({{"outcome", "failed"}});
+  checkpoints_corrupt_ = &checkpoints.Add({{"outcome", "corrupt"}});
   steps_ = AddCounter(registry, "lasp_step_reports_total", "Training steps stored");
   log_bytes_ = AddCounter(registry, "lasp_log_received_bytes_total", "Bytes of rank logs taken in");
   log_chunks_dropped_ = AddCounter(registry, "lasp_log_chunks_dropped_total",
@@ -116,6 +127,17 @@ void ServerMetrics::OnLeaseExpired() { lease_expirations_->Increment(); }
 
 void ServerMetrics::OnGenerationFailed(absl::string_view cause) {
   restarts_->Add({{"reason", std::string(cause)}}).Increment();
+}
+
+void ServerMetrics::OnCheckpoint(v1::Checkpoint::State state, absl::Duration took) {
+  if (state == v1::Checkpoint::STATE_COMMITTED) {
+    checkpoint_seconds_->Observe(absl::ToDoubleSeconds(took));
+    checkpoints_committed_->Increment();
+  } else if (state == v1::Checkpoint::STATE_CORRUPT) {
+    checkpoints_corrupt_->Increment();
+  } else {
+    checkpoints_failed_->Increment();
+  }
 }
 
 void ServerMetrics::OnQueueFull() { OnLimitReached("max_queued_jobs"); }

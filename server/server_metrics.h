@@ -44,6 +44,7 @@ class ServerMetrics final : public CoreObserver {
   void OnGenerationRunning(absl::Duration startup) override;
   void OnLeaseExpired() override;
   void OnGenerationFailed(absl::string_view reason) override;
+  void OnCheckpoint(v1::Checkpoint::State state, absl::Duration took) override;
   void OnQueueFull() override;
   void OnStaleMessage() override;
   void OnCommit(size_t mutations, absl::Duration took) override;
@@ -61,6 +62,10 @@ class ServerMetrics final : public CoreObserver {
   prometheus::Family<prometheus::Counter>* restarts_ = nullptr;
   prometheus::Histogram* queue_seconds_ = nullptr;
   prometheus::Histogram* startup_seconds_ = nullptr;
+  prometheus::Histogram* checkpoint_seconds_ = nullptr;
+  prometheus::Counter* checkpoints_committed_ = nullptr;
+  prometheus::Counter* checkpoints_failed_ = nullptr;
+  prometheus::Counter* checkpoints_corrupt_ = nullptr;
   prometheus::Histogram* write_seconds_ = nullptr;
   prometheus::Histogram* write_rows_ = nullptr;
   prometheus::Histogram* read_seconds_ = nullptr;

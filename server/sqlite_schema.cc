@@ -122,6 +122,25 @@ CREATE TABLE audit_refusals (
   record           BLOB NOT NULL
 );
 )sql",
+    // Checkpoints. A release that does not know them starts its jobs from the first step.
+    R"sql(
+CREATE TABLE checkpoints (
+  job_id     INTEGER NOT NULL,
+  step       INTEGER NOT NULL,
+  generation INTEGER NOT NULL,
+  state      INTEGER NOT NULL,
+  checkpoint BLOB NOT NULL,
+  PRIMARY KEY (job_id, step, generation)
+) WITHOUT ROWID;
+CREATE TABLE checkpoint_shards (
+  job_id     INTEGER NOT NULL,
+  step       INTEGER NOT NULL,
+  generation INTEGER NOT NULL,
+  rank       INTEGER NOT NULL,
+  shard      BLOB NOT NULL,
+  PRIMARY KEY (job_id, step, generation, rank)
+) WITHOUT ROWID;
+)sql",
 };
 static_assert(std::size(kAdditions) == kSchemaAdditions);
 

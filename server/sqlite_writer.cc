@@ -132,7 +132,8 @@ absl::Status SqliteWriter::Write(const DeleteJob& mutation) {
   LASP_RETURN_IF_ERROR(database_.Execute(
       absl::StrCat("INSERT INTO meta (key, value) VALUES ('last_job_id', ", mutation.job_id,
                    ") ON CONFLICT (key) DO UPDATE SET value = MAX(value, excluded.value)")));
-  for (const char* table : {"transitions", "generations", "rank_exits", "gemm_records", "steps"}) {
+  for (const char* table : {"transitions", "generations", "rank_exits", "gemm_records", "steps",
+                            "checkpoints", "checkpoint_shards"}) {
     LASP_RETURN_IF_ERROR(database_.Execute(
         absl::StrCat("DELETE FROM ", table, " WHERE job_id = ", mutation.job_id)));
   }
@@ -172,6 +173,52 @@ absl::Status SqliteWriter::Write(const PutGemmRecord& mutation) {
       SqliteStatement::Prepare(
           database_, "INSERT OR REPLACE INTO gemm_records (job_id, record) VALUES (?, ?)"));
   return put.Bind(mutation.job_id).Bind(mutation.record).Run();
+}
+
+absl::Status SqliteWriter::Write(const PutCheckpoint& mutation) {
+  const lasp::v1::Checkpoint& checkpoint = mutation.checkpoint;
+  LASP_ASSIGN_OR_RETURN(
+      SqliteStatement put,
+      SqliteStatement::Prepare(database_,
+                               "INSERT OR REPLACE INTO checkpoints (job_id, step, generation, "
+                               "state, checkpoint) VALUES (?, ?, ?, ?, ?)"));
+  const std::string bytes = checkpoint.SerializeAsString();
+  LASP_RETURN_IF_ERROR(put.Bind(mutation.job_id)
+                           .Bind(checkpoint.step())
+                           .Bind(checkpoint.generation())
+                           .Bind(checkpoint.state())
+                           .BindBlob(bytes)
+                           .Run());
+  return checkpoint.state() == lasp::v1::Checkpoint::STATE_WRITING
+             ? absl::OkStatus()
+             : DeleteShards(mutation.job_id, checkpoint.step(), checkpoint.generation());
+}
+
+absl::Status SqliteWriter::DeleteShards(int64_t job_id, int64_t step, int64_t generation) {
+  return database_.Execute(absl::StrCat("DELETE FROM checkpoint_shards WHERE job_id = ", job_id,
+                                        " AND step = ", step, " AND generation = ", generation));
+}
+
+absl::Status SqliteWriter::Write(const DeleteCheckpoint& mutation) {
+  LASP_RETURN_IF_ERROR(database_.Execute(
+      absl::StrCat("DELETE FROM checkpoints WHERE job_id = ", mutation.job_id,
+                   " AND step = ", mutation.step, " AND generation = ", mutation.generation)));
+  return DeleteShards(mutation.job_id, mutation.step, mutation.generation);
+}
+
+absl::Status SqliteWriter::Write(const AddCheckpointShard& mutation) {
+  LASP_ASSIGN_OR_RETURN(
+      SqliteStatement add,
+      SqliteStatement::Prepare(database_,
+                               "INSERT OR REPLACE INTO checkpoint_shards (job_id, step, "
+                               "generation, rank, shard) VALUES (?, ?, ?, ?, ?)"));
+  const std::string bytes = mutation.shard.SerializeAsString();
+  return add.Bind(mutation.job_id)
+      .Bind(mutation.step)
+      .Bind(mutation.generation)
+      .Bind(mutation.rank)
+      .BindBlob(bytes)
+      .Run();
 }
 
 absl::Status SqliteWriter::Write(const PutSteps& mutation) {

@@ -37,6 +37,9 @@ class SqliteWriter {
   absl::Status Write(const AddGeneration& mutation);
   absl::Status Write(const PutRankExit& mutation);
   absl::Status Write(const PutGemmRecord& mutation);
+  absl::Status Write(const PutCheckpoint& mutation);
+  absl::Status Write(const DeleteCheckpoint& mutation);
+  absl::Status Write(const AddCheckpointShard& mutation);
   absl::Status Write(const PutSteps& mutation);
   absl::Status Write(const PutWorker& mutation);
   absl::Status Write(const DeleteWorker& mutation);
@@ -46,12 +49,14 @@ class SqliteWriter {
   absl::Status Write(const AddAuditRecord& mutation);
   absl::Status Write(const TrimAudit& mutation);
 
+  absl::Status DeleteShards(int64_t job_id, int64_t step, int64_t generation);
   // Leaves every stride-th step and the newest ones when a job has too many.
   absl::Status ThinSteps(int64_t job_id);
   absl::StatusOr<int64_t> CountSteps(int64_t job_id);
   absl::Status LoadJobs(StoreContents* contents);
   absl::Status LoadRankExits(StoreContents* contents);
   absl::Status LoadGemmRecords(StoreContents* contents);
+  absl::Status LoadCheckpoints(StoreContents* contents);
   absl::Status LoadRest(StoreContents* contents);
 
   const int64_t max_steps_per_job_;

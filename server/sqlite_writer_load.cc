@@ -1,4 +1,5 @@
 // What a start of the coordinator reads from its store.
+#include <unordered_map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -25,6 +26,7 @@ absl::StatusOr<StoreContents> SqliteWriter::Load() {
   LASP_RETURN_IF_ERROR(LoadJobs(&contents));
   LASP_RETURN_IF_ERROR(LoadRankExits(&contents));
   LASP_RETURN_IF_ERROR(LoadGemmRecords(&contents));
+  LASP_RETURN_IF_ERROR(LoadCheckpoints(&contents));
   LASP_RETURN_IF_ERROR(LoadRest(&contents));
   return contents;
 }
@@ -48,7 +50,8 @@ absl::Status SqliteWriter::LoadJobs(StoreContents* contents) {
       return absl::DataLossError(
           absl::StrCat("the store's job ", view->id, " cannot be read; restore it from a backup"));
     }
-    contents->jobs.push_back({.view = std::move(view), .exits = {}, .gemm_record = {}});
+    contents->jobs.push_back(
+        {.view = std::move(view), .exits = {}, .gemm_record = {}, .checkpoints = {}});
   }
   // Ids of deleted jobs are not used again while anything may remember them.
   LASP_ASSIGN_OR_RETURN(
@@ -99,6 +102,57 @@ absl::Status SqliteWriter::LoadGemmRecords(StoreContents* contents) {
     rows.Reset();
   }
   return absl::OkStatus();
+}
+
+absl::Status SqliteWriter::LoadCheckpoints(StoreContents* contents) {
+  std::unordered_map<int64_t, StoredJob*> jobs;
+  for (StoredJob& job : contents->jobs) {
+    jobs[job.view->id] = &job;
+  }
+  const auto damaged = [](int64_t job_id) {
+    return absl::DataLossError(absl::StrCat("the store's checkpoints of job ", job_id,
+                                            " cannot be read; restore it from a backup"));
+  };
+  LASP_ASSIGN_OR_RETURN(SqliteStatement rows,
+                        SqliteStatement::Prepare(database_,
+                                                 "SELECT job_id, checkpoint FROM checkpoints "
+                                                 "ORDER BY job_id, step, generation"));
+  LASP_ASSIGN_OR_RETURN(
+      SqliteStatement shards,
+      SqliteStatement::Prepare(database_,
+                               "SELECT shard FROM checkpoint_shards WHERE job_id = ? "
+                               "AND step = ? AND generation = ? ORDER BY rank"));
+  while (true) {
+    LASP_ASSIGN_OR_RETURN(const bool row, rows.Step());
+    if (!row) {
+      return absl::OkStatus();
+    }
+    const int64_t job_id = rows.Integer();
+    const absl::string_view bytes = rows.Blob();
+    const auto job = jobs.find(job_id);
+    if (job == jobs.end()) {
+      continue;
+    }
+    StoredCheckpoint& stored = job->second->checkpoints.emplace_back();
+    if (!stored.checkpoint.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
+      return damaged(job_id);
+    }
+    if (stored.checkpoint.state() != lasp::v1::Checkpoint::STATE_WRITING) {
+      continue;
+    }
+    shards.Bind(job_id).Bind(stored.checkpoint.step()).Bind(stored.checkpoint.generation());
+    while (true) {
+      LASP_ASSIGN_OR_RETURN(const bool shard, shards.Step());
+      if (!shard) {
+        break;
+      }
+      const absl::string_view text = shards.Blob();
+      if (!stored.shards.emplace_back().ParseFromArray(text.data(),
+                                                       static_cast<int>(text.size()))) {
+        return damaged(job_id);
+      }
+    }
+  }
 }
 
 absl::Status SqliteWriter::LoadRest(StoreContents* contents) {

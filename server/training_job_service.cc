@@ -86,10 +86,11 @@ absl::Status CheckCreate(const std::vector<std::string>& path_roots, const Label
 absl::Status CheckUpdate(const v1::UpdateTrainingJobRequest& request, const LabelLimits& labels) {
   LASP_RETURN_IF_ERROR(ParseJobName(request.training_job().name()).status());
   for (const std::string& path : request.update_mask().paths()) {
-    if (path != "display_name" && path != "labels") {
+    if (path != "display_name" && path != "labels" && path != "checkpoint_retention") {
       return InvalidFields(
           {{"update_mask", absl::StrCat("'", path.substr(0, 80),
-                                        "' cannot be changed: name display_name, labels or both")}},
+                                        "' cannot be changed: name display_name, labels or "
+                                        "checkpoint_retention")}},
           "INVALID_REQUEST");
     }
   }

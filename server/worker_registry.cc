@@ -15,7 +15,7 @@ void WorkerRecord::Register(const lasp::v1::Hello& hello, AgentSessionPtr new_se
   incarnation = hello.incarnation();
   host_name_ = hello.host_name();
   version_ = hello.version();
-  protocol_version_ = hello.protocol_version();
+  protocol_version_ = CommonVersion(AgentProtocol(hello), kWorkerProtocol).value_or(0);
   TakeHostReport(hello);
   agent_draining = hello.draining();
   register_time_ = now;

@@ -11,6 +11,7 @@
 #include "absl/time/time.h"
 #include "lasp/v1/worker.pb.h"
 #include "lasp/v1/worker_service.pb.h"
+#include "proto/rpc/protocol_range.h"
 #include "server/agent_session.h"
 #include "server/lease_table.h"
 #include "server/slot_index.h"
@@ -66,6 +67,9 @@ class WorkerRecord {
   // Whether ranks may be placed on it now.
   bool schedulable() const { return !lost_ && !draining() && connected(); }
 
+  // Whether its agent knows of checkpoints: one of an earlier release starts every job anew.
+  bool resumes() const { return protocol_version_ >= kCheckpointProtocol; }
+
   bool draining() const { return drain_requested || agent_draining; }
 
   int free_slots(SlotKind kind) const { return free_slots_[kind]; }
@@ -120,6 +124,7 @@ class WorkerRecord {
   bool lost_ = true;
   std::string host_name_;
   std::string version_;
+  // That both speak.
   int protocol_version_ = 0;
   // What its Hello says of its GPUs.
   lasp::v1::HostReport host_report_;

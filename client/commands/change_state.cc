@@ -9,6 +9,7 @@
 #include "client/job_reference.h"
 #include "client/job_view.h"
 #include "client/output.h"
+#include "proto/rpc/error_details.h"
 #include "proto/rpc/random_id.h"
 #include "proto/rpc/status_macros.h"
 
@@ -41,6 +42,25 @@ absl::StatusOr<int> Change(const TrainingJob& job,
   return kExitOk;
 }
 
+// Whether a job that is suspended goes on where it was.
+absl::StatusOr<bool> KeepsCheckpoints(const TrainingJob& job, Session* session) {
+  LASP_ASSIGN_OR_RETURN(Connection* const connection, session->Connect());
+  lasp::v1::ListCheckpointsRequest request;
+  request.set_parent(job.name());
+  request.set_page_size(1);
+  const absl::Status status =
+      connection
+          ->Call(&connection->checkpoints(), &lasp::v1::CheckpointService::Stub::ListCheckpoints,
+                 request, kReadDeadline)
+          .status();
+  // A coordinator of an earlier release keeps none.
+  if (ErrorReason(status) == "CHECKPOINTS_UNAVAILABLE" || absl::IsUnimplemented(status)) {
+    return false;
+  }
+  LASP_RETURN_IF_ERROR(status);
+  return true;
+}
+
 absl::StatusOr<TrainingJob> TheJob(const Words& words, Session* session) {
   LASP_ASSIGN_OR_RETURN(const std::string reference, JobArgument(words));
   return ResolveJob(reference, session);
@@ -57,11 +77,12 @@ absl::StatusOr<int> Suspend(const Words& words, bool yes, Session* session) {
   LASP_ASSIGN_OR_RETURN(const TrainingJob job, TheJob(words, session));
   const std::string id = ShortName(job.name());
   const std::string loss =
-      absl::StrCat("there are no checkpoints yet, so job/", id,
+      absl::StrCat("the coordinator keeps no checkpoints, so job/", id,
                    " will start again from step 1 when it is resumed (it is at step ",
                    job.progress().step(), ")");
-  if (IsFinal(job.state())) {
-    // The coordinator refuses it; there is nothing to ask.
+  LASP_ASSIGN_OR_RETURN(const bool saves, KeepsCheckpoints(job, session));
+  if (saves || IsFinal(job.state())) {
+    // Nothing is lost, or the coordinator refuses it: there is nothing to ask.
   } else if (yes) {
     session->console().Note(loss);
   } else {

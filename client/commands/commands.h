@@ -35,6 +35,8 @@ absl::StatusOr<int> Delete(const Words& words, Session* session);
 absl::StatusOr<int> Workers(const Words& words, Session* session);
 // Who changed what, oldest first.
 absl::StatusOr<int> Audit(const AuditOptions& options, Session* session);
+// Lists, describes, verifies or deletes those of a job.
+absl::StatusOr<int> Checkpoints(const Words& words, Session* session);
 // Makes a backup of the coordinator's store, or lists them.
 absl::StatusOr<int> MakeBackup(const Words& words, Session* session);
 absl::StatusOr<int> Drain(const Words& words, bool undo, Session* session);

@@ -5,6 +5,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 
@@ -21,6 +22,10 @@ absl::Status BadName(absl::string_view name, absl::string_view form) {
 
 std::string JobName::ToString() const {
   return absl::StrCat("projects/", project, "/trainingJobs/", job);
+}
+
+std::string CheckpointName::ToString() const {
+  return absl::StrCat(job.ToString(), "/checkpoints/", step);
 }
 
 bool IsValidId(absl::string_view id) {
@@ -40,6 +45,17 @@ absl::StatusOr<JobName> ParseJobName(absl::string_view name) {
     return BadName(name, "projects/{project}/trainingJobs/{job}");
   }
   return JobName{parts[1], parts[3]};
+}
+
+absl::StatusOr<CheckpointName> ParseCheckpointName(absl::string_view name) {
+  const std::vector<std::string> parts = absl::StrSplit(name, '/');
+  int64_t step = 0;
+  if (parts.size() != 6 || parts[0] != "projects" || parts[2] != "trainingJobs" ||
+      parts[4] != "checkpoints" || !IsValidId(parts[1]) || !IsValidId(parts[3]) ||
+      !absl::SimpleAtoi(parts[5], &step) || step < 1 || absl::StrCat(step) != parts[5]) {
+    return BadName(name, "projects/{project}/trainingJobs/{job}/checkpoints/{step}");
+  }
+  return CheckpointName{{parts[1], parts[3]}, step};
 }
 
 absl::StatusOr<std::string> ParseProjectName(absl::string_view parent, bool allow_any) {

@@ -1,6 +1,7 @@
 // Resource names: projects/{project}, projects/{project}/trainingJobs/{job}, workers/{worker}.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -20,11 +21,19 @@ struct JobName {
   std::string ToString() const;
 };
 
+struct CheckpointName {
+  JobName job;
+  int64_t step = 0;
+  // projects/{project}/trainingJobs/{job}/checkpoints/{step}
+  std::string ToString() const;
+};
+
 // Whether `id` is `[a-z]([a-z0-9-]{0,61}[a-z0-9])?`.
 bool IsValidId(absl::string_view id);
 
 // Each gives INVALID_ARGUMENT that shows the expected form.
 absl::StatusOr<JobName> ParseJobName(absl::string_view name);
+absl::StatusOr<CheckpointName> ParseCheckpointName(absl::string_view name);
 // `projects/{project}`; `projects/-` only where `allow_any`.
 absl::StatusOr<std::string> ParseProjectName(absl::string_view parent, bool allow_any = false);
 // Worker ids are host names or chosen by the operator: `[A-Za-z0-9]([A-Za-z0-9._-]{0,252})`.

@@ -69,6 +69,9 @@ void FillDefaults(v1::TrainingSpec* spec) {
   if (!spec->mutable_recovery()->has_max_restarts()) {
     spec->mutable_recovery()->set_max_restarts(5);
   }
+  if (spec->mutable_checkpoint()->interval_steps() == 0 && !spec->checkpoint().has_interval()) {
+    spec->mutable_checkpoint()->mutable_interval()->set_seconds(600);
+  }
   if (spec->micro_batch_size() == 0) {
     spec->set_micro_batch_size(1);
   }

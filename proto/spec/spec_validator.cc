@@ -323,6 +323,10 @@ std::vector<FieldViolation> ValidateSpec(const v1::TrainingSpec& spec) {
   if (spec.has_max_run_duration()) {
     CheckDuration("spec.max_run_duration", spec.max_run_duration(), &check);
   }
+  check.Integer("spec.checkpoint.interval_steps", spec.checkpoint().interval_steps(), 0, kMaxSteps);
+  if (spec.checkpoint().has_interval()) {
+    CheckDuration("spec.checkpoint.interval", spec.checkpoint().interval(), &check);
+  }
   CheckShapes(spec, sound, &check);
   if (spec.data().format() == v1::DataSpec::FORMAT_BYTES && spec.model().vocab_size() >= 2 &&
       spec.model().vocab_size() < 256) {

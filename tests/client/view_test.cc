@@ -323,8 +323,6 @@ Flags of every command (--server, --project, -o, ...): lasp --help
   }
 }
 
-TEST(Help, DoesNotOfferCheckpoints) { EXPECT_THAT(ProgramHelp(), Not(HasSubstr("checkpoint"))); }
-
 class Completion : public ::testing::Test {
  protected:
   // What bash offers for a line that ends where the cursor is.

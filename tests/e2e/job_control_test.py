@@ -11,7 +11,7 @@ class JobControlTest(ClusterTest):
         self.submit(small_spec(sp=2, steps=LONG))
         self.wait_for_step("job", 3)
         said = self.lasp("suspend", "job", "--yes").stderr
-        self.assertIn("start again from step 1", said)  # there are no checkpoints yet
+        self.assertIn("start again from step 1", said)  # this coordinator keeps no checkpoints
         self.wait_for_state("job", "SUSPENDED")
         self.assertEqual(self.ranks_of(worker), [])
         # Its slots are free for another job.

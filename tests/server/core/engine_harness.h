@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/protocol_range.h"
+#include "server/checkpoint_worker.h"
 #include "server/job_engine.h"
 #include "server/sqlite_job_store.h"
 #include "tests/server/core/fake_agent.h"
@@ -24,6 +25,16 @@
 namespace lasp::server {
 
 using Job = lasp::v1::TrainingJob;
+
+// Holds tasks until the harness does them.
+class QueuedDisk final : public CheckpointDisk {
+ public:
+  void SetSink(std::function<void(CheckpointOutcome)> /*sink*/) override {}
+
+  void Start(CheckpointTask task) override { tasks.push_back(std::move(task)); }
+
+  std::deque<CheckpointTask> tasks;
+};
 
 class EngineHarness {
  public:
@@ -58,6 +69,7 @@ class EngineHarness {
     hello.set_worker_id(agent->id);
     hello.set_incarnation(agent->incarnation);
     hello.set_protocol_version(kWorkerProtocol.oldest);
+    hello.set_newest_protocol_version(agent->newest_protocol);
     for (int i = 0; i < agent->gpus + agent->slots; ++i) {
       auto* slot = hello.add_slots();
       slot->set_index(i);
@@ -256,6 +268,7 @@ class EngineHarness {
           }
         }
       }
+      busy = DoDiskTask() || busy;
     }
   }
 
@@ -294,6 +307,10 @@ class EngineHarness {
   }
 
   testing::FakeClock clock;
+  // Where checkpoints are kept, if CoreOptions says so. Turned off: the disk does nothing.
+  bool disk_works = true;
+  QueuedDisk disk;
+  std::unique_ptr<CheckpointCatalog> checkpoints;
   std::map<std::string, std::unique_ptr<FakeAgent>> agents;
   std::unique_ptr<SqliteJobStore> store;
   std::unique_ptr<JobCatalog> jobs;
@@ -325,18 +342,23 @@ class EngineHarness {
         std::make_unique<LogRemover>([this](const std::string& uid) { logs->DeleteJob(uid); });
     leases = std::make_unique<LeaseTable>(&clock, options_.lease_duration);
     refusals = std::make_unique<RefusalLog>(&clock);
-    engine = std::make_unique<JobEngine>(options_, CoreParts{.clock = &clock,
-                                                             .store = store.get(),
-                                                             .jobs = jobs.get(),
-                                                             .workers = workers.get(),
-                                                             .watches = watches.get(),
-                                                             .events = events.get(),
-                                                             .metrics = metrics.get(),
-                                                             .logs = logs.get(),
-                                                             .log_remover = log_remover.get(),
-                                                             .leases = leases.get(),
-                                                             .refusals = refusals.get(),
-                                                             .observer = &observer_});
+    checkpoints = std::make_unique<CheckpointCatalog>();
+    disk.tasks.clear();
+    engine = std::make_unique<JobEngine>(
+        options_, CoreParts{.clock = &clock,
+                            .store = store.get(),
+                            .jobs = jobs.get(),
+                            .workers = workers.get(),
+                            .watches = watches.get(),
+                            .events = events.get(),
+                            .metrics = metrics.get(),
+                            .logs = logs.get(),
+                            .log_remover = log_remover.get(),
+                            .leases = leases.get(),
+                            .refusals = refusals.get(),
+                            .checkpoints = checkpoints.get(),
+                            .checkpoint_disk = options_.checkpoint_root.empty() ? nullptr : &disk,
+                            .observer = &observer_});
     LASP_ASSERT_OK(engine->Restore());
     Pump();
   }
@@ -345,6 +367,17 @@ class EngineHarness {
     engine = nullptr;
     log_remover = nullptr;
     store = nullptr;
+  }
+
+  bool DoDiskTask() {
+    if (!disk_works || disk.tasks.empty()) {
+      return false;
+    }
+    const CheckpointTask task = std::move(disk.tasks.front());
+    disk.tasks.pop_front();
+    const CheckpointFolder folder(options_.checkpoint_root);
+    engine->CheckpointDone(DoCheckpointTask(folder, task, [] { return false; }));
+    return true;
   }
 
   // One unit, committed and published; false where there was nothing.

@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "lasp/v1/worker_service.pb.h"
+#include "proto/rpc/protocol_range.h"
 #include "proto/rpc/rank_exit_code.h"
 #include "server/agent_session.h"
 
@@ -52,6 +53,7 @@ struct FakeAgent {
   int slots = 0;
   int gpus = 0;
   std::string incarnation = "first";
+  int newest_protocol = kWorkerProtocol.newest;
   int64_t sequence = 0;
   std::shared_ptr<RecordingLink> link;
   AgentSessionPtr session;

@@ -69,6 +69,42 @@ TEST_F(SqliteJobStoreTest, WhatGoesInComesOut) {
   EXPECT_EQ(store_->Transitions(1, 10).value().at(0).reason(), "SUBMITTED");
 }
 
+TEST_F(SqliteJobStoreTest, CheckpointsAndTheShardsOfThoseThatAreWritten) {
+  LASP_ASSERT_OK(Open());
+  const auto checkpoint = [](int64_t step, int64_t generation, lasp::v1::Checkpoint::State state) {
+    PutCheckpoint put{.job_id = 1, .checkpoint = {}};
+    put.checkpoint.set_step(step);
+    put.checkpoint.set_generation(generation);
+    put.checkpoint.set_state(state);
+    return put;
+  };
+  const auto shard = [](int64_t step, int rank) {
+    AddCheckpointShard add{.job_id = 1, .step = step, .generation = 1, .rank = rank, .shard = {}};
+    add.shard.mutable_fence()->set_rank(rank);
+    return add;
+  };
+  Commit({PutJob{MakeJob(1, lasp::v1::TrainingJob::STATE_RUNNING), true},
+          checkpoint(20, 1, lasp::v1::Checkpoint::STATE_WRITING), shard(20, 1), shard(20, 0),
+          checkpoint(10, 1, lasp::v1::Checkpoint::STATE_WRITING), shard(10, 0),
+          checkpoint(10, 1, lasp::v1::Checkpoint::STATE_COMMITTED),
+          checkpoint(5, 1, lasp::v1::Checkpoint::STATE_FAILED), DeleteCheckpoint{1, 5, 1}});
+  LASP_ASSERT_OK(Open());
+  const auto stored = store_->Load().value().jobs.at(0).checkpoints;
+  ASSERT_EQ(stored.size(), 2);
+  EXPECT_EQ(stored[0].checkpoint.step(), 10);
+  EXPECT_EQ(stored[0].checkpoint.state(), lasp::v1::Checkpoint::STATE_COMMITTED);
+  EXPECT_TRUE(stored[0].shards.empty());
+  ASSERT_EQ(stored[1].shards.size(), 2);
+  EXPECT_EQ(stored[1].shards[1].fence().rank(), 1);
+  Commit({DeleteJob{1, "job-1", 77}});
+  store_ = nullptr;
+  auto database = SqliteDatabase::Open(options_.path, "", SqliteDatabase::Mode::kReadWrite).value();
+  for (const char* table : {"checkpoints", "checkpoint_shards"}) {
+    EXPECT_EQ(database.QueryInteger(absl::StrCat("SELECT COUNT(*) FROM ", table)).value(), 0)
+        << table;
+  }
+}
+
 TEST_F(SqliteJobStoreTest, TheLatestTransitionsComeInOrder) {
   LASP_ASSERT_OK(Open());
   for (int i = 1; i <= 5; ++i) {

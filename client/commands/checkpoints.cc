@@ -1,0 +1,230 @@
+// The checkpoints of a job: list, describe, verify, delete.
+#include <algorithm>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "client/commands/commands.h"
+#include "client/error_report.h"
+#include "client/exit_code.h"
+#include "client/job_reference.h"
+#include "client/number_text.h"
+#include "client/output.h"
+#include "client/output_table.h"
+#include "client/time_text.h"
+#include "proto/rpc/random_id.h"
+#include "proto/rpc/status_macros.h"
+
+namespace lasp::client {
+namespace {
+
+using lasp::v1::Checkpoint;
+using CheckpointStub = lasp::v1::CheckpointService::Stub;
+
+constexpr absl::Duration kVerifyPoll = absl::Milliseconds(500);
+// Terabytes over a network file system.
+constexpr absl::Duration kVerifyDeadline = absl::Hours(6);
+
+std::string StateText(Checkpoint::State state) {
+  return Checkpoint::State_Name(state).substr(sizeof("STATE_") - 1);
+}
+
+std::string AgeText(bool there, const google::protobuf::Timestamp& time) {
+  return there ? FormatAge(absl::Now() - FromProto(time)) : "-";
+}
+
+std::string CheckpointTable(const std::vector<Checkpoint>& checkpoints, bool wide,
+                            const Terminal& terminal) {
+  std::vector<Column> columns = {{"STEP", true}, {"STATE"},          {"BYTES", true},
+                                 {"AGE", true},  {"VERIFIED", true}, {"GENERATION", true}};
+  if (wide) {
+    columns.insert(columns.end(), {{"SHARDS", true}, {"PARENT", true}, {"FOLDER"}, {"MESSAGE"}});
+  }
+  Table table(std::move(columns));
+  for (const Checkpoint& checkpoint : checkpoints) {
+    std::vector<Cell> row = {absl::StrCat(checkpoint.step()),
+                             StateText(checkpoint.state()),
+                             FormatRate(static_cast<double>(checkpoint.size_bytes())),
+                             AgeText(true, checkpoint.create_time()),
+                             AgeText(checkpoint.has_verify_time(), checkpoint.verify_time()),
+                             absl::StrCat(checkpoint.generation())};
+    if (wide) {
+      row.emplace_back(absl::StrCat(checkpoint.shard_count()));
+      row.emplace_back(absl::StrCat(checkpoint.parent_step()));
+      row.emplace_back(checkpoint.folder());
+      row.emplace_back(checkpoint.message());
+    }
+    table.AddRow(std::move(row));
+  }
+  return table.Render(terminal);
+}
+
+absl::StatusOr<std::vector<Checkpoint>> AllOf(const std::string& job, Session* session) {
+  LASP_ASSIGN_OR_RETURN(Connection* const connection, session->Connect());
+  lasp::v1::ListCheckpointsRequest request;
+  request.set_parent(job);
+  std::vector<Checkpoint> checkpoints;
+  do {
+    LASP_ASSIGN_OR_RETURN(const auto page, connection->Call(&connection->checkpoints(),
+                                                            &CheckpointStub::ListCheckpoints,
+                                                            request, kReadDeadline));
+    checkpoints.insert(checkpoints.end(), page.checkpoints().begin(), page.checkpoints().end());
+    request.set_page_token(page.next_page_token());
+  } while (!request.page_token().empty());
+  return checkpoints;
+}
+
+// What `words` say after the verb: NAME, and perhaps STEP; by default the newest committed one.
+absl::StatusOr<Checkpoint> TheCheckpoint(const Words& words, Session* session) {
+  if (words.empty() || words.size() > 2) {
+    return absl::InvalidArgumentError("expected NAME and perhaps STEP");
+  }
+  int64_t step = 0;
+  if (words.size() == 2 && words[1] != "latest" &&
+      (!absl::SimpleAtoi(words[1], &step) || step < 1)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("expected a step or latest, got '", words[1], "'"));
+  }
+  LASP_ASSIGN_OR_RETURN(const lasp::v1::TrainingJob job, ResolveJob(words[0], session));
+  LASP_ASSIGN_OR_RETURN(const std::vector<Checkpoint> all, AllOf(job.name(), session));
+  const auto found = std::find_if(all.begin(), all.end(), [step](const Checkpoint& checkpoint) {
+    return step == 0 ? checkpoint.state() == Checkpoint::STATE_COMMITTED
+                     : checkpoint.step() == step;
+  });
+  if (found == all.end()) {
+    return absl::NotFoundError(
+        step == 0 ? absl::StrCat("job/", ShortName(job.name()), " has no committed checkpoint")
+                  : absl::StrCat("job/", ShortName(job.name()), " has no checkpoint of step ", step,
+                                 "; 'lasp checkpoints list ", ShortName(job.name()),
+                                 "' shows what there is"));
+  }
+  return *found;
+}
+
+absl::StatusOr<int> ListOf(const Words& words, Session* session) {
+  LASP_ASSIGN_OR_RETURN(const std::string reference, JobArgument(words));
+  LASP_ASSIGN_OR_RETURN(const lasp::v1::TrainingJob job, ResolveJob(reference, session));
+  LASP_ASSIGN_OR_RETURN(const std::vector<Checkpoint> checkpoints, AllOf(job.name(), session));
+  Console& console = session->console();
+  const OutputFormat format = session->options().output;
+  if (format == OutputFormat::kName) {
+    for (const Checkpoint& checkpoint : checkpoints) {
+      console.Print(checkpoint.name() + "\n");
+    }
+  } else if (!IsTable(format)) {
+    console.Print(MessageArray(checkpoints, format));
+  } else if (checkpoints.empty()) {
+    console.Note(absl::StrCat("no checkpoints of job/", ShortName(job.name()), " yet"));
+  } else {
+    console.Print(CheckpointTable(checkpoints, format == OutputFormat::kWide, console.Out()));
+  }
+  return kExitOk;
+}
+
+std::string Description(const Checkpoint& checkpoint) {
+  std::string text = absl::StrCat("Checkpoint:   ", checkpoint.name(),
+                                  "\nState:        ", StateText(checkpoint.state()), "\n");
+  if (!checkpoint.message().empty()) {
+    absl::StrAppend(&text, "              ", checkpoint.message(), "\n");
+  }
+  absl::StrAppend(&text, "Generation:   ", checkpoint.generation(), "\n");
+  absl::StrAppend(&text, "Began from:   ",
+                  checkpoint.parent_step() == 0 ? "the first step"
+                                                : absl::StrCat("step ", checkpoint.parent_step()),
+                  "\n");
+  absl::StrAppend(&text, "Size:         ", checkpoint.size_bytes(), " bytes in ",
+                  checkpoint.shard_count(), " shards\n");
+  absl::StrAppend(&text, "Created:      ", FormatTimestamp(checkpoint.create_time()), "\n");
+  if (checkpoint.has_commit_time()) {
+    absl::StrAppend(&text, "Committed:    ", FormatTimestamp(checkpoint.commit_time()), "\n");
+  }
+  absl::StrAppend(
+      &text, "Verified:     ",
+      checkpoint.has_verify_time() ? FormatTimestamp(checkpoint.verify_time()) : "not yet", "\n");
+  if (!checkpoint.folder().empty()) {
+    absl::StrAppend(&text, "Folder:       ", checkpoint.folder(), "\n");
+  }
+  return text;
+}
+
+absl::StatusOr<int> Verify(const Checkpoint& checkpoint, Session* session) {
+  LASP_ASSIGN_OR_RETURN(Connection* const connection, session->Connect());
+  lasp::v1::VerifyCheckpointRequest request;
+  request.set_name(checkpoint.name());
+  LASP_RETURN_IF_ERROR(connection
+                           ->Call(&connection->checkpoints(), &CheckpointStub::VerifyCheckpoint,
+                                  request, kMutationDeadline)
+                           .status());
+  const absl::Time deadline = absl::Now() + kVerifyDeadline;
+  lasp::v1::GetCheckpointRequest get;
+  get.set_name(checkpoint.name());
+  while (absl::Now() < deadline) {
+    LASP_ASSIGN_OR_RETURN(const Checkpoint now,
+                          connection->Call(&connection->checkpoints(),
+                                           &CheckpointStub::GetCheckpoint, get, kReadDeadline));
+    const bool read =
+        now.has_verify_time() && FromProto(now.verify_time()) > FromProto(checkpoint.verify_time());
+    if (now.state() != Checkpoint::STATE_COMMITTED || read) {
+      PrintMessage(
+          now, now.name(),
+          [&] {
+            return read ? absl::StrCat("checkpoints/", now.step(), " is whole: ", now.size_bytes(),
+                                       " bytes as they were written\n")
+                        : absl::StrCat("checkpoints/", now.step(), " is ", StateText(now.state()),
+                                       ": ", now.message(), "\n");
+          },
+          session);
+      return read ? kExitOk : kExitFailed;
+    }
+    std::this_thread::sleep_for(absl::ToChronoMilliseconds(kVerifyPoll));
+  }
+  return absl::DeadlineExceededError(
+      "the checkpoint has not been read back yet; look again later "
+      "with 'lasp checkpoints describe'");
+}
+
+absl::StatusOr<int> Remove(const Checkpoint& checkpoint, Session* session) {
+  LASP_ASSIGN_OR_RETURN(Connection* const connection, session->Connect());
+  lasp::v1::DeleteCheckpointRequest request;
+  request.set_name(checkpoint.name());
+  request.set_request_id(NewUuid());
+  LASP_ASSIGN_OR_RETURN(
+      const Checkpoint removed,
+      connection->Call(&connection->checkpoints(), &CheckpointStub::DeleteCheckpoint, request,
+                       kMutationDeadline));
+  PrintMessage(
+      removed, removed.name(),
+      [&] { return absl::StrCat("checkpoints/", removed.step(), " is being removed\n"); }, session);
+  return kExitOk;
+}
+
+}  // namespace
+
+absl::StatusOr<int> Checkpoints(const Words& words, Session* session) {
+  const std::string verb = words.empty() ? "" : words.front();
+  const Words rest(words.empty() ? words.begin() : words.begin() + 1, words.end());
+  if (verb == "list") {
+    return ListOf(rest, session);
+  }
+  if (verb != "describe" && verb != "verify" && verb != "delete") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("expected list, describe, verify or delete, got '", verb, "'"));
+  }
+  if (verb == "delete" && rest.size() != 2) {
+    return absl::InvalidArgumentError("expected NAME and STEP: which one is to be deleted");
+  }
+  LASP_ASSIGN_OR_RETURN(const Checkpoint checkpoint, TheCheckpoint(rest, session));
+  if (verb == "verify") {
+    return Verify(checkpoint, session);
+  }
+  if (verb == "delete") {
+    return Remove(checkpoint, session);
+  }
+  PrintMessage(checkpoint, checkpoint.name(), [&] { return Description(checkpoint); }, session);
+  return kExitOk;
+}
+
+}  // namespace lasp::client

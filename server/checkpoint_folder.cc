@@ -1,0 +1,159 @@
+#include "server/checkpoint_folder.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <filesystem>
+#include <system_error>
+
+#include "absl/strings/str_cat.h"
+#include "proto/checkpoint/block_digests.h"
+#include "proto/checkpoint/manifest.h"
+#include "proto/rpc/status_macros.h"
+#include "proto/spec/open_beneath.h"
+#include "proto/spec/unique_fd.h"
+#include "server/durable_file.h"
+
+namespace lasp::server {
+namespace {
+
+absl::Status Errno(absl::string_view what, absl::string_view path) {
+  return absl::UnavailableError(
+      absl::StrCat(what, " ", path, ": ", absl::ErrnoToStatus(errno, "").message()));
+}
+
+// A file of the checkpoint, beneath its root whatever links are there. A file that is missing is
+// lost; one that cannot be opened may be another time.
+absl::StatusOr<UniqueFd> OpenFile(const std::string& root, const std::string& path) {
+  const UniqueFd folder(open(root.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!folder.valid()) {
+    return Errno("opening", root);
+  }
+  UniqueFd file(OpenBeneath(folder.get(), path));
+  if (file.valid()) {
+    return file;
+  }
+  return errno == ENOENT ? absl::DataLossError(absl::StrCat(path, " is not there"))
+                         : Errno("opening", path);
+}
+
+absl::StatusOr<int64_t> SizeOf(int descriptor, absl::string_view path) {
+  struct stat status = {};
+  if (fstat(descriptor, &status) != 0) {
+    return Errno("looking at", path);
+  }
+  return static_cast<int64_t>(status.st_size);
+}
+
+absl::StatusOr<std::string> ReadSmallFile(int descriptor, absl::string_view path) {
+  LASP_ASSIGN_OR_RETURN(const int64_t size, SizeOf(descriptor, path));
+  if (size > kMaxManifestBytes) {
+    return absl::DataLossError(absl::StrCat(path, " has ", size, " bytes"));
+  }
+  std::string text(static_cast<size_t>(size), '\0');
+  size_t done = 0;
+  while (done < text.size()) {
+    const ssize_t count = read(descriptor, text.data() + done, text.size() - done);
+    if (count < 0 && errno == EINTR) {
+      continue;
+    }
+    if (count < 0) {
+      return Errno("reading", path);
+    }
+    if (count == 0) {
+      break;
+    }
+    done += static_cast<size_t>(count);
+  }
+  text.resize(done);
+  return text;
+}
+
+absl::Status SyncFolder(const std::string& path) {
+  const UniqueFd folder(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!folder.valid() || fsync(folder.get()) != 0) {
+    return Errno("syncing", path);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status CheckpointFolder::Check() const {
+  std::error_code error;
+  if (!std::filesystem::is_directory(root_, error) ||
+      access(root_.c_str(), R_OK | W_OK | X_OK) != 0) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("--checkpoint_root ", root_,
+                     " is not a folder that this program may write: make it, as its user"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> CheckpointFolder::Commit(
+    const std::string& folder, const lasp::v1::CheckpointManifest& manifest) const {
+  LASP_RETURN_IF_ERROR(CheckManifest(manifest));
+  for (const lasp::v1::CheckpointShard& shard : manifest.shards()) {
+    const std::string path = absl::StrCat(folder, "/", shard.file());
+    LASP_ASSIGN_OR_RETURN(const UniqueFd file, OpenFile(root_, path));
+    LASP_ASSIGN_OR_RETURN(const int64_t size, SizeOf(file.get(), path));
+    if (size != shard.size_bytes()) {
+      return absl::DataLossError(absl::StrCat(path, " has ", size, " bytes, not the ",
+                                              shard.size_bytes(), " that its rank wrote"));
+    }
+  }
+  LASP_ASSIGN_OR_RETURN(const std::string text, ManifestText(manifest));
+  const std::string digest = ManifestDigest(text);
+  const std::string path = absl::StrCat(root_, "/", folder, "/", kManifestFile);
+  const std::string digest_path = absl::StrCat(root_, "/", folder, "/", kManifestDigestFile);
+  LASP_RETURN_IF_ERROR(
+      CreatePrivateFile(digest_path + ".tmp", absl::StrCat(digest, "  ", kManifestFile, "\n")));
+  LASP_RETURN_IF_ERROR(PutInPlace(digest_path + ".tmp", digest_path));
+  // From this rename on it is a checkpoint.
+  LASP_RETURN_IF_ERROR(CreatePrivateFile(path + ".tmp", text));
+  LASP_RETURN_IF_ERROR(PutInPlace(path + ".tmp", path));
+  return digest;
+}
+
+absl::Status CheckpointFolder::Verify(const std::string& folder, const std::string& manifest_digest,
+                                      const std::function<bool()>& stop) const {
+  const std::string path = absl::StrCat(folder, "/", kManifestFile);
+  std::string text;
+  {
+    LASP_ASSIGN_OR_RETURN(const UniqueFd file, OpenFile(root_, path));
+    LASP_ASSIGN_OR_RETURN(text, ReadSmallFile(file.get(), path));
+  }
+  if (ManifestDigest(text) != manifest_digest) {
+    return absl::DataLossError(absl::StrCat(path, " is not the manifest that was committed"));
+  }
+  LASP_ASSIGN_OR_RETURN(const lasp::v1::CheckpointManifest manifest, ParseManifest(text));
+  for (const lasp::v1::CheckpointShard& shard : manifest.shards()) {
+    if (stop()) {
+      return absl::CancelledError("the coordinator ends");
+    }
+    const std::string shard_path = absl::StrCat(folder, "/", shard.file());
+    LASP_ASSIGN_OR_RETURN(const UniqueFd file, OpenFile(root_, shard_path));
+    LASP_RETURN_IF_ERROR(CheckShardFile(shard, file.get(), shard_path));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckpointFolder::Remove(const std::string& folder) const {
+  const std::string path = absl::StrCat(root_, "/", folder);
+  const std::string manifest = absl::StrCat(path, "/", kManifestFile);
+  if (unlink(manifest.c_str()) == 0) {
+    LASP_RETURN_IF_ERROR(SyncFolder(path));
+  } else if (errno != ENOENT) {
+    return Errno("removing", manifest);
+  }
+  std::error_code error;
+  std::filesystem::remove_all(path, error);
+  if (error) {
+    return absl::UnavailableError(absl::StrCat("removing ", path, ": ", error.message()));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace lasp::server

@@ -1,0 +1,41 @@
+// Checkpoints on the disk, as the coordinator sees them: manifests are its to write, shards its to
+// read, folders its to remove.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "lasp/v1/checkpoint.pb.h"
+
+namespace lasp::server {
+
+// Thread-safe, as its files are by their order: a folder is a checkpoint from the rename of its
+// manifest until the removal of that. Folders are named beneath the root.
+class CheckpointFolder {
+ public:
+  explicit CheckpointFolder(std::string root) : root_(std::move(root)) {}
+
+  // FAILED_PRECONDITION unless the root is a directory that can be written.
+  absl::Status Check() const;
+
+  // The digest of the manifest, which is durable with its name. DATA_LOSS where it does not
+  // describe a whole checkpoint, or a shard is not there with its size; UNAVAILABLE where the disk
+  // refuses. May be repeated.
+  absl::StatusOr<std::string> Commit(const std::string& folder,
+                                     const lasp::v1::CheckpointManifest& manifest) const;
+
+  // Reads everything back. DATA_LOSS names the file and the block; UNAVAILABLE where it cannot be
+  // read; CANCELLED soon after `stop` says so.
+  absl::Status Verify(const std::string& folder, const std::string& manifest_digest,
+                      const std::function<bool()>& stop) const;
+
+  // The manifest first. OK where there is nothing.
+  absl::Status Remove(const std::string& folder) const;
+
+ private:
+  const std::string root_;
+};
+
+}  // namespace lasp::server
