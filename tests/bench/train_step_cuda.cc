@@ -1,8 +1,8 @@
 // Time and memory of a training step on the GPUs of one host, through the engine's own trainer.
 // Prints JSON.
-//   train_step_cuda [TOKENS [LAYERS [STEPS [GPUS [SP [copies|nccl]]]]]]
+//   train_step_cuda [TOKENS [LAYERS [STEPS [GPUS [SP [copies|nccl [FOLDER [INTERVAL]]]]]]]]
 // TransNormerLLM-1B's shape: 16 layers; 32,768 tokens a GPU; one GPU; SP over all; states and
-// gradients by copy engines.
+// gradients by copy engines; without checkpoints, or with one in FOLDER every 4 steps.
 #include <cuda_runtime_api.h>
 #include <unistd.h>
 
@@ -10,15 +10,19 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
+#include <memory>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_format.h"
 #include "proto/rpc/status_macros.h"
 #include "proto/spec/spec_defaults.h"
 #include "tests/worker/parallel/gpu_rank_processes.h"
+#include "worker/checkpoint/checkpoints.h"
 #include "worker/data/batch_source.h"
 #include "worker/device/cuda_backend.h"
 #include "worker/engine/drain_request.h"
@@ -31,7 +35,7 @@ namespace {
 constexpr int64_t kVocabulary = 64000;
 
 lasp::v1::TrainingSpec Spec(const std::string& corpus, int64_t tokens, int layers, int steps,
-                            int sp_size, int dp_size) {
+                            int sp_size, int dp_size, int64_t interval) {
   lasp::v1::TrainingSpec spec;
   lasp::v1::ModelSpec& model = *spec.mutable_model();
   model.set_architecture(lasp::v1::ModelSpec::ARCHITECTURE_TRANSNORMER);
@@ -50,6 +54,7 @@ lasp::v1::TrainingSpec Spec(const std::string& corpus, int64_t tokens, int layer
   spec.set_micro_batch_size(1);
   spec.set_max_steps(steps);
   spec.set_seed(1);
+  spec.mutable_checkpoint()->set_interval_steps(interval);
   FillDefaults(&spec);
   return spec;
 }
@@ -75,9 +80,48 @@ std::string PhasesOf(const StepResult& step) {
       step.phases[Phase::kGradientSync] * 1e3, step.phases[Phase::kSpWait] * 1e3);
 }
 
+// Null where `folder` is empty.
+absl::StatusOr<std::unique_ptr<Checkpoints>> OpenCheckpoints(const LocalRank& rank,
+                                                             const lasp::v1::TrainingSpec& spec,
+                                                             const Trainer& trainer,
+                                                             const std::string& folder) {
+  if (folder.empty()) {
+    return nullptr;
+  }
+  lasp::v1::Fence fence;
+  fence.set_rank(rank.grid.rank());
+  fence.set_generation(1);
+  return Checkpoints::Create({.writer = {.root = folder,
+                                         .folder = "train-step-cuda",
+                                         .fence = fence,
+                                         .world_size = rank.grid.world_size(),
+                                         .layout = &trainer.layout(),
+                                         .backend = rank.backend,
+                                         .tensors = trainer.tensors(),
+                                         .on_shard = [](const lasp::v1::ShardWritten&) {}},
+                              .spec = spec.checkpoint()});
+}
+
+// What checkpoints cost, as members of a JSON object. `writing`: steps while one was written.
+std::string CheckpointsOf(Checkpoints* checkpoints, std::vector<double> writing) {
+  if (checkpoints == nullptr || writing.empty()) {
+    return "";
+  }
+  const lasp::internal::v1::CheckpointTotals totals = checkpoints->totals();
+  std::sort(writing.begin(), writing.end());
+  return absl::StrFormat(
+      ", \"checkpoints\": %d, \"checkpoint_failures\": %d, \"checkpoint_bytes\": %d, "
+      "\"checkpoint_stall_ms\": %.2f, \"checkpoint_write_seconds\": %.2f, "
+      "\"step_ms_while_writing\": %.2f",
+      totals.written(), totals.failed(), totals.bytes(),
+      totals.stall_seconds() * 1e3 / static_cast<double>(std::max<int64_t>(1, totals.written())),
+      totals.write_seconds() / static_cast<double>(std::max<int64_t>(1, totals.written())),
+      writing[writing.size() / 2] * 1e3);
+}
+
 // What rank 0 prints; of the others their phases.
 absl::StatusOr<std::string> Run(LocalRank& rank, const lasp::v1::TrainingSpec& spec,
-                                const std::string& folder) {
+                                const std::string& folder, const std::string& checkpoint_folder) {
   LASP_ASSIGN_OR_RETURN(const auto data, BatchSource::Open(spec, {folder},
                                                            {.sp_rank = rank.grid.sp_rank(),
                                                             .sp_size = rank.grid.sp_size(),
@@ -93,15 +137,36 @@ absl::StatusOr<std::string> Run(LocalRank& rank, const lasp::v1::TrainingSpec& s
                                                              .train_data = data.get(),
                                                              .drain = &drain,
                                                              .dump_directory = {}}));
+  LASP_ASSIGN_OR_RETURN(const auto checkpoints,
+                        OpenCheckpoints(rank, spec, *trainer, checkpoint_folder));
   std::vector<StepResult> results;
+  std::vector<double> writing;
+  double first_loss = 0;
+  double last_loss = 0;
   for (int64_t step = 1; step <= spec.max_steps(); ++step) {
-    LASP_ASSIGN_OR_RETURN(const StepResult result, trainer->Step(step));
-    results.push_back(result);
+    const bool writes = checkpoints != nullptr && !checkpoints->idle();
+    LASP_ASSIGN_OR_RETURN(const StepResult result, trainer->Step(step, checkpoints.get()));
+    first_loss = step == 1 ? result.loss : first_loss;
+    last_loss = result.loss;
+    if (writes) {
+      writing.push_back(result.seconds);
+    } else if (step > 2) {
+      // The first steps warm up.
+      results.push_back(result);
+    }
+    if (checkpoints != nullptr) {
+      checkpoints->AddStall(result.phases[Phase::kCheckpoint]);
+      if (result.checkpoint_due && !result.checkpoint_busy) {
+        checkpoints->Save(trainer->StateAfter(step));
+      }
+    }
   }
-  const double first_loss = results.front().loss;
-  const double last_loss = results.back().loss;
-  // The first steps warm up.
-  results.erase(results.begin(), results.begin() + 2);
+  if (checkpoints != nullptr) {
+    checkpoints->SaveLast(trainer->StateAfter(spec.max_steps()));
+  }
+  if (results.empty()) {
+    return absl::FailedPreconditionError("no step but the first two without a checkpoint");
+  }
   const auto middle = results.begin() + static_cast<std::ptrdiff_t>(results.size() / 2);
   std::nth_element(results.begin(), middle, results.end(),
                    [](const StepResult& a, const StepResult& b) { return a.seconds < b.seconds; });
@@ -122,29 +187,37 @@ absl::StatusOr<std::string> Run(LocalRank& rank, const lasp::v1::TrainingSpec& s
       "\"parameters\": %d, \"step_ms\": %.2f, \"issue_ms\": %.2f, \"tokens_per_second_per_gpu\": "
       "%.0f, \"summed_by_copy_engines\": %s, \"first_loss\": %.4f, \"last_loss\": %.4f, "
       "\"planned_gib\": %.2f, "
-      "\"used_gib\": %.2f, \"bill\": \"%s\", %s, \"ranks\": [{%s}",
+      "\"used_gib\": %.2f, \"bill\": \"%s\", %s%s, \"ranks\": [{%s}",
       rank.grid.world_size(), rank.grid.sp_size(), tokens, spec.model().layers(),
       trainer->layout().count(), median.seconds * 1e3, median.issue_seconds * 1e3,
       tokens / median.seconds, peers != nullptr && peers->copied_bytes() > 0 ? "true" : "false",
       first_loss, last_loss, static_cast<double>(trainer->memory().total()) / (1 << 30),
       static_cast<double>(total_bytes - free_bytes) / (1 << 30), trainer->memory().ToString(),
-      PhasesOf(median), PhasesOf(median));
+      PhasesOf(median), CheckpointsOf(checkpoints.get(), std::move(writing)), PhasesOf(median));
 }
 
-int Main(int64_t tokens, int layers, int steps, int gpus, int sp_size, bool peer_copies) {
+int Main(int64_t tokens, int layers, int steps, int gpus, int sp_size, bool peer_copies,
+         const std::string& checkpoint_folder, int64_t interval) {
+  const std::string checkpoints = checkpoint_folder + "/train-step-cuda";
+  if (!checkpoint_folder.empty()) {
+    std::filesystem::create_directories(checkpoints);
+  }
   const std::string folder = "/tmp/lasp-train-step-" + std::to_string(getpid());
   if (std::system(("mkdir -p " + folder).c_str()) != 0) {
     return 1;
   }
   WriteCorpus(folder + "/corpus.bin", tokens * gpus * 8 + 1);
   const lasp::v1::TrainingSpec spec =
-      Spec("corpus.bin", tokens, layers, steps, sp_size, gpus / sp_size);
-  const std::vector<absl::StatusOr<std::string>> results =
-      RunGpuRankProcesses({.sp_size = sp_size,
-                           .dp_size = gpus / sp_size,
-                           .timeout = absl::Minutes(5),
-                           .peer_copies = peer_copies},
-                          [&](LocalRank& rank) { return Run(rank, spec, folder); });
+      Spec("corpus.bin", tokens, layers, steps, sp_size, gpus / sp_size, interval);
+  const std::vector<absl::StatusOr<std::string>> results = RunGpuRankProcesses(
+      {.sp_size = sp_size,
+       .dp_size = gpus / sp_size,
+       .timeout = absl::Minutes(5),
+       .peer_copies = peer_copies},
+      [&](LocalRank& rank) { return Run(rank, spec, folder, checkpoint_folder); });
+  if (!checkpoint_folder.empty()) {
+    std::filesystem::remove_all(checkpoints);
+  }
   std::remove((folder + "/corpus.bin").c_str());
   rmdir(folder.c_str());
   for (const absl::StatusOr<std::string>& result : results) {
@@ -168,5 +241,6 @@ int main(int argc, char** argv) {
   return lasp::worker::Main(argc > 1 ? std::atoll(argv[1]) : 32768,
                             argc > 2 ? std::atoi(argv[2]) : 16, argc > 3 ? std::atoi(argv[3]) : 12,
                             gpus, argc > 5 ? std::atoi(argv[5]) : gpus,
-                            argc <= 6 || std::string(argv[6]) != "nccl");
+                            argc <= 6 || std::string(argv[6]) != "nccl", argc > 7 ? argv[7] : "",
+                            argc > 8 ? std::atoll(argv[8]) : 4);
 }

@@ -254,6 +254,13 @@ void Agent::OnStep(const lasp::v1::Fence& fence, const lasp::internal::v1::RankS
   }
 }
 
+void Agent::OnShard(const lasp::v1::ShardWritten& shard) { outbox_.AddShard(shard); }
+
+void Agent::OnCheckpoints(const lasp::v1::Fence& fence,
+                          const lasp::internal::v1::CheckpointTotals& totals) {
+  rank_metrics_->Checkpointed(fence, totals);
+}
+
 void Agent::OnEnded(const lasp::v1::RankExited& exited) {
   if (rank_metrics_->Ended(exited.fence())) {
     agent_metrics_->RankEnded(exited.exit_code(), exited.status().code());

@@ -70,6 +70,9 @@ class Agent : public RankObserver {
   void OnAddress(const lasp::v1::RankAddress& address) override;
   void OnReady(const lasp::v1::RankReady& ready) override;
   void OnStep(const lasp::v1::Fence& fence, const lasp::internal::v1::RankStep& step) override;
+  void OnShard(const lasp::v1::ShardWritten& shard) override;
+  void OnCheckpoints(const lasp::v1::Fence& fence,
+                     const lasp::internal::v1::CheckpointTotals& totals) override;
   void OnEnded(const lasp::v1::RankExited& exited) override;
 
  private:

@@ -39,6 +39,10 @@ ABSL_FLAG(std::string, rank_address, "127.0.0.1",
 ABSL_FLAG(std::string, path_roots, "",
           "Folders, separated by commas, under which data paths of jobs must lie. A relative path "
           "is looked up under each in order.");
+ABSL_FLAG(std::string, checkpoint_root, "",
+          "Folder that lasp-server has as its --checkpoint_root, by the path it has on this host: "
+          "ranks write their parts of checkpoints beneath it, and go on from there. Empty: this "
+          "host takes no ranks of a coordinator that keeps checkpoints.");
 ABSL_FLAG(std::string, work_dir, "",
           "Folder of the worker's id, the logs of its ranks and the record of its processes; by "
           "default lasp-worker in $STATE_DIRECTORY or ~/.local/state.");
@@ -198,6 +202,11 @@ absl::StatusOr<CommandLine> ReadCommandLine(int argc, char** argv) {
     return FlagError("path_roots", roots.status().message());
   }
   line.path_roots = *roots;
+  line.checkpoint_root = absl::GetFlag(FLAGS_checkpoint_root);
+  if (!line.checkpoint_root.empty() && line.checkpoint_root[0] != '/') {
+    return FlagError("checkpoint_root",
+                     absl::StrCat("'", line.checkpoint_root, "' is no absolute path"));
+  }
   LASP_ASSIGN_OR_RETURN(line.work_dir, WorkDir());
   LASP_ASSIGN_OR_RETURN(line.rank_binary,
                         RankBinary("rank_binary", absl::GetFlag(FLAGS_rank_binary), "lasp-rank"));

@@ -23,6 +23,7 @@ struct CommandLine {
   int max_rank_series = 0;
   std::string rank_address;
   std::vector<std::string> path_roots;
+  std::string checkpoint_root;
   std::string work_dir;
   std::string rank_binary;
   std::string dump_directory;

@@ -136,6 +136,7 @@ absl::Status Serve(const CommandLine& line, const SystemdNotifier& systemd) {
                         .path_roots = line.path_roots,
                         .rank_address = line.rank_address,
                         .dump_directory = line.dump_directory,
+                        .checkpoint_root = line.checkpoint_root,
                         .environment = OwnEnvironment()};
   Agent agent(options, &ledger, &logs, rank_metrics.get(), agent_metrics.get(), &SystemClock());
   CoordinatorClient client(std::move(channel), &agent,

@@ -62,6 +62,12 @@ void Outbox::AddStep(const lasp::v1::Fence& fence, lasp::v1::StepMetrics step) {
   NoteChange();
 }
 
+void Outbox::AddShard(lasp::v1::ShardWritten shard) {
+  MutexLock lock(&mutex_);
+  reports_.AddShard(std::move(shard));
+  NoteChange();
+}
+
 void Outbox::AddExit(lasp::v1::RankExited exited) {
   MutexLock lock(&mutex_);
   reports_.AddExit(std::move(exited));

@@ -33,6 +33,7 @@ class Outbox {
   // Said once, on this stream; dropped where none is welcomed.
   void AddControl(lasp::v1::ConnectRequest message);
   void AddStep(const lasp::v1::Fence& fence, lasp::v1::StepMetrics step);
+  void AddShard(lasp::v1::ShardWritten shard);
   void AddExit(lasp::v1::RankExited exited);
   void Acknowledge(int64_t sequence);
 

@@ -14,6 +14,10 @@ class RankObserver {
   virtual void OnAddress(const lasp::v1::RankAddress& address) = 0;
   virtual void OnReady(const lasp::v1::RankReady& ready) = 0;
   virtual void OnStep(const lasp::v1::Fence& fence, const lasp::internal::v1::RankStep& step) = 0;
+  // Its part of a checkpoint is written, or never will be.
+  virtual void OnShard(const lasp::v1::ShardWritten& shard) = 0;
+  virtual void OnCheckpoints(const lasp::v1::Fence& fence,
+                             const lasp::internal::v1::CheckpointTotals& totals) = 0;
   // The process is gone, or was never started. May come twice for one rank.
   virtual void OnEnded(const lasp::v1::RankExited& exited) = 0;
 };

@@ -19,6 +19,9 @@ void ReportBuffer::AddStep(const lasp::v1::Fence& fence, lasp::v1::StepMetrics s
 void ReportBuffer::Append(const lasp::v1::Fence& fence, lasp::v1::StepMetrics step) {
   // The latest of the rank; one that was sent before keeps its content.
   for (auto open = messages_.rbegin(); open != messages_.rend() && open->sequence() == 0; ++open) {
+    if (open->has_shard_written() && SameFence(open->shard_written().fence(), fence)) {
+      break;
+    }
     if (!open->has_step_reports() || !SameFence(open->step_reports().fence(), fence)) {
       continue;
     }
@@ -38,6 +41,11 @@ void ReportBuffer::Append(const lasp::v1::Fence& fence, lasp::v1::StepMetrics st
 
 bool ReportBuffer::IsFull(const ConnectRequest& message) const {
   return static_cast<size_t>(message.step_reports().steps_size()) >= limits_.max_steps_a_message;
+}
+
+void ReportBuffer::AddShard(lasp::v1::ShardWritten shard) {
+  *messages_.emplace_back().mutable_shard_written() = std::move(shard);
+  due_ = messages_.size();
 }
 
 void ReportBuffer::AddExit(lasp::v1::RankExited exited) {
@@ -89,7 +97,7 @@ absl::Duration ReportBuffer::NextDue() const {
 }
 
 void ReportBuffer::Thin() {
-  // Called with nothing acknowledged for long; the first step and all exits stay.
+  // Called with nothing acknowledged for long; the first step, all shards and all exits stay.
   const size_t older_half = step_count_ / 2;
   std::deque<ConnectRequest> messages = std::exchange(messages_, {});
   const size_t sent = std::exchange(sent_, 0);
@@ -114,7 +122,7 @@ void ReportBuffer::Thin() {
         *message.mutable_step_reports()->add_steps() = std::move(step);
       }
     }
-    if (message.has_rank_exited() || message.step_reports().steps_size() > 0) {
+    if (!message.has_step_reports() || message.step_reports().steps_size() > 0) {
       messages_.push_back(std::move(message));
       sent_ += i < sent ? 1 : 0;
     }

@@ -1,5 +1,6 @@
-// What must not be lost on the way to the coordinator: every step and every exit, kept until it is
-// acknowledged. While the coordinator is away steps pile up; beyond a limit the oldest are thinned.
+// What must not be lost on the way to the coordinator: every step, every shard of a checkpoint and
+// every exit, kept until it is acknowledged. While the coordinator is away steps pile up; beyond a
+// limit the oldest are thinned.
 #pragma once
 
 #include <cstddef>
@@ -30,7 +31,8 @@ class ReportBuffer {
   explicit ReportBuffer(const ReportLimits& limits = {}) : limits_(limits) {}
 
   void AddStep(const lasp::v1::Fence& fence, lasp::v1::StepMetrics step);
-  // It goes at once, and what came before it.
+  // They go at once, and what came before them.
+  void AddShard(lasp::v1::ShardWritten shard);
   void AddExit(lasp::v1::RankExited exited);
 
   // A new stream: what is not acknowledged goes again, under its old numbers.
@@ -57,7 +59,7 @@ class ReportBuffer {
   void Thin();
 
   const ReportLimits limits_;
-  // Step reports and exits; their sequence is 0 before the first time.
+  // Step reports, shards and exits; their sequence is 0 before the first time.
   std::deque<lasp::v1::ConnectRequest> messages_;
   size_t step_count_ = 0;
   int64_t thinned_steps_ = 0;

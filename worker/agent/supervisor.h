@@ -40,6 +40,7 @@ struct SupervisorOptions {
   std::vector<std::string> path_roots = {};
   std::string rank_address = "127.0.0.1";
   std::string dump_directory = {};
+  std::string checkpoint_root = {};
   // After its last message, or after closing its channel, a rank has so long to end.
   absl::Duration leave_time = absl::Seconds(10);
   // Entries NAME=VALUE the ranks' own environment is chosen from.

@@ -132,6 +132,11 @@ absl::Status Supervisor::StartRank(const lasp::v1::Assignment& assignment) {
   setup->set_threads(options_.threads_a_rank);
   setup->set_dump_directory(options_.dump_directory);
   setup->set_gemm_record(assignment.gemm_record());
+  setup->set_checkpoint_root(options_.checkpoint_root);
+  setup->set_checkpoint_folder(assignment.checkpoint_folder());
+  if (assignment.has_restore_from()) {
+    *setup->mutable_restore_from() = assignment.restore_from();
+  }
   SendTo(started, message);
   return absl::OkStatus();
 }
@@ -225,6 +230,12 @@ void Supervisor::HandleMessage(Rank* rank, const lasp::internal::v1::FromRank& m
   } else if (message.has_phase()) {
     UpdateView(slot,
                [&message](LiveRank* view) { view->status.set_phase(message.phase().phase()); });
+  } else if (message.has_shard_written()) {
+    lasp::v1::ShardWritten shard = message.shard_written();
+    *shard.mutable_fence() = fence;
+    observer_->OnShard(shard);
+  } else if (message.has_checkpoint_totals()) {
+    observer_->OnCheckpoints(fence, message.checkpoint_totals());
   } else if (message.has_finished()) {
     rank->finished = message.finished();
     UpdateView(slot, [](LiveRank* view) { view->status.set_phase(RankStatus::PHASE_STOPPING); });

@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "worker/device/host_snapshot.h"
 #include "worker/device/phase.h"
 #include "worker/device/tensor.h"
 
@@ -116,6 +117,9 @@ class Backend {
   virtual void Rehearse(bool rehearsing) = 0;
   // Zeroed and aligned to 64 bytes. RESOURCE_EXHAUSTED names the size.
   virtual absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(int64_t bytes) = 0;
+  // Room in host memory for copies of `bytes` at most; must not outlive the backend.
+  // RESOURCE_EXHAUSTED names the size.
+  virtual absl::StatusOr<std::unique_ptr<HostSnapshot>> CreateSnapshot(int64_t bytes) = 0;
   // Waits for everything issued so far.
   virtual absl::Status Synchronize() = 0;
   // What the first thread issues from here on belongs to `phase`. Returns the phase before.

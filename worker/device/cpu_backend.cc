@@ -4,6 +4,8 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/adamw.h"
@@ -11,6 +13,7 @@
 #include "kernels/threads.h"
 #include "kernels/update_control.h"
 #include "kernels/vector_ops.h"
+#include "proto/rpc/status_macros.h"
 #include "worker/device/backend.h"
 #include "worker/device/cpu_layers.h"
 #include "worker/device/cpu_tensors.h"
@@ -38,6 +41,30 @@ class HostBuffer : public DeviceBuffer {
  private:
   void* const data_;
   const int64_t bytes_;
+};
+
+// Of memory that the host sees anyway: the copy has been made when Take returns.
+class CpuSnapshot : public HostSnapshot {
+ public:
+  explicit CpuSnapshot(std::unique_ptr<DeviceBuffer> memory) : memory_(std::move(memory)) {}
+
+  absl::Status Take(const std::vector<Tensor>& sources) override {
+    auto* to = static_cast<char*>(memory_->data());
+    for (const Tensor& source : sources) {
+      std::memcpy(to, source.data, static_cast<size_t>(source.bytes()));
+      to += source.bytes();
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status HoldDevice() override { return absl::OkStatus(); }
+
+  absl::Status Wait(absl::Duration /*timeout*/) override { return absl::OkStatus(); }
+
+  const char* data() const override { return static_cast<const char*>(memory_->data()); }
+
+ private:
+  const std::unique_ptr<DeviceBuffer> memory_;
 };
 
 template <typename T>
@@ -73,6 +100,11 @@ class CpuBackend : public CpuLayers<T> {
     }
     std::memset(data, 0, rounded);
     return std::make_unique<HostBuffer>(data, bytes);
+  }
+
+  absl::StatusOr<std::unique_ptr<HostSnapshot>> CreateSnapshot(int64_t bytes) override {
+    LASP_ASSIGN_OR_RETURN(auto memory, Allocate(bytes));
+    return std::make_unique<CpuSnapshot>(std::move(memory));
   }
 
   absl::Status Synchronize() override { return absl::OkStatus(); }

@@ -14,6 +14,7 @@
 #include "kernels/cuda/vector_ops.h"
 #include "proto/rpc/status_macros.h"
 #include "worker/device/cuda_layers.h"
+#include "worker/device/cuda_snapshot.h"
 #include "worker/device/cuda_stream.h"
 #include "worker/device/cuda_tensors.h"
 
@@ -76,6 +77,10 @@ class HopperBackend : public CudaLayers {
 
   absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(int64_t bytes) override {
     return AllocateDeviceMemory(bytes);
+  }
+
+  absl::StatusOr<std::unique_ptr<HostSnapshot>> CreateSnapshot(int64_t bytes) override {
+    return CreateCudaSnapshot(&context(), bytes);
   }
 
   absl::Status Synchronize() override {

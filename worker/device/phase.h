@@ -16,6 +16,7 @@ enum class Phase : uint8_t {
   kSpWait,        // the device has nothing to do until a state arrives
   kGradientSync,  // nor until the last gradients are reduced
   kOptimizer,
+  kCheckpoint,  // an update has to wait until what it changes has been copied
 };
 
 class PhaseSeconds {
@@ -25,7 +26,7 @@ class PhaseSeconds {
   double operator[](Phase phase) const { return seconds_[static_cast<size_t>(phase)]; }
 
  private:
-  std::array<double, static_cast<size_t>(Phase::kOptimizer) + 1> seconds_{};
+  std::array<double, static_cast<size_t>(Phase::kCheckpoint) + 1> seconds_{};
 };
 
 }  // namespace lasp::worker

@@ -2,6 +2,7 @@
 
 #include "proto/rpc/error_details.h"
 #include "proto/rpc/rank_exit_code.h"
+#include "worker/checkpoint/checkpoint_reader.h"
 
 namespace lasp::worker {
 namespace {
@@ -17,6 +18,9 @@ absl::Status SuspectHostError(const absl::Status& status) {
 int ExitCodeOf(const absl::Status& status) {
   if (ErrorReason(status) == kSuspectHost) {
     return kRankSuspectHost;
+  }
+  if (ErrorReason(status) == kCheckpointCorrupt) {
+    return kRankRetry;
   }
   switch (status.code()) {
     case absl::StatusCode::kOk:

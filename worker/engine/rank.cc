@@ -1,5 +1,7 @@
 #include "worker/engine/rank.h"
 
+#include <unistd.h>
+
 #include <memory>
 #include <string>
 #include <utility>
@@ -10,6 +12,7 @@
 #include "proto/rpc/log.h"
 #include "proto/rpc/rank_exit_code.h"
 #include "proto/rpc/status_macros.h"
+#include "worker/checkpoint/checkpoints.h"
 #include "worker/data/batch_source.h"
 #include "worker/engine/exit_code.h"
 #include "worker/engine/rank_runtime.h"
@@ -20,6 +23,7 @@
 namespace lasp::worker {
 namespace {
 
+using ::lasp::internal::v1::CheckpointTotals;
 using ::lasp::internal::v1::FromRank;
 using ::lasp::internal::v1::RankStep;
 using ::lasp::internal::v1::Setup;
@@ -45,6 +49,19 @@ class ChannelObserver : public TrainObserver {
     FromRank message;
     *message.mutable_step() = step;
     return channel_.Write(message);
+  }
+
+  absl::Status OnCheckpoints(const CheckpointTotals& totals) override {
+    FromRank message;
+    *message.mutable_checkpoint_totals() = totals;
+    return channel_.Write(message);
+  }
+
+  // An agent that is gone ends this process; one that does not read is noticed at the next step.
+  void OnShard(const lasp::v1::ShardWritten& shard) override {
+    FromRank message;
+    *message.mutable_shard_written() = shard;
+    channel_.Write(message).IgnoreError();
   }
 
  private:
@@ -74,6 +91,7 @@ class Rank {
                    .fields = {{"training_job", setup_.fence().training_job()},
                               {"generation", setup_.fence().generation()},
                               {"rank", setup_.fence().rank()}}});
+    LASP_RETURN_IF_ERROR(CheckCheckpoints());
     const lasp::v1::ParallelismSpec& parallelism = setup_.spec().parallelism();
     LASP_ASSIGN_OR_RETURN(
         const ProcessGrid grid,
@@ -83,25 +101,33 @@ class Rank {
     // What is wrong with the data should not cost the peers their wait for this rank.
     LASP_RETURN_IF_ERROR(OpenData(grid));
     LASP_RETURN_IF_ERROR(MeetPeers());
-    const Trainer::Options options{.spec = setup_.spec(),
-                                   .grid = grid,
-                                   .backend = &runtime_->backend(),
-                                   .sp = &runtime_->sp(),
-                                   .world = &runtime_->world(),
-                                   .train_data = train_data_.get(),
-                                   .eval_data = eval_data_.get(),
-                                   .drain = &drain_,
-                                   .dump_directory = setup_.dump_directory()};
+    Trainer::Options options{.spec = setup_.spec(),
+                             .grid = grid,
+                             .backend = &runtime_->backend(),
+                             .sp = &runtime_->sp(),
+                             .world = &runtime_->world(),
+                             .train_data = train_data_.get(),
+                             .eval_data = eval_data_.get(),
+                             .drain = &drain_,
+                             .checkpoint_root = setup_.checkpoint_root(),
+                             .dump_directory = setup_.dump_directory()};
+    if (setup_.has_restore_from()) {
+      options.restore_from = setup_.restore_from();
+    }
     LASP_ASSIGN_OR_RETURN(trainer_, Trainer::Create(options));
+    LASP_RETURN_IF_ERROR(OpenCheckpoints());
     LASP_ASSIGN_OR_RETURN(std::string gemm_record, runtime_->AgreeOnAlgorithms());
-    LASP_LOG(kInfo, "ready",
-             {{"world_size", grid.world_size()},
-              {"sp_rank", grid.sp_rank()},
-              {"dp_rank", grid.dp_rank()},
-              {"parameters", trainer_->layout().count()},
-              {"memory_bytes", trainer_->memory().total()},
-              {"memory", trainer_->memory().ToString()},
-              {"threads", setup_.threads()}});
+    LASP_LOG(
+        kInfo, "ready",
+        {{"world_size", grid.world_size()},
+         {"sp_rank", grid.sp_rank()},
+         {"dp_rank", grid.dp_rank()},
+         {"parameters", trainer_->layout().count()},
+         {"memory_bytes", trainer_->memory().total()},
+         {"memory", trainer_->memory().ToString()},
+         {"checkpoint_staging_bytes", checkpoints_ == nullptr ? 0 : checkpoints_->staging_bytes()},
+         {"restored_step", trainer_->restored().step()},
+         {"threads", setup_.threads()}});
     FromRank ready;
     *ready.mutable_ready()->mutable_fence() = setup_.fence();
     if (grid.rank() == 0) {
@@ -110,7 +136,7 @@ class Rank {
     LASP_RETURN_IF_ERROR(channel_.Write(ready));
     LASP_RETURN_IF_ERROR(listener_.WaitForStart(kGangTimeout).status());
     loop_ = std::make_unique<TrainLoop>(options, setup_.fence().generation(), trainer_.get(),
-                                        &observer_);
+                                        checkpoints_.get(), &observer_);
     LASP_ASSIGN_OR_RETURN(const TrainEnd end, loop_->Run());
     // A connection that closes while something unread lies in it is reset, and the reset may eat
     // what the peer has not read yet: close only when every rank has got what it needs. That this
@@ -119,9 +145,44 @@ class Rank {
     return end;
   }
 
+  // A write that does not return keeps the process from ending in order.
+  bool write_hangs() const { return checkpoints_ != nullptr && !checkpoints_->idle(); }
+
   int64_t last_step() const { return loop_ == nullptr ? 0 : loop_->last_step(); }
 
  private:
+  absl::Status CheckCheckpoints() const {
+    if (setup_.checkpoint_root().empty() &&
+        (!setup_.checkpoint_folder().empty() || setup_.has_restore_from())) {
+      return absl::FailedPreconditionError(
+          "the coordinator keeps checkpoints and this worker has nowhere to find them: start "
+          "lasp-worker with --checkpoint_root, the folder of lasp-server's as this host sees it");
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status OpenCheckpoints() {
+    if (setup_.checkpoint_folder().empty()) {
+      return absl::OkStatus();
+    }
+    LASP_ASSIGN_OR_RETURN(
+        checkpoints_,
+        Checkpoints::Create({.writer = {.root = setup_.checkpoint_root(),
+                                        .folder = setup_.checkpoint_folder(),
+                                        .fence = setup_.fence(),
+                                        .world_size = setup_.world_size(),
+                                        .layout = &trainer_->layout(),
+                                        .backend = &runtime_->backend(),
+                                        .tensors = trainer_->tensors(),
+                                        .on_shard =
+                                            [this](const lasp::v1::ShardWritten& shard) {
+                                              observer_.OnShard(shard);
+                                            }},
+                             .spec = setup_.spec().checkpoint(),
+                             .restored_step = trainer_->restored().step()}));
+    return absl::OkStatus();
+  }
+
   absl::Status OpenData(const ProcessGrid& grid) {
     const std::vector<std::string> roots(setup_.path_roots().begin(), setup_.path_roots().end());
     const DataCoordinates coordinates{.sp_rank = grid.sp_rank(),
@@ -157,6 +218,7 @@ class Rank {
   std::unique_ptr<BatchSource> eval_data_;
   std::unique_ptr<RankRuntime> runtime_;
   std::unique_ptr<Trainer> trainer_;
+  std::unique_ptr<Checkpoints> checkpoints_;
   std::unique_ptr<TrainLoop> loop_;
 };
 
@@ -182,6 +244,9 @@ int RunRank(RankChannel* channel, ChannelListener* listener, const DrainRequest*
   const absl::Status told = channel->Write(finished);
   if (!told.ok()) {
     LASP_LOG(kWarning, "could not tell the agent", {{"status", told.ToString()}});
+  }
+  if (end.ok() && rank.write_hangs()) {
+    ::_exit(exit_code);
   }
   return exit_code;
 }

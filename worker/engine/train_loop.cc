@@ -2,6 +2,8 @@
 
 #include <sys/resource.h>
 
+#include <utility>
+
 #include "google/protobuf/util/time_util.h"
 #include "proto/rpc/clock.h"
 #include "proto/rpc/log.h"
@@ -19,14 +21,20 @@ int64_t PeakResidentBytes() {
 }  // namespace
 
 TrainLoop::TrainLoop(const Trainer::Options& options, int64_t generation, Trainer* trainer,
-                     TrainObserver* observer)
-    : options_(options), generation_(generation), trainer_(*trainer), observer_(*observer) {}
+                     Checkpoints* checkpoints, TrainObserver* observer)
+    : options_(options),
+      generation_(generation),
+      trainer_(*trainer),
+      checkpoints_(checkpoints),
+      observer_(*observer),
+      world_bytes_before_(options.world->counters().sent_bytes),
+      last_step_(trainer->restored().step()) {}
 
 absl::StatusOr<TrainEnd> TrainLoop::Run() {
   LASP_RETURN_IF_ERROR(observer_.OnPhase(lasp::v1::RankStatus::PHASE_TRAINING));
-  const int64_t interval = options_.spec.eval_interval_steps();
-  for (int64_t step = 1; step <= options_.spec.max_steps(); ++step) {
-    LASP_ASSIGN_OR_RETURN(const StepResult result, trainer_.Step(step));
+  const int64_t last = options_.spec.max_steps();
+  for (int64_t step = trainer_.first_step(); step <= last; ++step) {
+    LASP_ASSIGN_OR_RETURN(const StepResult result, trainer_.Step(step, checkpoints_));
     last_step_ = step;
     sp_wait_seconds_ += result.phases[Phase::kSpWait];
     gradient_sync_wait_seconds_ += result.phases[Phase::kGradientSync];
@@ -34,23 +42,69 @@ absl::StatusOr<TrainEnd> TrainLoop::Run() {
       LASP_LOG(kWarning, "step skipped: the loss or the gradient is not finite",
                {{"step", step}, {"loss", result.loss}, {"gradient_norm", result.gradient_norm}});
     }
+    if (checkpoints_ != nullptr) {
+      checkpoints_->AddStall(result.phases[Phase::kCheckpoint]);
+    }
     EvaluationResult evaluation;
-    if (interval > 0 && step % interval == 0 && options_.eval_data != nullptr && !result.drain) {
-      LASP_RETURN_IF_ERROR(observer_.OnPhase(lasp::v1::RankStatus::PHASE_EVALUATING));
-      LASP_ASSIGN_OR_RETURN(evaluation, trainer_.Evaluate());
-      LASP_RETURN_IF_ERROR(observer_.OnPhase(lasp::v1::RankStatus::PHASE_TRAINING));
+    if (!result.drain) {
+      LASP_RETURN_IF_ERROR(BetweenSteps(step, result, &evaluation));
     }
     const lasp::internal::v1::RankStep report = Report(step, result, evaluation);
     if (report.has_metrics()) {
       Log(report.metrics());
     }
     LASP_RETURN_IF_ERROR(observer_.OnStep(report));
+    LASP_RETURN_IF_ERROR(TellCheckpoints());
     LASP_RETURN_IF_ERROR(trainer_.status());
-    if ((result.drain || evaluation.drain) && step < options_.spec.max_steps()) {
+    if ((result.drain || evaluation.drain) && step < last) {
+      LASP_RETURN_IF_ERROR(SaveLast());
       return TrainEnd{.step = step, .drained = true};
     }
   }
+  LASP_RETURN_IF_ERROR(SaveLast());
   return TrainEnd{.step = last_step_, .drained = false};
+}
+
+absl::Status TrainLoop::BetweenSteps(int64_t step, const StepResult& result,
+                                     EvaluationResult* evaluation) {
+  if (checkpoints_ != nullptr) {
+    if (result.checkpoint_due && result.checkpoint_busy && options_.grid.rank() == 0) {
+      LASP_LOG(kWarning, "no checkpoint: the one before it is still being written",
+               {{"step", step}});
+    }
+    // That of the last step is waited for.
+    if (result.checkpoint_due && !result.checkpoint_busy && step < options_.spec.max_steps()) {
+      checkpoints_->Save(trainer_.StateAfter(step));
+    }
+  }
+  const int64_t interval = options_.spec.eval_interval_steps();
+  if (interval > 0 && step % interval == 0 && options_.eval_data != nullptr) {
+    LASP_RETURN_IF_ERROR(observer_.OnPhase(lasp::v1::RankStatus::PHASE_EVALUATING));
+    LASP_ASSIGN_OR_RETURN(*evaluation, trainer_.Evaluate());
+    LASP_RETURN_IF_ERROR(observer_.OnPhase(lasp::v1::RankStatus::PHASE_TRAINING));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TrainLoop::SaveLast() {
+  if (checkpoints_ == nullptr) {
+    return absl::OkStatus();
+  }
+  checkpoints_->SaveLast(trainer_.StateAfter(last_step_));
+  return TellCheckpoints();
+}
+
+absl::Status TrainLoop::TellCheckpoints() {
+  if (checkpoints_ == nullptr) {
+    return absl::OkStatus();
+  }
+  const lasp::internal::v1::CheckpointTotals totals = checkpoints_->totals();
+  std::string text = totals.SerializeAsString();
+  if (text == told_totals_) {
+    return absl::OkStatus();
+  }
+  told_totals_ = std::move(text);
+  return observer_.OnCheckpoints(totals);
 }
 
 void TrainLoop::Log(const lasp::v1::StepMetrics& metrics) {
@@ -75,9 +129,10 @@ lasp::internal::v1::RankStep TrainLoop::Report(int64_t step, const StepResult& r
   const CommunicatorCounters world = options_.world->counters();
   lasp::internal::v1::RankStep report;
   report.set_step(step);
-  report.set_tokens_total(step * tokens_a_step / options_.grid.world_size());
+  report.set_tokens_total((step - trainer_.restored().step()) * tokens_a_step /
+                          options_.grid.world_size());
   report.set_sp_sent_bytes_total(sp.sent_bytes);
-  report.set_dp_sent_bytes_total(world.sent_bytes);
+  report.set_dp_sent_bytes_total(world.sent_bytes - world_bytes_before_);
   report.set_sp_wait_seconds_total(sp_wait_seconds_);
   report.set_gradient_sync_wait_seconds_total(gradient_sync_wait_seconds_);
   report.set_step_seconds(result.seconds);
@@ -85,7 +140,7 @@ lasp::internal::v1::RankStep TrainLoop::Report(int64_t step, const StepResult& r
   report.set_forward_seconds(result.phases[Phase::kForward]);
   report.set_backward_seconds(result.phases[Phase::kBackward]);
   report.set_optimizer_seconds(result.phases[Phase::kOptimizer]);
-  report.set_skipped_steps_total(trainer_.skipped_total());
+  report.set_skipped_steps_total(trainer_.skipped_total() - trainer_.restored().skipped_count());
   report.set_peak_resident_memory_bytes(PeakResidentBytes());
   for (const MemoryUse use : kMemoryUses) {
     (*report.mutable_memory_bytes())[NameOf(use)] = trainer_.memory()[use];

@@ -1,23 +1,28 @@
-// Steps 1 to max_steps: train, evaluate, report, leave together.
+// From the first step to max_steps: train, evaluate, save, report, leave together.
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "lasp/internal/v1/rank_channel.pb.h"
 #include "lasp/v1/worker_service.pb.h"
+#include "worker/checkpoint/checkpoints.h"
 #include "worker/engine/trainer.h"
 
 namespace lasp::worker {
 
-// Who hears of a rank's progress. Called by the training thread.
+// Who hears of a rank's progress. Called by the training thread, but for OnShard.
 class TrainObserver {
  public:
   virtual ~TrainObserver() = default;
   virtual absl::Status OnPhase(lasp::v1::RankStatus::Phase phase) = 0;
   virtual absl::Status OnStep(const lasp::internal::v1::RankStep& step) = 0;
+  virtual absl::Status OnCheckpoints(const lasp::internal::v1::CheckpointTotals& totals) = 0;
+  // Any thread.
+  virtual void OnShard(const lasp::v1::ShardWritten& shard) = 0;
 };
 
 // How a run ended without an error.
@@ -28,17 +33,23 @@ struct TrainEnd {
 
 class TrainLoop {
  public:
-  // `options` as given to the trainer. Both pointers must outlive this.
+  // `options` as given to the trainer. All pointers must outlive this; `checkpoints` may be null:
+  // none are written.
   TrainLoop(const Trainer::Options& options, int64_t generation, Trainer* trainer,
-            TrainObserver* observer);
+            Checkpoints* checkpoints, TrainObserver* observer);
 
-  // Trains to the end, to a drain or to an error.
+  // Trains to the end, to a drain or to an error. An end and a drain leave a checkpoint.
   absl::StatusOr<TrainEnd> Run();
 
   // The last step that was finished, also after an error.
   int64_t last_step() const { return last_step_; }
 
  private:
+  // After a step that is not the last: evaluates, and begins a checkpoint, where they are due.
+  absl::Status BetweenSteps(int64_t step, const StepResult& result, EvaluationResult* evaluation);
+  absl::Status SaveLast();
+  // Tells the observer where there is something new.
+  absl::Status TellCheckpoints();
   lasp::internal::v1::RankStep Report(int64_t step, const StepResult& result,
                                       const EvaluationResult& evaluation);
 
@@ -48,8 +59,12 @@ class TrainLoop {
   const Trainer::Options options_;
   const int64_t generation_;
   Trainer& trainer_;
+  Checkpoints* const checkpoints_;
   TrainObserver& observer_;
-  int64_t last_step_ = 0;
+  // What was sent before the first step is not the reduction's.
+  const int64_t world_bytes_before_;
+  int64_t last_step_;
+  std::string told_totals_;
   double sp_wait_seconds_ = 0;
   double gradient_sync_wait_seconds_ = 0;
   absl::Duration next_log_ = -absl::InfiniteDuration();

@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/clock.h"
 #include "proto/rpc/status_macros.h"
+#include "worker/checkpoint/restore.h"
 #include "worker/engine/step_dump.h"
 #include "worker/engine/strategies.h"
 #include "worker/model/parameter_init.h"
@@ -16,13 +18,16 @@ namespace {
 
 // Places in control_. The first are summed over the world.
 constexpr int64_t kLossSum = 0;
-constexpr int64_t kDrain = 1;
-constexpr int64_t kLabelCount = 2;
-constexpr int64_t kReducedSize = 3;
-constexpr int64_t kSumOfSquares = 3;
+constexpr int64_t kLabelCount = 1;
+// A step's votes lie side by side.
+constexpr int64_t kDrain = 2;
+constexpr int64_t kCheckpointDue = 3;
+constexpr int64_t kCheckpointBusy = 4;
+constexpr int64_t kReducedSize = 5;
+constexpr int64_t kSumOfSquares = 5;
 // What a step sets to zero.
-constexpr int64_t kStepSize = 4;
-constexpr int64_t kUpdate = 4;
+constexpr int64_t kStepSize = 6;
+constexpr int64_t kUpdate = 6;
 constexpr int64_t kUpdateSize = sizeof(kernels::UpdateControl) / sizeof(double);
 constexpr int64_t kControlSize = kUpdate + kUpdateSize;
 
@@ -50,15 +55,47 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(Options options) {
   for (Communicator* const group : {trainer->options_.world, trainer->options_.sp}) {
     LASP_RETURN_IF_ERROR(group->Register(trainer->arena_.whole()));
   }
-  InitializeParameters(trainer->model_config_, trainer->layout_, trainer->options_.spec.seed(),
-                       *trainer->options_.backend, trainer->parameters_.masters);
-  if (trainer->parameters_.weights.data != trainer->parameters_.masters.data) {
-    trainer->options_.backend->Convert(trainer->parameters_.masters, trainer->parameters_.weights);
-  }
+  LASP_RETURN_IF_ERROR(trainer->MakeState());
   LASP_RETURN_IF_ERROR(trainer->Rehearse());
-  trainer->batches_ = std::make_unique<BatchPrefetcher>(trainer->options_.train_data, 1,
-                                                        trainer->options_.spec.max_steps());
+  trainer->batches_ = std::make_unique<BatchPrefetcher>(
+      trainer->options_.train_data, trainer->first_step(), trainer->options_.spec.max_steps());
   return trainer;
+}
+
+absl::Status Trainer::MakeState() {
+  Backend& backend = *options_.backend;
+  if (!options_.restore_from.has_value()) {
+    InitializeParameters(model_config_, layout_, options_.spec.seed(), backend,
+                         parameters_.masters);
+  } else {
+    LASP_ASSIGN_OR_RETURN(restored_,
+                          Restore({.root = options_.checkpoint_root,
+                                   .reference = *options_.restore_from,
+                                   .spec = options_.spec,
+                                   .layout = &layout_,
+                                   .backend = &backend,
+                                   .world = options_.world,
+                                   .tensors = tensors(),
+                                   .give_up = [this] { return options_.drain->requested(); }}));
+    last_update_.updates = static_cast<double>(restored_.update_count());
+    last_update_.skipped = static_cast<double>(restored_.skipped_count());
+    last_update_.skipped_in_a_row = static_cast<double>(restored_.skipped_in_a_row());
+    backend.CopyFromHost(&last_update_, control_.Columns(kUpdate, kUpdateSize));
+  }
+  if (parameters_.weights.data != parameters_.masters.data) {
+    backend.Convert(parameters_.masters, parameters_.weights);
+  }
+  return absl::OkStatus();
+}
+
+lasp::v1::TrainingState Trainer::StateAfter(int64_t step) const {
+  lasp::v1::TrainingState state;
+  state.set_step(step);
+  state.set_update_count(static_cast<int64_t>(last_update_.updates));
+  state.set_skipped_count(static_cast<int64_t>(last_update_.skipped));
+  state.set_skipped_in_a_row(static_cast<int64_t>(last_update_.skipped_in_a_row));
+  state.set_sequence_count(step * options_.spec.global_batch_size());
+  return state;
 }
 
 absl::Status Trainer::TakeMemory(Arena& arena) {
@@ -144,9 +181,12 @@ absl::Status Trainer::Accumulate(int64_t step) {
   return absl::OkStatus();
 }
 
-absl::Status Trainer::Reduce() {
-  const double drain = options_.drain->requested() ? 1 : 0;
-  options_.backend->CopyFromHost(&drain, control_.Columns(kDrain, 1));
+absl::Status Trainer::Reduce(int64_t step, const Checkpoints* checkpoints) {
+  const Checkpoints::Vote vote =
+      checkpoints == nullptr ? Checkpoints::Vote{} : checkpoints->VoteAfter(step);
+  const double votes[] = {options_.drain->requested() ? 1.0 : 0.0, vote.due ? 1.0 : 0.0,
+                          vote.busy ? 1.0 : 0.0};
+  options_.backend->CopyFromHost(votes, control_.Columns(kDrain, std::size(votes)));
   Operation reduced = options_.world->AllReduceSum(control_.Columns(0, kReducedSize));
   LASP_RETURN_IF_ERROR(reducer_->Finish());
   return reduced.Wait();
@@ -160,6 +200,8 @@ absl::Status Trainer::ReadControl(StepResult* result) {
   result->loss = control[kLossSum] / (static_cast<double>(options_.spec.global_batch_size()) *
                                       static_cast<double>(options_.spec.data().sequence_length()));
   result->drain = control[kDrain] > 0;
+  result->checkpoint_due = control[kCheckpointDue] > 0;
+  result->checkpoint_busy = control[kCheckpointBusy] > 0;
   result->gradient_norm = std::sqrt(control[kSumOfSquares]);
   result->skipped = last_update_.apply == 0;
   return absl::OkStatus();
@@ -176,11 +218,11 @@ absl::Status Trainer::status() const {
       "): lower optimizer.learning_rate or optimizer.max_gradient_norm, or check the data"));
 }
 
-absl::StatusOr<StepResult> Trainer::Step(int64_t step) {
+absl::StatusOr<StepResult> Trainer::Step(int64_t step, Checkpoints* checkpoints) {
   const absl::Duration begin = SystemClock().Monotonic();
   StepResult result;
   LASP_RETURN_IF_ERROR(Accumulate(step));
-  LASP_RETURN_IF_ERROR(Update(step, &result));
+  LASP_RETURN_IF_ERROR(Update(step, checkpoints, &result));
   result.issue_seconds = absl::ToDoubleSeconds(SystemClock().Monotonic() - begin);
   // The step's one wait for the device.
   LASP_RETURN_IF_ERROR(ReadControl(&result));
@@ -189,9 +231,13 @@ absl::StatusOr<StepResult> Trainer::Step(int64_t step) {
   return result;
 }
 
-absl::Status Trainer::Update(int64_t step, StepResult* result) {
+absl::Status Trainer::Update(int64_t step, Checkpoints* checkpoints, StepResult* result) {
   options_.backend->EnterPhase(Phase::kGradientSync);
-  LASP_RETURN_IF_ERROR(Reduce());
+  LASP_RETURN_IF_ERROR(Reduce(step, checkpoints));
+  if (checkpoints != nullptr) {
+    options_.backend->EnterPhase(Phase::kCheckpoint);
+    LASP_RETURN_IF_ERROR(checkpoints->HoldDevice());
+  }
   options_.backend->EnterPhase(Phase::kOptimizer);
   // Reduced gradients are the same bits on every rank, hence so are the norm and the decision.
   const Tensor sum_of_squares = control_.Columns(kSumOfSquares, 1);

@@ -9,7 +9,11 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kernels/update_control.h"
+#include "lasp/v1/checkpoint.pb.h"
 #include "lasp/v1/training_spec.pb.h"
+#include "lasp/v1/worker_service.pb.h"
+#include "worker/checkpoint/checkpoints.h"
+#include "worker/checkpoint/tensor_share.h"
 #include "worker/data/batch_prefetcher.h"
 #include "worker/data/batch_source.h"
 #include "worker/device/arena.h"
@@ -34,6 +38,9 @@ struct StepResult {
   bool skipped = false;
   // Some rank has been asked to drain: all leave after this step.
   bool drain = false;
+  // A checkpoint is due; and some rank still writes the one before.
+  bool checkpoint_due = false;
+  bool checkpoint_busy = false;
   double seconds = 0;
   // Until the host had issued all of it: on a GPU how far the host is ahead; recorded graphs would
   // pay where this comes near the whole.
@@ -60,17 +67,29 @@ class Trainer {
     const BatchSource* train_data = nullptr;
     const BatchSource* eval_data = nullptr;  // null: nothing is held out
     const DrainRequest* drain = nullptr;
-    // Where given, WriteStepDump after the first step's reduction.
+    // Where given, the run goes on from there; otherwise it begins.
+    std::string checkpoint_root = {};
+    std::optional<lasp::v1::CheckpointReference> restore_from = {};
+    // Where given, WriteStepDump after the reduction of a run's first step.
     std::string dump_directory;
     // Replaces the strategy that the spec names (tests).
     SequenceParallel* attention = nullptr;
   };
 
-  // Plans and allocates all memory and makes the parameters. RESOURCE_EXHAUSTED names the size.
+  // Plans and allocates all memory and makes the parameters, or reads them back. RESOURCE_EXHAUSTED
+  // names the size; errors of Restore.
   static absl::StatusOr<std::unique_ptr<Trainer>> Create(Options options);
 
-  // Steps 1, 2, … in order. Errors of the data and of the communicators.
-  absl::StatusOr<StepResult> Step(int64_t step);
+  // The first step to train: 1, or the one behind the checkpoint.
+  int64_t first_step() const { return restored_.step() + 1; }
+
+  // What the run began from; all zeros for the beginning.
+  const lasp::v1::TrainingState& restored() const { return restored_; }
+
+  // Steps from first_step() on, in order. Errors of the data and of the communicators.
+  absl::StatusOr<StepResult> Step(int64_t step, Checkpoints* checkpoints = nullptr);
+  // After `step`, the last one made.
+  lasp::v1::TrainingState StateAfter(int64_t step) const;
   // The mean loss on the held-out data; eval_data must be given.
   absl::StatusOr<EvaluationResult> Evaluate();
 
@@ -80,6 +99,11 @@ class Trainer {
   int64_t skipped_total() const { return static_cast<int64_t>(last_update_.skipped); }
 
   const ParameterLayout& layout() const { return layout_; }
+
+  // What a checkpoint holds.
+  TrainingTensors tensors() const {
+    return {parameters_.masters, optimizer_->first_moments(), optimizer_->second_moments()};
+  }
 
   // The masters.
   Tensor parameters() const { return parameters_.masters; }
@@ -96,12 +120,14 @@ class Trainer {
   // One forward and backward whose results are thrown away, on a device that gains by it. All ranks
   // of a group rehearse together.
   absl::Status Rehearse();
+  // Parameters and moments, as a run begins or as a checkpoint has them.
+  absl::Status MakeState();
   void Upload(const Batch& batch);
   // Forward and backward of all micro-batches; leaves the loss sum in control_.
   absl::Status Accumulate(int64_t step);
-  absl::Status Reduce();
+  absl::Status Reduce(int64_t step, const Checkpoints* checkpoints);
   // Everything after the backward pass.
-  absl::Status Update(int64_t step, StepResult* result);
+  absl::Status Update(int64_t step, Checkpoints* checkpoints, StepResult* result);
   // Waits for the device.
   absl::Status ReadControl(StepResult* result);
   absl::StatusOr<EvaluationResult> EvaluateAll();
@@ -116,6 +142,7 @@ class Trainer {
   TokenBatch tokens_;
   // kFloat64 [1, n]: what the host learns from a step; the first of it is reduced.
   Tensor control_;
+  lasp::v1::TrainingState restored_;
   // As the last step left it.
   kernels::UpdateControl last_update_;
   std::unique_ptr<SequenceParallel> owned_attention_;

@@ -8,17 +8,16 @@ AdamW::AdamW(const lasp::v1::OptimizerSpec& spec, Backend* backend, Tensor maste
              Tensor gradients, const std::vector<ParameterRange>& ranges, Arena& arena)
     : backend_(*backend),
       constants_{.beta1 = spec.beta1(), .beta2 = spec.beta2(), .epsilon = spec.epsilon()},
-      max_gradient_norm_(spec.max_gradient_norm()) {
-  const Tensor first_moments = arena.Take(MemoryUse::kOptimizer, masters.dtype, 1, masters.columns);
-  const Tensor second_moments =
-      arena.Take(MemoryUse::kOptimizer, masters.dtype, 1, masters.columns);
+      max_gradient_norm_(spec.max_gradient_norm()),
+      first_moments_(arena.Take(MemoryUse::kOptimizer, masters.dtype, 1, masters.columns)),
+      second_moments_(arena.Take(MemoryUse::kOptimizer, masters.dtype, 1, masters.columns)) {
   for (const ParameterRange& range : ranges) {
     const auto part = [&range](Tensor flat) { return flat.Columns(range.begin, range.count); };
     tensors_.push_back({.master = part(masters),
                         .weight = part(weights),
                         .gradient = part(gradients),
-                        .first_moment = part(first_moments),
-                        .second_moment = part(second_moments),
+                        .first_moment = part(first_moments_),
+                        .second_moment = part(second_moments_),
                         .weight_decay = range.decays ? spec.weight_decay() : 0});
   }
 }

@@ -27,6 +27,11 @@ class AdamW {
   AdamW(const lasp::v1::OptimizerSpec& spec, Backend* backend, Tensor masters, Tensor weights,
         Tensor gradients, const std::vector<ParameterRange>& ranges, Arena& arena);
 
+  // [1, n].
+  Tensor first_moments() const { return first_moments_; }
+
+  Tensor second_moments() const { return second_moments_; }
+
   // Judges the reduced gradients and updates, or leaves everything as it is. loss, sum_of_squares:
   // kFloat64 [1, 1]. control: a kernels::UpdateControl as the last update left it, zeros before the
   // first. Issued to the device: nothing is known when this returns.
@@ -36,6 +41,8 @@ class AdamW {
   Backend& backend_;
   const AdamWConstants constants_;
   const double max_gradient_norm_;
+  const Tensor first_moments_;
+  const Tensor second_moments_;
   std::vector<AdamWTensors> tensors_;
 };
 

@@ -56,6 +56,15 @@ void RankMetrics::Stepped(const lasp::v1::Fence& fence, const lasp::internal::v1
   }
 }
 
+void RankMetrics::Checkpointed(const lasp::v1::Fence& fence,
+                               const lasp::internal::v1::CheckpointTotals& totals) {
+  MutexLock lock(&mutex_);
+  const auto found = entries_.find(KeyOf(fence));
+  if (found != entries_.end()) {
+    found->second.series.Checkpointed(totals, UnixSeconds());
+  }
+}
+
 bool RankMetrics::Ended(const lasp::v1::Fence& fence) {
   MutexLock lock(&mutex_);
   const auto found = entries_.find(KeyOf(fence));

@@ -51,6 +51,8 @@ class RankMetrics : public prometheus::Collectable {
 
   void Started(const RankStart& start);
   void Stepped(const lasp::v1::Fence& fence, const lasp::internal::v1::RankStep& step);
+  void Checkpointed(const lasp::v1::Fence& fence,
+                    const lasp::internal::v1::CheckpointTotals& totals);
   // Whether it was alive until now.
   bool Ended(const lasp::v1::Fence& fence);
   int LiveRanks() const;

@@ -88,6 +88,21 @@ const std::vector<RankSeries::Value>& RankSeries::Values() {
        [](Series s) { return Count(s.last_.step()); }},
       {"lasp_worker_last_step_timestamp_seconds", "When the last step ended, Unix time", kGauge,
        [](Series s) -> Is { return Known(s.last_step_time_); }},
+      {"lasp_worker_checkpoints_total", "Parts of checkpoints this rank has written", kCounter,
+       [](Series s) { return Count(s.checkpoints_.written()); }},
+      {"lasp_worker_checkpoint_failures_total", "Parts of checkpoints it could not write", kCounter,
+       [](Series s) { return Count(s.checkpoints_.failed()); }},
+      {"lasp_worker_checkpoint_bytes_total", "Bytes of the parts it has written", kCounter,
+       [](Series s) { return Count(s.checkpoints_.bytes()); }},
+      {"lasp_worker_checkpoint_stall_seconds_total",
+       "Time for which its training stood still to copy them", kCounter,
+       [](Series s) -> Is { return s.checkpoints_.stall_seconds(); }},
+      {"lasp_worker_checkpoint_write_seconds_total",
+       "Time from a copy's beginning to its end on the disk, beside the training", kCounter,
+       [](Series s) -> Is { return s.checkpoints_.write_seconds(); }},
+      {"lasp_worker_last_checkpoint_timestamp_seconds",
+       "When it had written its part of the last one, Unix time", kGauge,
+       [](Series s) -> Is { return Known(s.last_checkpoint_time_); }},
       {"lasp_worker_loss", "Training loss of the last step, nats a token; of rank 0", kGauge,
        [](Series s) { return Value::OfRankZero(s, s.metrics_.loss()); }},
       {"lasp_worker_eval_loss", "Held-out loss of the last evaluation, nats a token; of rank 0",
@@ -156,6 +171,13 @@ void RankSeries::Stepped(const RankStep& step, double time) {
   model_flops_ = start_.model_flops_per_token * static_cast<double>(step.tokens_total());
 }
 
+void RankSeries::Checkpointed(const lasp::internal::v1::CheckpointTotals& totals, double time) {
+  if (totals.written() > checkpoints_.written()) {
+    last_checkpoint_time_ = time;
+  }
+  checkpoints_ = totals;
+}
+
 void RankSeries::Add(const RankSeries& other) {
   const RankStep& theirs = other.last_;
   last_.set_step(std::min(last_.step(), theirs.step()));
@@ -180,6 +202,13 @@ void RankSeries::Add(const RankSeries& other) {
   start_.peak_flops_per_second += other.start_.peak_flops_per_second;
   start_.memory_limit_bytes += other.start_.memory_limit_bytes;
   last_step_time_ = std::max(last_step_time_, other.last_step_time_);
+  last_checkpoint_time_ = std::max(last_checkpoint_time_, other.last_checkpoint_time_);
+  const lasp::internal::v1::CheckpointTotals& saved = other.checkpoints_;
+  checkpoints_.set_written(checkpoints_.written() + saved.written());
+  checkpoints_.set_failed(checkpoints_.failed() + saved.failed());
+  checkpoints_.set_bytes(checkpoints_.bytes() + saved.bytes());
+  checkpoints_.set_stall_seconds(checkpoints_.stall_seconds() + saved.stall_seconds());
+  checkpoints_.set_write_seconds(checkpoints_.write_seconds() + saved.write_seconds());
   if (other.has_metrics_) {
     metrics_ = other.metrics_;
     has_metrics_ = true;

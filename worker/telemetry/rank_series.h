@@ -33,6 +33,9 @@ class RankSeries {
   // One step, ended at `time`.
   void Stepped(const lasp::internal::v1::RankStep& step, double time);
 
+  // Known at `time`.
+  void Checkpointed(const lasp::internal::v1::CheckpointTotals& totals, double time);
+
   void Ended() { running_ = 0; }
 
   // Counts another rank of the same job in: totals, histograms and memory add up, the slowest
@@ -61,6 +64,8 @@ class RankSeries {
   lasp::v1::StepMetrics metrics_;
   bool has_metrics_ = false;
   double last_step_time_ = 0;
+  lasp::internal::v1::CheckpointTotals checkpoints_;
+  double last_checkpoint_time_ = 0;
   double model_flops_ = 0;
   BucketCounter step_seconds_;
   std::map<std::string, BucketCounter> phase_seconds_;

@@ -37,7 +37,8 @@ class AgentTest : public ::testing::Test {
       response.mutable_peer_addresses()->add_addresses(request.rank_address().address());
     } else if (request.has_rank_ready()) {
       *response.mutable_start()->mutable_fence() = request.rank_ready().fence();
-    } else if (request.has_step_reports() || request.has_rank_exited()) {
+    } else if (request.has_step_reports() || request.has_rank_exited() ||
+               request.has_shard_written()) {
       response.set_acked_sequence(request.sequence());
       if (request.has_rank_exited()) {
         const RankExited& exited = request.rank_exited();

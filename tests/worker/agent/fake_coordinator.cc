@@ -163,6 +163,9 @@ void FakeCoordinator::Handle(const ConnectRequest& request) {
       log.text += chunk.data().substr(static_cast<size_t>(known));
       break;
     }
+    case ConnectRequest::kShardWritten:
+      shards[request.shard_written().fence().rank()] = request.shard_written();
+      break;
     case ConnectRequest::kDraining:
       draining = true;
       break;
@@ -170,7 +173,8 @@ void FakeCoordinator::Handle(const ConnectRequest& request) {
     case ConnectRequest::BODY_NOT_SET:
       break;
   }
-  if (acknowledging && (request.has_step_reports() || request.has_rank_exited())) {
+  if (acknowledging &&
+      (request.has_step_reports() || request.has_rank_exited() || request.has_shard_written())) {
     acked_sequence_ = std::max(acked_sequence_, request.sequence());
     ConnectResponse response;
     response.mutable_ack();

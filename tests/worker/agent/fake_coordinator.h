@@ -51,6 +51,8 @@ class FakeCoordinator final : public lasp::v1::WorkerService::Service {
   std::map<int64_t, std::vector<lasp::v1::StepMetrics>> steps;
   int64_t repeated_steps = 0;
   std::map<int, lasp::v1::RankExited> exits;
+  // The last of each rank.
+  std::map<int, lasp::v1::ShardWritten> shards;
   // By (generation, rank).
   std::map<std::pair<int64_t, int>, RankLogText> logs;
   // Whether reports are acknowledged.

@@ -5,6 +5,8 @@
 //   die_at      kills itself with SIGKILL after this step
 //   exit_at     leaves with exit code 1 after this step, without a word
 //   hang_at     goes on no further after this step, and reads nothing
+//   save_at     says after this step that it has written a shard, whose file is the root and the
+//               folders it was given
 //   ignore_drain=1   goes on
 //   linger=1    does not end after its last message
 //   child=1     leaves a child that holds every descriptor
@@ -166,6 +168,16 @@ class FakeRank {
         report->mutable_metrics()->set_generation(setup_.fence().generation());
       }
       Say(message);
+      if (step == Number("save_at")) {
+        FromRank saved;
+        saved.mutable_shard_written()->set_step(step);
+        saved.mutable_shard_written()->mutable_shard()->set_file(setup_.checkpoint_root() + " " +
+                                                                 setup_.checkpoint_folder() + " " +
+                                                                 setup_.restore_from().folder());
+        Say(saved);
+        saved.mutable_checkpoint_totals()->set_written(1);
+        Say(saved);
+      }
       if (step == Number("die_at")) {
         kill(getpid(), SIGKILL);
       }

@@ -85,6 +85,31 @@ TEST_F(ReportBufferTest, ExitComesAfterItsStepsAndAtOnce) {
   EXPECT_TRUE(buffer_.Next(now_, &next_sequence_)->has_rank_exited());
 }
 
+TEST_F(ReportBufferTest, AShardComesAfterItsStepsAndAtOnceAndIsKept) {
+  buffer_.AddStep(fence_, Step(1));
+  buffer_.Acknowledge(buffer_.Next(now_, &next_sequence_)->sequence());
+  buffer_.AddStep(fence_, Step(2));
+  lasp::v1::ShardWritten shard;
+  *shard.mutable_fence() = fence_;
+  shard.set_step(2);
+  buffer_.AddShard(shard);
+  buffer_.AddStep(fence_, Step(3));
+  buffer_.AddExit({});
+  EXPECT_EQ(Steps({*buffer_.Next(now_, &next_sequence_)}), std::vector<int64_t>({2}));
+  const auto written = buffer_.Next(now_, &next_sequence_);
+  EXPECT_EQ(written->shard_written().step(), 2);
+  EXPECT_EQ(Steps({*buffer_.Next(now_, &next_sequence_)}), std::vector<int64_t>({3}));
+  EXPECT_TRUE(buffer_.Next(now_, &next_sequence_)->has_rank_exited());
+  // Again on the next stream, as long as it is not acknowledged.
+  buffer_.BeginSession();
+  const std::vector<ConnectRequest> again = SendAll(false);
+  ASSERT_EQ(again.size(), 4U);
+  EXPECT_EQ(again[1].sequence(), written->sequence());
+  EXPECT_EQ(again[1].shard_written().step(), 2);
+  buffer_.Acknowledge(again[3].sequence());
+  EXPECT_TRUE(buffer_.empty());
+}
+
 TEST_F(ReportBufferTest, OneMessageCarriesOneRankAndAllItsSteps) {
   const auto other = NewFence("b");
   for (int i = 1; i <= 50; ++i) {

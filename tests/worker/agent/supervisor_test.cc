@@ -69,6 +69,17 @@ class Recorder : public RankObserver {
     changed_.NotifyAll();
   }
 
+  void OnShard(const lasp::v1::ShardWritten& shard) override {
+    MutexLock lock(&mutex_);
+    shards_.push_back(shard);
+  }
+
+  void OnCheckpoints(const Fence& /*fence*/,
+                     const lasp::internal::v1::CheckpointTotals& totals) override {
+    MutexLock lock(&mutex_);
+    checkpoints_ = totals.written();
+  }
+
   void OnEnded(const RankExited& exited) override {
     const std::vector<LiveRank> ranks = supervisor_->Ranks();
     MutexLock lock(&mutex_);
@@ -90,6 +101,17 @@ class Recorder : public RankObserver {
     MutexLock lock(&mutex_);
     Wait([&]() REQUIRES_LOCK(mutex_) { return last_step_ >= step; });
     EXPECT_GE(last_step_, step);
+  }
+
+  // Told before the end.
+  std::vector<lasp::v1::ShardWritten> shards() {
+    MutexLock lock(&mutex_);
+    return shards_;
+  }
+
+  int64_t checkpoints() {
+    MutexLock lock(&mutex_);
+    return checkpoints_;
   }
 
   // What the supervisor had while it told of the latest end.
@@ -122,6 +144,8 @@ class Recorder : public RankObserver {
   CondVar changed_;
   std::vector<lasp::v1::Assignment> started_ GUARDED_BY(mutex_);
   lasp::v1::RankReady ready_ GUARDED_BY(mutex_);
+  std::vector<lasp::v1::ShardWritten> shards_ GUARDED_BY(mutex_);
+  int64_t checkpoints_ GUARDED_BY(mutex_) = 0;
   std::vector<RankExited> ended_ GUARDED_BY(mutex_);
   std::vector<LiveRank> ranks_at_end_ GUARDED_BY(mutex_);
   int64_t last_step_ GUARDED_BY(mutex_) = 0;
@@ -243,6 +267,25 @@ TEST_F(SupervisorTest, CarriesTheGemmRecordBothWays) {
   recorder_.WaitForEnds(2);
   EXPECT_EQ(recorder_.last_ready().gemm_record(), "chosen");
   EXPECT_EQ(recorder_.last_ready().fence().generation(), 2);
+}
+
+TEST_F(SupervisorTest, CarriesCheckpointsBothWays) {
+  SupervisorOptions options = Options();
+  options.checkpoint_root = "/root-folder";
+  Restart(options);
+  lasp::v1::Assignment assignment = Alone("saves", 3, 1, 5, {"save_at=5"});
+  assignment.set_checkpoint_folder("default/uid");
+  assignment.mutable_restore_from()->set_folder("default/uid/step-7.gen-2");
+  supervisor_->Launch(assignment);
+  recorder_.WaitForEnds(1);
+  // Told before the end, with the fence of what was started.
+  const std::vector<lasp::v1::ShardWritten> shards = recorder_.shards();
+  ASSERT_EQ(shards.size(), 1U);
+  EXPECT_EQ(shards[0].step(), 5);
+  EXPECT_EQ(shards[0].fence().generation(), 3);
+  EXPECT_EQ(shards[0].fence().uid(), assignment.fence().uid());
+  EXPECT_EQ(shards[0].shard().file(), "/root-folder default/uid default/uid/step-7.gen-2");
+  EXPECT_EQ(recorder_.checkpoints(), 1);
 }
 
 TEST_F(SupervisorTest, SaysHowARankEnded) {

@@ -120,7 +120,7 @@ TEST_F(WorkerProgramTest, KillsWhatAnEarlierAgentLeft) {
 
 TEST_F(WorkerProgramTest, LosesNoStepWhileTheCoordinatorIsAway) {
   StartWorker();
-  coordinator_.Submit("job", 1, 2, Spec(1500, {"step_ms=1"}));
+  coordinator_.Submit("job", 1, 2, Spec(1500, {"step_ms=1", "save_at=1400"}));
   ASSERT_TRUE(coordinator_.WaitFor([&] { return coordinator_.steps[1].size() > 50; }));
   coordinator_.StopServing();
   // The job goes on, and ends.
@@ -129,6 +129,9 @@ TEST_F(WorkerProgramTest, LosesNoStepWhileTheCoordinatorIsAway) {
   coordinator_.Serve();
   ASSERT_TRUE(WaitForExits(2));
   ExpectSteps(1, 1500);
+  // Nor that a checkpoint was written.
+  ASSERT_EQ(coordinator_.shards.size(), 2U);
+  EXPECT_EQ(coordinator_.shards[1].step(), 1400);
   EXPECT_EQ(coordinator_.connections, 2);
   EXPECT_EQ(coordinator_.exits.at(0).exit_code(), 0);
   EXPECT_TRUE(coordinator_.WaitFor([&] {

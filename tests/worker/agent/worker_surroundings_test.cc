@@ -80,6 +80,7 @@ TEST_F(WorkerSurroundingsTest, KeepsItsIdInItsFolder) {
 TEST_F(WorkerSurroundingsTest, RefusesBadFlagsByName) {
   const std::vector<std::pair<std::string, std::string>> table = {
       {"--no_such_flag=1", "no_such_flag"},
+      {"--checkpoint_root=relative", "checkpoint_root"},
       {"--cpu_slots=many", "cpu_slots"},
       {"--cpu_slots=-1", "cpu_slots"},
       {"--cpu_slots=100000", "cpu_slots"},

@@ -89,6 +89,10 @@ class Bf16CpuBackend : public Backend {
     return fp32_->Allocate(bytes);
   }
 
+  absl::StatusOr<std::unique_ptr<HostSnapshot>> CreateSnapshot(int64_t bytes) override {
+    return fp32_->CreateSnapshot(bytes);
+  }
+
   absl::Status Synchronize() override { return fp32_->Synchronize(); }
 
   Phase EnterPhase(Phase phase) override { return fp32_->EnterPhase(phase); }

@@ -4,11 +4,16 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
 #include <vector>
 
 #include "tests/support/gpu.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_directory.h"
+#include "tests/worker/checkpoint/commit.h"
 #include "tests/worker/engine/corpus_text.h"
 #include "tests/worker/engine/dump_reader.h"
 #include "tests/worker/engine/local_training.h"
@@ -82,6 +87,76 @@ TEST_F(CudaTraining, TwoRunsAreBitEqual) {
   EXPECT_EQ(Losses({first}), Losses({second}));
   EXPECT_EQ(GradientNorms({first}), GradientNorms({second}));
   EXPECT_EQ(first.parameters, second.parameters);
+}
+
+// To the bit on the same kind of GPU with the same matrix products; on the CPU with the tensors to
+// the bit; and back.
+TEST_F(CudaTraining, GoesOnFromACheckpointOnEitherDevice) {
+  constexpr char kFolder[] = "default/uid";
+  std::filesystem::create_directories(folder_.Join(kFolder));
+  LocalTrainingOptions options;
+  options.spec = Spec();
+  options.spec.mutable_checkpoint()->set_interval_steps(10);
+  options.path_roots = {folder_.path()};
+  options.checkpoint_root = folder_.path();
+  options.checkpoint_folder = kFolder;
+  std::map<int64_t, std::vector<float>> values;
+  std::string record;
+  const auto keep = [&values](int64_t step, const Trainer& trainer, Backend& backend) {
+    std::vector<float>& kept = values[step];
+    kept.clear();
+    for (const Tensor& tensor : trainer.tensors()) {
+      const size_t begin = kept.size();
+      kept.resize(begin + static_cast<size_t>(tensor.count()));
+      backend.CopyToHost(tensor, kept.data() + begin);
+    }
+  };
+  const auto on_gpu = [&](int64_t generation) {
+    options.generation = generation;
+    options.create_backend = [&record]() -> absl::StatusOr<std::unique_ptr<Backend>> {
+      return CreateCudaBackend({.gemm_record = record});
+    };
+    options.on_tensors = [&](int, int64_t step, const Trainer& trainer, Backend& backend) {
+      keep(step, trainer, backend);
+      record = static_cast<CudaBackend&>(backend).GemmRecord();
+    };
+    LocalTrainingRecord trained = TrainLocally(options)[0];
+    LASP_EXPECT_OK(trained.status);
+    return trained;
+  };
+  const auto commit = [&](const LocalTrainingRecord& trained, size_t index) {
+    const auto reference =
+        CommitCheckpoint(folder_.path(), kFolder, options.spec, {trained.shards.at(index)});
+    LASP_EXPECT_OK(reference);
+    return *reference;
+  };
+  const LocalTrainingRecord whole = on_gpu(1);
+  const std::vector<float> tenth = values[10];
+  const std::vector<float> twentieth = values[20];
+  const std::vector<double> losses = Losses({whole});
+
+  options.restore_from = commit(whole, 0);
+  const LocalTrainingRecord resumed = on_gpu(2);
+  EXPECT_EQ(Losses({resumed}), (std::vector<double>{losses.begin() + 10, losses.end()}));
+  EXPECT_EQ(values[20], twentieth);
+
+  options.generation = 3;
+  options.create_backend = {};
+  options.on_tensors = [&](int, int64_t step, const Trainer& trainer, Backend& backend) {
+    keep(step, trainer, backend);
+  };
+  const LocalTrainingRecord cpu = TrainLocally(options)[0];
+  LASP_ASSERT_OK(cpu.status);
+  EXPECT_EQ(values[10], tenth);
+  const std::vector<double> cpu_losses = Losses({cpu});
+  ASSERT_EQ(cpu_losses.size(), 10u);
+  for (size_t step = 0; step < cpu_losses.size(); ++step) {
+    EXPECT_NEAR(cpu_losses[step] / losses[10 + step], 1, 0.01) << "step " << step + 11;
+  }
+  const std::vector<float> of_cpu = values[20];
+  options.restore_from = commit(cpu, 0);
+  EXPECT_EQ(on_gpu(4).end.step, 20);
+  EXPECT_EQ(values[20], of_cpu);
 }
 
 // The CPU's losses are in a file: computing them takes a quarter of an hour.

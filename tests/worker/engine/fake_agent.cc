@@ -85,7 +85,7 @@ void FakeAgent::Launch(int rank) {
   lasp::internal::v1::ToRank message;
   lasp::internal::v1::Setup& setup = *message.mutable_setup();
   setup.mutable_fence()->set_training_job("projects/default/trainingJobs/test");
-  setup.mutable_fence()->set_generation(1);
+  setup.mutable_fence()->set_generation(options_.generation);
   setup.mutable_fence()->set_rank(rank);
   setup.set_world_size(world_size());
   *setup.mutable_spec() = options_.spec;
@@ -96,6 +96,11 @@ void FakeAgent::Launch(int rank) {
   setup.set_threads(options_.threads);
   setup.set_dump_directory(options_.dump_directory);
   setup.set_gemm_record(options_.gemm_record);
+  setup.set_checkpoint_root(options_.checkpoint_root);
+  setup.set_checkpoint_folder(options_.checkpoint_folder);
+  if (options_.restore_from.has_value()) {
+    *setup.mutable_restore_from() = *options_.restore_from;
+  }
   (void)state.channel->Write(message);
 }
 
@@ -120,6 +125,10 @@ void FakeAgent::Read(int rank) {
       record.steps.push_back(message.step());
     } else if (message.has_phase()) {
       record.phases.push_back(message.phase().phase());
+    } else if (message.has_shard_written() && !record.finished) {
+      record.shards.push_back(message.shard_written());
+    } else if (message.has_checkpoint_totals()) {
+      record.checkpoint_totals = message.checkpoint_totals();
     } else if (message.has_finished()) {
       record.finished = true;
       record.end = message.finished();
@@ -210,6 +219,13 @@ void FakeAgent::Drain(int rank) {
 }
 
 void FakeAgent::CloseChannel(int rank) { ranks_[rank]->channel->Shutdown(); }
+
+bool FakeAgent::WaitForShards(int rank, size_t count, absl::Duration timeout) {
+  const Rank* const wanted = ranks_[rank].get();
+  return WaitUntil(timeout, [wanted, count](const Rank& candidate) {
+    return &candidate != wanted || candidate.record.shards.size() >= count;
+  });
+}
 
 bool FakeAgent::WaitForStep(int rank, int64_t step, absl::Duration timeout) {
   const Rank* const wanted = ranks_[rank].get();

@@ -4,6 +4,7 @@
 #include <sys/types.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "absl/time/time.h"
 #include "lasp/internal/v1/rank_channel.pb.h"
 #include "lasp/v1/training_spec.pb.h"
+#include "lasp/v1/worker_service.pb.h"
 #include "proto/rpc/mutex.h"
 #include "worker/engine/rank_channel.h"
 
@@ -23,6 +25,8 @@ struct RankRecord {
   std::string gemm_record;
   std::vector<lasp::internal::v1::RankStep> steps;
   std::vector<lasp::v1::RankStatus::Phase> phases;
+  std::vector<lasp::v1::ShardWritten> shards;
+  lasp::internal::v1::CheckpointTotals checkpoint_totals;
   bool finished = false;
   lasp::internal::v1::RankFinished end;
   std::string address;
@@ -39,6 +43,11 @@ class FakeAgent {
     std::string dump_directory = {};
     int threads = 1;
     std::string gemm_record = {};
+    // See Setup.
+    int64_t generation = 1;
+    std::string checkpoint_root = {};
+    std::string checkpoint_folder = {};
+    std::optional<lasp::v1::CheckpointReference> restore_from = {};
     // lasp-rank-cuda instead of lasp-rank, each rank with what CUDA_VISIBLE_DEVICES is to be: a
     // GPU, or an empty string.
     std::vector<std::string> gpus = {};
@@ -62,6 +71,8 @@ class FakeAgent {
   void SendStart();
   void Drain(int rank);
   void CloseChannel(int rank);
+  // Waits until `rank` has said so much of its shards.
+  bool WaitForShards(int rank, size_t count, absl::Duration timeout = absl::Seconds(120));
   // Waits until `rank` has reported `step`. False when it ended before or the time ran out.
   bool WaitForStep(int rank, int64_t step, absl::Duration timeout = absl::Seconds(120));
   // The exit code of a rank's process, 128 + n after signal n, or -1 when it still runs at the end

@@ -13,7 +13,12 @@ class Recorder : public TrainObserver {
            DrainRequest* drain, LocalTrainingRecord* record)
       : options_(options), rank_(*rank), trainer_(*trainer), drain_(*drain), record_(*record) {}
 
-  absl::Status OnPhase(lasp::v1::RankStatus::Phase) override { return absl::OkStatus(); }
+  absl::Status OnPhase(lasp::v1::RankStatus::Phase phase) override {
+    if (options_.on_phase) {
+      options_.on_phase(rank_.grid.rank(), phase, drain_);
+    }
+    return absl::OkStatus();
+  }
 
   absl::Status OnStep(const lasp::internal::v1::RankStep& step) override {
     record_.steps.push_back(step);
@@ -21,10 +26,26 @@ class Recorder : public TrainObserver {
     if (interval > 0 && step.step() % interval == 0) {
       record_.kept_parameters.push_back(Parameters());
     }
+    if (options_.on_tensors) {
+      options_.on_tensors(rank_.grid.rank(), step.step(), trainer_, *rank_.backend);
+    }
     if (options_.on_step) {
       options_.on_step(rank_.grid.rank(), step, drain_);
     }
     return absl::OkStatus();
+  }
+
+  absl::Status OnCheckpoints(const lasp::internal::v1::CheckpointTotals& totals) override {
+    record_.checkpoint_totals = totals;
+    return absl::OkStatus();
+  }
+
+  // One at a time, and the last before the loop ends.
+  void OnShard(const lasp::v1::ShardWritten& shard) override {
+    record_.shards.push_back(shard);
+    if (options_.on_shard) {
+      options_.on_shard(shard);
+    }
   }
 
   std::vector<float> Parameters() const {
@@ -67,11 +88,37 @@ absl::Status TrainOne(const LocalTrainingOptions& options, LocalRank& rank,
                                          .train_data = train.get(),
                                          .eval_data = eval.get(),
                                          .drain = &drain,
+                                         .checkpoint_root = options.checkpoint_root,
+                                         .restore_from = options.restore_from,
                                          .dump_directory = options.dump_directory,
                                          .attention = attention.get()};
   LASP_ASSIGN_OR_RETURN(const auto trainer, Trainer::Create(trainer_options));
   Recorder recorder(options, &rank, trainer.get(), &drain, record);
-  TrainLoop loop(trainer_options, 1, trainer.get(), &recorder);
+  std::unique_ptr<Checkpoints> checkpoints;
+  if (!options.checkpoint_folder.empty()) {
+    lasp::v1::Fence fence;
+    fence.set_generation(options.generation);
+    fence.set_rank(rank.grid.rank());
+    LASP_ASSIGN_OR_RETURN(
+        checkpoints,
+        Checkpoints::Create({.writer = {.root = options.checkpoint_root,
+                                        .folder = options.checkpoint_folder,
+                                        .fence = fence,
+                                        .world_size = rank.grid.world_size(),
+                                        .layout = &trainer->layout(),
+                                        .backend = rank.backend,
+                                        .tensors = trainer->tensors(),
+                                        .on_shard =
+                                            [&recorder](const lasp::v1::ShardWritten& shard) {
+                                              recorder.OnShard(shard);
+                                            }},
+                             .spec = options.spec.checkpoint(),
+                             .restored_step = trainer->restored().step()}));
+  }
+  if (options.on_tensors) {
+    options.on_tensors(rank.grid.rank(), trainer->restored().step(), *trainer, *rank.backend);
+  }
+  TrainLoop loop(trainer_options, options.generation, trainer.get(), checkpoints.get(), &recorder);
   LASP_ASSIGN_OR_RETURN(record->end, loop.Run());
   record->parameters = recorder.Parameters();
   return absl::OkStatus();

@@ -4,11 +4,13 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "lasp/internal/v1/rank_channel.pb.h"
 #include "lasp/v1/training_spec.pb.h"
+#include "lasp/v1/worker_service.pb.h"
 #include "tests/worker/engine/small_spec.h"
 #include "tests/worker/parallel/local_ranks.h"
 #include "worker/engine/drain_request.h"
@@ -21,6 +23,11 @@ struct LocalTrainingOptions {
   lasp::v1::TrainingSpec spec;  // its SP and DP sizes make the world
   std::vector<std::string> path_roots;
   std::string dump_directory;
+  // Where checkpoint_folder is given, checkpoints are written; see Setup.
+  std::string checkpoint_root = {};
+  std::string checkpoint_folder = {};
+  std::optional<lasp::v1::CheckpointReference> restore_from = {};
+  int64_t generation = 1;
   int64_t keep_parameters_every = 0;  // steps; 0: only those after the last are kept
   std::function<absl::StatusOr<std::unique_ptr<Backend>>()> create_backend;  // null: the CPU's
   // Runs the ranks instead of RunLocalRanks, on their GPUs for example.
@@ -30,6 +37,14 @@ struct LocalTrainingOptions {
   // Called by each rank's training thread after a step.
   std::function<void(int rank, const lasp::internal::v1::RankStep& step, DrainRequest& drain)>
       on_step;
+  // The same when a phase begins.
+  std::function<void(int rank, lasp::v1::RankStatus::Phase phase, DrainRequest& drain)> on_phase =
+      {};
+  // Called by each rank's training thread before the first step and after every one.
+  std::function<void(int rank, int64_t step, const Trainer& trainer, Backend& backend)> on_tensors =
+      {};
+  // Called by each rank's writing thread.
+  std::function<void(const lasp::v1::ShardWritten& shard)> on_shard = {};
   // Wraps the strategy each rank uses.
   std::function<std::unique_ptr<SequenceParallel>(std::unique_ptr<SequenceParallel>, Backend*)>
       wrap_attention;
@@ -42,6 +57,8 @@ struct LocalTrainingRecord {
   std::vector<lasp::internal::v1::RankStep> steps;
   std::vector<float> parameters;  // after the last step
   std::vector<std::vector<float>> kept_parameters;
+  std::vector<lasp::v1::ShardWritten> shards;
+  lasp::internal::v1::CheckpointTotals checkpoint_totals;
 };
 
 // One record a rank.

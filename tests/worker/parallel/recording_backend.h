@@ -36,6 +36,10 @@ class RecordingBackend : public Backend {
     return absl::UnimplementedError("nothing to allocate");
   }
 
+  absl::StatusOr<std::unique_ptr<HostSnapshot>> CreateSnapshot(int64_t) override {
+    return absl::UnimplementedError("nothing to copy");
+  }
+
   absl::Status Synchronize() override { return absl::OkStatus(); }
 
   Phase EnterPhase(Phase) override { return Phase::kOther; }

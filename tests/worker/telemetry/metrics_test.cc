@@ -150,6 +150,13 @@ TEST_F(RankMetricsTest, ALargeJobHasNoSeriesOfARank) {
       step.mutable_metrics()->set_loss(2.5);
     }
     metrics_.Stepped(FenceOf(1, rank), step);
+    lasp::internal::v1::CheckpointTotals checkpoints;
+    checkpoints.set_written(2);
+    checkpoints.set_failed(1);
+    checkpoints.set_bytes(1000);
+    checkpoints.set_stall_seconds(0.25);
+    checkpoints.set_write_seconds(1.5);
+    metrics_.Checkpointed(FenceOf(1, rank), checkpoints);
   }
   metrics_.Ended(FenceOf(1, 2));
   const std::string page = Page(metrics_);
@@ -162,7 +169,11 @@ TEST_F(RankMetricsTest, ALargeJobHasNoSeriesOfARank) {
         "lasp_worker_step_seconds_count%} 3\n", "lasp_worker_loss%} 2.5\n",
         "lasp_worker_memory_bytes%,use=\"weights\"} 30\n", "lasp_worker_memory_limit_bytes%} 300\n",
         "lasp_worker_skipped_steps_total%,reason=\"nonfinite\"} 1\n",
-        "lasp_worker_phase_seconds_count%,phase=\"other\"} 3\n"}) {
+        "lasp_worker_phase_seconds_count%,phase=\"other\"} 3\n",
+        "lasp_worker_checkpoints_total%} 6\n", "lasp_worker_checkpoint_failures_total%} 3\n",
+        "lasp_worker_checkpoint_bytes_total%} 3000\n",
+        "lasp_worker_checkpoint_stall_seconds_total%} 0.75\n",
+        "lasp_worker_checkpoint_write_seconds_total%} 4.5\n"}) {
     EXPECT_THAT(page, HasSubstr(absl::StrReplaceAll(line, {{"%", labels}})));
   }
   // A later job of that name replaces all of it.

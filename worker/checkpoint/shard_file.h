@@ -1,0 +1,24 @@
+// One shard on its way to the disk.
+#pragma once
+
+#include <atomic>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "lasp/v1/checkpoint.pb.h"
+#include "proto/spec/unique_fd.h"
+
+namespace lasp::worker {
+
+// Writes `pieces` one behind the other to the file `name` in `folder`, by way of `name`.tmp; a
+// failure leaves neither. What is under `name` is whole, and on the disk for good when this
+// returns. `path` names the file in errors, whose codes are what the system says
+// (RESOURCE_EXHAUSTED for a full disk); CANCELLED soon after `cancelled` is set. Gives size and
+// digests; extents are the caller's.
+absl::StatusOr<lasp::v1::CheckpointShard> WriteShardFile(
+    const UniqueFd& folder, const std::string& name, absl::string_view path,
+    const std::vector<absl::string_view>& pieces, const std::atomic<bool>& cancelled);
+
+}  // namespace lasp::worker
