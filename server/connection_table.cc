@@ -2,10 +2,12 @@
 
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "proto/rpc/log.h"
 #include "server/principal.h"
 #include "server/try_again.h"
 
@@ -59,6 +61,14 @@ absl::Status ConnectionTable::Add(int descriptor, const std::string& peer) {
   for (const bool swept : {false, true}) {
     {
       MutexLock lock(&mutex_);
+      if (IsBanned(host)) {
+        if (on_refusal_) {
+          on_refusal_("flood_ban");
+        }
+        return TryAgainLater(absl::StatusCode::kResourceExhausted,
+                             absl::StrCat(host, " has begun too many calls over one connection"),
+                             "FLOODED", limits_.flood_ban);
+      }
       // The same address and port again: the connection before has ended.
       if (const auto before = by_peer_.find(peer); before != by_peer_.end()) {
         Forget(before);
@@ -66,8 +76,12 @@ absl::Status ConnectionTable::Add(int descriptor, const std::string& peer) {
       all_taken = by_peer_.size() >= static_cast<size_t>(limits_.all);
       if (!all_taken && CountOf(by_host_, host) < limits_.a_host) {
         ++by_host_[host];
-        by_peer_[peer] = {
-            .descriptor = descriptor, .cookie = cookie, .host = host, .principals = {}};
+        by_peer_[peer] = {.descriptor = descriptor,
+                          .cookie = cookie,
+                          .host = host,
+                          .principals = {},
+                          .calls = static_cast<double>(limits_.calls_a_second),
+                          .filled_at = clock_->Monotonic()};
         return absl::OkStatus();
       }
     }
@@ -100,6 +114,55 @@ absl::Status ConnectionTable::Use(const std::string& peer, absl::string_view pri
     }
   }
   return Refused("max_connections_a_principal", name, limits_.a_principal);
+}
+
+void ConnectionTable::BeginCall(const std::string& peer) {
+  if (const std::string flooding = CountCall(peer); !flooding.empty()) {
+    LASP_LOG(kWarning, "hung up on a connection that begins calls without end",
+             {{"host", flooding}, {"max_connection_calls_a_second", limits_.calls_a_second}});
+  }
+}
+
+std::string ConnectionTable::CountCall(const std::string& peer) {
+  MutexLock lock(&mutex_);
+  const auto found = by_peer_.find(peer);
+  if (found == by_peer_.end() || found->second.hung_up) {
+    return "";
+  }
+  Connection& connection = found->second;
+  const absl::Duration now = clock_->Monotonic();
+  const double came_back =
+      absl::ToDoubleSeconds(now - connection.filled_at) * limits_.calls_a_second;
+  connection.calls = std::min<double>(limits_.calls_a_second, connection.calls + came_back) - 1;
+  connection.filled_at = now;
+  // The cookie: a caller may come again from the same port while calls of its connection before
+  // end.
+  if (connection.calls >= 0 || SocketCookie(connection.descriptor) != connection.cookie) {
+    return "";
+  }
+  connection.hung_up = true;
+  shutdown(connection.descriptor, SHUT_RDWR);
+  if (on_refusal_) {
+    on_refusal_("max_connection_calls_a_second");
+  }
+  const bool is_news = !IsBanned(connection.host);
+  Ban(connection.host);
+  return is_news ? connection.host : "";
+}
+
+bool ConnectionTable::IsBanned(const std::string& host) {
+  const auto found = banned_.find(host);
+  return found != banned_.end() && clock_->Monotonic() < found->second;
+}
+
+void ConnectionTable::Ban(const std::string& host) {
+  const absl::Duration now = clock_->Monotonic();
+  if (banned_.size() >= kMaxBanned) {
+    std::erase_if(banned_, [now](const auto& entry) { return now >= entry.second; });
+  }
+  if (limits_.flood_ban > absl::ZeroDuration() && banned_.size() < kMaxBanned) {
+    banned_[host] = now + limits_.flood_ban;
+  }
 }
 
 void ConnectionTable::Forget(Connections::iterator connection) {

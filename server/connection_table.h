@@ -1,7 +1,9 @@
 // Who is connected to a port, and how many connections each may have.
 //
 // gRPC (1.51) neither counts its connections nor says when one ends, so the table asks the kernel:
-// a connection lives as long as its descriptor is the socket that it was.
+// a connection lives as long as its descriptor is the socket that it was. Nor does it bound how
+// many calls a connection begins in a second, and those that their caller resets at once count
+// towards no other limit of it (CVE-2023-44487, rapid reset), so that is done here too.
 #pragma once
 
 #include <cstddef>
@@ -26,23 +28,36 @@ struct ConnectionLimits {
   int a_host = 1'000;
   // That one token calls over.
   int a_principal = 1'000;
+  // That one connection begins in a second, or at once: what --max_calls_a_second allows a token at
+  // once fits in. One that goes beyond is hung up on.
+  int calls_a_second = 2'000;
+  // For so long its host gets no new connection then.
+  absl::Duration flood_ban = absl::Seconds(10);
 };
 
 // Thread-safe.
 class ConnectionTable {
  public:
+  // Hosts that are remembered as banned: others beyond are not.
+  static constexpr size_t kMaxBanned = 4'096;
+
   // `on_refusal` is told the flag of a limit that was reached, from any thread; may be empty.
   ConnectionTable(const ConnectionLimits& limits, const Clock* clock,
                   std::function<void(const char* flag)> on_refusal)
       : limits_(limits), clock_(clock), on_refusal_(std::move(on_refusal)) {}
 
   // A connected socket, before gRPC gets it; `peer` is gRPC's name of the other end. It must be
-  // closed with the error: RESOURCE_EXHAUSTED with reason TOO_MANY_CONNECTIONS.
+  // closed with the error: RESOURCE_EXHAUSTED with reason TOO_MANY_CONNECTIONS, or
+  // FLOODED where a connection of the same host has begun too many calls a moment ago.
   [[nodiscard]] absl::Status Add(int descriptor, const std::string& peer);
 
   // `principal` calls over the connection of `peer`. The same error where it does so over too many;
   // OK for a connection that is not in the table.
   absl::Status Use(const std::string& peer, absl::string_view principal);
+
+  // The connection of `peer` has begun a call, which has not ended yet: as long, gRPC keeps the
+  // descriptor. Hangs up where these are too many. Nothing for a connection not in the table.
+  void BeginCall(const std::string& peer);
 
   // Forgets the connections that have ended. What is at a limit does so itself.
   void Sweep();
@@ -57,6 +72,10 @@ class ConnectionTable {
     uint64_t cookie = 0;
     std::string host;
     std::set<std::string, std::less<>> principals;
+    // Calls that it may begin, as of `filled_at`.
+    double calls = 0;
+    absl::Duration filled_at;
+    bool hung_up = false;
   };
 
   using Connections = std::unordered_map<std::string, Connection>;
@@ -64,6 +83,10 @@ class ConnectionTable {
 
   void Forget(Connections::iterator connection) REQUIRES_LOCK(mutex_);
   absl::Status Refused(const char* flag, const std::string& who, int limit) const;
+  // The host to tell of, where a call is one too many.
+  std::string CountCall(const std::string& peer);
+  bool IsBanned(const std::string& host) REQUIRES_LOCK(mutex_);
+  void Ban(const std::string& host) REQUIRES_LOCK(mutex_);
 
   const ConnectionLimits limits_;
   const Clock* const clock_;
@@ -72,6 +95,8 @@ class ConnectionTable {
   Connections by_peer_ GUARDED_BY(mutex_);
   Counts by_host_ GUARDED_BY(mutex_);
   Counts by_principal_ GUARDED_BY(mutex_);
+  // Until when, by Clock::Monotonic.
+  std::unordered_map<std::string, absl::Duration> banned_ GUARDED_BY(mutex_);
   absl::Duration last_sweep_ GUARDED_BY(mutex_) = -absl::InfiniteDuration();
 };
 

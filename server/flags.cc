@@ -64,6 +64,14 @@ ABSL_FLAG(int, max_streams_a_principal, 1'000,
           "Watches and followed logs and metrics that one principal may have open.");
 ABSL_FLAG(int, max_calls_a_second, 1'000,
           "Calls that one principal may make in a second, twice as many at once.");
+ABSL_FLAG(
+    int, max_connection_calls_a_second, lasp::server::ConnectionLimits{}.calls_a_second,
+    "Calls that one connection may begin in a second; it is hung up on where it begins more. Twice "
+    "--max_calls_a_second, or more.");
+ABSL_FLAG(
+    absl::Duration, flood_ban, lasp::server::ConnectionLimits{}.flood_ban,
+    "How long the host of such a connection gets no new one; 0 for not at all. Callers behind "
+    "one address are one host.");
 ABSL_FLAG(int, max_connections, 8'000,
           "Connections that each port takes; others are hung up on. Each needs a file descriptor.");
 ABSL_FLAG(int, max_connections_a_host, 1'000,
@@ -226,6 +234,11 @@ absl::Status ReadTimeouts(ServerOptions* options) {
                             &options->slow_reader_limit));
   LASP_RETURN_IF_ERROR(read("handshake_timeout", absl::GetFlag(FLAGS_handshake_timeout),
                             &options->handshake_timeout));
+  options->connections.flood_ban = absl::GetFlag(FLAGS_flood_ban);
+  if (options->connections.flood_ban < absl::ZeroDuration() ||
+      options->connections.flood_ban > absl::Hours(24)) {
+    return FlagError("flood_ban", "it is not between 0 and 24h");
+  }
   return read("idle_timeout", absl::GetFlag(FLAGS_idle_timeout), &options->idle_timeout);
 }
 
@@ -263,6 +276,9 @@ absl::Status ReadLimits(ServerOptions* options) {
   LASP_RETURN_IF_ERROR(read_int("max_connections_a_principal",
                                 absl::GetFlag(FLAGS_max_connections_a_principal), 1,
                                 &connections.a_principal));
+  LASP_RETURN_IF_ERROR(read_int("max_connection_calls_a_second",
+                                absl::GetFlag(FLAGS_max_connection_calls_a_second), 1,
+                                &connections.calls_a_second));
   // A spec of many paths fits into what is the least.
   LASP_RETURN_IF_ERROR(read_int("max_message_bytes", absl::GetFlag(FLAGS_max_message_bytes),
                                 64 << 10, &options->max_message_bytes));

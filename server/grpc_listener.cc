@@ -11,6 +11,7 @@
 #include "proto/rpc/clock.h"
 #include "proto/rpc/status_macros.h"
 #include "server/access_interceptor.h"
+#include "server/call_counter.h"
 #include "server/guarded_service.h"
 #include "server/listen_address.h"
 #include "server/malformed_request.h"
@@ -94,6 +95,7 @@ absl::StatusOr<std::unique_ptr<GrpcListener>> GrpcListener::Start(
   builder.RegisterCallbackGenericService(parts.unknown_methods.get());
   builder.SetOption(std::make_unique<ReflectionOption>(options.reflection));
   std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> factories;
+  factories.push_back(CallCounter(parts.connections.get()));
   // In this order, so that a refusal is what is sent, and a status is counted as it is sent.
   if (options.metrics != nullptr) {
     factories.push_back(MalformedRequestInterceptor());

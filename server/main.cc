@@ -43,11 +43,21 @@ void GiveLargeBuffersBack() {
   mallopt(M_TRIM_THRESHOLD, 2 * kLarge);
 }
 
+// What a flood of small buffers has left free in the allocator's heaps, one for some threads each,
+// stays there otherwise, however much it is.
+void GiveFreedBack() {
+  constexpr size_t kMuch = size_t{64} << 20;
+  if (mallinfo2().fordblks > kMuch) {
+    malloc_trim(kMuch / 2);
+  }
+}
+
 // Until one of `signals` comes; systemd hears meanwhile that the process is alive.
 int AwaitSignal(const sigset_t& signals, const lasp::SystemdNotifier& systemd) {
-  const timespec interval = absl::ToTimespec(std::min(systemd.alive_interval(), absl::Hours(1)));
+  const timespec interval = absl::ToTimespec(std::min(systemd.alive_interval(), absl::Seconds(5)));
   for (;;) {
     systemd.Alive();
+    GiveFreedBack();
     const int signal_number = sigtimedwait(&signals, nullptr, &interval);
     if (signal_number > 0) {
       return signal_number;

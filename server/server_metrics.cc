@@ -77,9 +77,10 @@ ServerMetrics::ServerMetrics() : registry_(std::make_shared<prometheus::Registry
                    .Name("lasp_limit_refusals_total")
                    .Help("Calls, streams, connections and jobs refused, by the flag of their limit")
                    .Register(*registry);
-  for (const char* flag : {"max_calls_a_second", "max_connections", "max_connections_a_host",
-                           "max_connections_a_principal", "max_message_bytes", "max_queued_jobs",
-                           "max_streams_a_principal"}) {
+  for (const char* flag :
+       {"flood_ban", "max_calls_a_second", "max_connection_calls_a_second", "max_connections",
+        "max_connections_a_host", "max_connections_a_principal", "max_message_bytes",
+        "max_queued_jobs", "max_streams_a_principal"}) {
     refusals_->Add({{"limit", flag}});
   }
   auto& reloads = prometheus::BuildCounter()

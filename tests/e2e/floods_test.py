@@ -1,11 +1,18 @@
 """Floods: what many connections, or few that misbehave, do to a coordinator with TLS and tokens, and to
 the calls of its other users meanwhile. Each is a row of the table that the test prints; none may double
-others' p99, lose one of their calls, or take memory and descriptors without bound."""
+others' p99, lose one of their calls, or take memory and descriptors without bound.
+
+What is compared: a user's calls in ROUNDS windows without the flood and as many with it, in turns, so
+that what else the machine does falls on both; of each kind the median of the windows' p99. A p99 of
+some milliseconds that doubles by less than NOISE_MS is the machine's: the flood's own client and the
+user's share its processors."""
+import itertools
 import json
 import os
 import queue
 import resource
 import socket
+import statistics
 import subprocess
 import sys
 import threading
@@ -23,9 +30,10 @@ LIST = "/lasp.v1.TrainingJobService/ListTrainingJobs"
 CREATE = "/lasp.v1.TrainingJobService/CreateTrainingJob"
 WATCH = "/lasp.v1.TrainingJobService/WatchTrainingJobs"
 MIB = 1 << 20
-# Below it a p99 is the machine's, not the coordinator's.
-NOISE_MS = 250
-TRIES = 3
+NOISE_MS = 30
+ROUNDS = 3
+# After as many rounds again, where the first ones do not hold.
+MAX_ROUNDS = 6
 
 
 class FloodsTest(StubsTest):
@@ -43,11 +51,15 @@ class FloodsTest(StubsTest):
         self.start_server(handshake_timeout="5s", slow_reader_limit="2s", max_buffer_bytes=128 * MIB,
                           max_calls_a_second=200)
         self.rows = []
+        # Each flood from a host of its own, which may be banned for it.
+        self.hosts = (f"127.0.3.{i}" for i in itertools.count(1))
+        self.host = next(self.hosts)
+        self.begun = threading.Event()
 
     def tearDown(self):
-        print(f"\n{'flood':44} {'before p50/p99 ms':>18} {'during p50/p99 ms':>18} {'files':>6} {'MiB':>5}")
+        print(f"\n{'flood':44} {'before p50/p99 ms':>18} {'during p50/p99 ms':>18} {'ratio':>6} {'files':>6} {'MiB':>5}")
         for row in self.rows:
-            print("{:44} {:8.1f} {:9.1f} {:8.1f} {:9.1f} {:6} {:5}".format(*row), flush=True)
+            print("{:44} {:8.1f} {:9.1f} {:8.1f} {:9.1f} {:6.1f} {:6} {:5}".format(*row), flush=True)
         super().tearDown()
 
     # ---- what is watched -------------------------------------------------------------------------
@@ -79,11 +91,13 @@ class FloodsTest(StubsTest):
         return 0.0
 
     def flood(self, name, attack, seconds=4, memory=256, descriptors=200, prepare=None):
-        """Runs attack(until), or attack(until, prepare()), beside a user's calls. On a busy machine a try
-        may fail, but not each."""
-        for last in (False,) * (TRIES - 1) + (True,):
-            before = self.measured(self.probe(seconds))
+        """Runs attack(until), or attack(until, prepare()), beside a user's calls, in turns with nothing."""
+        before, during, files, mebibytes = [], [], 0, 0
+        for turn in range(MAX_ROUNDS):
+            before.append(self.measured(self.probe(seconds)))
             memory_before, files_before = self.memory(), self.descriptors()
+            self.host = next(self.hosts)
+            self.begun.clear()
             made = (prepare(),) if prepare else ()
             peaks = queue.Queue()
             until = time.monotonic() + seconds + 2
@@ -92,22 +106,28 @@ class FloodsTest(StubsTest):
             attacker = threading.Thread(target=self.run_attack, args=(attack, until, failures, made))
             watcher.start()
             attacker.start()
-            time.sleep(1)
-            during = self.measured(self.probe(seconds))
+            wait_until(lambda: self.begun.is_set() or not attacker.is_alive(), 20, "the flood to begin")
+            during.append(self.measured(self.probe(seconds)))
             attacker.join()
             watcher.join()
             if not failures.empty():
                 raise failures.get()
-            files, mebibytes = peaks.get()
-            bound = max(2 * before["p99_ms"], NOISE_MS)
-            if during["p99_ms"] <= bound or last:
+            peak = peaks.get()
+            files, mebibytes = max(files, peak[0] - files_before), max(mebibytes, peak[1] - memory_before)
+            wait_until(lambda: self.descriptors() <= files_before + 20, 60, "the flood's connections to end")
+            (p50, p99), (flooded_p50, flooded_p99) = self.medians(before), self.medians(during)
+            bound = max(2 * p99, p99 + NOISE_MS)
+            if turn + 1 >= ROUNDS and flooded_p99 <= bound:
                 break
-        self.rows.append((name, before["p50_ms"], before["p99_ms"], during["p50_ms"], during["p99_ms"],
-                          files - files_before, mebibytes - memory_before))
-        self.assertEqual(during["failed"], 0, name)
-        self.assertLessEqual(during["p99_ms"], bound, name)
-        self.assertLessEqual(files - files_before, descriptors, name)
-        self.assertLessEqual(mebibytes - memory_before, memory, name)
+        self.rows.append((name, p50, p99, flooded_p50, flooded_p99, flooded_p99 / p99, files, mebibytes))
+        self.assertEqual(sum(window["failed"] for window in during), 0, name)
+        self.assertLessEqual(flooded_p99, bound, name)
+        self.assertLessEqual(files, descriptors, name)
+        self.assertLessEqual(mebibytes, memory, name)
+
+    @staticmethod
+    def medians(windows):
+        return [statistics.median(window[key] for window in windows) for key in ("p50_ms", "p99_ms")]
 
     def watch_peaks(self, until, peaks):
         files = mebibytes = 0
@@ -125,8 +145,10 @@ class FloodsTest(StubsTest):
         except Exception as failure:  # noqa: BLE001  (told by the test's thread)
             failures.put(failure)
 
-    def connect(self, **options):
-        return Http2Client(self.server.api_address, self.authority, **options)
+    def connect(self, source=None, **options):
+        client = Http2Client(self.server.api_address, self.authority, source=source or (self.host, 0), **options)
+        self.begun.set()
+        return client
 
     def silent(self, count, hosts=1):
         """Connections that say nothing, from `hosts` addresses."""
@@ -138,6 +160,7 @@ class FloodsTest(StubsTest):
                                                      source_address=(f"127.0.1.{1 + i % hosts}", 0)))
             except OSError:
                 pass  # hung up on before it was there
+            self.begun.set()
         return made
 
     @staticmethod
@@ -231,18 +254,23 @@ class FloodsTest(StubsTest):
         self.flood("50 connections that greet TLS and not HTTP/2", no_settings, seconds=6)
 
     def test_streams(self):
+        refused = self.metric('lasp_limit_refusals_total{limit="flood_ban"}')
+
         def rapid_reset(until):
             while time.monotonic() < until:
-                with self.connect() as client:
-                    sent = True
-                    for _ in range(200):
+                try:
+                    client = self.connect()
+                except OSError:
+                    continue  # no new connection for this host
+                with client:
+                    while time.monotonic() < until:
                         burst = b"".join(client.open(LIST) + frame(http2_client.RST_STREAM, 0, client.stream, b"\0\0\0\x08")
                                          for _ in range(100))
-                        sent = sent and client.send(burst) and time.monotonic() < until
-                        if not sent:
+                        if not client.send(burst):
                             break
 
         self.flood("streams opened and reset at once", rapid_reset)
+        self.assertGreater(self.metric('lasp_limit_refusals_total{limit="flood_ban"}'), refused)
 
         def oversized(until):
             clients = [self.connect() for _ in range(10)]

@@ -89,6 +89,7 @@ int RunServer() {
   options.max_calls_a_second = 1'000'000;
   // All of them call from this one.
   options.connections.a_host = options.connections.all;
+  options.connections.calls_a_second = 1'000'000;
   const auto server = server::Server::Start(options);
   if (!server.ok()) {
     Die(std::string(server.status().message()));

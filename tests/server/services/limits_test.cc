@@ -101,9 +101,13 @@ class ConnectionTableTest : public ::testing::Test {
 
   FakeClock clock_;
   std::vector<std::string> refused_;
-  ConnectionTable table_{{.all = 5, .a_host = 3, .a_principal = 2}, &clock_, [this](const char* f) {
-                           refused_.emplace_back(f);
-                         }};
+  ConnectionTable table_{{.all = 5,
+                          .a_host = 3,
+                          .a_principal = 2,
+                          .calls_a_second = 10,
+                          .flood_ban = absl::Seconds(7)},
+                         &clock_,
+                         [this](const char* flag) { refused_.emplace_back(flag); }};
 };
 
 TEST_F(ConnectionTableTest, BoundsAHostAndAll) {
@@ -156,6 +160,53 @@ TEST_F(ConnectionTableTest, BoundsWhatATokenCallsOver) {
   clock_.Advance(absl::Seconds(1));
   open.erase(open.begin());
   LASP_EXPECT_OK(table_.Use(PeerOf(3, 1), "ann"));
+}
+
+TEST_F(ConnectionTableTest, HangsUpOnWhoBeginsCallsWithoutEnd) {
+  const auto connect = [this](int host, int port, UniqueFd* near, UniqueFd* far) {
+    int ends[2] = {-1, -1};
+    EXPECT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+    *near = UniqueFd(ends[0]);
+    *far = UniqueFd(ends[1]);
+    return table_.Add(near->get(), PeerOf(host, port));
+  };
+  const auto ended = [](const UniqueFd& far) {
+    char byte = 0;
+    return recv(far.get(), &byte, 1, MSG_DONTWAIT) == 0;
+  };
+  UniqueFd near[4];
+  UniqueFd far[4];
+  LASP_ASSERT_OK(connect(1, 1, &near[0], &far[0]));
+  LASP_ASSERT_OK(connect(1, 2, &near[1], &far[1]));
+  LASP_ASSERT_OK(connect(2, 1, &near[2], &far[2]));
+  table_.BeginCall("ipv4:10.0.0.9:9");  // not in the table
+  for (int i = 0; i < 10; ++i) {
+    table_.BeginCall(PeerOf(1, 1));
+    table_.BeginCall(PeerOf(2, 1));
+  }
+  clock_.Advance(absl::Milliseconds(500));
+  for (int i = 0; i < 5; ++i) {
+    table_.BeginCall(PeerOf(1, 1));
+    table_.BeginCall(PeerOf(2, 1));
+  }
+  EXPECT_FALSE(ended(far[0]));
+  EXPECT_TRUE(refused_.empty());
+  for (int i = 0; i < 100; ++i) {
+    table_.BeginCall(PeerOf(1, 1));
+  }
+  EXPECT_TRUE(ended(far[0]));
+  EXPECT_FALSE(ended(far[1]));
+  EXPECT_FALSE(ended(far[2]));
+  EXPECT_EQ(refused_, (std::vector<std::string>{"max_connection_calls_a_second"}));
+
+  // Its host alone is banned, for a while.
+  const absl::Status banned = connect(1, 3, &near[3], &far[3]);
+  EXPECT_THAT(banned, StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("10.0.0.1")));
+  EXPECT_EQ(ErrorReason(banned), "FLOODED");
+  EXPECT_EQ(refused_.back(), "flood_ban");
+  LASP_EXPECT_OK(connect(2, 2, &near[3], &far[3]));
+  clock_.Advance(absl::Seconds(7));
+  LASP_EXPECT_OK(connect(1, 3, &near[3], &far[3]));
 }
 
 // A TCP connection to an address that a server says.
@@ -211,6 +262,40 @@ TEST(LimitsTest, AHostHasSoManyConnections) {
     stays = !IsHungUpOn(ConnectTo(address), absl::Milliseconds(300));
   }
   EXPECT_TRUE(stays);
+}
+
+// Also one whose calls are of a method that is not served, on a port without tokens.
+TEST(LimitsTest, AConnectionThatBeginsCallsWithoutEndIsHungUpOn) {
+  ServerOptions options;
+  options.connections.calls_a_second = 20;
+  options.connections.flood_ban = absl::Seconds(1);
+  RunningServer server(options);
+  // HTTP/2 by hand: its preface, SETTINGS, and calls that are reset as soon as they have begun.
+  const std::string greeting("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", 33);
+  const std::string headers(
+      "\x83\x86\x00\x05:path\x02/x\x00\x0a:authority\x01x\x00\x0c"
+      "content-type\x10"
+      "application/grpc\x00\x02te\x08trailers",
+      70);
+  for (const std::string& address :
+       {server.server().addresses().api_address, server.server().addresses().health_address}) {
+    const UniqueFd flooding = ConnectTo(address);
+    std::string sent = greeting;
+    for (int stream = 1; stream <= 2 * 200; stream += 2) {
+      const char id[] = {0, 0, static_cast<char>(stream >> 8), static_cast<char>(stream & 255)};
+      sent += std::string({0, 0, static_cast<char>(headers.size()), 1, 4}) + std::string(id, 4);
+      sent += headers;
+      sent += std::string({0, 0, 4, 3, 0}) + std::string(id, 4) + std::string("\0\0\0\x08", 4);
+    }
+    EXPECT_GT(send(flooding.get(), sent.data(), sent.size(), MSG_NOSIGNAL), 0);
+    EXPECT_TRUE(IsHungUpOn(flooding, absl::Seconds(10))) << address;
+    EXPECT_TRUE(IsHungUpOn(ConnectTo(address), absl::Seconds(10))) << address;
+  }
+  const std::string& metrics = server.server().addresses().metrics_address;
+  EXPECT_EQ(
+      ScrapeValue(metrics, "lasp_limit_refusals_total{limit=\"max_connection_calls_a_second\"}"),
+      2);
+  EXPECT_GE(ScrapeValue(metrics, "lasp_limit_refusals_total{limit=\"flood_ban\"}"), 2);
 }
 
 TEST(LimitsTest, ASilentConnectionIsHungUpOn) {

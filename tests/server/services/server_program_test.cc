@@ -175,6 +175,8 @@ TEST_F(ServerProgramTest, WrongUsageNamesTheFlagAndExitsTwo) {
       {{data, "--handshake_timeout=0"}, "--handshake_timeout"},
       {{data, "--idle_timeout=25h"}, "--idle_timeout"},
       {{data, "--max_calls_a_second=0"}, "--max_calls_a_second"},
+      {{data, "--max_connection_calls_a_second=0"}, "--max_connection_calls_a_second"},
+      {{data, "--flood_ban=-1s"}, "--flood_ban"},
       {{data, "--max_connections=0"}, "--max_connections"},
       {{data, "--max_connections_a_host=0"}, "--max_connections_a_host"},
       {{data, "--max_connections_a_principal=-1"}, "--max_connections_a_principal"},
