@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <filesystem>
 #include <fstream>
+#include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -64,6 +65,13 @@ absl::StatusOr<StoreBackup> ReadBackup(const std::string& digest_path) {
 
 }  // namespace
 
+BackupFolder::BackupFolder(Options options, const Clock* clock)
+    : options_(std::move(options)), clock_(clock) {
+  if (const auto backups = List(); backups.ok() && !backups->empty()) {
+    newest_unix_micros_ = absl::ToUnixMicros(backups->front().create_time);
+  }
+}
+
 absl::StatusOr<StoreBackup> BackupFolder::Create(absl::string_view note) {
   if (running_.exchange(true)) {
     return ErrorWithReason(absl::StatusCode::kFailedPrecondition,
@@ -71,7 +79,9 @@ absl::StatusOr<StoreBackup> BackupFolder::Create(absl::string_view note) {
                            "BACKUP_RUNNING");
   }
   auto backup = CreateAlone(note);
-  if (!backup.ok()) {
+  if (backup.ok()) {
+    newest_unix_micros_ = absl::ToUnixMicros(backup->create_time);
+  } else {
     RemoveLeftovers();
   }
   running_ = false;

@@ -33,10 +33,11 @@ class BackupFolder {
     std::string store_path;
     // Beyond it the oldest go.
     int max_backups = 7;
+    bool wanted = false;
   };
 
   // `clock` outlives it.
-  BackupFolder(Options options, const Clock* clock) : options_(std::move(options)), clock_(clock) {}
+  BackupFolder(Options options, const Clock* clock);
 
   // Copies the store as it is now and reads the copy back whole. Blocks for as long. `note` goes
   // into the id. FAILED_PRECONDITION (BACKUP_RUNNING), RESOURCE_EXHAUSTED (NO_ROOM), UNAVAILABLE
@@ -45,6 +46,13 @@ class BackupFolder {
 
   // Newest first.
   absl::StatusOr<std::vector<StoreBackup>> List() const;
+
+  // When the newest whole backup was made; UnixEpoch where there is none. Does not look at the
+  // disk: what was removed by others counts until a restart.
+  absl::Time newest() const { return absl::FromUnixMicros(newest_unix_micros_); }
+
+  // Whether the folder was named for backups, which are to be made then.
+  bool is_wanted() const { return options_.wanted; }
 
   // Ends a backup that is being made, and makes no more.
   void Stop() { stop_ = true; }
@@ -59,6 +67,7 @@ class BackupFolder {
   const Clock* const clock_;
   std::atomic<bool> stop_{false};
   std::atomic<bool> running_{false};
+  std::atomic<int64_t> newest_unix_micros_{0};
 };
 
 }  // namespace lasp::server

@@ -64,6 +64,7 @@ std::vector<MetricFamily> CoreMetrics::Collect() const {
   AppendJobs(&families);
   AppendWorkers(&families);
   AppendStreams(&families);
+  AppendBackups(&families);
   AppendQueues(&families);
   return families;
 }
@@ -153,6 +154,14 @@ void CoreMetrics::AppendStreams(std::vector<MetricFamily>* families) const {
             core_->logs().subscription_count(), families);
   AppendOne("lasp_event_log_sequence", "Revision of the last change of a job",
             core_->jobs().revision(), families);
+}
+
+void CoreMetrics::AppendBackups(std::vector<MetricFamily>* families) const {
+  AppendOne("lasp_store_last_backup_timestamp_seconds",
+            "When the newest backup of the store was made, Unix time; 0 where there is none",
+            absl::ToDoubleSeconds(core_->backups().newest() - absl::UnixEpoch()), families);
+  AppendOne("lasp_store_backups_wanted", "Whether --backup_dir is set",
+            core_->backups().is_wanted() ? 1 : 0, families);
 }
 
 void CoreMetrics::AppendQueues(std::vector<MetricFamily>* families) const {

@@ -29,6 +29,7 @@ class CoreMetrics final : public prometheus::Collectable {
   void AppendJobs(std::vector<prometheus::MetricFamily>* families) const;
   void AppendWorkers(std::vector<prometheus::MetricFamily>* families) const;
   void AppendStreams(std::vector<prometheus::MetricFamily>* families) const;
+  void AppendBackups(std::vector<prometheus::MetricFamily>* families) const;
   void AppendQueues(std::vector<prometheus::MetricFamily>* families) const;
 
   ServerCore* const core_;

@@ -68,7 +68,8 @@ absl::StatusOr<std::unique_ptr<ServerCore>> ServerCore::Open(const CoreOptions& 
                                           ? absl::StrCat(options.data_dir, "/backups")
                                           : options.backup_dir,
                             .store_path = store_options.path,
-                            .max_backups = options.max_backups},
+                            .max_backups = options.max_backups,
+                            .wanted = !options.backup_dir.empty()},
       clock);
   LASP_RETURN_IF_ERROR(BackUpOlderStore(store_options.path, core->backups_.get()));
   LASP_ASSIGN_OR_RETURN(core->store_, SqliteJobStore::Open(store_options, observer));

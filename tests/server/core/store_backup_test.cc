@@ -112,6 +112,38 @@ TEST_F(StoreBackupTest, AFolderHoldsTheNewestAndNothingElse) {
   EXPECT_EQ(names, (std::set<std::string>{".sqlite", ".sha256", ".txt", ".partial"}));
 }
 
+TEST_F(StoreBackupTest, TheNewestIsKnownAlsoAfterARestart) {
+  LASP_ASSERT_OK(Open());
+  EXPECT_EQ(backups_->newest(), absl::UnixEpoch());
+  LASP_ASSERT_OK(backups_->Create());
+  clock_.Advance(absl::Hours(3));
+  const absl::Time second = backups_->Create().value().create_time;
+  EXPECT_EQ(backups_->newest(), second);
+  clock_.Advance(absl::Hours(3));
+  backups_->Stop();
+  EXPECT_FALSE(backups_->Create().ok());
+  EXPECT_EQ(backups_->newest(), second);
+  // A copy without its digest is no backup: the crash came before it was read back.
+  directory_.Write("backups/20991231T000000Z-aaaa.sqlite", "cut off");
+  // An id has whole seconds.
+  EXPECT_EQ(NewFolder(7)->newest(), absl::FromUnixSeconds(absl::ToUnixSeconds(second)));
+}
+
+TEST_F(StoreBackupTest, ADiskWithoutRoomIsSaid) {
+  // A store of more than the disk has free, none of it written.
+  const std::string store = directory_.Write("large.sqlite", "");
+  fs::resize_file(store, fs::space(directory_.path()).available);
+  BackupFolder folder({.folder = directory_.Join("backups"), .store_path = store}, &clock_);
+  const absl::Status refused = folder.Create().status();
+  EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted,
+                                HasSubstr("make room, or set --backup_dir to another disk")));
+  EXPECT_EQ(ErrorReason(refused), "NO_ROOM");
+  EXPECT_TRUE(fs::is_empty(directory_.Join("backups")));
+  // A store that fits in needs no more than itself and some room.
+  fs::resize_file(store, 4'096);
+  EXPECT_NE(ErrorReason(folder.Create().status()), "NO_ROOM");
+}
+
 TEST_F(StoreBackupTest, OneIsMadeAtATime) {
   LASP_ASSERT_OK(Open());
   constexpr int kThreads = 6;

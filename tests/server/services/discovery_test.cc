@@ -176,6 +176,8 @@ TEST_F(DiscoveryTest, TheMetricsPageHasEveryFamilyFromTheStart) {
                                "lasp_store_read_seconds_bucket",
                                "lasp_event_log_sequence ",
                                "lasp_store_writable 1",
+                               "lasp_store_last_backup_timestamp_seconds 0",
+                               "lasp_store_backups_wanted 0",
                                "process_resident_memory_bytes ",
                                "process_open_fds ",
                                "process_cpu_seconds_total ",
