@@ -28,7 +28,8 @@ constexpr int kBacklog = 4'096;
 // by bit, and calls beside it need not wait.
 constexpr int kTakenAtATime = 64;
 constexpr int kBetweenMs = 30;
-constexpr int kSweepMs = 1'000;
+// Also how far a connection that sends without end may come before it is noticed.
+constexpr int kSweepMs = 250;
 // Until descriptors or memory may be there again.
 constexpr int kExhaustedMs = 100;
 

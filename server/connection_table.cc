@@ -1,5 +1,7 @@
 #include "server/connection_table.h"
 
+#include <linux/tcp.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -22,6 +24,14 @@ uint64_t SocketCookie(int descriptor) {
   uint64_t cookie = 0;
   socklen_t size = sizeof cookie;
   return getsockopt(descriptor, SOL_SOCKET, SO_COOKIE, &cookie, &size) == 0 ? cookie : 0;
+}
+
+// What has come over the connection so far; 0 where the system does not say.
+uint64_t BytesReceived(int descriptor) {
+  tcp_info info{};
+  socklen_t size = sizeof info;
+  return getsockopt(descriptor, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 ? info.tcpi_bytes_received
+                                                                          : 0;
 }
 
 template <typename Counts>
@@ -130,6 +140,7 @@ std::string ConnectionTable::CountCall(const std::string& peer) {
     return "";
   }
   Connection& connection = found->second;
+  connection.has_begun_call = true;
   const absl::Duration now = clock_->Monotonic();
   const double came_back =
       absl::ToDoubleSeconds(now - connection.filled_at) * limits_.calls_a_second;
@@ -140,14 +151,18 @@ std::string ConnectionTable::CountCall(const std::string& peer) {
   if (connection.calls >= 0 || SocketCookie(connection.descriptor) != connection.cookie) {
     return "";
   }
-  connection.hung_up = true;
-  shutdown(connection.descriptor, SHUT_RDWR);
+  return HangUp("max_connection_calls_a_second", &connection);
+}
+
+std::string ConnectionTable::HangUp(const char* flag, Connection* connection) {
+  connection->hung_up = true;
+  shutdown(connection->descriptor, SHUT_RDWR);
   if (on_refusal_) {
-    on_refusal_("max_connection_calls_a_second");
+    on_refusal_(flag);
   }
-  const bool is_news = !IsBanned(connection.host);
-  Ban(connection.host);
-  return is_news ? connection.host : "";
+  const bool is_news = !IsBanned(connection->host);
+  Ban(connection->host);
+  return is_news ? connection->host : "";
 }
 
 bool ConnectionTable::IsBanned(const std::string& host) {
@@ -179,6 +194,8 @@ void ConnectionTable::Sweep() {
     std::string peer;
     int descriptor = -1;
     uint64_t cookie = 0;
+    bool ended = false;
+    uint64_t bytes = 0;
   };
 
   std::vector<Looked> present;
@@ -191,19 +208,45 @@ void ConnectionTable::Sweep() {
     last_sweep_ = now;
     present.reserve(by_peer_.size());
     for (const auto& [peer, connection] : by_peer_) {
-      present.push_back({peer, connection.descriptor, connection.cookie});
+      present.push_back(
+          {.peer = peer, .descriptor = connection.descriptor, .cookie = connection.cookie});
     }
   }
-  std::erase_if(present, [](const Looked& connection) {
-    return SocketCookie(connection.descriptor) == connection.cookie;
-  });
-  MutexLock lock(&mutex_);
-  for (const Looked& ended : present) {
-    const auto found = by_peer_.find(ended.peer);
-    if (found != by_peer_.end() && found->second.cookie == ended.cookie) {
-      Forget(found);
+  for (Looked& connection : present) {
+    connection.bytes = limits_.bytes_a_call == 0 ? 0 : BytesReceived(connection.descriptor);
+    connection.ended = SocketCookie(connection.descriptor) != connection.cookie;
+  }
+  std::vector<std::string> flooding;
+  {
+    MutexLock lock(&mutex_);
+    for (const Looked& looked : present) {
+      const auto found = by_peer_.find(looked.peer);
+      if (found == by_peer_.end() || found->second.cookie != looked.cookie) {
+        continue;
+      }
+      if (looked.ended) {
+        Forget(found);
+      } else if (std::string host = CountBytes(looked.bytes, &found->second); !host.empty()) {
+        flooding.push_back(std::move(host));
+      }
     }
   }
+  for (const std::string& host : flooding) {
+    LASP_LOG(kWarning, "hung up on a connection that sends without beginning a call",
+             {{"host", host}, {"bytes", limits_.bytes_a_call}});
+  }
+}
+
+std::string ConnectionTable::CountBytes(uint64_t bytes, Connection* connection) {
+  if (std::exchange(connection->has_begun_call, false)) {
+    connection->bytes_at_call = bytes;
+  }
+  // gRPC may have closed the descriptor since, and another socket have it: hence the cookie again.
+  const bool too_many =
+      bytes > connection->bytes_at_call + static_cast<uint64_t>(limits_.bytes_a_call) &&
+      limits_.bytes_a_call > 0 && !connection->hung_up &&
+      SocketCookie(connection->descriptor) == connection->cookie;
+  return too_many ? HangUp("max_message_bytes", connection) : "";
 }
 
 size_t ConnectionTable::size() const {

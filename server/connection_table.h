@@ -31,7 +31,11 @@ struct ConnectionLimits {
   // That one connection begins in a second, or at once: what --max_calls_a_second allows a token at
   // once fits in. One that goes beyond is hung up on.
   int calls_a_second = 2'000;
-  // For so long its host gets no new connection then.
+  // That one connection sends without beginning a call; 0 for no bound. gRPC bounds the headers of
+  // a call by frame, not by call (CVE-2023-33953), counts them towards no quota, and keeps some of
+  // them where the connection ends before they do.
+  int64_t bytes_a_call = 0;
+  // For so long the host of a connection that was hung up on gets no new one.
   absl::Duration flood_ban = absl::Seconds(10);
 };
 
@@ -59,7 +63,8 @@ class ConnectionTable {
   // descriptor. Hangs up where these are too many. Nothing for a connection not in the table.
   void BeginCall(const std::string& peer);
 
-  // Forgets the connections that have ended. What is at a limit does so itself.
+  // Forgets the connections that have ended, and hangs up on those that send without end. What is
+  // at a limit does the former itself.
   void Sweep();
 
   // As of the last sweep.
@@ -76,6 +81,9 @@ class ConnectionTable {
     double calls = 0;
     absl::Duration filled_at;
     bool hung_up = false;
+    // Since it began a call, as far as the last sweep knows.
+    bool has_begun_call = false;
+    uint64_t bytes_at_call = 0;
   };
 
   using Connections = std::unordered_map<std::string, Connection>;
@@ -83,6 +91,10 @@ class ConnectionTable {
 
   void Forget(Connections::iterator connection) REQUIRES_LOCK(mutex_);
   absl::Status Refused(const char* flag, const std::string& who, int limit) const;
+  // Shuts the connection and bans its host, which is the result where that is news.
+  std::string HangUp(const char* flag, Connection* connection) REQUIRES_LOCK(mutex_);
+  // As of a sweep: the host to tell of, where the connection has sent too much.
+  std::string CountBytes(uint64_t bytes, Connection* connection) REQUIRES_LOCK(mutex_);
   // The host to tell of, where a call is one too many.
   std::string CountCall(const std::string& peer);
   bool IsBanned(const std::string& host) REQUIRES_LOCK(mutex_);

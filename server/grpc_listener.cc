@@ -77,8 +77,13 @@ absl::StatusOr<std::unique_ptr<GrpcListener>> GrpcListener::Start(
   }
   Parts parts;
   parts.credentials = options.credentials;
+  ConnectionLimits connections = options.connections;
+  // Agents send within one call; of others several large requests may be under way at once.
+  constexpr int64_t kRequestsUnderWay = 8;
+  connections.bytes_a_call =
+      options.many_connections ? 0 : kRequestsUnderWay * options.max_message_bytes;
   parts.connections =
-      std::make_unique<ConnectionTable>(options.connections, &SystemClock(), options.on_refusal);
+      std::make_unique<ConnectionTable>(connections, &SystemClock(), options.on_refusal);
   LASP_ASSIGN_OR_RETURN(parts.acceptor, ConnectionAcceptor::Listen(options.flag, listen));
   auto door = builder.experimental().AddExternalConnectionAcceptor(
       grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,

@@ -298,6 +298,39 @@ TEST(LimitsTest, AConnectionThatBeginsCallsWithoutEndIsHungUpOn) {
   EXPECT_GE(ScrapeValue(metrics, "lasp_limit_refusals_total{limit=\"flood_ban\"}"), 2);
 }
 
+// Headers that never end: gRPC would take them forever.
+TEST(LimitsTest, AConnectionThatSendsWithoutBeginningACallIsHungUpOn) {
+  ServerOptions options;
+  options.max_message_bytes = 100'000;
+  options.connections.flood_ban = absl::Seconds(2);
+  RunningServer server(options);
+  const std::string& address = server.server().addresses().api_address;
+  const UniqueFd flooding = ConnectTo(address);
+  const timeval limit{.tv_sec = 10, .tv_usec = 0};
+  setsockopt(flooding.get(), SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+  std::string sent("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", 33);
+  sent += std::string("\0\0\1\1\0\0\0\0\1\x83", 10);  // HEADERS of a stream, not their end
+  // CONTINUATION: a header of 4,000 bytes.
+  const std::string more =
+      std::string("\0\x0f\xa6\x09\0\0\0\0\1\0\1x\x7f\xa1\x1e", 15) + std::string(4'000, 'y');
+  size_t bytes = 0;
+  bool open = true;
+  const absl::Time deadline = absl::Now() + absl::Seconds(20);
+  while (open && absl::Now() < deadline) {
+    sent += more;
+    open = send(flooding.get(), sent.data(), sent.size(), MSG_NOSIGNAL) ==
+           static_cast<ssize_t>(sent.size());
+    bytes += sent.size();
+    sent.clear();
+  }
+  EXPECT_FALSE(open);
+  EXPECT_GT(bytes, 800'000U);
+  EXPECT_TRUE(IsHungUpOn(ConnectTo(address), absl::Seconds(1)));
+  EXPECT_GE(ScrapeValue(server.server().addresses().metrics_address,
+                        "lasp_limit_refusals_total{limit=\"max_message_bytes\"}"),
+            1);
+}
+
 TEST(LimitsTest, ASilentConnectionIsHungUpOn) {
   ServerOptions options;
   options.handshake_timeout = absl::Seconds(1);
