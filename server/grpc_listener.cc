@@ -79,7 +79,7 @@ absl::StatusOr<std::unique_ptr<GrpcListener>> GrpcListener::Start(
   parts.credentials = options.credentials;
   ConnectionLimits connections = options.connections;
   // Agents send within one call; of others several large requests may be under way at once.
-  constexpr int64_t kRequestsUnderWay = 8;
+  constexpr int64_t kRequestsUnderWay = 4;
   connections.bytes_a_call =
       options.many_connections ? 0 : kRequestsUnderWay * options.max_message_bytes;
   parts.connections =

@@ -324,7 +324,7 @@ TEST(LimitsTest, AConnectionThatSendsWithoutBeginningACallIsHungUpOn) {
     sent.clear();
   }
   EXPECT_FALSE(open);
-  EXPECT_GT(bytes, 800'000U);
+  EXPECT_GT(bytes, 400'000U);
   EXPECT_TRUE(IsHungUpOn(ConnectTo(address), absl::Seconds(1)));
   EXPECT_GE(ScrapeValue(server.server().addresses().metrics_address,
                         "lasp_limit_refusals_total{limit=\"max_message_bytes\"}"),
