@@ -112,8 +112,8 @@ void CoreMetrics::AppendWorkers(std::vector<MetricFamily>* families) const {
   PerKind<int64_t> used_slots;
   MetricFamily* family =
       Begin("lasp_worker_last_heartbeat_timestamp_seconds",
-            "When the worker was last heard of, Unix time; of workers that this process has "
-            "heard of and that did not leave drained",
+            "When the worker was last heard of, Unix time, and by this process not before its "
+            "start; not of workers that left drained",
             families);
   for (const WorkerViewPtr& view : core_->workers().All()) {
     const Worker& worker = view->worker;
@@ -124,9 +124,12 @@ void CoreMetrics::AppendWorkers(std::vector<MetricFamily>* families) const {
         used_slots[slot.kind()] += slot.training_job().empty() ? 0 : 1;
       }
     }
-    if (view->lease != nullptr && !view->left) {
+    const absl::Time heard = view->lease == nullptr
+                                 ? view->missed_since
+                                 : absl::FromUnixMicros(view->lease->renewed_unix_micros());
+    if (!view->left && heard != absl::InfiniteFuture()) {
       Add({{"worker", std::string(absl::StripPrefix(worker.name(), "workers/"))}},
-          static_cast<double>(view->lease->renewed_unix_micros()) / 1e6, family);
+          absl::ToDoubleSeconds(heard - absl::UnixEpoch()), family);
     }
   }
   family = Begin("lasp_workers", "Workers by state", families);

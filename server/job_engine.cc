@@ -240,10 +240,12 @@ void JobEngine::PublishWorker(WorkerRecord* worker) {
 }
 
 void JobEngine::StoreWorker(const WorkerRecord& worker) {
-  unit_.mutations.emplace_back(PutWorker{.worker_id = worker.id(),
-                                         .incarnation = worker.incarnation,
-                                         .slots = worker.known_slots(),
-                                         .drain_requested = worker.drain_requested});
+  unit_.mutations.emplace_back(
+      PutWorker{.worker_id = worker.id(),
+                .incarnation = worker.incarnation,
+                // One that left as it should is not expected back.
+                .slots = worker.left() ? PerKind<int>() : worker.known_slots(),
+                .drain_requested = worker.drain_requested});
 }
 
 }  // namespace lasp::server

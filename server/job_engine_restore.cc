@@ -36,6 +36,7 @@ absl::Status JobEngine::Restore() {
     worker->drain_requested = stored.drain_requested;
     worker->expected_slots = stored.slots;
     worker->lost_time = parts_.clock->Now();
+    worker->missed = stored.slots != PerKind<int>();
     PublishWorker(worker);
   }
   capacity_ = workers_.Capacity();

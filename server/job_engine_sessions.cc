@@ -38,10 +38,11 @@ void JobEngine::Connected(const AgentSessionPtr& session, const lasp::v1::Hello&
                                         "--worker_id of its own")));
   }
   const bool same_incarnation = worker->incarnation == hello.incarnation();
+  const bool had_left = worker->left();
   const PerKind<int> stored_slots = worker->known_slots();
   session->registered = true;
   worker->Register(hello, session, parts_.leases->Grant(worker->id()), parts_.clock->Now());
-  if (!same_incarnation || stored_slots != worker->known_slots()) {
+  if (!same_incarnation || had_left || stored_slots != worker->known_slots()) {
     StoreWorker(*worker);
   }
   TellConnected(worker, same_incarnation);
@@ -205,6 +206,9 @@ void JobEngine::LoseWorker(WorkerRecord* worker, absl::string_view why, absl::st
   }
   worker->Lose();
   worker->lost_time = parts_.clock->Now();
+  if (worker->left()) {
+    StoreWorker(*worker);
+  }
   AddWorkerEvent(
       worker, worker->state(), why, message, "coordinator",
       worker->draining() ? lasp::v1::Event::SEVERITY_NORMAL : lasp::v1::Event::SEVERITY_WARNING);

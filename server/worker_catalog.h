@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "lasp/v1/worker.pb.h"
 #include "proto/rpc/mutex.h"
 #include "server/lease_table.h"
@@ -21,6 +22,9 @@ struct WorkerView {
   lasp::v1::Worker worker;
   // Null where it has not been heard of.
   std::shared_ptr<const Lease> lease;
+  // Of one that has not: since when it is missed, the start of this process. InfiniteFuture for one
+  // that is not missed.
+  absl::Time missed_since = absl::InfiniteFuture();
   // Whether it is lost after it was drained: it went as it should.
   bool left = false;
 

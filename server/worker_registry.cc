@@ -21,6 +21,7 @@ void WorkerRecord::Register(const lasp::v1::Hello& hello, AgentSessionPtr new_se
   register_time_ = now;
   lost_ = false;
   lost_time = absl::InfiniteFuture();
+  missed = false;
   expected_slots = {};
   std::vector<WorkerSlot> slots;
   slot_counts_ = {};
@@ -143,7 +144,10 @@ WorkerViewPtr WorkerRecord::MakeView() const {
   lasp::v1::Worker& worker = view->worker;
   worker.set_name(absl::StrCat("workers/", id_));
   worker.set_state(state());
-  view->left = lost_ && draining();
+  view->left = left();
+  if (missed) {
+    view->missed_since = lost_time;
+  }
   worker.set_host_name(host_name_);
   worker.set_version(version_);
   worker.set_incarnation(incarnation);

@@ -69,6 +69,8 @@ class WorkerRecord {
 
   // Whether its agent knows of checkpoints: one of an earlier release starts every job anew.
   bool resumes() const { return protocol_version_ >= kCheckpointProtocol; }
+  // Whether it went as it should: drained.
+  bool left() const { return lost_ && draining(); }
 
   bool draining() const { return drain_requested || agent_draining; }
 
@@ -107,6 +109,8 @@ class WorkerRecord {
   // After a restart of the coordinator: slots that count as capacity until the agent is back.
   PerKind<int> expected_slots;
   absl::Time lost_time = absl::InfiniteFuture();
+  // Was there before this process was, and has not come since.
+  bool missed = false;
   // Of the last event about it.
   lasp::v1::Worker::State told_state = lasp::v1::Worker::STATE_UNSPECIFIED;
 

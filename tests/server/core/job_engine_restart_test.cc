@@ -123,6 +123,30 @@ TEST(JobEngineRestartTest, RanksThatDoNotComeBackAfterARestartAreGivenUp) {
   EXPECT_EQ(harness.Get(job).generation(), 2);
 }
 
+// Nobody is to look for an agent that was stopped on purpose; for one that is gone, yes.
+TEST(JobEngineRestartTest, AWorkerThatLeftBeforeARestartIsNotMissed) {
+  EngineHarness harness;
+  FakeAgent* leaves = harness.AddAgent("leaves", 1);
+  harness.AddAgent("goes", 1);
+  FakeAgent* returns = harness.AddAgent("returns", 1);
+  for (FakeAgent* agent : {leaves, returns}) {
+    lasp::v1::ConnectRequest draining;
+    draining.mutable_draining();
+    harness.Deliver(agent, draining);
+    harness.Disconnect(agent);
+  }
+  harness.Advance(absl::Seconds(20));
+  EXPECT_TRUE(harness.workers->Find("returns")->left);
+  harness.Connect(returns);
+  const absl::Time restart = harness.clock.Now();
+  harness.Crash();
+  EXPECT_EQ(harness.workers->Find("leaves")->missed_since, absl::InfiniteFuture());
+  EXPECT_EQ(harness.workers->Find("goes")->missed_since, restart);
+  EXPECT_EQ(harness.workers->Find("returns")->missed_since, restart);
+  harness.Connect(returns);
+  EXPECT_EQ(harness.workers->Find("returns")->missed_since, absl::InfiniteFuture());
+}
+
 TEST(JobEngineRestartTest, ACancelIsCarriedOutAfterARestart) {
   EngineHarness harness;
   FakeAgent* agent = harness.AddAgent("a", 2);

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "proto/rpc/rank_exit_code.h"
+#include "tests/server/services/scrape.h"
 #include "tests/server/services/stream_reader.h"
 #include "tests/server/services/worker_plane_fixture.h"
 #include "tests/support/status_matchers.h"
@@ -16,6 +17,7 @@ using WorkerPlaneTest = WorkerPlaneFixture;
 using ::lasp::testing::StatusIs;
 using ::testing::_;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using v1::ConnectResponse;
 using v1::Fence;
 using v1::TrainingJob;
@@ -264,6 +266,33 @@ TEST_F(WorkerPlaneTest, AgentsTellOfTheirHosts) {
   EXPECT_EQ(report.work_disk_free_bytes(), 3);
   EXPECT_EQ(report.work_disk_size_bytes(), 7);
   EXPECT_EQ(report.gpu_problems_size(), 1);
+}
+
+// One that does not come back after the coordinator does is missed since then; one that was drained
+// and left is not.
+TEST_F(WorkerPlaneTest, AWorkerThatGoesWhileTheCoordinatorIsDownIsMissed) {
+  std::vector<std::unique_ptr<FakeAgent>> agents;
+  for (const char* id : {"stays", "goes", "drained"}) {
+    agents.push_back(NewAgent(id, 1));
+    ASSERT_TRUE(agents.back()->Register());
+  }
+  v1::DrainWorkerRequest drain;
+  drain.set_name("workers/drained");
+  LASP_ASSERT_OK(
+      server_.Call(server_.workers.get(), &v1::WorkerAdminService::Stub::DrainWorker, drain));
+  agents.clear();
+  const absl::Time restart = absl::Now();
+  server_.Restart();
+  const std::string& metrics = server_.server().addresses().metrics_address;
+  const auto heard_of = [&metrics](absl::string_view worker) {
+    return absl::StrCat("lasp_worker_last_heartbeat_timestamp_seconds{worker=\"", worker, "\"}");
+  };
+  EXPECT_GE(ScrapeValue(metrics, heard_of("goes")), absl::ToUnixSeconds(restart));
+  EXPECT_THAT(Scrape(metrics), Not(HasSubstr(heard_of("drained"))));
+  const auto back = NewAgent("stays", 1);
+  const int64_t before = absl::ToUnixSeconds(absl::Now());
+  ASSERT_TRUE(back->Register());
+  EXPECT_GE(ScrapeValue(metrics, heard_of("stays")), before);
 }
 
 TEST_F(WorkerPlaneTest, WorkersAreListedAndDrained) {
