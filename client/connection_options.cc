@@ -85,6 +85,21 @@ absl::Status FillIn(GlobalOptions* options) {
 
 namespace {
 
+absl::Status CheckToken(absl::string_view token) {
+  for (const char c : token) {
+    if (!absl::ascii_isgraph(static_cast<unsigned char>(c))) {
+      return absl::InvalidArgumentError(
+          "the token holds a character that no token has: is the file the right one?");
+    }
+  }
+  return absl::OkStatus();
+}
+
+// A file that is not there, told not as a job that there is not.
+absl::Status AsArgument(const absl::Status& status) {
+  return absl::IsNotFound(status) ? absl::InvalidArgumentError(status.message()) : status;
+}
+
 absl::StatusOr<ChannelSecurity> ReadFiles(const GlobalOptions& options) {
   if (options.tls_cert.empty() != options.tls_key.empty() ||
       (options.tls_ca.empty() && !options.tls_cert.empty())) {
@@ -96,27 +111,28 @@ absl::StatusOr<ChannelSecurity> ReadFiles(const GlobalOptions& options) {
                                                        .authority = options.tls_ca}));
   security.token = options.token;
   if (security.token.empty() && !options.token_file.empty()) {
-    LASP_ASSIGN_OR_RETURN(const std::string text, ReadSecret("token_file", options.token_file));
-    security.token = std::string(absl::StripAsciiWhitespace(text));
+    LASP_ASSIGN_OR_RETURN(security.token, ReadTokenFile(options.token_file));
   }
-  for (const char c : security.token) {
-    if (!absl::ascii_isgraph(static_cast<unsigned char>(c))) {
-      return absl::InvalidArgumentError(
-          "the token holds a character that no token has: is the file the right one?");
-    }
-  }
+  LASP_RETURN_IF_ERROR(CheckToken(security.token));
   LASP_RETURN_IF_ERROR(security.CheckFor(options.server));
   return security;
 }
 
 }  // namespace
 
+absl::StatusOr<std::string> ReadTokenFile(const std::string& path) {
+  const absl::StatusOr<std::string> text = ReadSecret("token_file", path);
+  if (!text.ok()) {
+    return AsArgument(text.status());
+  }
+  std::string token(absl::StripAsciiWhitespace(*text));
+  LASP_RETURN_IF_ERROR(CheckToken(token));
+  return token;
+}
+
 absl::StatusOr<ChannelSecurity> ReadSecurity(const GlobalOptions& options) {
   auto security = ReadFiles(options);
-  // Not as a job that there is not.
-  return absl::IsNotFound(security.status())
-             ? absl::InvalidArgumentError(security.status().message())
-             : security;
+  return security.ok() ? std::move(security) : AsArgument(security.status());
 }
 
 }  // namespace lasp::client

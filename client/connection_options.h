@@ -2,6 +2,8 @@
 // defaults.
 #pragma once
 
+#include <string>
+
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "client/options.h"
@@ -13,6 +15,10 @@ namespace lasp::client {
 // context, and by defaults. A context's credentials are left out where another server is named
 // than its own.
 absl::Status FillIn(GlobalOptions* options);
+
+// Of the file that `path`, a --token_file, names. INVALID_ARGUMENT where it cannot be read, others
+// may read it, or it holds no token.
+absl::StatusOr<std::string> ReadTokenFile(const std::string& path);
 
 // Reads the files that are named. INVALID_ARGUMENT for files of no use and for a token that would
 // cross a network in plaintext.

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "client/commands/commands.h"
+#include "client/connection_options.h"
 #include "client/context_file.h"
 #include "client/document.h"
 #include "client/exit_code.h"
@@ -81,6 +82,10 @@ absl::StatusOr<int> Config(const Words& words, Session* session) {
     if (!IsValidId(name)) {
       return absl::InvalidArgumentError(
           absl::StrCat("'", name, "' is no name of a context: small letters, digits and '-'"));
+    }
+    if (!session->options().token_file.empty()) {
+      // Rather than at its first use.
+      LASP_RETURN_IF_ERROR(ReadTokenFile(session->options().token_file).status());
     }
     SetContext(session->options(), &file.contexts[name]);
   } else if (verb == "use-context") {

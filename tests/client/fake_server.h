@@ -19,7 +19,6 @@
 #include "lasp/v1/server_service.grpc.pb.h"
 #include "lasp/v1/training_job_service.grpc.pb.h"
 #include "lasp/v1/worker_admin_service.grpc.pb.h"
-#include "proto/rpc/mutex.h"
 
 namespace lasp::client {
 
@@ -69,15 +68,7 @@ class FakeServer {
   int watch_count();
 
  private:
-  struct State;
-  class Jobs;
-  class MetricsImpl;
-  class LogsImpl;
-  class EventsImpl;
-  class Admin;
-  class Info;
-
-  std::unique_ptr<State> state_;
+  std::unique_ptr<struct FakeServerState> state_;
   std::vector<std::unique_ptr<grpc::Service>> services_;
   std::unique_ptr<grpc::Server> server_;
   int port_ = 0;
