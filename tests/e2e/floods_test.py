@@ -3,9 +3,10 @@ the calls of its other users meanwhile. Each is a row of the table that the test
 others' p99, lose one of their calls, or take memory and descriptors without bound.
 
 What is compared: a user's calls in ROUNDS windows without the flood and as many with it, in turns, so
-that what else the machine does falls on both; of each kind the median of the windows' p99. A p99 of
-some milliseconds that doubles by less than NOISE_MS is the machine's: the flood's own client and the
-user's share its processors."""
+that what else the machine does falls on both; of each kind the median of the windows' p99. The p99 of a
+window is about its slowest call, and the flood's own client shares the processors: where it grows by
+less than NOISE_MS that is not the coordinator's doing."""
+import gzip
 import itertools
 import json
 import os
@@ -30,7 +31,7 @@ LIST = "/lasp.v1.TrainingJobService/ListTrainingJobs"
 CREATE = "/lasp.v1.TrainingJobService/CreateTrainingJob"
 WATCH = "/lasp.v1.TrainingJobService/WatchTrainingJobs"
 MIB = 1 << 20
-NOISE_MS = 30
+NOISE_MS = 60
 ROUNDS = 3
 # After as many rounds again, where the first ones do not hold.
 MAX_ROUNDS = 6
@@ -49,7 +50,7 @@ class FloodsTest(StubsTest):
         self.token = self.credentials.token("admin", "*", name="user")
         self.greedy = self.credentials.token("viewer", "default", name="greedy")
         self.start_server(handshake_timeout="5s", slow_reader_limit="2s", max_buffer_bytes=128 * MIB,
-                          max_calls_a_second=200)
+                          max_calls_a_second=200, max_connection_calls_a_second=1_000)
         self.rows = []
         # Each flood from a host of its own, which may be banned for it.
         self.hosts = (f"127.0.3.{i}" for i in itertools.count(1))
@@ -106,7 +107,7 @@ class FloodsTest(StubsTest):
             attacker = threading.Thread(target=self.run_attack, args=(attack, until, failures, made))
             watcher.start()
             attacker.start()
-            wait_until(lambda: self.begun.is_set() or not attacker.is_alive(), 20, "the flood to begin")
+            wait_until(lambda: self.begun.is_set() or not attacker.is_alive(), 60, "the flood to begin")
             during.append(self.measured(self.probe(seconds)))
             attacker.join()
             watcher.join()
@@ -296,9 +297,9 @@ class FloodsTest(StubsTest):
 
         self.flood("a request that says it has a gigabyte", gigabyte)
 
+        packed = gzip.compress(bytes(64 * MIB))
+
         def bomb(until):
-            import gzip
-            packed = gzip.compress(bytes(64 * MIB))
             while time.monotonic() < until:
                 with self.connect() as client:
                     client.send(client.open(CREATE, self.token, (b"grpc-encoding", b"gzip")))
