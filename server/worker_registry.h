@@ -69,6 +69,7 @@ class WorkerRecord {
 
   // Whether its agent knows of checkpoints: one of an earlier release starts every job anew.
   bool resumes() const { return protocol_version_ >= kCheckpointProtocol; }
+
   // Whether it went as it should: drained.
   bool left() const { return lost_ && draining(); }
 
