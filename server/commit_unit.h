@@ -21,6 +21,13 @@
 
 namespace lasp::server {
 
+// Messages of one moment leave in this order: a run of the coordinator can be repeated.
+struct ByWorker {
+  bool operator()(const AgentSessionPtr& a, const AgentSessionPtr& b) const {
+    return a->worker_id() != b->worker_id() ? a->worker_id() < b->worker_id() : a < b;
+  }
+};
+
 // Nothing below `mutations` happens before those are durable: readers, agents and users never learn
 // of a decision that a crash could undo.
 struct CommitUnit {
@@ -38,7 +45,7 @@ struct CommitUnit {
   std::vector<lasp::v1::Event> events;
   std::vector<std::pair<AgentSessionPtr, lasp::v1::ConnectResponse>> messages;
   // The highest sequence number of each session whose reports are stored with this unit.
-  std::map<AgentSessionPtr, int64_t> acknowledged;
+  std::map<AgentSessionPtr, int64_t, ByWorker> acknowledged;
   // By job: its newest step in this unit, or nothing where its followers should only look again,
   // because the job has ended.
   std::map<int64_t, StepPosition> new_steps;

@@ -88,6 +88,13 @@ absl::StatusOr<std::unique_ptr<JobController>> JobController::Start(const CoreOp
   return controller;
 }
 
+absl::StatusOr<std::unique_ptr<JobController>> JobController::StartStepped(
+    const CoreOptions& options, const CoreParts& parts) {
+  auto controller = std::unique_ptr<JobController>(new JobController(options, parts));
+  LASP_RETURN_IF_ERROR(controller->engine_->Restore());
+  return controller;
+}
+
 JobController::~JobController() { Stop(); }
 
 void JobController::Stop() {
@@ -281,44 +288,60 @@ bool JobController::Flush(absl::Duration timeout) {
 
 void JobController::Run() {
   absl::Duration next_sweep = SystemClock().Monotonic();
-  // Since when inputs have been held back; infinite while they are not.
-  absl::Duration held_since = absl::InfiniteDuration();
   while (true) {
-    const bool healthy = parts_->store->health().ok();
-    // While the disk fails or lags nothing more is decided: what has come in waits.
-    const bool decide = healthy && parts_->store->pending() < options_.max_pending_transactions;
+    const bool decide = MayDecide();
     const ControllerInbox::Batch batch = inbox_->Take(decide, kMaxInputsAtOnce, next_sweep);
-    for (const CommitUnit& unit : batch.committed) {
-      engine_->Publish(unit);
-    }
-    if (batch.stopping) {
+    const bool sweep = SystemClock().Monotonic() >= next_sweep;
+    if (!HandleBatch(batch, decide, sweep)) {
       break;
     }
-    for (const auto& input : batch.inputs) {
-      input(*engine_);
-    }
-    const absl::Duration clock_now = parts_->clock->Monotonic();
-    if (!decide) {
-      held_since = std::min(held_since, clock_now);
-      next_sweep = SystemClock().Monotonic() + options_.sweep_interval;
-      continue;
-    }
-    if (held_since != absl::InfiniteDuration()) {
-      // Nobody's time runs out because the coordinator could not listen.
-      parts_->leases->RenewAll();
-      engine_->Postpone(clock_now - held_since);
-      held_since = absl::InfiniteDuration();
-    }
-    if (SystemClock().Monotonic() >= next_sweep) {
-      engine_->Sweep();
+    if (sweep || !decide) {
       next_sweep = SystemClock().Monotonic() + options_.sweep_interval;
     }
-    engine_->RunScheduler();
-    CommitDecisions();
   }
   engine_->RecordRefusals(/*all=*/true);
   CommitDecisions();
   DrainStore();
+}
+
+void JobController::Step(bool sweep) {
+  const bool decide = MayDecide();
+  HandleBatch(inbox_->Take(decide, kMaxInputsAtOnce, -absl::InfiniteDuration()), decide, sweep);
+}
+
+bool JobController::MayDecide() const {
+  // While the disk fails or lags nothing more is decided: what has come in waits.
+  return parts_->store->health().ok() &&
+         parts_->store->pending() < options_.max_pending_transactions;
+}
+
+bool JobController::HandleBatch(const ControllerInbox::Batch& batch, bool decide, bool sweep) {
+  for (const CommitUnit& unit : batch.committed) {
+    engine_->Publish(unit);
+  }
+  if (batch.stopping) {
+    return false;
+  }
+  for (const auto& input : batch.inputs) {
+    input(*engine_);
+  }
+  const absl::Duration now = parts_->clock->Monotonic();
+  if (!decide) {
+    held_since_ = std::min(held_since_, now);
+    return true;
+  }
+  if (held_since_ != absl::InfiniteDuration()) {
+    // Nobody's time runs out because the coordinator could not listen.
+    parts_->leases->RenewAll();
+    engine_->Postpone(now - held_since_);
+    held_since_ = absl::InfiniteDuration();
+  }
+  if (sweep) {
+    engine_->Sweep();
+  }
+  engine_->RunScheduler();
+  CommitDecisions();
+  return true;
 }
 
 void JobController::CommitDecisions() {

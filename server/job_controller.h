@@ -39,6 +39,12 @@ class JobController {
   // Restores what the store holds, then starts the thread. All parts must outlive the controller.
   static absl::StatusOr<std::unique_ptr<JobController>> Start(const CoreOptions& options,
                                                               const CoreParts& parts);
+  // The same without a thread, for a simulation: who calls Step is the controller's thread.
+  static absl::StatusOr<std::unique_ptr<JobController>> StartStepped(const CoreOptions& options,
+                                                                     const CoreParts& parts);
+  // Handles what has come in, without waiting for more; `sweep`: a sweep's time has come. Nothing
+  // after Stop, which decides and stores nothing more here: it is what a crash leaves.
+  void Step(bool sweep);
   ~JobController();
 
   // Decides nothing more and stores what it has decided, for ten seconds at most; what is not
@@ -107,6 +113,10 @@ class JobController {
   JobController(const CoreOptions& options, const CoreParts& parts);
 
   void Run();
+  // Whether the disk takes what would be decided.
+  bool MayDecide() const;
+  // Handles one batch, taken with `decide`; false where it is the last.
+  bool HandleBatch(const ControllerInbox::Batch& batch, bool decide, bool sweep);
   void CommitDecisions();
   // After the last decision: waits for what is on its way to the disk, within reason.
   void DrainStore();
@@ -120,6 +130,9 @@ class JobController {
   const std::unique_ptr<JobEngine> engine_;
   // Shared with the store's callbacks, which may outlive the controller.
   const std::shared_ptr<ControllerInbox> inbox_;
+  // Since when inputs have been held back, by the clock of the parts; infinite while they are not.
+  // The controller's thread's own.
+  absl::Duration held_since_ = absl::InfiniteDuration();
   std::thread thread_;
 };
 

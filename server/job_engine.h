@@ -98,6 +98,20 @@ class JobEngine {
  private:
   using RankList = std::vector<std::pair<JobRecord*, int>>;
 
+  // What happens at one moment happens in this order: a run of the coordinator can be repeated.
+  struct ById {
+    bool operator()(const JobRecord* a, const JobRecord* b) const { return a->id() < b->id(); }
+
+    bool operator()(const WorkerRecord* a, const WorkerRecord* b) const {
+      return a->id() < b->id();
+    }
+
+    bool operator()(const std::pair<absl::Duration, JobRecord*>& a,
+                    const std::pair<absl::Duration, JobRecord*>& b) const {
+      return a.first != b.first ? a.first < b.first : a.second->id() < b.second->id();
+    }
+  };
+
   // --- job_engine.cc: records and transitions ---
   JobRecord* FindJob(const std::string& name);
   JobRecord* AddRecord(JobViewPtr view);
@@ -299,9 +313,9 @@ class JobEngine {
   // The ranks of their runs by worker.
   std::unordered_map<std::string, RankList> ranks_on_worker_;
   // Jobs with progress that readers have not seen.
-  std::set<JobRecord*> unpublished_;
+  std::set<JobRecord*, ById> unpublished_;
   // Jobs by the end of the time they may wait or run, of the monotonic clock.
-  std::set<std::pair<absl::Duration, JobRecord*>> time_limits_;
+  std::set<std::pair<absl::Duration, JobRecord*>, ById> time_limits_;
   // Jobs that are QUEUED, by project.
   std::unordered_map<std::string, int64_t> queued_by_project_;
   // Jobs with a checkpoint whose task is to be tried again.
@@ -309,7 +323,7 @@ class JobEngine {
   // Finished jobs by their end, for retention.
   std::set<std::pair<int64_t, std::string>> finished_;
   // Workers whose views have to be published.
-  std::set<WorkerRecord*> changed_workers_;
+  std::set<WorkerRecord*, ById> changed_workers_;
 
   bool schedule_due_ = true;
   // Of the last look at all workers: where ranks could start, what is kept of that for jobs that

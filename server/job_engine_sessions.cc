@@ -102,6 +102,12 @@ void JobEngine::AdoptRanks(const AgentSessionPtr& session, const lasp::v1::Hello
       SendAssignment(job, rank);
       awaited.insert(key);
     } else if (same_incarnation) {
+      // Until its end is told the job counts on it, and its slot is nobody else's; after a restart
+      // of the coordinator that is not known yet.
+      if (const WorkerSlot* slot = worker->FindSlot(record.slot);
+          slot == nullptr || !slot->holder.has_value()) {
+        worker->Occupy(record.slot, HolderOf(FenceOf(*job, rank)));
+      }
       record.missing_deadline = std::min(record.missing_deadline, missing);
       awaited.insert(key);
     } else {
@@ -174,7 +180,7 @@ void JobEngine::Disconnected(const AgentSessionPtr& session) {
 }
 
 void JobEngine::StopForDrain(WorkerRecord* worker) {
-  std::set<JobRecord*> drained;
+  std::set<JobRecord*, ById> drained;
   for (const WorkerSlot& slot : worker->slots()) {
     if (slot.holder.has_value()) {
       const auto job = jobs_by_uid_.find(slot.holder->uid);

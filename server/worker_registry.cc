@@ -97,6 +97,13 @@ void WorkerRecord::Occupy(int slot_index, SlotHolder holder) {
   slot->holder = std::move(holder);
 }
 
+const WorkerSlot* WorkerRecord::FindSlot(int slot_index) const {
+  const auto slot = std::find_if(slots_.begin(), slots_.end(), [slot_index](const WorkerSlot& s) {
+    return s.index == slot_index;
+  });
+  return slot == slots_.end() ? nullptr : &*slot;
+}
+
 WorkerSlot* WorkerRecord::FindHolder(const lasp::v1::Fence& fence) {
   for (WorkerSlot& slot : slots_) {
     if (slot.holder.has_value() && slot.holder->Is(fence)) {

@@ -88,6 +88,8 @@ class WorkerRecord {
   int Claim(SlotKind kind, SlotHolder holder);
   // What the agent says is in a slot; extends the slots where it names one that is new.
   void Occupy(int slot_index, SlotHolder holder);
+  // Null where there is none of this index.
+  const WorkerSlot* FindSlot(int slot_index) const;
   // The slot that the rank holds, null where none.
   WorkerSlot* FindHolder(const lasp::v1::Fence& fence);
   // True where the rank held a slot.

@@ -53,6 +53,15 @@ ConnectRequest ReadyMessage(const lasp::v1::Fence& fence, const std::string& gem
 
 Agent::Agent(AgentOptions options, const RankLedger* ledger, RankLogs* logs,
              RankMetrics* rank_metrics, AgentMetrics* agent_metrics, const Clock* clock)
+    : Agent(
+          options,
+          [&options, ledger, logs](RankObserver* observer) {
+            return std::make_unique<Supervisor>(options.supervisor, ledger, logs, observer);
+          },
+          logs, rank_metrics, agent_metrics, clock) {}
+
+Agent::Agent(AgentOptions options, const KeeperFactory& keep, RankLogs* logs,
+             RankMetrics* rank_metrics, AgentMetrics* agent_metrics, const Clock* clock)
     : options_(std::move(options)),
       incarnation_(NewUuid()),
       logs_(logs),
@@ -61,13 +70,13 @@ Agent::Agent(AgentOptions options, const RankLedger* ledger, RankLogs* logs,
       clock_(clock),
       outbox_(
           &logs->shipper(), clock, [this] { return MakeHeartbeat(); }, options_.reports),
-      supervisor_(std::make_unique<Supervisor>(options_.supervisor, ledger, logs, this)) {}
+      ranks_(keep(this)) {}
 
 Agent::~Agent() = default;
 
 lasp::v1::Heartbeat Agent::MakeHeartbeat() const {
   lasp::v1::Heartbeat heartbeat;
-  for (const LiveRank& rank : supervisor_->Ranks()) {
+  for (const LiveRank& rank : ranks_->Ranks()) {
     *heartbeat.add_ranks() = rank.status;
   }
   const absl::Time now = clock_->Now();
@@ -87,7 +96,7 @@ void Agent::SetWorkDisk(const DiskSpace& disk) {
 
 void Agent::BeginStream() {
   // What the last stream still ordered is to be seen in the greeting.
-  supervisor_->WaitUntilSettled(kSettleTime);
+  ranks_->WaitUntilSettled(kSettleTime);
   ConnectRequest request;
   lasp::v1::Hello* const hello = request.mutable_hello();
   hello->set_worker_id(options_.worker_id);
@@ -101,7 +110,7 @@ void Agent::BeginStream() {
   for (const lasp::v1::Slot& slot : options_.supervisor.slots) {
     *hello->add_slots() = slot;
   }
-  for (const LiveRank& rank : supervisor_->Ranks()) {
+  for (const LiveRank& rank : ranks_->Ranks()) {
     *hello->add_ranks() = rank.status;
     lasp::v1::Slot* const slot = hello->mutable_slots(rank.status.slot());
     slot->set_training_job(rank.status.fence().training_job());
@@ -138,13 +147,13 @@ void Agent::Handle(const ConnectResponse& response) {
       HandleAssignment(response.assignment());
       break;
     case ConnectResponse::kPeerAddresses:
-      supervisor_->SetPeers(response.peer_addresses());
+      ranks_->SetPeers(response.peer_addresses());
       break;
     case ConnectResponse::kStart:
-      supervisor_->Train(response.start());
+      ranks_->Train(response.start());
       break;
     case ConnectResponse::kStop:
-      supervisor_->Stop(response.stop());
+      ranks_->Stop(response.stop());
       break;
     case ConnectResponse::kDrain:
       LASP_LOG(kInfo, "the coordinator drains this worker");
@@ -174,7 +183,7 @@ void Agent::HandleWelcome(const lasp::v1::Welcome& welcome) {
       outbox_.AddControl(DrainingMessage());
     }
   }
-  for (const LiveRank& rank : supervisor_->Ranks()) {
+  for (const LiveRank& rank : ranks_->Ranks()) {
     const RankStatus::Phase phase = rank.status.phase();
     const bool waits = phase == RankStatus::PHASE_STARTING || phase == RankStatus::PHASE_READY;
     if (waits && !rank.address.empty()) {
@@ -194,7 +203,7 @@ void Agent::HandleAssignment(const lasp::v1::Assignment& assignment) {
   }
   if (!draining || Holds(assignment.fence())) {
     // Said again of a rank that is here, it starts nothing.
-    supervisor_->Launch(assignment);
+    ranks_->Launch(assignment);
   } else {
     outbox_.AddExit(DescribeRefusal(assignment.fence(), assignment.slot(), kRankDrained,
                                     absl::UnavailableError("the worker drains")));
@@ -202,7 +211,7 @@ void Agent::HandleAssignment(const lasp::v1::Assignment& assignment) {
 }
 
 bool Agent::Holds(const lasp::v1::Fence& fence) const {
-  const std::vector<LiveRank> ranks = supervisor_->Ranks();
+  const std::vector<LiveRank> ranks = ranks_->Ranks();
   return std::any_of(ranks.begin(), ranks.end(), [&fence](const LiveRank& rank) {
     return SameFence(rank.status.fence(), fence);
   });
@@ -214,7 +223,7 @@ void Agent::Drain() {
     draining_ = true;
   }
   outbox_.AddControl(DrainingMessage());
-  supervisor_->DrainAll(options_.drain_timeout);
+  ranks_->DrainAll(options_.drain_timeout);
 }
 
 bool Agent::AllReported() const {

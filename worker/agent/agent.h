@@ -2,6 +2,7 @@
 // others' news to the outbox. It knows no transport, and works on while there is no coordinator.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -13,6 +14,7 @@
 #include "proto/rpc/disk_space.h"
 #include "proto/rpc/mutex.h"
 #include "worker/agent/outbox.h"
+#include "worker/agent/rank_keeper.h"
 #include "worker/agent/rank_logs.h"
 #include "worker/agent/rank_observer.h"
 #include "worker/agent/supervisor.h"
@@ -37,6 +39,11 @@ class Agent : public RankObserver {
   // All pointers outlive it.
   Agent(AgentOptions options, const RankLedger* ledger, RankLogs* logs, RankMetrics* rank_metrics,
         AgentMetrics* agent_metrics, const Clock* clock);
+  // With ranks that somebody else keeps than a supervisor. `keep` is called once, by the
+  // constructor.
+  using KeeperFactory = std::function<std::unique_ptr<RankKeeper>(RankObserver*)>;
+  Agent(AgentOptions options, const KeeperFactory& keep, RankLogs* logs, RankMetrics* rank_metrics,
+        AgentMetrics* agent_metrics, const Clock* clock);
   ~Agent() override;
 
   // The transport's side: a stream begins, messages go and come, a stream ends.
@@ -57,11 +64,9 @@ class Agent : public RankObserver {
   void SetWorkDisk(const DiskSpace& disk);
 
   // Kills them.
-  void Kill(const std::string& reason) { supervisor_->KillAll(reason); }
+  void Kill(const std::string& reason) { ranks_->KillAll(reason); }
 
-  bool WaitUntilNoRanks(absl::Duration timeout) const {
-    return supervisor_->WaitUntilEmpty(timeout);
-  }
+  bool WaitUntilNoRanks(absl::Duration timeout) const { return ranks_->WaitUntilEmpty(timeout); }
 
   // Whether the coordinator has every report and every line of the logs.
   bool AllReported() const;
@@ -93,7 +98,7 @@ class Agent : public RankObserver {
   bool draining_ GUARDED_BY(mutex_) = false;
   DiskSpace work_disk_ GUARDED_BY(mutex_);
   // Last, so that it is gone before what it tells of.
-  std::unique_ptr<Supervisor> supervisor_;
+  std::unique_ptr<RankKeeper> ranks_;
 };
 
 }  // namespace lasp::worker

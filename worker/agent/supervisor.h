@@ -19,6 +19,7 @@
 #include "lasp/v1/worker_service.pb.h"
 #include "proto/rpc/mutex.h"
 #include "proto/spec/unique_fd.h"
+#include "worker/agent/rank_keeper.h"
 #include "worker/agent/rank_ledger.h"
 #include "worker/agent/rank_link.h"
 #include "worker/agent/rank_logs.h"
@@ -47,43 +48,27 @@ struct SupervisorOptions {
   std::vector<std::string> environment = {};
 };
 
-// A rank that is alive, and what the coordinator must hear again after a reconnect.
-struct LiveRank {
-  lasp::v1::RankStatus status;
-  // Empty until the rank has said it. Never logged: rank 0's may hold NCCL's id.
-  std::string address;
-  // Of its RankReady.
-  std::string gemm_record;
-};
-
 // Thread-safe. Calls return at once; what comes of them is told to the observer.
-class Supervisor {
+class Supervisor final : public RankKeeper {
  public:
   // `ledger`, `logs` and `observer` outlive it.
   Supervisor(SupervisorOptions options, const RankLedger* ledger, RankLogs* logs,
              RankObserver* observer);
   // Kills what still runs.
-  ~Supervisor();
+  ~Supervisor() override;
   Supervisor(const Supervisor&) = delete;
   Supervisor& operator=(const Supervisor&) = delete;
 
-  // Starts a rank. Of a fence that runs already: nothing; of one that has ended: its end is told
-  // again. An older rank in the slot, or of an older generation of the job, is killed first.
-  void Launch(const lasp::v1::Assignment& assignment);
-  void SetPeers(const lasp::v1::PeerAddresses& peers);
-  void Train(const lasp::v1::Start& start);
-  // A rank that is not here is told as ended.
-  void Stop(const lasp::v1::Stop& stop);
-  // Every rank: at a step boundary, or killed after `grace`.
-  void DrainAll(absl::Duration grace);
-  void KillAll(const std::string& reason);
+  void Launch(const lasp::v1::Assignment& assignment) override;
+  void SetPeers(const lasp::v1::PeerAddresses& peers) override;
+  void Train(const lasp::v1::Start& start) override;
+  void Stop(const lasp::v1::Stop& stop) override;
+  void DrainAll(absl::Duration grace) override;
+  void KillAll(const std::string& reason) override;
 
-  // Those that live, and after them those that wait for a slot.
-  std::vector<LiveRank> Ranks() const;
-  // Waits until every call made so far has been carried out; false when the time ran out.
-  bool WaitUntilSettled(absl::Duration timeout) const;
-  // False when the time ran out before the last rank was gone.
-  bool WaitUntilEmpty(absl::Duration timeout) const;
+  std::vector<LiveRank> Ranks() const override;
+  bool WaitUntilSettled(absl::Duration timeout) const override;
+  bool WaitUntilEmpty(absl::Duration timeout) const override;
 
  private:
   friend class SupervisorTestPeer;

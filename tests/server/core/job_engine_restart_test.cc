@@ -104,6 +104,23 @@ TEST(JobEngineRestartTest, RanksThatEndedWhileTheCoordinatorWasAwayCount) {
   EXPECT_EQ(harness.State(job), Job::STATE_SUCCEEDED);
 }
 
+// The agent holds the exits of its ranks, and says first that they are not there.
+TEST(JobEngineRestartTest, ASlotIsNotGivenAwayBeforeTheEndOfItsRankIsTold) {
+  EngineHarness harness;
+  FakeAgent* agent = harness.AddAgent("a", 1);
+  const std::string job = harness.Submit("run");
+  const std::string next = harness.Submit("next");
+  harness.Crash();
+  const FakeRank rank = *agent->Find(job);
+  agent->ranks.clear();
+  harness.Connect(agent);
+  EXPECT_EQ(harness.State(job), Job::STATE_RUNNING);
+  EXPECT_EQ(harness.State(next), Job::STATE_QUEUED);
+  harness.Exit(agent, rank, kRankDone);
+  EXPECT_EQ(harness.State(job), Job::STATE_SUCCEEDED);
+  EXPECT_EQ(harness.State(next), Job::STATE_RUNNING);
+}
+
 TEST(JobEngineRestartTest, RanksThatDoNotComeBackAfterARestartAreGivenUp) {
   EngineHarness harness;
   FakeAgent* a = harness.AddAgent("a", 1);
