@@ -1,0 +1,187 @@
+#include "tests/simulation/memory_state.h"
+
+#include <algorithm>
+#include <limits>
+#include <memory>
+#include <utility>
+
+#include "server/job_state_machine.h"
+
+namespace lasp::simulation {
+
+using server::StoreContents;
+using server::StoredJob;
+using server::StoredTransition;
+
+absl::Status MemoryState::Apply(const std::vector<server::Mutation>& mutations) {
+  for (const server::Mutation& mutation : mutations) {
+    std::visit([this](const auto& m) { Write(m); }, mutation);
+  }
+  return absl::OkStatus();
+}
+
+MemoryState::Job* MemoryState::Find(int64_t job_id) {
+  const auto found = jobs_.find(job_id);
+  return found == jobs_.end() ? nullptr : &found->second;
+}
+
+void MemoryState::Write(const server::PutJob& mutation) {
+  if (mutation.created) {
+    jobs_[mutation.view->id] = {};
+    jobs_[mutation.view->id].view = mutation.view;
+  } else if (Job* const job = Find(mutation.view->id); job != nullptr) {
+    job->view = mutation.view;
+  }
+}
+
+void MemoryState::Write(const server::DeleteJob& mutation) {
+  last_job_id_ = std::max(last_job_id_, mutation.job_id);
+  jobs_.erase(mutation.job_id);
+  tombstones_[mutation.revision] = mutation.name;
+}
+
+void MemoryState::Write(const server::AddTransition& mutation) {
+  if (Job* const job = Find(mutation.job_id); job != nullptr) {
+    job->transitions[mutation.revision] = mutation.transition;
+  }
+}
+
+void MemoryState::Write(const server::AddGeneration& /*mutation*/) {}
+
+void MemoryState::Write(const server::PutRankExit& mutation) {
+  if (Job* const job = Find(mutation.job_id); job != nullptr) {
+    job->exits[{mutation.generation, mutation.rank}] = mutation.exit_code;
+  }
+}
+
+void MemoryState::Write(const server::PutGemmRecord& mutation) {
+  if (Job* const job = Find(mutation.job_id); job != nullptr) {
+    job->gemm_record = mutation.record;
+  }
+}
+
+void MemoryState::Write(const server::PutSteps& mutation) {
+  Job* const job = Find(mutation.job_id);
+  for (const lasp::v1::StepMetrics& step : mutation.steps) {
+    if (job != nullptr && job->steps[step.step()].generation() <= step.generation()) {
+      job->steps[step.step()] = step;
+    }
+  }
+}
+
+void MemoryState::Write(const server::PutWorker& mutation) {
+  workers_[mutation.worker_id] = mutation;
+}
+
+void MemoryState::Write(const server::DeleteWorker& mutation) {
+  workers_.erase(mutation.worker_id);
+}
+
+void MemoryState::Write(const server::PutRequest& mutation) { requests_.push_back(mutation); }
+
+void MemoryState::Write(const server::ExpireRequests& mutation) {
+  std::erase_if(requests_, [&mutation](const server::PutRequest& request) {
+    return request.expire_time <= mutation.now;
+  });
+}
+
+void MemoryState::Write(const server::CompactTombstones& mutation) {
+  tombstones_.erase(tombstones_.begin(), tombstones_.upper_bound(mutation.revision));
+  compacted_revision_ = std::max(compacted_revision_, mutation.revision);
+}
+
+void MemoryState::Write(const server::AddAuditRecord& /*mutation*/) {}
+
+void MemoryState::Write(const server::TrimAudit& /*mutation*/) {}
+
+absl::StatusOr<StoreContents> MemoryState::Load() {
+  constexpr int kRevisionBitsPerRun = 40;
+  StoreContents contents;
+  contents.base_revision = ++runs_ << kRevisionBitsPerRun;
+  contents.last_job_id = last_job_id_;
+  contents.jobs.reserve(jobs_.size());
+  for (const auto& [id, job] : jobs_) {
+    const server::JobState state = job.view->job.state();
+    const int64_t generation = job.view->job.generation();
+    contents.last_job_id = std::max(contents.last_job_id, id);
+    StoredJob& stored = contents.jobs.emplace_back();
+    stored.view = job.view;
+    if (server::MayHaveRanks(state)) {
+      for (const auto& [key, code] : job.exits) {
+        if (key.first == generation) {
+          stored.exits.push_back({.generation = generation, .rank = key.second, .exit_code = code});
+        }
+      }
+    }
+    if (!server::IsFinished(state) && generation > 0) {
+      stored.gemm_record = job.gemm_record;
+    }
+  }
+  contents.workers.reserve(workers_.size());
+  for (const auto& [id, worker] : workers_) {
+    contents.workers.push_back(worker);
+  }
+  contents.requests.assign(requests_.rbegin(), requests_.rend());
+  std::stable_sort(contents.requests.begin(), contents.requests.end(),
+                   [](const server::PutRequest& a, const server::PutRequest& b) {
+                     return a.expire_time > b.expire_time;
+                   });
+  contents.tombstones.reserve(tombstones_.size());
+  for (const auto& [revision, name] : tombstones_) {
+    contents.tombstones.push_back({.revision = revision, .name = name});
+  }
+  contents.compacted_revision = compacted_revision_;
+  return contents;
+}
+
+absl::StatusOr<std::vector<lasp::v1::Transition>> MemoryState::Transitions(int64_t job_id,
+                                                                           int limit) {
+  std::vector<lasp::v1::Transition> latest;
+  if (const Job* const job = Find(job_id); job != nullptr) {
+    const auto skipped =
+        std::max<int64_t>(0, static_cast<int64_t>(job->transitions.size()) - limit);
+    for (auto row = std::next(job->transitions.begin(), skipped); row != job->transitions.end();
+         ++row) {
+      latest.push_back(row->second);
+    }
+  }
+  return latest;
+}
+
+absl::StatusOr<std::vector<StoredTransition>> MemoryState::LatestTransitions(int limit) {
+  std::vector<StoredTransition> all;
+  for (const auto& [id, job] : jobs_) {
+    for (const auto& [revision, transition] : job.transitions) {
+      all.push_back({.job_id = id, .revision = revision, .transition = transition});
+    }
+  }
+  std::sort(all.begin(), all.end(), [](const StoredTransition& a, const StoredTransition& b) {
+    return a.revision > b.revision;
+  });
+  all.resize(std::min(all.size(), static_cast<size_t>(limit)));
+  return all;
+}
+
+absl::StatusOr<std::vector<lasp::v1::StepMetrics>> MemoryState::ReadSteps(int64_t job_id,
+                                                                          int64_t from_step,
+                                                                          int64_t to_step,
+                                                                          int64_t stride) {
+  std::vector<lasp::v1::StepMetrics> rows;
+  const Job* const job = Find(job_id);
+  if (job == nullptr) {
+    return rows;
+  }
+  const int64_t last = to_step == 0 ? std::numeric_limits<int64_t>::max() : to_step;
+  int64_t number = 0;
+  for (auto row = job->steps.lower_bound(from_step); row != job->steps.end() && row->first <= last;
+       ++row, ++number) {
+    const auto next = std::next(row);
+    const bool is_last = next == job->steps.end() || next->first > last;
+    if (number % stride == 0 || is_last) {
+      rows.push_back(row->second);
+    }
+  }
+  return rows;
+}
+
+}  // namespace lasp::simulation
