@@ -240,11 +240,10 @@ void SimulatedAgent::Crash(bool ranks_die) {
 }
 
 void SimulatedAgent::LoseHost() {
-  if (!up()) {
-    return;
-  }
   context_->Say("host ", worker_id_, ": is gone");
-  End(/*told=*/false);
+  if (up()) {
+    End(/*told=*/false);
+  }
   field_->KillAllOn(worker_id_);
 }
 
