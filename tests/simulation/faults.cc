@@ -89,7 +89,7 @@ void Faults::StrikeRank() {
   if (alive.empty()) {
     return;
   }
-  const RankProcessPtr rank =
+  const RankProcessPtr& rank =
       alive[static_cast<size_t>(random_.Below(static_cast<int>(alive.size())))];
   const int what = random_.Below(10);
   if (what < 6) {

@@ -121,11 +121,20 @@ absl::StatusOr<StoreContents> MemoryState::Load() {
   for (const auto& [id, worker] : workers_) {
     contents.workers.push_back(worker);
   }
-  contents.requests.assign(requests_.rbegin(), requests_.rend());
-  std::stable_sort(contents.requests.begin(), contents.requests.end(),
-                   [](const server::PutRequest& a, const server::PutRequest& b) {
-                     return a.expire_time > b.expire_time;
-                   });
+  std::vector<const server::PutRequest*> newest;
+  newest.reserve(requests_.size());
+  for (const server::PutRequest& request : requests_) {
+    newest.push_back(&request);
+  }
+  std::sort(newest.begin(), newest.end(),
+            [](const server::PutRequest* a, const server::PutRequest* b) {
+              // Later ones lie behind earlier ones.
+              return a->expire_time != b->expire_time ? a->expire_time > b->expire_time : a > b;
+            });
+  contents.requests.reserve(newest.size());
+  for (const server::PutRequest* const request : newest) {
+    contents.requests.push_back(*request);
+  }
   contents.tombstones.reserve(tombstones_.size());
   for (const auto& [revision, name] : tombstones_) {
     contents.tombstones.push_back({.revision = revision, .name = name});
