@@ -35,7 +35,7 @@ def small(sp, dp=1, steps=LONG):
                       device="GPU")
 
 
-class GpuServiceTest(ClusterTest):
+class GpuClusterTest(ClusterTest):
     # From submission to the first step, and from a death to the next generation's first step.
     START_SECONDS = 20
     RECOVERY_SECONDS = 30
@@ -49,14 +49,21 @@ class GpuServiceTest(ClusterTest):
             self.skipTest(message)
         super().setUp()
         self.write_corpus("corpus.txt", 4_000_000)
-        self.start_server()
-        self.worker = self.start_worker(slots=1, gpus="all")
+        flags = self.flags()
+        self.start_server(**flags)
+        self.worker = self.start_worker(slots=1, gpus="all", **flags)
         # One a GPU, up to four.
         self.ranks = 4 if devices >= 4 else 2
+
+    def flags(self):
+        """Of the coordinator and of the agent."""
+        return {}
 
     def step(self):
         return int(self.job("job")["progress"]["step"])
 
+
+class GpuServiceTest(GpuClusterTest):
     def test_every_gpu_is_a_slot(self):
         gpus = [slot["gpu"] for slot in self.workers()[0]["slots"] if slot.get("gpu")]
         self.assertEqual(len({gpu["uuid"] for gpu in gpus}), len(glob.glob("/dev/nvidia[0-9]*")))
@@ -126,6 +133,57 @@ class GpuServiceTest(ClusterTest):
         job = self.wait_for_state("job", "SUCCEEDED", timeout=300)
         self.assertEqual(job["generation"], 1, "the running ranks were not adopted")
         self.assertEqual([row["step"] for row in self.metrics("job")], list(range(1, 3001)))
+
+
+class GpuCheckpointTest(GpuClusterTest):
+    EVERY = 15
+
+    def flags(self):
+        root = os.path.join(self.folder, "checkpoints")
+        os.mkdir(root)
+        return {"checkpoint_root": root}
+
+    def test_a_large_job_goes_on_from_its_checkpoint(self):
+        steps = 4 * self.EVERY
+        spec = one_billion(self.ranks, steps=steps)
+        spec["checkpoint"] = {"interval_steps": self.EVERY}
+        self.submit(spec)
+        self.wait_for_step("job", self.EVERY, timeout=120)
+        begin = time.monotonic()
+        wait_until(lambda: int(self.job("job")["checkpoint_step"]) >= self.EVERY, 120, "a checkpoint")
+        figure("checkpoint_step_to_commit_seconds", time.monotonic() - begin)
+        checkpoint = self.lasp_json("checkpoints", "list", "job")[-1]
+        figure("checkpoint_bytes", int(checkpoint["size_bytes"]))
+        # Two more steps at least, which are trained a second time.
+        self.wait_for_step("job", int(checkpoint["step"]) + 2, timeout=60)
+        first = {int(row["step"]): (row["loss"], row["gradient_norm"]) for row in self.metrics("job")}
+        begin = time.monotonic()
+        os.kill(self.ranks_of(self.worker)[-1], signal.SIGKILL)
+
+        def runs_again():
+            job = self.job("job")
+            return (job["generation"] == 2 and job["state"] == "RUNNING" and
+                    int(job["progress"]["step"]) > int(job["restored_step"]))
+        wait_until(runs_again, 120, "the job runs again")
+        took = time.monotonic() - begin
+        figure("rank_death_to_next_step_after_checkpoint_seconds", took)
+        done = self.wait_for_state("job", "SUCCEEDED", timeout=300)
+        restored = int(done["restored_step"])
+        figure("steps_lost", max(first) - restored)
+        rows = {int(row["step"]): row for row in self.metrics("job")}
+        again = [step for step in first if step > restored]
+        self.assertTrue(again)
+        for step in again:
+            self.assertEqual((rows[step]["loss"], rows[step]["gradient_norm"]), first[step], f"step {step}")
+        self.assertEqual(sorted(rows), list(range(1, steps + 1)))
+        # The step behind a checkpoint waits for the copy, and all of them share the disk with it.
+        saved = set(range(self.EVERY, steps, self.EVERY))
+        behind = [rows[step + 1]["step_seconds"] for step in saved if step + 1 in rows and step + 1 > restored + 5]
+        others = [row["step_seconds"] for step, row in rows.items()
+                  if step - 1 not in saved and step > restored + 5]
+        figure("step_seconds", statistics.median(others))
+        figure("step_seconds_behind_a_checkpoint", statistics.median(behind))
+        self.assertLessEqual(took, self.RECOVERY_SECONDS)
 
 
 if __name__ == "__main__":

@@ -60,6 +60,32 @@ void MemoryState::Write(const server::PutGemmRecord& mutation) {
   }
 }
 
+void MemoryState::Write(const server::PutCheckpoint& mutation) {
+  Job* const job = Find(mutation.job_id);
+  if (job == nullptr) {
+    return;
+  }
+  const lasp::v1::Checkpoint& checkpoint = mutation.checkpoint;
+  const std::pair<int64_t, int64_t> key = {checkpoint.step(), checkpoint.generation()};
+  job->checkpoints[key] = checkpoint;
+  if (checkpoint.state() != lasp::v1::Checkpoint::STATE_WRITING) {
+    job->shards.erase(key);
+  }
+}
+
+void MemoryState::Write(const server::DeleteCheckpoint& mutation) {
+  if (Job* const job = Find(mutation.job_id); job != nullptr) {
+    job->checkpoints.erase({mutation.step, mutation.generation});
+    job->shards.erase({mutation.step, mutation.generation});
+  }
+}
+
+void MemoryState::Write(const server::AddCheckpointShard& mutation) {
+  if (Job* const job = Find(mutation.job_id); job != nullptr) {
+    job->shards[{mutation.step, mutation.generation}][mutation.rank] = mutation.shard;
+  }
+}
+
 void MemoryState::Write(const server::PutSteps& mutation) {
   Job* const job = Find(mutation.job_id);
   for (const lasp::v1::StepMetrics& step : mutation.steps) {
@@ -115,6 +141,15 @@ absl::StatusOr<StoreContents> MemoryState::Load() {
     }
     if (!server::IsFinished(state) && generation > 0) {
       stored.gemm_record = job.gemm_record;
+    }
+    for (const auto& [key, checkpoint] : job.checkpoints) {
+      server::StoredCheckpoint& row = stored.checkpoints.emplace_back();
+      row.checkpoint = checkpoint;
+      if (const auto shards = job.shards.find(key); shards != job.shards.end()) {
+        for (const auto& [rank, shard] : shards->second) {
+          row.shards.push_back(shard);
+        }
+      }
     }
   }
   contents.workers.reserve(workers_.size());

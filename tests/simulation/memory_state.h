@@ -28,6 +28,9 @@ class MemoryState final : public DurableState {
     // By generation and rank.
     std::map<std::pair<int64_t, int>, int> exits;
     std::string gemm_record;
+    // By step and generation.
+    std::map<std::pair<int64_t, int64_t>, lasp::v1::Checkpoint> checkpoints;
+    std::map<std::pair<int64_t, int64_t>, std::map<int, lasp::v1::ShardWritten>> shards;
     std::map<int64_t, lasp::v1::StepMetrics> steps;
   };
 
@@ -37,6 +40,9 @@ class MemoryState final : public DurableState {
   void Write(const server::AddGeneration& mutation);
   void Write(const server::PutRankExit& mutation);
   void Write(const server::PutGemmRecord& mutation);
+  void Write(const server::PutCheckpoint& mutation);
+  void Write(const server::DeleteCheckpoint& mutation);
+  void Write(const server::AddCheckpointShard& mutation);
   void Write(const server::PutSteps& mutation);
   void Write(const server::PutWorker& mutation);
   void Write(const server::DeleteWorker& mutation);

@@ -15,6 +15,7 @@
 #include "proto/rpc/status_macros.h"
 #include "proto/spec/unique_fd.h"
 #include "worker/parallel/adopted_socket.h"
+#include "worker/parallel/closed_peers.h"
 #include "worker/parallel/peer_rendezvous.h"
 
 namespace lasp::worker {
@@ -30,15 +31,21 @@ absl::Status GlooError(absl::string_view action, int peer, const std::exception&
 
 class GlooTransfer : public Transfer {
  public:
-  GlooTransfer(std::unique_ptr<gloo::transport::UnboundBuffer> buffer, bool is_send, int peer)
-      : buffer_(std::move(buffer)), is_send_(is_send), peer_(peer) {}
+  GlooTransfer(std::unique_ptr<gloo::transport::UnboundBuffer> buffer, bool is_send, int peer,
+               ClosedPeers* closed_peers)
+      : buffer_(std::move(buffer)), is_send_(is_send), peer_(peer), closed_peers_(*closed_peers) {}
 
   absl::Status Wait(absl::Duration timeout) override {
     const absl::Duration deadline = SystemClock().Monotonic() + timeout;
     const absl::string_view action = is_send_ ? "sending to" : "receiving from";
+    const ClosedPeers::Wait watched(&closed_peers_, peer_, [this] { Cancel(); });
     try {
       const bool done = is_send_ ? buffer_->waitSend(Milliseconds(timeout))
                                  : buffer_->waitRecv(Milliseconds(timeout));
+      if (!done && watched.ended()) {
+        return absl::UnavailableError(
+            absl::StrCat(action, " rank ", peer_, ": its connection has closed"));
+      }
       if (!done) {
         return absl::CancelledError(absl::StrCat(action, " rank ", peer_, ": cancelled"));
       }
@@ -64,6 +71,7 @@ class GlooTransfer : public Transfer {
   const std::unique_ptr<gloo::transport::UnboundBuffer> buffer_;
   const bool is_send_;
   const int peer_;
+  ClosedPeers& closed_peers_;
 };
 
 class GlooMeshOverTcp : public GlooMesh {
@@ -82,6 +90,7 @@ class GlooMeshOverTcp : public GlooMesh {
                        const std::function<bool()>& give_up) override {
     LASP_ASSIGN_OR_RETURN(std::vector<UniqueFd> sockets,
                           rendezvous_->Meet(addresses, timeout_, give_up));
+    LASP_ASSIGN_OR_RETURN(closed_peers_, ClosedPeers::Watch(sockets));
     try {
       device_ = CreateAdoptingDevice();
       context_ = device_->createContext(rank_, size_);
@@ -122,7 +131,7 @@ class GlooMeshOverTcp : public GlooMesh {
       } else {
         buffer->recv(peer, slot);
       }
-      return std::make_unique<GlooTransfer>(std::move(buffer), is_send, peer);
+      return std::make_unique<GlooTransfer>(std::move(buffer), is_send, peer, closed_peers_.get());
     } catch (const std::exception& error) {
       return GlooError(is_send ? "sending to" : "receiving from", peer, error);
     }
@@ -132,6 +141,7 @@ class GlooMeshOverTcp : public GlooMesh {
   const int size_;
   const absl::Duration timeout_;
   std::unique_ptr<PeerRendezvous> rendezvous_;
+  std::unique_ptr<ClosedPeers> closed_peers_;
   std::shared_ptr<gloo::transport::tcp::Device> device_;
   std::shared_ptr<gloo::transport::Context> context_;
 };

@@ -47,7 +47,8 @@ class GlooMesh {
       const std::vector<std::string>& addresses,
       const std::function<bool()>& give_up = [] { return false; }) = 0;
 
-  // The memory must live until the transfer is waited for or destroyed. bytes > 0.
+  // The memory must live until the transfer is waited for or destroyed, and the mesh as long as the
+  // transfer. bytes > 0.
   virtual absl::StatusOr<std::unique_ptr<Transfer>> Send(int peer, uint64_t slot, const void* data,
                                                          int64_t bytes) = 0;
   virtual absl::StatusOr<std::unique_ptr<Transfer>> Receive(int peer, uint64_t slot, void* data,
