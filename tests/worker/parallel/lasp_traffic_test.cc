@@ -3,9 +3,11 @@
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <filesystem>
+#include <set>
 
 #include "proto/rpc/status_macros.h"
 #include "tests/worker/parallel/attention_layer.h"
@@ -55,8 +57,14 @@ TEST(LaspTrafficTest, ARankSendsExactlyOneStateALayerWhateverTheLength) {
 // What the kernel has sent over this process's TCP sockets: both ends of every pair of ranks.
 int64_t KernelSentBytes() {
   int64_t sent = 0;
+  // A socket may have several descriptors.
+  std::set<ino_t> seen;
   for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
     const int descriptor = std::stoi(entry.path().filename().string());
+    struct stat status = {};
+    if (::fstat(descriptor, &status) != 0 || !seen.insert(status.st_ino).second) {
+      continue;
+    }
     tcp_info info = {};
     socklen_t size = sizeof info;
     if (::getsockopt(descriptor, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 &&
