@@ -196,8 +196,8 @@ class World {
       return absl::StrCat(shadow.name, " is stored as ", Job::State_Name(shadow.state),
                           " and shown as ", Job::State_Name(job.state()));
     }
-    const std::string text = absl::StrCat(job.name(), " is ", Job::State_Name(job.state()), ", ",
-                                          job.reason(), ": ", job.message());
+    std::string text = absl::StrCat(job.name(), " is ", Job::State_Name(job.state()), ", ",
+                                    job.reason(), ": ", job.message());
     switch (job.state()) {
       case Job::STATE_SUCCEEDED:
       case Job::STATE_FAILED:

@@ -284,7 +284,7 @@ TEST_F(WorkerPlaneTest, AWorkerThatGoesWhileTheCoordinatorIsDownIsMissed) {
   const absl::Time restart = absl::Now();
   server_.Restart();
   const std::string& metrics = server_.server().addresses().metrics_address;
-  const auto heard_of = [&metrics](absl::string_view worker) {
+  const auto heard_of = [](absl::string_view worker) {
     return absl::StrCat("lasp_worker_last_heartbeat_timestamp_seconds{worker=\"", worker, "\"}");
   };
   EXPECT_GE(ScrapeValue(metrics, heard_of("goes")), absl::ToUnixSeconds(restart));

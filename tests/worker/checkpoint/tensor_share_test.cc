@@ -12,7 +12,7 @@ namespace {
 
 TEST(TensorShareTest, EveryElementIsOneRanks) {
   for (const int64_t elements : {int64_t{1}, int64_t{63}, int64_t{64}, int64_t{65}, int64_t{1000},
-                                 int64_t{64 * 9}, int64_t{1} << 45}) {
+                                 int64_t{64} * 9, int64_t{1} << 45}) {
     for (int world = 1; world <= 9; ++world) {
       int64_t next = 0;
       for (int rank = 0; rank < world; ++rank) {
