@@ -105,7 +105,7 @@ absl::StatusOr<std::string> CheckpointFolder::Commit(
     }
   }
   LASP_ASSIGN_OR_RETURN(const std::string text, ManifestText(manifest));
-  const std::string digest = ManifestDigest(text);
+  std::string digest = ManifestDigest(text);
   const std::string path = absl::StrCat(root_, "/", folder, "/", kManifestFile);
   const std::string digest_path = absl::StrCat(root_, "/", folder, "/", kManifestDigestFile);
   LASP_RETURN_IF_ERROR(

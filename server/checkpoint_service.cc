@@ -97,9 +97,9 @@ absl::Status CheckpointService::List(const v1::ListCheckpointsRequest& request,
 grpc::ServerUnaryReactor* CheckpointService::GetCheckpoint(grpc::CallbackServerContext* context,
                                                            const v1::GetCheckpointRequest* request,
                                                            v1::Checkpoint* response) {
-  absl::StatusOr<v1::Checkpoint> checkpoint = Get(request->name());
+  const absl::StatusOr<v1::Checkpoint> checkpoint = Get(request->name());
   if (checkpoint.ok()) {
-    *response = *std::move(checkpoint);
+    *response = *checkpoint;
   }
   return Finish(context, checkpoint.status());
 }
