@@ -75,7 +75,7 @@ class CheckpointEngineTest : public ::testing::Test {
     shard->set_block_digests(BlockDigest(bytes.data(), bytes.size()));
     auto* const extent = shard->add_extents();
     extent->set_tensor("weight");
-    extent->set_begin(10 * rank);
+    extent->set_begin(int64_t{10} * rank);
     extent->set_count(10);
     extent->set_offset_bytes(8);
     if (rank == 0) {
