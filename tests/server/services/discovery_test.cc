@@ -81,8 +81,8 @@ TEST_F(DiscoveryTest, CheckpointsSayThatTheyAreNotThere) {
   request.set_parent("projects/default/trainingJobs/job");
   const auto answer = server_.Call(server_.checkpoints.get(),
                                    &v1::CheckpointService::Stub::ListCheckpoints, request);
-  EXPECT_THAT(answer, StatusIs(absl::StatusCode::kFailedPrecondition,
-                               HasSubstr("keeps no checkpoints")));
+  EXPECT_THAT(answer,
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("keeps no checkpoints")));
   EXPECT_EQ(ErrorReason(answer.status()), "CHECKPOINTS_UNAVAILABLE");
 }
 
