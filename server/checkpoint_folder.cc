@@ -12,6 +12,7 @@
 #include "proto/checkpoint/block_digests.h"
 #include "proto/checkpoint/manifest.h"
 #include "proto/rpc/status_macros.h"
+#include "proto/spec/file_reader.h"
 #include "proto/spec/open_beneath.h"
 #include "proto/spec/unique_fd.h"
 #include "server/durable_file.h"
@@ -53,21 +54,11 @@ absl::StatusOr<std::string> ReadSmallFile(int descriptor, absl::string_view path
     return absl::DataLossError(absl::StrCat(path, " has ", size, " bytes"));
   }
   std::string text(static_cast<size_t>(size), '\0');
-  size_t done = 0;
-  while (done < text.size()) {
-    const ssize_t count = read(descriptor, text.data() + done, text.size() - done);
-    if (count < 0 && errno == EINTR) {
-      continue;
-    }
-    if (count < 0) {
-      return Errno("reading", path);
-    }
-    if (count == 0) {
-      break;
-    }
-    done += static_cast<size_t>(count);
+  const absl::StatusOr<int64_t> done = ReadUpTo(descriptor, 0, size, text.data());
+  if (!done.ok()) {
+    return absl::UnavailableError(absl::StrCat("reading ", path, ": ", done.status().message()));
   }
-  text.resize(done);
+  text.resize(static_cast<size_t>(*done));
   return text;
 }
 

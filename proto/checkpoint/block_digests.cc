@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/status_macros.h"
+#include "proto/spec/file_reader.h"
 
 namespace lasp {
 namespace {
@@ -20,28 +21,6 @@ void AppendCanonical(XXH128_hash_t hash, std::string* digests) {
   XXH128_canonicalFromHash(&canonical, hash);
   static_assert(sizeof(canonical.digest) == kBlockDigestBytes);
   digests->append(reinterpret_cast<const char*>(canonical.digest), sizeof(canonical.digest));
-}
-
-// Fewer bytes than asked for only at the end of the file.
-absl::StatusOr<int64_t> ReadFully(int descriptor, int64_t offset, std::vector<char>* buffer,
-                                  absl::string_view path) {
-  int64_t done = 0;
-  while (done < static_cast<int64_t>(buffer->size())) {
-    const ssize_t count = pread(descriptor, buffer->data() + done,
-                                buffer->size() - static_cast<size_t>(done), offset + done);
-    if (count < 0 && errno == EINTR) {
-      continue;
-    }
-    if (count < 0) {
-      return absl::UnavailableError(absl::StrCat("reading ", path, " at byte ", offset + done, ": ",
-                                                 absl::ErrnoToStatus(errno, "").message()));
-    }
-    if (count == 0) {
-      break;
-    }
-    done += count;
-  }
-  return done;
 }
 
 }  // namespace
@@ -122,8 +101,13 @@ absl::Status CheckShardFile(const lasp::v1::CheckpointShard& shard, int descript
   for (int64_t block = 0; block < blocks; ++block) {
     const int64_t offset = block * shard.block_bytes();
     buffer.resize(static_cast<size_t>(std::min(shard.block_bytes(), shard.size_bytes() - offset)));
-    LASP_ASSIGN_OR_RETURN(const int64_t size, ReadFully(descriptor, offset, &buffer, path));
-    LASP_RETURN_IF_ERROR(CheckBlock(shard, block, buffer.data(), static_cast<size_t>(size)));
+    const absl::StatusOr<int64_t> size =
+        ReadUpTo(descriptor, offset, static_cast<int64_t>(buffer.size()), buffer.data());
+    if (!size.ok()) {
+      return absl::UnavailableError(
+          absl::StrCat("reading ", path, " at byte ", offset, ": ", size.status().message()));
+    }
+    LASP_RETURN_IF_ERROR(CheckBlock(shard, block, buffer.data(), static_cast<size_t>(*size)));
   }
   (void)posix_fadvise(descriptor, 0, 0, POSIX_FADV_DONTNEED);
   return absl::OkStatus();

@@ -5,8 +5,13 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 
 namespace lasp {
+
+// Reads up to `count` bytes at `offset`: fewer only where the file ends before. The code of what
+// the system says where it cannot be read.
+absl::StatusOr<int64_t> ReadUpTo(int fd, int64_t offset, int64_t count, void* out);
 
 // Refers to a descriptor it does not own. Thread-safe.
 class FileReader {

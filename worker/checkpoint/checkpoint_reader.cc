@@ -14,6 +14,7 @@
 #include "proto/checkpoint/manifest.h"
 #include "proto/rpc/error_details.h"
 #include "proto/rpc/status_macros.h"
+#include "proto/spec/file_reader.h"
 #include "proto/spec/open_beneath.h"
 #include "worker/checkpoint/checkpoint_folder.h"
 
@@ -46,26 +47,6 @@ absl::Status NotOpened(const std::string& folder, const std::string& file, int e
              : Unreadable(folder, what);
 }
 
-// Fewer bytes than asked for only at the end of the file.
-absl::StatusOr<int64_t> ReadFully(int descriptor, int64_t offset, char* to, int64_t size) {
-  int64_t done = 0;
-  while (done < size) {
-    const ssize_t count =
-        pread(descriptor, to + done, static_cast<size_t>(size - done), offset + done);
-    if (count < 0 && errno == EINTR) {
-      continue;
-    }
-    if (count < 0) {
-      return absl::ErrnoToStatus(errno, "");
-    }
-    if (count == 0) {
-      break;
-    }
-    done += count;
-  }
-  return done;
-}
-
 absl::StatusOr<UniqueFd> OpenFile(int folder_fd, const std::string& folder, const std::string& name,
                                   int64_t* size) {
   UniqueFd file(OpenBeneath(folder_fd, name));
@@ -90,7 +71,7 @@ absl::StatusOr<std::string> ReadManifest(int folder_fd, const std::string& folde
     return Corrupt(folder, kManifestFile, absl::StrCat("a manifest of ", size, " bytes"));
   }
   std::string text(static_cast<size_t>(size), '\0');
-  const absl::StatusOr<int64_t> count = ReadFully(file.get(), 0, text.data(), size);
+  const absl::StatusOr<int64_t> count = ReadUpTo(file.get(), 0, size, text.data());
   if (!count.ok()) {
     return Unreadable(folder, absl::StrCat("reading its manifest: ", count.status().message()));
   }
@@ -210,8 +191,8 @@ absl::Status CheckpointReader::LoadBlock(int shard_index, int64_t block) {
   (void)posix_fadvise(open_file_.get(), offset + from.block_bytes(),
                       kBlocksAhead * from.block_bytes(), POSIX_FADV_WILLNEED);
   block_data_.resize(static_cast<size_t>(std::min(from.block_bytes(), from.size_bytes() - offset)));
-  const absl::StatusOr<int64_t> count = ReadFully(open_file_.get(), offset, block_data_.data(),
-                                                  static_cast<int64_t>(block_data_.size()));
+  const absl::StatusOr<int64_t> count = ReadUpTo(
+      open_file_.get(), offset, static_cast<int64_t>(block_data_.size()), block_data_.data());
   if (!count.ok()) {
     return Unreadable(folder_, absl::StrCat("reading ", from.file(), " at byte ", offset, ": ",
                                             count.status().message()));

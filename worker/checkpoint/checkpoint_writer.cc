@@ -30,13 +30,13 @@ int64_t DataBytes(TensorShare share) {
 
 absl::StatusOr<std::unique_ptr<CheckpointWriter>> CheckpointWriter::Create(Options options) {
   LASP_RETURN_IF_ERROR(CheckFolderName(options.folder));
-  TensorShare share;
   for (const Tensor& tensor : options.tensors) {
     if (tensor.dtype != DType::kFloat32) {
       return absl::InvalidArgumentError("checkpoints hold fp32, which this device does not train");
     }
   }
-  share = ShareOf(options.layout->count(), options.world_size, options.fence.rank());
+  const TensorShare share =
+      ShareOf(options.layout->count(), options.world_size, options.fence.rank());
   LASP_ASSIGN_OR_RETURN(auto snapshot, options.backend->CreateSnapshot(DataBytes(share)));
   auto writer = std::unique_ptr<CheckpointWriter>(
       new CheckpointWriter(std::move(options), share, std::move(snapshot)));
