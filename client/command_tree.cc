@@ -304,7 +304,7 @@ std::vector<CommandSpec> MakeCommands() {
       {"delete",
        "Jobs",
        "NAME",
-       "Delete a job that has ended, with its metrics and logs",
+       "Delete a job that has ended, with its metrics, logs and checkpoints",
        "Needs the whole name.",
        {"lasp delete quickstart"}},
       {"checkpoints",

@@ -1,9 +1,8 @@
 #include "client/job_description.h"
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
-#include "absl/strings/str_replace.h"
+#include "client/description.h"
 #include "client/document.h"
 #include "client/enum_names.h"
 #include "client/job_reference.h"
@@ -19,40 +18,6 @@ namespace lasp::client {
 namespace {
 
 using lasp::v1::TrainingJob;
-
-class Description {
- public:
-  explicit Description(const Terminal& terminal) : terminal_(terminal) {}
-
-  // `Name:          value`; nothing for an empty value.
-  void Line(absl::string_view name, absl::string_view value, Style style = Style::kPlain) {
-    if (!value.empty()) {
-      absl::StrAppendFormat(&text_, "%-15s%s\n", absl::StrCat(name, ":"),
-                            Paint(Printable(value), style, terminal_.color));
-    }
-  }
-
-  // A heading and a block below it, indented.
-  void Block(absl::string_view heading, std::string block) {
-    while (!block.empty() && block.back() == '\n') {
-      block.pop_back();
-    }
-    absl::StrAppend(&text_, "\n", Paint(absl::StrCat(heading, ":"), Style::kBold, terminal_.color),
-                    "\n  ", absl::StrReplaceAll(block, {{"\n", "\n  "}}), "\n");
-  }
-
-  void TableBlock(absl::string_view heading, const Table& table) {
-    Terminal indented = terminal_;
-    indented.width = std::max(0, terminal_.width - 2);
-    Block(heading, table.Render(indented));
-  }
-
-  std::string Take() { return std::move(text_); }
-
- private:
-  const Terminal terminal_;
-  std::string text_;
-};
 
 std::string TimeAndAge(const google::protobuf::Timestamp& time, absl::Time now) {
   if (time.seconds() == 0) {

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 #include <map>
-#include <string>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -11,6 +11,7 @@
 #include "lasp/v1/checkpoint.pb.h"
 #include "lasp/v1/training_job.pb.h"
 #include "lasp/v1/worker_service.pb.h"
+#include "server/checkpoint_task.h"
 
 namespace lasp::server {
 
@@ -31,6 +32,12 @@ struct CheckpointRecord {
     return state() == lasp::v1::Checkpoint::STATE_WRITING &&
            static_cast<int>(shards.size()) == checkpoint.shard_count();
   }
+
+  // While it is being written: who has not said anything of its shard.
+  std::vector<int> MissingRanks() const;
+
+  // What its state asks to be done on the disk.
+  std::optional<CheckpointTask::Kind> NextTask() const;
 };
 
 // Not thread-safe.
@@ -44,6 +51,9 @@ class CheckpointBook {
 
   // Null where there is none.
   CheckpointRecord* Find(int64_t step, int64_t generation);
+
+  // Of those of one step, the newest generation's, which has the name. Null where there is none.
+  CheckpointRecord* Newest(int64_t step);
 
   // What a generation would start from: the committed one of the highest step. Null for none.
   const CheckpointRecord* NewestCommitted() const;

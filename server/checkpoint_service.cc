@@ -13,7 +13,6 @@
 #include "server/checkpoint_not_found.h"
 #include "server/job_lookup.h"
 #include "server/principal.h"
-#include "server/request_id.h"
 #include "server/unary_call.h"
 
 namespace lasp::server {
@@ -126,9 +125,7 @@ grpc::ServerUnaryReactor* CheckpointService::VerifyCheckpoint(
 grpc::ServerUnaryReactor* CheckpointService::DeleteCheckpoint(
     grpc::CallbackServerContext* context, const v1::DeleteCheckpointRequest* request,
     v1::Checkpoint* response) {
-  absl::Status status = CheckRequestId(request->request_id());
-  status.Update(Get(request->name()).status());
-  if (!status.ok()) {
+  if (const absl::Status status = Get(request->name()).status(); !status.ok()) {
     return Finish(context, status);
   }
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();

@@ -44,4 +44,8 @@ std::string WorkerStateName(lasp::v1::Worker::State state) {
              : std::string(absl::StripPrefix(lasp::v1::Worker::State_Name(state), "STATE_"));
 }
 
+std::string CheckpointStateName(lasp::v1::Checkpoint::State state) {
+  return std::string(absl::StripPrefix(lasp::v1::Checkpoint::State_Name(state), "STATE_"));
+}
+
 }  // namespace lasp::server

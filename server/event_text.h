@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "lasp/v1/checkpoint.pb.h"
 #include "lasp/v1/event.pb.h"
 #include "lasp/v1/training_job.pb.h"
 #include "lasp/v1/worker.pb.h"
@@ -15,6 +16,9 @@ lasp::v1::Event EventOfTransition(const std::string& job_name, int64_t sequence,
 
 // "READY"; empty for STATE_UNSPECIFIED.
 std::string WorkerStateName(lasp::v1::Worker::State state);
+
+// "COMMITTED".
+std::string CheckpointStateName(lasp::v1::Checkpoint::State state);
 
 // Reasons of workers' events, and of a job's last one. Part of the API: never renamed.
 namespace event_reason {

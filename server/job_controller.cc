@@ -70,19 +70,20 @@ JobController::JobController(const CoreOptions& options, const CoreParts& parts)
       engine_(std::make_unique<JobEngine>(options, parts)),
       inbox_(std::make_shared<ControllerInbox>(
           ControllerInbox::Limits{.max_commands = options.max_queued_commands,
-                                  .max_agent_bytes = options.max_queued_agent_bytes})) {}
-
-absl::StatusOr<std::unique_ptr<JobController>> JobController::Start(const CoreOptions& options,
-                                                                    const CoreParts& parts) {
-  auto controller = std::unique_ptr<JobController>(new JobController(options, parts));
+                                  .max_agent_bytes = options.max_queued_agent_bytes})) {
   if (parts.checkpoint_disk != nullptr) {
-    parts.checkpoint_disk->SetSink([inbox = controller->inbox_](CheckpointOutcome outcome) {
+    parts.checkpoint_disk->SetSink([inbox = inbox_](CheckpointOutcome outcome) {
       // Refused at the end only, and then the next start asks again.
       static_cast<void>(inbox->Add(
           Kind::kInternal, 0,
           [outcome = std::move(outcome)](JobEngine& engine) { engine.CheckpointDone(outcome); }));
     });
   }
+}
+
+absl::StatusOr<std::unique_ptr<JobController>> JobController::Start(const CoreOptions& options,
+                                                                    const CoreParts& parts) {
+  auto controller = std::unique_ptr<JobController>(new JobController(options, parts));
   LASP_RETURN_IF_ERROR(controller->engine_->Restore());
   controller->thread_ = std::thread([raw = controller.get()] { raw->Run(); });
   return controller;

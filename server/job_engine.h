@@ -204,7 +204,6 @@ class JobEngine {
   void StartTask(JobRecord* job, CheckpointRecord* record, CheckpointTask::Kind kind);
   // What NextTask says, after this long.
   void RetryTask(JobRecord* job, CheckpointRecord* record, absl::Duration delay);
-  static std::optional<CheckpointTask::Kind> NextTask(const CheckpointRecord& record);
   void FailCheckpoint(JobRecord* job, CheckpointRecord* record, const std::string& message);
   // It was committed, and is found damaged.
   void LoseCheckpoint(JobRecord* job, CheckpointRecord* record, const std::string& message);
@@ -218,6 +217,8 @@ class JobEngine {
   void CollectCheckpoint(JobRecord* job, CheckpointRecord* record);
   void RestoreCheckpoints(JobRecord* job, std::vector<StoredCheckpoint> stored);
   void SweepCheckpoints(absl::Duration now);
+
+  // --- job_engine_checkpoint_commands.cc ---
   // Null where there is none.
   std::pair<JobRecord*, CheckpointRecord*> FindCheckpoint(const std::string& name);
   void AnswerCheckpoint(const CheckpointCallback& done,
@@ -259,6 +260,8 @@ class JobEngine {
   void SortQueues();
   // Starts what can start on one kind: how many jobs.
   int ScheduleKind(SlotKind kind);
+  // Numbers of the workers whose agents know no checkpoints.
+  std::vector<int> WorkersThatStartAnew() const;
   void ExplainQueues();
   void ExplainQueue(SlotKind kind);
   // `before`: how many jobs wait in front of it for the same kind.

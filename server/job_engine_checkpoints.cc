@@ -1,18 +1,13 @@
 // Checkpoints: from the first rank's shard to the removal of the folder.
-#include <algorithm>
-#include <limits>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "proto/checkpoint/manifest.h"
-#include "proto/rpc/error_details.h"
 #include "proto/rpc/log.h"
 #include "proto/rpc/resource_name.h"
 #include "proto/rpc/version.h"
-#include "server/audit_record.h"
-#include "server/checkpoint_not_found.h"
 #include "server/event_text.h"
 #include "server/job_engine.h"
 #include "server/proto_time.h"
@@ -28,10 +23,6 @@ constexpr absl::Duration kRetryInterval = absl::Seconds(5);
 constexpr absl::Duration kRemovalDelay = absl::Minutes(1);
 // A checkpoint that cannot be committed for so long keeps its job from starting no longer.
 constexpr absl::Duration kCommitPatience = absl::Minutes(1);
-
-std::string StateText(Checkpoint::State state) {
-  return Checkpoint::State_Name(state).substr(sizeof("STATE_") - 1);
-}
 
 }  // namespace
 
@@ -75,7 +66,7 @@ void JobEngine::AddCheckpointEvent(const JobRecord& job, const CheckpointRecord&
   event.set_subject(job.name());
   event.set_from_state(std::string(JobStateName(job.state())));
   event.set_to_state(event.from_state());
-  event.set_reason(absl::StrCat(kCheckpointReasonPrefix, StateText(checkpoint.state())));
+  event.set_reason(absl::StrCat(kCheckpointReasonPrefix, CheckpointStateName(checkpoint.state())));
   event.set_message(absl::StrCat("the checkpoint of step ", checkpoint.step(), " ", message));
   event.set_actor("coordinator");
   event.set_generation(checkpoint.generation());
@@ -211,15 +202,9 @@ void JobEngine::EndCheckpointsOf(JobRecord* job, int64_t generation) {
         record.Settling()) {
       continue;
     }
-    std::vector<int> missing;
-    for (int rank = 0; rank < record.checkpoint.shard_count(); ++rank) {
-      if (!record.shards.contains(rank)) {
-        missing.push_back(rank);
-      }
-    }
     FailCheckpoint(job, &record,
-                   absl::StrCat("its generation ended before rank ", absl::StrJoin(missing, ", "),
-                                " had written"));
+                   absl::StrCat("its generation ended before rank ",
+                                absl::StrJoin(record.MissingRanks(), ", "), " had written"));
   }
 }
 
@@ -352,32 +337,17 @@ void JobEngine::RestoreCheckpoints(JobRecord* job, std::vector<StoredCheckpoint>
   }
   PublishCheckpoints(*job);
   for (auto& [key, record] : job->checkpoints.records()) {
-    if (NextTask(record).has_value()) {
+    if (record.NextTask().has_value()) {
       RetryTask(job, &record, absl::ZeroDuration());
     }
   }
-}
-
-std::optional<CheckpointTask::Kind> JobEngine::NextTask(const CheckpointRecord& record) {
-  const Checkpoint& checkpoint = record.checkpoint;
-  if (record.Settling()) {
-    return CheckpointTask::Kind::kCommit;
-  }
-  if (record.state() == Checkpoint::STATE_COMMITTED && !checkpoint.has_verify_time()) {
-    return CheckpointTask::Kind::kVerify;
-  }
-  if (record.state() == Checkpoint::STATE_DELETING ||
-      (record.state() == Checkpoint::STATE_FAILED && !checkpoint.folder().empty())) {
-    return CheckpointTask::Kind::kRemove;
-  }
-  return std::nullopt;
 }
 
 void JobEngine::SweepCheckpoints(absl::Duration now) {
   for (auto job = checkpoint_retries_.begin(); job != checkpoint_retries_.end();) {
     bool waits = false;
     for (auto& [key, record] : (*job)->checkpoints.records()) {
-      const std::optional<CheckpointTask::Kind> next = NextTask(record);
+      const std::optional<CheckpointTask::Kind> next = record.NextTask();
       if (!next.has_value() || record.busy) {
         continue;
       }
@@ -389,74 +359,6 @@ void JobEngine::SweepCheckpoints(absl::Duration now) {
     }
     job = waits ? std::next(job) : checkpoint_retries_.erase(job);
   }
-}
-
-void JobEngine::VerifyCheckpoint(const lasp::v1::VerifyCheckpointRequest& request,
-                                 const Caller& caller, const CheckpointCallback& done) {
-  const auto [job, record] = FindCheckpoint(request.name());
-  if (record == nullptr) {
-    AnswerCheckpoint(done, CheckpointNotFound(request.name()));
-    return;
-  }
-  if (record->state() != Checkpoint::STATE_COMMITTED) {
-    AnswerCheckpoint(
-        done, ErrorWithReason(absl::StatusCode::kFailedPrecondition,
-                              absl::StrCat(request.name(), " is ", StateText(record->state()),
-                                           "; only committed ones can be verified"),
-                              "WRONG_STATE"));
-    return;
-  }
-  if (!record->busy) {
-    StartTask(job, record, CheckpointTask::Kind::kVerify);
-  }
-  Audit(caller, audit::kVerifyCheckpoint, *job, absl::StrCat("step ", record->checkpoint.step()));
-  AnswerCheckpoint(done, record->checkpoint);
-}
-
-void JobEngine::RemoveCheckpoint(const lasp::v1::DeleteCheckpointRequest& request,
-                                 const Caller& caller, const CheckpointCallback& done) {
-  const auto [job, record] = FindCheckpoint(request.name());
-  if (record == nullptr) {
-    AnswerCheckpoint(done, CheckpointNotFound(request.name()));
-    return;
-  }
-  const Checkpoint::State state = record->state();
-  const bool in_use = record == job->checkpoints.NewestCommitted() && !IsFinished(job->state());
-  if (state == Checkpoint::STATE_WRITING || in_use) {
-    AnswerCheckpoint(done,
-                     ErrorWithReason(absl::StatusCode::kFailedPrecondition,
-                                     in_use ? absl::StrCat(job->name(), " would resume from ",
-                                                           request.name(), "; cancel the job first")
-                                            : absl::StrCat(request.name(), " is being written"),
-                                     in_use ? "CHECKPOINT_IN_USE" : "WRONG_STATE"));
-    return;
-  }
-  if (state != Checkpoint::STATE_DELETING) {
-    CollectCheckpoint(job, record);
-    TellNewestCheckpoint(job);
-    Audit(caller, audit::kDeleteCheckpoint, *job, absl::StrCat("step ", record->checkpoint.step()));
-  }
-  AnswerCheckpoint(done, record->checkpoint);
-}
-
-std::pair<JobRecord*, CheckpointRecord*> JobEngine::FindCheckpoint(const std::string& name) {
-  const absl::StatusOr<CheckpointName> parsed = ParseCheckpointName(name);
-  JobRecord* const job = parsed.ok() ? FindJob(parsed->job.ToString()) : nullptr;
-  if (job == nullptr) {
-    return {nullptr, nullptr};
-  }
-  // The newest generation has the name.
-  auto& records = job->checkpoints.records();
-  auto after = records.upper_bound({parsed->step, std::numeric_limits<int64_t>::max()});
-  if (after == records.begin() || std::prev(after)->first.first != parsed->step) {
-    return {nullptr, nullptr};
-  }
-  return {job, &std::prev(after)->second};
-}
-
-void JobEngine::AnswerCheckpoint(const CheckpointCallback& done,
-                                 absl::StatusOr<Checkpoint> answer) {
-  unit_.callbacks.emplace_back([done, answer = std::move(answer)] { done(answer); });
 }
 
 }  // namespace lasp::server

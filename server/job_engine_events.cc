@@ -44,7 +44,7 @@ void JobEngine::AddDeletionEvent(const JobRecord& job, int64_t revision, absl::s
   event.set_subject(job.name());
   event.set_from_state(std::string(JobStateName(job.state())));
   event.set_reason(event_reason::kDeleted);
-  event.set_message("deleted with its metrics and logs");
+  event.set_message("deleted with its metrics, logs and checkpoints");
   event.set_actor(std::string(actor));
   event.set_generation(job.generation());
   event.set_severity(Event::SEVERITY_NORMAL);

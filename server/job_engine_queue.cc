@@ -123,6 +123,16 @@ void JobEngine::RunScheduler() {
   parts_.observer->OnSchedulerPass(parts_.clock->Monotonic() - start, placed);
 }
 
+std::vector<int> JobEngine::WorkersThatStartAnew() const {
+  std::vector<int> numbers;
+  for (const auto& [id, worker] : workers_.workers()) {
+    if (!worker->lost() && !worker->resumes()) {
+      numbers.push_back(worker->number());
+    }
+  }
+  return numbers;
+}
+
 int JobEngine::ScheduleKind(SlotKind kind) {
   const absl::Duration start = parts_.clock->Monotonic();
   const int capacity = capacity_[kind];
@@ -141,6 +151,8 @@ int JobEngine::ScheduleKind(SlotKind kind) {
   int placed = 0;
   size_t chunk = kScheduleChunk;
   std::vector<WorkerRecord*> reserved;
+  // Looked for once, and only where a job has checkpoints.
+  std::optional<std::vector<int>> starting_anew;
   while (!blocked) {
     for (; next != queue.end() && candidates.size() < chunk; ++next) {
       if (next->second->world_size <= capacity) {
@@ -161,11 +173,10 @@ int JobEngine::ScheduleKind(SlotKind kind) {
         }
       }
       if (job->checkpoints.NewestCommitted() != nullptr) {
-        for (const auto& [id, worker] : workers_.workers()) {
-          if (!worker->lost() && !worker->resumes()) {
-            entry.avoid.push_back(worker->number());
-          }
+        if (!starting_anew.has_value()) {
+          starting_anew = WorkersThatStartAnew();
         }
+        entry.avoid.insert(entry.avoid.end(), starting_anew->begin(), starting_anew->end());
       }
     }
     const Schedule schedule = MakeSchedule(&slots, jobs, capacity);

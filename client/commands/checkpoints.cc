@@ -1,21 +1,23 @@
 // The checkpoints of a job: list, describe, verify, delete.
 #include <algorithm>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "client/commands/commands.h"
+#include "client/description.h"
+#include "client/enum_names.h"
 #include "client/error_report.h"
 #include "client/exit_code.h"
+#include "client/interrupt.h"
 #include "client/job_reference.h"
 #include "client/number_text.h"
 #include "client/output.h"
 #include "client/output_table.h"
 #include "client/time_text.h"
-#include "proto/rpc/random_id.h"
+#include "client/utf8.h"
 #include "proto/rpc/status_macros.h"
 
 namespace lasp::client {
@@ -29,7 +31,7 @@ constexpr absl::Duration kVerifyPoll = absl::Milliseconds(500);
 constexpr absl::Duration kVerifyDeadline = absl::Hours(6);
 
 std::string StateText(Checkpoint::State state) {
-  return Checkpoint::State_Name(state).substr(sizeof("STATE_") - 1);
+  return ShortEnumName(*Checkpoint::State_descriptor(), state);
 }
 
 std::string AgeText(bool there, const google::protobuf::Timestamp& time) {
@@ -124,30 +126,26 @@ absl::StatusOr<int> ListOf(const Words& words, Session* session) {
   return kExitOk;
 }
 
-std::string Description(const Checkpoint& checkpoint) {
-  std::string text = absl::StrCat("Checkpoint:   ", checkpoint.name(),
-                                  "\nState:        ", StateText(checkpoint.state()), "\n");
-  if (!checkpoint.message().empty()) {
-    absl::StrAppend(&text, "              ", checkpoint.message(), "\n");
-  }
-  absl::StrAppend(&text, "Generation:   ", checkpoint.generation(), "\n");
-  absl::StrAppend(&text, "Began from:   ",
-                  checkpoint.parent_step() == 0 ? "the first step"
-                                                : absl::StrCat("step ", checkpoint.parent_step()),
-                  "\n");
-  absl::StrAppend(&text, "Size:         ", checkpoint.size_bytes(), " bytes in ",
-                  checkpoint.shard_count(), " shards\n");
-  absl::StrAppend(&text, "Created:      ", FormatTimestamp(checkpoint.create_time()), "\n");
+std::string DescribeCheckpoint(const Checkpoint& checkpoint, const Terminal& terminal) {
+  Description description(terminal);
+  description.Line("Checkpoint", checkpoint.name(), Style::kBold);
+  description.Line("State", StateText(checkpoint.state()));
+  description.Line("Message", checkpoint.message());
+  description.Line("Generation", absl::StrCat(checkpoint.generation()));
+  description.Line("Began from", checkpoint.parent_step() == 0
+                                     ? "the first step"
+                                     : absl::StrCat("step ", checkpoint.parent_step()));
+  description.Line("Size", absl::StrCat(checkpoint.size_bytes(), " bytes in ",
+                                        checkpoint.shard_count(), " shards"));
+  description.Line("Created", FormatTimestamp(checkpoint.create_time()));
   if (checkpoint.has_commit_time()) {
-    absl::StrAppend(&text, "Committed:    ", FormatTimestamp(checkpoint.commit_time()), "\n");
+    description.Line("Committed", FormatTimestamp(checkpoint.commit_time()));
   }
-  absl::StrAppend(
-      &text, "Verified:     ",
-      checkpoint.has_verify_time() ? FormatTimestamp(checkpoint.verify_time()) : "not yet", "\n");
-  if (!checkpoint.folder().empty()) {
-    absl::StrAppend(&text, "Folder:       ", checkpoint.folder(), "\n");
-  }
-  return text;
+  description.Line("Verified", checkpoint.has_verify_time()
+                                   ? FormatTimestamp(checkpoint.verify_time())
+                                   : "not yet");
+  description.Line("Folder", checkpoint.folder());
+  return description.Take();
 }
 
 absl::StatusOr<int> Verify(const Checkpoint& checkpoint, Session* session) {
@@ -158,6 +156,7 @@ absl::StatusOr<int> Verify(const Checkpoint& checkpoint, Session* session) {
                            ->Call(&connection->checkpoints(), &CheckpointStub::VerifyCheckpoint,
                                   request, kMutationDeadline)
                            .status());
+  const InterruptScope scope([] {});
   const absl::Time deadline = absl::Now() + kVerifyDeadline;
   lasp::v1::GetCheckpointRequest get;
   get.set_name(checkpoint.name());
@@ -174,12 +173,14 @@ absl::StatusOr<int> Verify(const Checkpoint& checkpoint, Session* session) {
             return read ? absl::StrCat("checkpoints/", now.step(), " is whole: ", now.size_bytes(),
                                        " bytes as they were written\n")
                         : absl::StrCat("checkpoints/", now.step(), " is ", StateText(now.state()),
-                                       ": ", now.message(), "\n");
+                                       ": ", Printable(now.message()), "\n");
           },
           session);
       return read ? kExitOk : kExitFailed;
     }
-    std::this_thread::sleep_for(absl::ToChronoMilliseconds(kVerifyPoll));
+    if (WaitForInterrupt(kVerifyPoll)) {
+      return kExitInterrupted;
+    }
   }
   return absl::DeadlineExceededError(
       "the checkpoint has not been read back yet; look again later "
@@ -190,7 +191,6 @@ absl::StatusOr<int> Remove(const Checkpoint& checkpoint, Session* session) {
   LASP_ASSIGN_OR_RETURN(Connection* const connection, session->Connect());
   lasp::v1::DeleteCheckpointRequest request;
   request.set_name(checkpoint.name());
-  request.set_request_id(NewUuid());
   LASP_ASSIGN_OR_RETURN(
       const Checkpoint removed,
       connection->Call(&connection->checkpoints(), &CheckpointStub::DeleteCheckpoint, request,
@@ -223,7 +223,9 @@ absl::StatusOr<int> Checkpoints(const Words& words, Session* session) {
   if (verb == "delete") {
     return Remove(checkpoint, session);
   }
-  PrintMessage(checkpoint, checkpoint.name(), [&] { return Description(checkpoint); }, session);
+  PrintMessage(
+      checkpoint, checkpoint.name(),
+      [&] { return DescribeCheckpoint(checkpoint, session->console().Out()); }, session);
   return kExitOk;
 }
 

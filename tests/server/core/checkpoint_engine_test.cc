@@ -373,6 +373,22 @@ TEST_F(CheckpointEngineTest, ADiskThatRefusesIsTriedAgain) {
   EXPECT_EQ(At(10).state(), Checkpoint::STATE_COMMITTED);
 }
 
+TEST_F(CheckpointEngineTest, AVerificationThatTheDiskRefusesIsTriedAgain) {
+  Save(10);
+  ASSERT_TRUE(At(10).has_verify_time());
+  fs::rename(root_.path(), root_.path() + "-away");
+  lasp::v1::VerifyCheckpointRequest request;
+  request.set_name(job_ + "/checkpoints/10");
+  harness_.engine->VerifyCheckpoint(request, harness_.caller,
+                                    [](const absl::StatusOr<Checkpoint>&) {});
+  harness_.Pump();
+  EXPECT_EQ(At(10).state(), Checkpoint::STATE_COMMITTED);
+  EXPECT_FALSE(At(10).has_verify_time());
+  fs::rename(root_.path() + "-away", root_.path());
+  harness_.Advance(absl::Seconds(7));
+  EXPECT_TRUE(At(10).has_verify_time());
+}
+
 TEST_F(CheckpointEngineTest, AShardThatIsNotThereFailsIt) {
   Tell(Written(0, 10));
   const lasp::v1::ConnectRequest second = Written(1, 10);
