@@ -42,6 +42,12 @@ void DescribeState(const TrainingJob& job, absl::Time now, Description* descript
     description->Line("Restarts", absl::StrCat(job.restart_count(), " of at most ",
                                                job.spec().recovery().max_restarts()));
   }
+  if (job.failures_without_checkpoint() > 0) {
+    description->Line("Failures",
+                      absl::StrCat(job.failures_without_checkpoint(),
+                                   " in a row without a newer checkpoint, of at most ",
+                                   job.spec().recovery().max_failures_without_checkpoint()));
+  }
   if (job.spec().has_max_queue_duration()) {
     description->Line("Waits at most", FormatDuration(job.spec().max_queue_duration()));
   }

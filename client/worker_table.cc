@@ -73,6 +73,13 @@ Style WorkerStyle(Worker::State state) {
                                        : Style::kPlain;
 }
 
+Cell StateOf(const Worker& worker) {
+  const std::string state = ShortEnumName(*Worker::State_descriptor(), worker.state());
+  return worker.has_quarantine_end_time() && worker.state() == Worker::STATE_READY
+             ? Cell{absl::StrCat(state, ", QUARANTINED"), Style::kBad}
+             : Cell{state, WorkerStyle(worker.state())};
+}
+
 }  // namespace
 
 Table WorkerTable(const std::vector<Worker>& workers, bool wide, absl::Time now) {
@@ -92,11 +99,9 @@ Table WorkerTable(const std::vector<Worker>& workers, bool wide, absl::Time now)
   for (const Worker& worker : workers) {
     const auto taken = std::count_if(worker.slots().begin(), worker.slots().end(),
                                      [](const auto& slot) { return !slot.training_job().empty(); });
-    std::vector<Cell> row = {
-        ShortName(worker.name()),
-        {ShortEnumName(*Worker::State_descriptor(), worker.state()), WorkerStyle(worker.state())},
-        absl::StrCat(worker.slot_count() - taken),
-        absl::StrCat(worker.slot_count())};
+    std::vector<Cell> row = {ShortName(worker.name()), StateOf(worker),
+                             absl::StrCat(worker.slot_count() - taken),
+                             absl::StrCat(worker.slot_count())};
     if (gpus) {
       row.emplace_back(GpusOf(worker));
     }

@@ -3,12 +3,16 @@
 // gradient whose global norm is above the limit is scaled down to it.
 #pragma once
 
+#include <limits>
+
 namespace lasp::kernels {
 
 // All double, so that it is a row of numbers to whoever only carries it.
 struct UpdateControl {
-  double learning_rate = 0;   // of this step; the host writes it, JudgeUpdate the rest
-  double gradient_norm = 0;   // before clipping
+  // Of this step. The host writes these two, JudgeUpdate the rest.
+  double learning_rate = 0;
+  double loss_limit = std::numeric_limits<double>::infinity();  // a loss above it does not update
+  double gradient_norm = 0;                                     // before clipping
   double apply = 0;           // 1: this step updates; 0: it leaves everything as it is
   double gradient_scale = 1;  // min(1, max_gradient_norm / gradient_norm)
   double updates = 0;         // made so far, with this one

@@ -45,6 +45,11 @@ struct CoreOptions {
   absl::Duration restart_backoff = absl::Seconds(1);
   absl::Duration max_restart_backoff = absl::Seconds(60);
 
+  // A worker on which ranks have failed so often, within the window, in a way that speaks against
+  // the host is in quarantine: used where nothing else has room. 0: none is.
+  int quarantine_failures = 3;
+  absl::Duration quarantine_window = absl::Hours(24);
+
   // --- what users see ---
   // A job's progress is published at most this often.
   absl::Duration progress_interval = absl::Seconds(1);

@@ -32,6 +32,9 @@ inline constexpr char kDrainUndone[] = "DRAIN_UNDONE";
 inline constexpr char kAgentDraining[] = "AGENT_DRAINING";
 inline constexpr char kDrained[] = "DRAINED";
 inline constexpr char kForgotten[] = "FORGOTTEN";
+inline constexpr char kQuarantined[] = "QUARANTINED";
+// Of a job, which stays in its state.
+inline constexpr char kStraggler[] = "STRAGGLER";
 
 }  // namespace event_reason
 

@@ -49,6 +49,11 @@ ABSL_FLAG(int, max_backups, 7, "Backups that are kept; the oldest go first.");
 ABSL_FLAG(std::string, restore_from, "",
           "Puts this backup in the place of the store in --data_dir, and exits.");
 ABSL_FLAG(bool, replace_store, false, "Lets --restore_from put a store that is there aside.");
+ABSL_FLAG(int, quarantine_failures, lasp::server::CoreOptions{}.quarantine_failures,
+          "A worker on which ranks have failed so often, within --quarantine_window, in a way that "
+          "speaks against the host gets ranks only where nothing else has room; 0 for none.");
+ABSL_FLAG(absl::Duration, quarantine_window, lasp::server::CoreOptions{}.quarantine_window,
+          "How long a failure is held against a worker; `lasp drain NAME --undo` forgives all.");
 ABSL_FLAG(std::string, retain_finished, "30d",
           "How long finished jobs are kept, for example 30d, 12h or 90m.");
 ABSL_FLAG(std::string, retain_audit, "365d",
@@ -340,6 +345,15 @@ absl::StatusOr<CommandLine> ParseCommandLineFlags(int argc, char** argv) {
   }
   options.core.checkpoint_root = absl::GetFlag(FLAGS_checkpoint_root);
   options.core.backup_dir = absl::GetFlag(FLAGS_backup_dir);
+  options.core.quarantine_failures = absl::GetFlag(FLAGS_quarantine_failures);
+  options.core.quarantine_window = absl::GetFlag(FLAGS_quarantine_window);
+  if (options.core.quarantine_failures < 0) {
+    return FlagError("quarantine_failures", "is negative; 0 turns quarantine off");
+  }
+  if (options.core.quarantine_window <= absl::ZeroDuration() ||
+      options.core.quarantine_window > absl::Hours(24 * 365)) {
+    return FlagError("quarantine_window", "must be from 1s to 8760h");
+  }
   line.restore = {.data_dir = options.data_dir,
                   .backup = absl::GetFlag(FLAGS_restore_from),
                   .replace = absl::GetFlag(FLAGS_replace_store)};

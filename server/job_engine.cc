@@ -34,6 +34,9 @@ JobRecord* JobEngine::AddRecord(JobViewPtr view) {
   job->group_size = std::max(1, spec.parallelism().sequence_parallel().size());
   job->world_size = job->group_size * std::max(1, spec.parallelism().data_parallel().size());
   job->max_restarts = spec.recovery().has_max_restarts() ? spec.recovery().max_restarts() : 5;
+  job->max_stuck = spec.recovery().has_max_failures_without_checkpoint()
+                       ? spec.recovery().max_failures_without_checkpoint()
+                       : 3;
   if (spec.has_max_queue_duration()) {
     job->max_queue_duration = FromProtoDuration(spec.max_queue_duration());
   }

@@ -134,6 +134,9 @@ class JobEngine {
   absl::Status RestoreEvents(int64_t newest);
   // Stores a transition of the job, which is at its revision, and tells of it.
   void AddTransitionRow(const JobRecord& job, lasp::v1::Transition transition);
+  // Of a job that stays in its state. Not stored.
+  void AddJobEvent(const JobRecord& job, int64_t generation, absl::string_view reason,
+                   absl::string_view message, lasp::v1::Event::Severity severity);
   void AddDeletionEvent(const JobRecord& job, int64_t revision, absl::string_view actor);
   void AddWorkerEvent(WorkerRecord* worker, lasp::v1::Worker::State to, absl::string_view reason,
                       absl::string_view message, absl::string_view actor,
@@ -223,6 +226,26 @@ class JobEngine {
   std::pair<JobRecord*, CheckpointRecord*> FindCheckpoint(const std::string& name);
   void AnswerCheckpoint(const CheckpointCallback& done,
                         absl::StatusOr<lasp::v1::Checkpoint> answer);
+
+  // --- job_engine_progress.cc ---
+  // What a heartbeat says of how a rank comes on.
+  void TakeProgress(JobRecord* job, int rank, const lasp::v1::RankProgress& progress);
+  // Ends a generation that hangs.
+  void CheckStalled(JobRecord* job);
+  // Tells of ranks that the others wait for.
+  void CheckStragglers(JobRecord* job);
+  // Tells of steps that went wrong, now and then.
+  void TellBadStep(JobRecord* job, const lasp::v1::StepMetrics& step);
+
+  // --- job_engine_quarantine.cc ---
+  // A worker has failed a job, or seems to have.
+  void AddFailure(const std::string& worker_id, absl::string_view why);
+  // Nothing is held against it any more.
+  void ForgiveFailures(WorkerRecord* worker);
+  // Publishes anew the workers whose quarantine is over.
+  void SweepQuarantine();
+  // Numbers of the workers that are to be left out where others can take a job.
+  std::vector<int> QuarantinedWorkers() const;
 
   // --- job_engine_generations.cc ---
   // The job has a run from here on, whose ranks are placed.
@@ -328,6 +351,8 @@ class JobEngine {
   // Workers whose views have to be published.
   std::set<WorkerRecord*, ById> changed_workers_;
 
+  // Whether a worker may be in quarantine.
+  bool any_quarantined_ = false;
   bool schedule_due_ = true;
   // Of the last look at all workers: where ranks could start, what is kept of that for jobs that
   // are about to, what ranks hold, and what is on workers that take none.

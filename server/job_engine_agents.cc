@@ -1,6 +1,7 @@
 // What agents report, fenced: a rank counts only if job, generation, rank and worker are the
 // present ones.
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -25,8 +26,11 @@ GenerationFailure DescribeExit(const lasp::v1::RankExited& message, const std::s
   failure.status = message.status();
   failure.actor = absl::StrCat("agent/", worker_id);
   const int code = message.exit_code();
+  const std::string said = ErrorReason(StatusFromProto(message.status()));
   std::string how = absl::StrCat("exited with ", code);
-  if (code == kRankWrongConfiguration) {
+  if (said == reason::kNonFiniteStep || said == reason::kOutlierStep) {
+    failure.reason = said;
+  } else if (code == kRankWrongConfiguration) {
     failure.reason = reason::kWrongConfiguration;
   } else if (code == kRankDoNotRequeue) {
     failure.reason = reason::kDoNotRequeue;
@@ -134,6 +138,7 @@ RankRecord& JobEngine::NoteAlive(JobRecord* job, const lasp::v1::Fence& fence) {
 
 void JobEngine::OnHeartbeat(const AgentSessionPtr& session, const lasp::v1::Heartbeat& heartbeat) {
   const absl::Duration now = parts_.clock->Monotonic();
+  std::set<JobRecord*, ById> heard;
   for (const lasp::v1::RankStatus& status : heartbeat.ranks()) {
     JobRecord* job = FencedJob(*session, status.fence());
     if (job == nullptr) {
@@ -141,10 +146,18 @@ void JobEngine::OnHeartbeat(const AgentSessionPtr& session, const lasp::v1::Hear
       continue;
     }
     NoteAlive(job, status.fence());
+    if (status.has_progress()) {
+      TakeProgress(job, status.fence().rank(), status.progress());
+      heard.insert(job);
+    }
     if (job->run->stopping() && !job->run->stop_gently &&
         now - job->run->last_stop >= options_.stop_repeat_interval) {
       StopRanks(job, /*gently=*/false, job->run->stop_reason);
     }
+  }
+  for (JobRecord* const job : heard) {
+    CheckStragglers(job);
+    CheckStalled(job);
   }
 }
 
@@ -257,6 +270,9 @@ void JobEngine::OnStepReports(const AgentSessionPtr& session, lasp::v1::StepRepo
     step.set_generation(message->fence().generation());
     TakeStep(job, step);
     notable = notable || step.skipped() || step.has_eval_loss();
+    if (step.skipped() || step.outlier()) {
+      TellBadStep(job, step);
+    }
     rows.steps.push_back(std::move(step));
   }
   if (rows.steps.empty()) {

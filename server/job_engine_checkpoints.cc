@@ -60,19 +60,10 @@ void JobEngine::PublishCheckpoints(const JobRecord& job) {
 void JobEngine::AddCheckpointEvent(const JobRecord& job, const CheckpointRecord& record,
                                    absl::string_view message, bool warning) {
   const Checkpoint& checkpoint = record.checkpoint;
-  lasp::v1::Event event;
-  event.set_sequence(NextRevision());
-  *event.mutable_time() = ToProtoTime(parts_.clock->Now());
-  event.set_subject(job.name());
-  event.set_from_state(std::string(JobStateName(job.state())));
-  event.set_to_state(event.from_state());
-  event.set_reason(absl::StrCat(kCheckpointReasonPrefix, CheckpointStateName(checkpoint.state())));
-  event.set_message(absl::StrCat("the checkpoint of step ", checkpoint.step(), " ", message));
-  event.set_actor("coordinator");
-  event.set_generation(checkpoint.generation());
-  event.set_severity(warning ? lasp::v1::Event::SEVERITY_WARNING
-                             : lasp::v1::Event::SEVERITY_NORMAL);
-  unit_.events.push_back(std::move(event));
+  AddJobEvent(job, checkpoint.generation(),
+              absl::StrCat(kCheckpointReasonPrefix, CheckpointStateName(checkpoint.state())),
+              absl::StrCat("the checkpoint of step ", checkpoint.step(), " ", message),
+              warning ? lasp::v1::Event::SEVERITY_WARNING : lasp::v1::Event::SEVERITY_NORMAL);
 }
 
 void JobEngine::StartTask(JobRecord* job, CheckpointRecord* record, CheckpointTask::Kind kind) {
@@ -271,6 +262,11 @@ void JobEngine::OnCommitted(JobRecord* job, CheckpointRecord* record,
     return true;
   });
   StoreCheckpoint(job, *record);
+  if (job->view->job.failures_without_checkpoint() > 0 &&
+      outcome.step > job->view->job.checkpoint_step()) {
+    Edit(job, /*stored=*/true,
+         [](lasp::v1::TrainingJob* changed) { changed->set_failures_without_checkpoint(0); });
+  }
   TellNewestCheckpoint(job);
   StartTask(job, record, CheckpointTask::Kind::kVerify);
   // A job may have waited for it.

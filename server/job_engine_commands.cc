@@ -431,6 +431,8 @@ void JobEngine::DrainWorker(const lasp::v1::DrainWorkerRequest& request, const C
   Record(std::move(record));
   if (worker->drain_requested) {
     StopForDrain(worker);
+  } else {
+    ForgiveFailures(worker);
   }
   PublishWorker(worker);
   schedule_due_ = true;

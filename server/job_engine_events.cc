@@ -51,6 +51,22 @@ void JobEngine::AddDeletionEvent(const JobRecord& job, int64_t revision, absl::s
   unit_.events.push_back(std::move(event));
 }
 
+void JobEngine::AddJobEvent(const JobRecord& job, int64_t generation, absl::string_view reason,
+                            absl::string_view message, Event::Severity severity) {
+  Event event;
+  event.set_sequence(NextRevision());
+  *event.mutable_time() = ToProtoTime(parts_.clock->Now());
+  event.set_subject(job.name());
+  event.set_from_state(std::string(JobStateName(job.state())));
+  event.set_to_state(event.from_state());
+  event.set_reason(std::string(reason));
+  event.set_message(std::string(message));
+  event.set_actor("coordinator");
+  event.set_generation(generation);
+  event.set_severity(severity);
+  unit_.events.push_back(std::move(event));
+}
+
 void JobEngine::AddWorkerEvent(WorkerRecord* worker, lasp::v1::Worker::State to,
                                absl::string_view reason, absl::string_view message,
                                absl::string_view actor, Event::Severity severity) {

@@ -3,6 +3,7 @@
 #include <set>
 #include <utility>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/error_details.h"
 #include "proto/rpc/log.h"
@@ -19,6 +20,12 @@ using Phase = RankRecord::Phase;
 // Whether another generation would end the same way.
 bool EndsTheJob(int exit_code) {
   return exit_code == kRankWrongConfiguration || exit_code == kRankDoNotRequeue;
+}
+
+// Whether it may be the worker that failed the rank: a suspect host, a signal, an agent that is
+// gone.
+bool SpeaksAgainstHost(int exit_code, absl::string_view why) {
+  return exit_code == kRankSuspectHost || why == reason::kRankKilled || why == reason::kAgentLost;
 }
 
 }  // namespace
@@ -216,6 +223,7 @@ void JobEngine::SendStop(JobRecord* job, int rank) {
     *stop->mutable_grace_period() = ToProtoDuration(options_.drain_grace);
   }
   stop->set_reason(job->run->stop_reason);
+  stop->set_dump(job->run->dump);
   Send(SessionOf(job->run->ranks[static_cast<size_t>(rank)].worker_id), std::move(response));
 }
 
@@ -241,6 +249,33 @@ void JobEngine::FailGeneration(JobRecord* job, const GenerationFailure& failure)
     FailForGood(job, last);
     return;
   }
+  const bool bad_step =
+      failure.reason == reason::kNonFiniteStep || failure.reason == reason::kOutlierStep;
+  int64_t step = 0;
+  if (bad_step && absl::SimpleAtoi(ErrorMetadata(StatusFromProto(failure.status), "step"), &step) &&
+      step == job->view->job.rolled_back_step()) {
+    GenerationFailure last = failure;
+    last.message =
+        absl::StrCat(failure.message,
+                     "; so it was before the job was rolled back: the data, the model or "
+                     "the learning rate is at fault, not a device");
+    FailForGood(job, last);
+    return;
+  }
+  const int stuck = job->view->job.failures_without_checkpoint() + 1;
+  if (parts_.checkpoint_disk != nullptr && job->max_stuck > 0 && stuck >= job->max_stuck &&
+      !job->checkpoints.Settling()) {
+    GenerationFailure last = failure;
+    last.reason = reason::kNoProgress;
+    last.message = absl::StrCat(
+        stuck, " generations in a row have failed without a newer checkpoint than that of step ",
+        job->view->job.checkpoint_step(),
+        ", which is what recovery.max_failures_without_checkpoint allows: write checkpoints more "
+        "often (spec.checkpoint), or look into the failures; the last one: ",
+        failure.message);
+    FailForGood(job, last);
+    return;
+  }
   parts_.observer->OnGenerationFailed(failure.reason);
   job->last_failure = failure.message;
   job->retry_at = parts_.clock->Monotonic() + RestartBackoff(restarts + 1);
@@ -250,7 +285,13 @@ void JobEngine::FailGeneration(JobRecord* job, const GenerationFailure& failure)
             {"reason", failure.reason},
             {"message", failure.message}});
   Transition(job, JobEvent::kGenerationFailed, failure.reason, failure.message, failure.actor,
-             [](Job* changed) { changed->set_restart_count(changed->restart_count() + 1); });
+             [&](Job* changed) {
+               changed->set_restart_count(changed->restart_count() + 1);
+               changed->set_failures_without_checkpoint(stuck);
+               if (bad_step) {
+                 changed->set_rolled_back_step(step);
+               }
+             });
   StopRanks(job, /*gently=*/false, reason::kPeerFailed);
 }
 
@@ -322,6 +363,9 @@ void JobEngine::RankGone(JobRecord* job, int rank, int exit_code,
           run.symptom_deadline = parts_.clock->Monotonic() + options_.cause_grace;
         }
       } else {
+        if (SpeaksAgainstHost(exit_code, failure.reason)) {
+          AddFailure(worker_id, failure.message);
+        }
         FailGeneration(job, exit_code == kRankRetry ? run.symptom.value_or(failure) : failure);
       }
       break;

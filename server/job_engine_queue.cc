@@ -153,6 +153,7 @@ int JobEngine::ScheduleKind(SlotKind kind) {
   std::vector<WorkerRecord*> reserved;
   // Looked for once, and only where a job has checkpoints.
   std::optional<std::vector<int>> starting_anew;
+  const std::vector<int> quarantined = QuarantinedWorkers();
   while (!blocked) {
     for (; next != queue.end() && candidates.size() < chunk; ++next) {
       if (next->second->world_size <= capacity) {
@@ -172,6 +173,7 @@ int JobEngine::ScheduleKind(SlotKind kind) {
           entry.avoid.push_back(worker->number());
         }
       }
+      entry.avoid.insert(entry.avoid.end(), quarantined.begin(), quarantined.end());
       if (job->checkpoints.NewestCommitted() != nullptr) {
         if (!starting_anew.has_value()) {
           starting_anew = WorkersThatStartAnew();

@@ -39,6 +39,12 @@ absl::Status JobEngine::Restore() {
     worker->missed = stored.slots != PerKind<int>();
     PublishWorker(worker);
   }
+  for (const PutWorkerFailure& failure : contents.worker_failures) {
+    if (WorkerRecord* const worker = workers_.Find(failure.worker_id); worker != nullptr) {
+      worker->failures.push_back(failure.time);
+    }
+  }
+  SweepQuarantine();
   capacity_ = workers_.Capacity();
   for (StoredJob& stored : contents.jobs) {
     LASP_RETURN_IF_ERROR(RestoreJob(stored));

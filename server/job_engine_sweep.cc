@@ -47,6 +47,7 @@ void JobEngine::Sweep() {
     last_retention_ = RetireFinished() ? -absl::InfiniteDuration() : now;
     CompactDeletions();
     ForgetLostWorkers();
+    SweepQuarantine();
     unit_.mutations.emplace_back(TrimAudit{.before = parts_.clock->Now() - options_.retain_audit,
                                            .max_records = options_.max_audit_records});
     parts_.log_remover->Trim();
@@ -155,6 +156,8 @@ void JobEngine::ForgetLostWorkers() {
     changed_workers_.erase(worker);
     workers_.Remove(id);
     unit_.mutations.emplace_back(DeleteWorker{.worker_id = id});
+    unit_.mutations.emplace_back(
+        DeleteWorkerFailures{.worker_id = id, .before = absl::InfiniteFuture()});
     unit_.published_workers.emplace_back(id, nullptr);
   }
 }

@@ -10,6 +10,7 @@
 
 #include "absl/time/time.h"
 #include "google/rpc/status.pb.h"
+#include "lasp/v1/worker_service.pb.h"
 #include "server/checkpoint_book.h"
 #include "server/job_view.h"
 #include "server/slot_kind.h"
@@ -29,6 +30,11 @@ struct RankRecord {
   int exit_code = 0;
   // Whether its agent has confirmed it in this run of the coordinator.
   bool attached = false;
+  // How it comes on, as its agent said last; none from agents that do not say it.
+  std::optional<lasp::v1::RankProgress> progress;
+  // What it had said of it before, which tells one that hangs from one whose host was paused.
+  absl::Duration last_idle;
+  absl::Duration last_silence;
   // When it counts as gone unless its agent names it, of the monotonic clock.
   absl::Duration missing_deadline = absl::InfiniteDuration();
 };
@@ -65,6 +71,10 @@ struct GenerationRun {
   absl::Duration symptom_deadline = absl::InfiniteDuration();
   // When the present phase (presence, readiness, the end) must be over.
   absl::Duration deadline = absl::InfiniteDuration();
+  // It hangs: its ranks are to say where they are before they are killed.
+  bool dump = false;
+  // Ranks that have been told of as slower than the others.
+  std::set<int> slow_ranks;
 
   bool stopping() const { return !stop_reason.empty(); }
 
@@ -88,6 +98,8 @@ struct JobRecord {
   int world_size = 1;
   int group_size = 1;
   int max_restarts = 0;
+  // Of recovery.max_failures_without_checkpoint; 0: no limit.
+  int max_stuck = 0;
   // Of one stay in the queue, and from there to the end.
   absl::Duration max_queue_duration = absl::InfiniteDuration();
   absl::Duration max_run_duration = absl::InfiniteDuration();
@@ -114,6 +126,8 @@ struct JobRecord {
   std::unique_ptr<GenerationRun> run;
   // Hosts that a rank called suspect.
   std::set<std::string> avoided_workers;
+  // When a step that went wrong was told of last.
+  absl::Duration last_bad_step = -absl::InfiniteDuration();
 
   int64_t id() const { return view->id; }
 

@@ -98,6 +98,18 @@ struct PutWorker {
   bool drain_requested = false;
 };
 
+// A rank failed on the worker in a way that speaks against it.
+struct PutWorkerFailure {
+  std::string worker_id;
+  absl::Time time;
+};
+
+// Those before the time are forgotten.
+struct DeleteWorkerFailures {
+  std::string worker_id;
+  absl::Time before;
+};
+
 // Forgets a lost worker.
 struct DeleteWorker {
   std::string worker_id;
@@ -135,10 +147,11 @@ struct TrimAudit {
   int64_t max_records = 0;
 };
 
-using Mutation = std::variant<PutJob, DeleteJob, AddTransition, AddGeneration, PutRankExit,
-                              PutGemmRecord, PutCheckpoint, DeleteCheckpoint, AddCheckpointShard,
-                              PutSteps, PutWorker, DeleteWorker, PutRequest, ExpireRequests,
-                              CompactTombstones, AddAuditRecord, TrimAudit>;
+using Mutation =
+    std::variant<PutJob, DeleteJob, AddTransition, AddGeneration, PutRankExit, PutGemmRecord,
+                 PutCheckpoint, DeleteCheckpoint, AddCheckpointShard, PutSteps, PutWorker,
+                 DeleteWorker, PutWorkerFailure, DeleteWorkerFailures, PutRequest, ExpireRequests,
+                 CompactTombstones, AddAuditRecord, TrimAudit>;
 
 // --- what a start finds ---
 
@@ -178,6 +191,8 @@ struct StoreContents {
   // Oldest first.
   std::vector<StoredJob> jobs;
   std::vector<PutWorker> workers;
+  // In the order of time.
+  std::vector<PutWorkerFailure> worker_failures;
   std::vector<PutRequest> requests;
   std::vector<Tombstone> tombstones;
   int64_t compacted_revision = 0;

@@ -141,6 +141,14 @@ CREATE TABLE checkpoint_shards (
   PRIMARY KEY (job_id, step, generation, rank)
 ) WITHOUT ROWID;
 )sql",
+    // Hosts that fail. A release that does not know them places ranks there as anywhere.
+    R"sql(
+CREATE TABLE worker_failures (
+  worker_id        TEXT NOT NULL,
+  time_unix_micros INTEGER NOT NULL
+);
+CREATE INDEX worker_failures_by_worker ON worker_failures (worker_id, time_unix_micros);
+)sql",
 };
 static_assert(std::size(kAdditions) == kSchemaAdditions);
 

@@ -282,6 +282,22 @@ absl::Status SqliteWriter::Write(const PutWorker& mutation) {
       .Run();
 }
 
+absl::Status SqliteWriter::Write(const PutWorkerFailure& mutation) {
+  LASP_ASSIGN_OR_RETURN(
+      SqliteStatement put,
+      SqliteStatement::Prepare(
+          database_, "INSERT INTO worker_failures (worker_id, time_unix_micros) VALUES (?, ?)"));
+  return put.Bind(mutation.worker_id).Bind(absl::ToUnixMicros(mutation.time)).Run();
+}
+
+absl::Status SqliteWriter::Write(const DeleteWorkerFailures& mutation) {
+  LASP_ASSIGN_OR_RETURN(
+      SqliteStatement remove,
+      SqliteStatement::Prepare(
+          database_, "DELETE FROM worker_failures WHERE worker_id = ? AND time_unix_micros < ?"));
+  return remove.Bind(mutation.worker_id).Bind(absl::ToUnixMicros(mutation.before)).Run();
+}
+
 absl::Status SqliteWriter::Write(const DeleteWorker& mutation) {
   LASP_ASSIGN_OR_RETURN(
       SqliteStatement remove,

@@ -42,6 +42,8 @@ class SqliteWriter {
   absl::Status Write(const AddCheckpointShard& mutation);
   absl::Status Write(const PutSteps& mutation);
   absl::Status Write(const PutWorker& mutation);
+  absl::Status Write(const PutWorkerFailure& mutation);
+  absl::Status Write(const DeleteWorkerFailures& mutation);
   absl::Status Write(const DeleteWorker& mutation);
   absl::Status Write(const PutRequest& mutation);
   absl::Status Write(const ExpireRequests& mutation);

@@ -175,6 +175,19 @@ absl::Status SqliteWriter::LoadRest(StoreContents* contents) {
     worker.slots.cpu = slots - worker.slots.gpu;
     worker.drain_requested = workers.Integer() != 0;
   }
+  LASP_ASSIGN_OR_RETURN(SqliteStatement failures,
+                        SqliteStatement::Prepare(database_,
+                                                 "SELECT worker_id, time_unix_micros FROM "
+                                                 "worker_failures ORDER BY time_unix_micros"));
+  while (true) {
+    LASP_ASSIGN_OR_RETURN(const bool row, failures.Step());
+    if (!row) {
+      break;
+    }
+    PutWorkerFailure& failure = contents->worker_failures.emplace_back();
+    failure.worker_id = failures.Text();
+    failure.time = absl::FromUnixMicros(failures.Integer());
+  }
   // Newest first: where a key has come twice, the first one found counts.
   LASP_ASSIGN_OR_RETURN(
       SqliteStatement requests,

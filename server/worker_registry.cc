@@ -173,6 +173,10 @@ WorkerViewPtr WorkerRecord::MakeView() const {
       proto->set_rank(slot.holder->rank);
     }
   }
+  worker.set_recent_failure_count(static_cast<int32_t>(failures.size()));
+  if (quarantine_end != absl::InfinitePast()) {
+    *worker.mutable_quarantine_end_time() = ToProtoTime(quarantine_end);
+  }
   if (register_time_ != absl::InfinitePast()) {
     *worker.mutable_register_time() = ToProtoTime(register_time_);
   }

@@ -114,6 +114,11 @@ class WorkerRecord {
   absl::Time lost_time = absl::InfiniteFuture();
   // Was there before this process was, and has not come since.
   bool missed = false;
+  // When ranks failed here in a way that speaks against the host, oldest first; those within the
+  // window count.
+  std::vector<absl::Time> failures;
+  // While it is in quarantine; InfinitePast otherwise.
+  absl::Time quarantine_end = absl::InfinitePast();
   // Of the last event about it.
   lasp::v1::Worker::State told_state = lasp::v1::Worker::STATE_UNSPECIFIED;
 

@@ -7,7 +7,8 @@ namespace lasp::kernels::cpu {
 void JudgeUpdate(const JudgeUpdateArgs& args) {
   UpdateControl& control = *args.control;
   control.gradient_norm = std::sqrt(*args.sum_of_squares);
-  if (!std::isfinite(*args.loss) || !std::isfinite(control.gradient_norm)) {
+  if (!std::isfinite(*args.loss) || !std::isfinite(control.gradient_norm) ||
+      *args.loss > control.loss_limit) {
     control.apply = 0;
     control.gradient_scale = 0;
     control.skipped += 1;

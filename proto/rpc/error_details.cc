@@ -67,6 +67,15 @@ std::string ErrorReason(const absl::Status& status) {
   return info.has_value() ? info->reason() : "";
 }
 
+std::string ErrorMetadata(const absl::Status& status, const std::string& key) {
+  const auto info = GetDetail<google::rpc::ErrorInfo>(status);
+  if (!info.has_value()) {
+    return "";
+  }
+  const auto found = info->metadata().find(key);
+  return found == info->metadata().end() ? "" : found->second;
+}
+
 std::vector<FieldViolation> FieldViolations(const absl::Status& status) {
   std::vector<FieldViolation> violations;
   if (const auto bad_request = GetDetail<google::rpc::BadRequest>(status)) {

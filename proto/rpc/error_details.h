@@ -34,6 +34,8 @@ absl::Status InvalidFields(const std::vector<FieldViolation>& violations,
 
 // Empty where the status has none.
 std::string ErrorReason(const absl::Status& status);
+// Of the ErrorInfo; empty where there is none.
+std::string ErrorMetadata(const absl::Status& status, const std::string& key);
 std::vector<FieldViolation> FieldViolations(const absl::Status& status);
 
 // To and from google.rpc.Status, payloads included.

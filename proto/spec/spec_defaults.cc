@@ -59,6 +59,24 @@ void FillParallelism(v1::ParallelismSpec* parallelism) {
   }
 }
 
+void FillRecovery(v1::RecoverySpec* recovery) {
+  if (!recovery->has_max_restarts()) {
+    recovery->set_max_restarts(5);
+  }
+  if (!recovery->has_max_failures_without_checkpoint()) {
+    recovery->set_max_failures_without_checkpoint(3);
+  }
+  if (recovery->non_finite() == v1::RecoverySpec::BAD_STEP_UNSPECIFIED) {
+    recovery->set_non_finite(v1::RecoverySpec::BAD_STEP_SKIP);
+  }
+  if (recovery->outlier() == v1::RecoverySpec::BAD_STEP_UNSPECIFIED) {
+    recovery->set_outlier(v1::RecoverySpec::BAD_STEP_REPORT);
+  }
+  if (!recovery->has_outlier_deviations()) {
+    recovery->set_outlier_deviations(6);
+  }
+}
+
 }  // namespace
 
 void FillDefaults(v1::TrainingSpec* spec) {
@@ -66,9 +84,7 @@ void FillDefaults(v1::TrainingSpec* spec) {
   spec->mutable_data();
   FillOptimizer(std::max<int64_t>(spec->max_steps(), 0), spec->mutable_optimizer());
   FillParallelism(spec->mutable_parallelism());
-  if (!spec->mutable_recovery()->has_max_restarts()) {
-    spec->mutable_recovery()->set_max_restarts(5);
-  }
+  FillRecovery(spec->mutable_recovery());
   if (spec->mutable_checkpoint()->interval_steps() == 0 && !spec->checkpoint().has_interval()) {
     spec->mutable_checkpoint()->mutable_interval()->set_seconds(600);
   }

@@ -26,6 +26,7 @@ inline constexpr int kMaxDataPaths = 4096;
 inline constexpr int kMaxPathBytes = 1024;
 inline constexpr int64_t kMaxEvalBatches = int64_t{1} << 20;
 inline constexpr int64_t kMaxRestarts = 1000;
+inline constexpr double kMaxOutlierDeviations = 1e6;
 // Ten years.
 inline constexpr int64_t kMaxDurationSeconds = int64_t{3650} * 24 * 3600;
 inline constexpr int64_t kMaxSkippedSteps = 1'000'000;

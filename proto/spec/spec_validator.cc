@@ -291,6 +291,22 @@ void CheckDuration(absl::string_view field, const google::protobuf::Duration& du
   }
 }
 
+void CheckRecovery(const v1::RecoverySpec& recovery, FieldChecker* check) {
+  check->Integer("spec.recovery.max_restarts", recovery.max_restarts(), 0, kMaxRestarts);
+  check->Integer("spec.recovery.max_failures_without_checkpoint",
+                 recovery.max_failures_without_checkpoint(), 0, kMaxRestarts);
+  if (!v1::RecoverySpec::BadStep_IsValid(recovery.non_finite()) ||
+      recovery.non_finite() == v1::RecoverySpec::BAD_STEP_REPORT) {
+    check->Refuse("spec.recovery.non_finite",
+                  "is not one of SKIP, ROLL_BACK and HALT: such a step cannot update anything");
+  }
+  if (!v1::RecoverySpec::BadStep_IsValid(recovery.outlier())) {
+    check->Refuse("spec.recovery.outlier", "is not one of REPORT, SKIP, ROLL_BACK and HALT");
+  }
+  check->Real("spec.recovery.outlier_deviations", recovery.outlier_deviations(), 0,
+              FieldChecker::Bound::kClosed, kMaxOutlierDeviations);
+}
+
 }  // namespace
 
 std::vector<FieldViolation> ValidateSpec(const v1::TrainingSpec& spec) {
@@ -301,7 +317,7 @@ std::vector<FieldViolation> ValidateSpec(const v1::TrainingSpec& spec) {
   sound.steps = spec.max_steps() >= 1 && spec.max_steps() <= kMaxSteps;
   CheckOptimizer(spec, sound.steps, &check);
   sound.parallelism = CheckParallelism(spec.parallelism(), &check);
-  check.Integer("spec.recovery.max_restarts", spec.recovery().max_restarts(), 0, kMaxRestarts);
+  CheckRecovery(spec.recovery(), &check);
   sound.batch =
       check.Integer("spec.global_batch_size", spec.global_batch_size(), 1, kMaxGlobalBatchSize);
   sound.batch &=

@@ -377,7 +377,7 @@ TEST(ProtoDocument, OptionalAndMessageFieldsOnlyWhenSet) {
       R"({"step":3,"loss":"NaN","gradient_norm":0.0,"learning_rate":0.0,)"
       R"("tokens_per_second":0.0,"step_seconds":0.0,"token_count":0,"generation":0,)"
       R"("skipped":false,"sp_wait_seconds":0.0,"gradient_sync_wait_seconds":0.0,)"
-      R"("data_seconds":0.0,"forward_seconds":0.0,"backward_seconds":0.0,"optimizer_seconds":0.0})");
+      R"("data_seconds":0.0,"forward_seconds":0.0,"backward_seconds":0.0,"optimizer_seconds":0.0,"outlier":false})");
   step.set_eval_loss(1.5);
   step.mutable_time()->set_seconds(1);
   EXPECT_EQ(ToDocument(step)["eval_loss"], 1.5);

@@ -121,7 +121,7 @@ class FloodsTest(StubsTest):
             if turn + 1 >= ROUNDS and flooded_p99 <= bound:
                 break
         self.rows.append((name, p50, p99, flooded_p50, flooded_p99, flooded_p99 / p99, files, mebibytes))
-        self.assertEqual(sum(window["failed"] for window in during), 0, name)
+        self.assertEqual(sum(window["failed"] for window in during), 0, (name, [window["codes"] for window in during]))
         self.assertLessEqual(flooded_p99, bound, name)
         self.assertLessEqual(files, descriptors, name)
         self.assertLessEqual(mebibytes, memory, name)

@@ -1,5 +1,5 @@
 """Calls a coordinator twenty-five times a second for some seconds, as a user does, and prints what that
-took: {"calls", "failed", "p50_ms", "p99_ms"}. A process of its own, so that nothing else in it waits.
+took: {"calls", "failed", "codes", "p50_ms", "p99_ms"}. A process of its own, so that nothing else in it waits.
 
   prober.py STUBS ADDRESS CA_FILE TOKEN SECONDS"""
 import json
@@ -23,7 +23,7 @@ def main():
     ask_jobs = jobs_stubs.TrainingJobServiceStub(channel).ListTrainingJobs
     metadata = [("authorization", "Bearer " + token)]
     ask_info(info.GetServerInfoRequest(), metadata=metadata, timeout=20)
-    took, failed, calls = [], 0, 0
+    took, codes, calls = [], [], 0
     end = time.monotonic() + float(seconds)
     while time.monotonic() < end:
         began = time.monotonic()
@@ -32,13 +32,13 @@ def main():
                 ask_info(info.GetServerInfoRequest(), metadata=metadata, timeout=20)
             else:
                 ask_jobs(jobs.ListTrainingJobsRequest(parent="projects/-"), metadata=metadata, timeout=20)
-        except grpc.RpcError:
-            failed += 1
+        except grpc.RpcError as error:
+            codes.append(f"{error.code().name}: {error.details()}")
         took.append(time.monotonic() - began)
         calls += 1
         time.sleep(max(0.0, began + 0.04 - time.monotonic()))
     took.sort()
-    print(json.dumps({"calls": calls, "failed": failed, "p50_ms": round(1000 * took[len(took) // 2], 2),
+    print(json.dumps({"calls": calls, "failed": len(codes), "codes": sorted(set(codes)), "p50_ms": round(1000 * took[len(took) // 2], 2),
                       "p99_ms": round(1000 * took[min(len(took) - 1, len(took) * 99 // 100)], 2)}))
 
 

@@ -50,5 +50,15 @@ TEST(UpdateControlTest, RefusesAndCountsWhatIsNotFinite) {
   EXPECT_EQ(control.updates, 2);
 }
 
+TEST(UpdateControlTest, RefusesALossAboveTheLimit) {
+  UpdateControl control;
+  control.loss_limit = 5;
+  Judge(0, 5, 1, &control);
+  EXPECT_EQ(control.apply, 1);
+  Judge(0, 5.001, 1, &control);
+  EXPECT_EQ(control.apply, 0);
+  EXPECT_EQ(control.skipped, 1);
+}
+
 }  // namespace
 }  // namespace lasp::kernels

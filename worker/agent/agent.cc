@@ -23,9 +23,19 @@ using lasp::v1::RankStatus;
 constexpr absl::Duration kSettleTime = absl::Seconds(5);
 constexpr absl::Duration kDefaultHeartbeat = absl::Seconds(3);
 
+google::protobuf::Duration ToProto(absl::Duration duration) {
+  google::protobuf::Duration proto;
+  proto.set_seconds(absl::IDivDuration(duration, absl::Seconds(1), &duration));
+  proto.set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(duration)));
+  return proto;
+}
+
+absl::Duration FromProto(const google::protobuf::Duration& proto) {
+  return absl::Seconds(proto.seconds()) + absl::Nanoseconds(proto.nanos());
+}
+
 absl::Duration HeartbeatInterval(const lasp::v1::Welcome& welcome) {
-  const absl::Duration interval = absl::Seconds(welcome.heartbeat_interval().seconds()) +
-                                  absl::Nanoseconds(welcome.heartbeat_interval().nanos());
+  const absl::Duration interval = FromProto(welcome.heartbeat_interval());
   return interval > absl::ZeroDuration() ? interval : kDefaultHeartbeat;
 }
 
@@ -76,8 +86,16 @@ Agent::~Agent() = default;
 
 lasp::v1::Heartbeat Agent::MakeHeartbeat() const {
   lasp::v1::Heartbeat heartbeat;
+  const absl::Duration monotonic = clock_->Monotonic();
   for (const LiveRank& rank : ranks_->Ranks()) {
-    *heartbeat.add_ranks() = rank.status;
+    lasp::v1::RankStatus& status = *heartbeat.add_ranks();
+    status = rank.status;
+    if (status.has_progress()) {
+      const absl::Duration silence = monotonic - rank.spoken;
+      lasp::v1::RankProgress& progress = *status.mutable_progress();
+      *progress.mutable_silence() = ToProto(silence);
+      *progress.mutable_idle() = ToProto(FromProto(progress.idle()) + silence);
+    }
   }
   const absl::Time now = clock_->Now();
   heartbeat.mutable_time()->set_seconds(absl::ToUnixSeconds(now));

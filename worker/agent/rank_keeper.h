@@ -12,7 +12,10 @@ namespace lasp::worker {
 
 // A rank that is alive, and what the coordinator must hear again after a reconnect.
 struct LiveRank {
+  // Its progress as old as `spoken`.
   lasp::v1::RankStatus status;
+  // When it last said how it comes on, of the monotonic clock.
+  absl::Duration spoken;
   // Empty until the rank has said it. Never logged: rank 0's may hold NCCL's id.
   std::string address;
   // Of its RankReady.

@@ -106,6 +106,8 @@ void Supervisor::Stop(const lasp::v1::Stop& stop) {
           stop.has_grace_period() ? ToDuration(stop.grace_period()) : kDefaultGrace;
       if (stop.mode() == lasp::v1::Stop::MODE_DRAIN) {
         DrainRank(rank, grace, stop.reason());
+      } else if (stop.dump()) {
+        DumpRank(rank, stop.reason());
       } else {
         KillRank(rank, stop.reason());
       }

@@ -83,6 +83,8 @@ class Supervisor final : public RankKeeper {
     absl::Duration kill_at = absl::InfiniteDuration();
     std::string kill_reason;
     bool killed = false;
+    // Why it is to be killed once it has told where it is; empty where it was not asked.
+    std::string dump_reason;
   };
 
   // Keys of epoll events: the slot and what of it.
@@ -100,6 +102,8 @@ class Supervisor final : public RankKeeper {
   absl::Status StartRank(const lasp::v1::Assignment& assignment);
   void DrainRank(Rank* rank, absl::Duration grace, const std::string& reason);
   void KillRank(Rank* rank, const std::string& reason);
+  // Has it write down where it is, and kills it then.
+  void DumpRank(Rank* rank, const std::string& reason);
   void SendTo(Rank* rank, const lasp::internal::v1::ToRank& message);
   void Receive(Rank* rank);
   void HandleMessage(Rank* rank, const lasp::internal::v1::FromRank& message);

@@ -4,9 +4,12 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <fstream>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "proto/rpc/clock.h"
 #include "proto/rpc/log.h"
 #include "proto/rpc/rank_exit_code.h"
@@ -20,10 +23,25 @@ namespace {
 
 using lasp::v1::RankStatus;
 
+// What a rank that hangs is given to write down where it is.
+constexpr absl::Duration kDumpTime = absl::Seconds(3);
 // Ends remembered, so that an assignment sent twice does not start a rank twice.
 constexpr size_t kRememberedEnds = 1024;
 
 absl::Duration Now() { return SystemClock().Monotonic(); }
+
+// "T (stopped)", as the kernel says it; "not known" where it does not.
+std::string ProcessState(pid_t pid) {
+  std::ifstream file(absl::StrCat("/proc/", pid, "/status"));
+  constexpr absl::string_view kState = "State:";
+  for (std::string line; std::getline(file, line);) {
+    absl::string_view rest = line;
+    if (absl::ConsumePrefix(&rest, kState)) {
+      return std::string(absl::StripAsciiWhitespace(rest));
+    }
+  }
+  return "not known";
+}
 
 std::string RankName(const lasp::v1::Fence& fence) {
   return absl::StrCat(fence.training_job(), " generation ", fence.generation(), " rank ",
@@ -170,6 +188,19 @@ void Supervisor::KillRank(Rank* rank, const std::string& reason) {
              [](LiveRank* view) { view->status.set_phase(RankStatus::PHASE_STOPPING); });
 }
 
+void Supervisor::DumpRank(Rank* rank, const std::string& reason) {
+  if (rank->killed || !rank->dump_reason.empty()) {
+    return;
+  }
+  lasp::internal::v1::ToRank message;
+  message.mutable_dump();
+  SendTo(rank, message);
+  rank->dump_reason = reason;
+  rank->kill_at = Now() + kDumpTime;
+  rank->kill_reason = absl::StrCat(reason, "; it did not say where it was, and is ",
+                                   ProcessState(rank->process.pid));
+}
+
 void Supervisor::SendTo(Rank* rank, const lasp::internal::v1::ToRank& message) {
   const absl::Status sent = rank->link->Send(message);
   if (!sent.ok()) {
@@ -236,6 +267,15 @@ void Supervisor::HandleMessage(Rank* rank, const lasp::internal::v1::FromRank& m
     observer_->OnShard(shard);
   } else if (message.has_checkpoint_totals()) {
     observer_->OnCheckpoints(fence, message.checkpoint_totals());
+  } else if (message.has_progress()) {
+    UpdateView(slot, [&message](LiveRank* view) {
+      *view->status.mutable_progress() = message.progress();
+      view->spoken = Now();
+    });
+  } else if (message.has_dumped()) {
+    if (!rank->dump_reason.empty()) {
+      KillRank(rank, absl::StrCat(rank->dump_reason, "; its log says where it was"));
+    }
   } else if (message.has_finished()) {
     rank->finished = message.finished();
     UpdateView(slot, [](LiveRank* view) { view->status.set_phase(RankStatus::PHASE_STOPPING); });

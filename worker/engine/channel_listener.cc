@@ -30,10 +30,22 @@ ChannelListener::~ChannelListener() {
   thread_.join();
 }
 
+void ChannelListener::SetOnDump(std::function<void()> on_dump) {
+  MutexLock lock(&dump_mutex_);
+  on_dump_ = std::move(on_dump);
+}
+
 void ChannelListener::Listen() {
   while (true) {
     lasp::internal::v1::ToRank message;
     const absl::StatusOr<bool> more = channel_.Read(&message);
+    if (more.ok() && *more && message.has_dump()) {
+      MutexLock lock(&dump_mutex_);
+      if (on_dump_ != nullptr) {
+        on_dump_();
+      }
+      continue;
+    }
     MutexLock lock(&mutex_);
     if (!more.ok() || !*more) {
       if (!closing_) {
@@ -56,6 +68,7 @@ void ChannelListener::Listen() {
       case lasp::internal::v1::ToRank::kDrain:
         drain_.Request();
         break;
+      case lasp::internal::v1::ToRank::kDump:
       case lasp::internal::v1::ToRank::BODY_NOT_SET:
         break;
     }

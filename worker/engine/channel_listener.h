@@ -21,6 +21,9 @@ class ChannelListener {
   // rank without its agent must end at once, whatever its other threads are doing. Sets `drain` on
   // DrainRank. All pointers must outlive this.
   ChannelListener(RankChannel* channel, DrainRequest* drain, std::function<void()> on_lost);
+  // Called on the listener's thread when the agent asks where the rank is; null for nobody. Returns
+  // when a call under way has ended.
+  void SetOnDump(std::function<void()> on_dump);
   // Closes the channel for reading and writing.
   ~ChannelListener();
   ChannelListener(const ChannelListener&) = delete;
@@ -42,6 +45,9 @@ class ChannelListener {
   RankChannel& channel_;
   DrainRequest& drain_;
   const std::function<void()> on_lost_;
+  // Held during a call.
+  Mutex dump_mutex_;
+  std::function<void()> on_dump_ GUARDED_BY(dump_mutex_);
   Mutex mutex_;
   CondVar changed_;
   bool closing_ GUARDED_BY(mutex_) = false;

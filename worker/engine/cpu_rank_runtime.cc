@@ -33,17 +33,21 @@ class CpuRankRuntime : public RankRuntime {
     sp_ = std::make_unique<GlooCommunicator>(
         mesh_.get(), backend_.get(),
         GlooCommunicator::Options{.members = grid_.SpGroup(),
-                                  .slot = GlooCommunicator::kFirstSlot});
+                                  .slot = GlooCommunicator::kFirstSlot,
+                                  .log = journal_.Add("sequence parallel", grid_.SpGroup())});
     world_ = std::make_unique<GlooCommunicator>(
         mesh_.get(), backend_.get(),
         GlooCommunicator::Options{.members = grid_.World(),
-                                  .slot = GlooCommunicator::kFirstSlot + 1});
+                                  .slot = GlooCommunicator::kFirstSlot + 1,
+                                  .log = journal_.Add("world", grid_.World())});
     return absl::OkStatus();
   }
 
   Communicator& sp() override { return *sp_; }
 
   Communicator& world() override { return *world_; }
+
+  const CollectiveJournal& journal() const override { return journal_; }
 
   absl::StatusOr<std::string> AgreeOnAlgorithms() override { return std::string(); }
 
@@ -55,6 +59,7 @@ class CpuRankRuntime : public RankRuntime {
   const std::string host_;
   const ProcessGrid grid_;
   const std::unique_ptr<Backend> backend_;
+  CollectiveJournal journal_;
   std::unique_ptr<GlooMesh> mesh_;
   std::unique_ptr<Communicator> sp_;
   std::unique_ptr<Communicator> world_;

@@ -72,14 +72,16 @@ class CudaRankRuntime : public RankRuntime {
     if (addresses.empty()) {
       return absl::InvalidArgumentError("rank 0 has no address");
     }
-    LASP_ASSIGN_OR_RETURN(
-        nccl_, NcclWorld::Connect(backend_.get(), grid_, addresses[0], {.give_up = give_up}));
+    LASP_ASSIGN_OR_RETURN(nccl_, NcclWorld::Connect(backend_.get(), grid_, addresses[0],
+                                                    {.journal = &journal_, .give_up = give_up}));
     return absl::OkStatus();
   }
 
   Communicator& sp() override { return nccl_->sp(); }
 
   Communicator& world() override { return nccl_->world(); }
+
+  const CollectiveJournal& journal() const override { return journal_; }
 
   absl::StatusOr<std::string> AgreeOnAlgorithms() override {
     LASP_ASSIGN_OR_RETURN(std::string record,
@@ -103,6 +105,7 @@ class CudaRankRuntime : public RankRuntime {
  private:
   const ProcessGrid grid_;
   const std::unique_ptr<CudaBackend> backend_;
+  CollectiveJournal journal_;
   std::unique_ptr<NcclWorld> nccl_;
 };
 

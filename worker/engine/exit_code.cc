@@ -1,5 +1,6 @@
 #include "worker/engine/exit_code.h"
 
+#include "absl/strings/str_cat.h"
 #include "proto/rpc/error_details.h"
 #include "proto/rpc/rank_exit_code.h"
 #include "worker/checkpoint/checkpoint_reader.h"
@@ -9,7 +10,19 @@ namespace {
 
 constexpr char kSuspectHost[] = "SUSPECT_HOST";
 
+constexpr char kNonFiniteStep[] = "NON_FINITE_STEP";
+constexpr char kOutlierStep[] = "OUTLIER_STEP";
+
 }  // namespace
+
+absl::Status BadStepError(const BadStep& bad) {
+  return ErrorWithReason(
+      bad.roll_back ? absl::StatusCode::kAborted : absl::StatusCode::kFailedPrecondition,
+      absl::StrCat(bad.finite ? "the loss of step " : "the loss or the gradient of step ", bad.step,
+                   bad.finite ? " is an outlier: " : " is not finite: ", "loss ", bad.loss,
+                   ", gradient norm ", bad.gradient_norm),
+      bad.finite ? kOutlierStep : kNonFiniteStep, {{"step", absl::StrCat(bad.step)}});
+}
 
 absl::Status SuspectHostError(const absl::Status& status) {
   return ErrorWithReason(status.code(), status.message(), kSuspectHost);
@@ -21,6 +34,9 @@ int ExitCodeOf(const absl::Status& status) {
   }
   if (ErrorReason(status) == kCheckpointCorrupt) {
     return kRankRetry;
+  }
+  if (ErrorReason(status) == kNonFiniteStep || ErrorReason(status) == kOutlierStep) {
+    return absl::IsAborted(status) ? kRankRetry : kRankDoNotRequeue;
   }
   switch (status.code()) {
     case absl::StatusCode::kOk:

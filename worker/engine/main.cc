@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "absl/debugging/symbolize.h"
 #include "proto/rpc/log.h"
 #include "proto/rpc/rank_exit_code.h"
 #include "proto/rpc/version.h"
@@ -17,6 +18,7 @@
 #include "worker/engine/rank.h"
 #include "worker/engine/rank_channel.h"
 #include "worker/engine/rank_runtime.h"
+#include "worker/engine/thread_stacks.h"
 
 namespace {
 
@@ -59,6 +61,8 @@ int main(int argc, char** argv) {
   }
   lasp::worker::KeepProcessPrivate();
   SetSignals();
+  absl::InitializeSymbolizer(argv[0]);
+  lasp::worker::PrepareThreadStacks();
   lasp::InitializeLog({.level = lasp::LogLevel::kInfo, .component = program, .fields = {}});
   lasp::worker::RankChannel channel(lasp::worker::kRankChannelDescriptor);
   // _exit, not exit: other threads may be inside a collective operation or a matrix product.

@@ -15,7 +15,10 @@
 #include "worker/checkpoint/checkpoints.h"
 #include "worker/data/batch_source.h"
 #include "worker/engine/exit_code.h"
+#include "worker/engine/progress_clock.h"
+#include "worker/engine/rank_monitor.h"
 #include "worker/engine/rank_runtime.h"
+#include "worker/engine/step_load.h"
 #include "worker/engine/train_loop.h"
 #include "worker/engine/trainer.h"
 #include "worker/parallel/process_grid.h"
@@ -74,6 +77,7 @@ class Rank {
       : channel_(*channel), listener_(*listener), drain_(*drain), observer_(channel) {}
 
   ~Rank() {
+    listener_.SetOnDump(nullptr);
     // A GPU frees no memory while a collective on it waits for a peer.
     if (runtime_ != nullptr) {
       runtime_->Abandon();
@@ -98,6 +102,10 @@ class Rank {
         ProcessGrid::Create(setup_.fence().rank(), parallelism.sequence_parallel().size(),
                             parallelism.data_parallel().size()));
     LASP_ASSIGN_OR_RETURN(runtime_, CreateRankRuntime(setup_, grid));
+    progress_ = std::make_unique<ProgressClock>(&runtime_->journal(), grid.sp_size() > 1);
+    monitor_ =
+        std::make_unique<RankMonitor>(&channel_, &runtime_->journal(), progress_.get(), &load_);
+    listener_.SetOnDump([monitor = monitor_.get()] { monitor->Dump(); });
     // What is wrong with the data should not cost the peers their wait for this rank.
     LASP_RETURN_IF_ERROR(OpenData(grid));
     LASP_RETURN_IF_ERROR(MeetPeers());
@@ -135,8 +143,13 @@ class Rank {
     }
     LASP_RETURN_IF_ERROR(channel_.Write(ready));
     LASP_RETURN_IF_ERROR(listener_.WaitForStart(kGangTimeout).status());
-    loop_ = std::make_unique<TrainLoop>(options, setup_.fence().generation(), trainer_.get(),
-                                        checkpoints_.get(), &observer_);
+    loop_ = std::make_unique<TrainLoop>(options,
+                                        TrainLoop::Parts{.generation = setup_.fence().generation(),
+                                                         .trainer = trainer_.get(),
+                                                         .checkpoints = checkpoints_.get(),
+                                                         .observer = &observer_,
+                                                         .progress = progress_.get(),
+                                                         .load = &load_});
     LASP_ASSIGN_OR_RETURN(const TrainEnd end, loop_->Run());
     // A connection that closes while something unread lies in it is reset, and the reset may eat
     // what the peer has not read yet: close only when every rank has got what it needs. That this
@@ -217,6 +230,9 @@ class Rank {
   std::unique_ptr<BatchSource> train_data_;
   std::unique_ptr<BatchSource> eval_data_;
   std::unique_ptr<RankRuntime> runtime_;
+  std::unique_ptr<ProgressClock> progress_;
+  StepLoad load_;
+  std::unique_ptr<RankMonitor> monitor_;
   std::unique_ptr<Trainer> trainer_;
   std::unique_ptr<Checkpoints> checkpoints_;
   std::unique_ptr<TrainLoop> loop_;

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "lasp/internal/v1/rank_channel.pb.h"
 #include "worker/device/backend.h"
+#include "worker/parallel/collective_log.h"
 #include "worker/parallel/communicator.h"
 #include "worker/parallel/process_grid.h"
 
@@ -35,6 +36,9 @@ class RankRuntime {
   // Once connected: the SP group, and all ranks.
   virtual Communicator& sp() = 0;
   virtual Communicator& world() = 0;
+
+  // What this rank does with others, as it comes about. Any thread may look.
+  virtual const CollectiveJournal& journal() const = 0;
 
   // Once the step has been rehearsed, called by all ranks: those that could compute the same in
   // several ways take to rank 0's. Returns what Setup.gemm_record of a later generation should be,

@@ -2,12 +2,14 @@
 
 #include <sys/resource.h>
 
+#include <cmath>
 #include <utility>
 
 #include "google/protobuf/util/time_util.h"
 #include "proto/rpc/clock.h"
 #include "proto/rpc/log.h"
 #include "proto/rpc/status_macros.h"
+#include "worker/engine/exit_code.h"
 
 namespace lasp::worker {
 namespace {
@@ -20,28 +22,70 @@ int64_t PeakResidentBytes() {
 
 }  // namespace
 
-TrainLoop::TrainLoop(const Trainer::Options& options, int64_t generation, Trainer* trainer,
-                     Checkpoints* checkpoints, TrainObserver* observer)
+TrainLoop::TrainLoop(const Trainer::Options& options, const Parts& parts)
     : options_(options),
-      generation_(generation),
-      trainer_(*trainer),
-      checkpoints_(checkpoints),
-      observer_(*observer),
+      parts_(parts),
+      trainer_(*parts.trainer),
+      checkpoints_(parts.checkpoints),
+      observer_(*parts.observer),
       world_bytes_before_(options.world->counters().sent_bytes),
-      last_step_(trainer->restored().step()) {}
+      last_step_(parts.trainer->restored().step()) {}
+
+void TrainLoop::EnterSection(ProgressClock::Section section) {
+  if (parts_.progress != nullptr) {
+    parts_.progress->Enter(section);
+  }
+}
+
+void TrainLoop::TellFinished(const StepResult& result) {
+  if (parts_.progress != nullptr) {
+    parts_.progress->FinishStep(result.seconds);
+  }
+  if (parts_.load != nullptr) {
+    double busy = 0;
+    for (const Phase phase : {Phase::kData, Phase::kForward, Phase::kBackward, Phase::kOptimizer}) {
+      busy += result.phases[phase];
+    }
+    parts_.load->Add(busy);
+  }
+}
+
+absl::Status TrainLoop::JudgeStep(int64_t step, const StepResult& result) const {
+  using lasp::v1::RecoverySpec;
+  const bool finite = std::isfinite(result.loss) && std::isfinite(result.gradient_norm);
+  if (finite && !result.outlier) {
+    return absl::OkStatus();
+  }
+  if (options_.grid.rank() == 0) {
+    LASP_LOG(kWarning, finite ? "the loss is an outlier" : "the loss or the gradient is not finite",
+             {{"step", step},
+              {"loss", result.loss},
+              {"gradient_norm", result.gradient_norm},
+              {"skipped", result.skipped}});
+  }
+  const RecoverySpec& recovery = options_.spec.recovery();
+  const RecoverySpec::BadStep policy = finite ? recovery.outlier() : recovery.non_finite();
+  if (policy != RecoverySpec::BAD_STEP_ROLL_BACK && policy != RecoverySpec::BAD_STEP_HALT) {
+    return absl::OkStatus();
+  }
+  return BadStepError({.step = step,
+                       .finite = finite,
+                       .loss = result.loss,
+                       .gradient_norm = result.gradient_norm,
+                       .roll_back = policy == RecoverySpec::BAD_STEP_ROLL_BACK});
+}
 
 absl::StatusOr<TrainEnd> TrainLoop::Run() {
   LASP_RETURN_IF_ERROR(observer_.OnPhase(lasp::v1::RankStatus::PHASE_TRAINING));
+  EnterSection(ProgressClock::Section::kTraining);
   const int64_t last = options_.spec.max_steps();
   for (int64_t step = trainer_.first_step(); step <= last; ++step) {
     LASP_ASSIGN_OR_RETURN(const StepResult result, trainer_.Step(step, checkpoints_));
+    LASP_RETURN_IF_ERROR(JudgeStep(step, result));
     last_step_ = step;
+    TellFinished(result);
     sp_wait_seconds_ += result.phases[Phase::kSpWait];
     gradient_sync_wait_seconds_ += result.phases[Phase::kGradientSync];
-    if (result.skipped) {
-      LASP_LOG(kWarning, "step skipped: the loss or the gradient is not finite",
-               {{"step", step}, {"loss", result.loss}, {"gradient_norm", result.gradient_norm}});
-    }
     if (checkpoints_ != nullptr) {
       checkpoints_->AddStall(result.phases[Phase::kCheckpoint]);
     }
@@ -80,13 +124,16 @@ absl::Status TrainLoop::BetweenSteps(int64_t step, const StepResult& result,
   const int64_t interval = options_.spec.eval_interval_steps();
   if (interval > 0 && step % interval == 0 && options_.eval_data != nullptr) {
     LASP_RETURN_IF_ERROR(observer_.OnPhase(lasp::v1::RankStatus::PHASE_EVALUATING));
+    EnterSection(ProgressClock::Section::kEvaluating);
     LASP_ASSIGN_OR_RETURN(*evaluation, trainer_.Evaluate());
+    EnterSection(ProgressClock::Section::kTraining);
     LASP_RETURN_IF_ERROR(observer_.OnPhase(lasp::v1::RankStatus::PHASE_TRAINING));
   }
   return absl::OkStatus();
 }
 
 absl::Status TrainLoop::SaveLast() {
+  EnterSection(ProgressClock::Section::kUntimed);
   if (checkpoints_ == nullptr) {
     return absl::OkStatus();
   }
@@ -156,8 +203,9 @@ lasp::internal::v1::RankStep TrainLoop::Report(int64_t step, const StepResult& r
   metrics.set_tokens_per_second(static_cast<double>(tokens_a_step) / result.seconds);
   metrics.set_step_seconds(result.seconds);
   metrics.set_token_count(step * tokens_a_step);
-  metrics.set_generation(generation_);
+  metrics.set_generation(parts_.generation);
   metrics.set_skipped(result.skipped);
+  metrics.set_outlier(result.outlier);
   if (evaluation.loss.has_value()) {
     metrics.set_eval_loss(*evaluation.loss);
   }

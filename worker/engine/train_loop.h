@@ -10,6 +10,8 @@
 #include "lasp/internal/v1/rank_channel.pb.h"
 #include "lasp/v1/worker_service.pb.h"
 #include "worker/checkpoint/checkpoints.h"
+#include "worker/engine/progress_clock.h"
+#include "worker/engine/step_load.h"
 #include "worker/engine/trainer.h"
 
 namespace lasp::worker {
@@ -33,12 +35,21 @@ struct TrainEnd {
 
 class TrainLoop {
  public:
-  // `options` as given to the trainer. All pointers must outlive this; `checkpoints` may be null:
-  // none are written.
-  TrainLoop(const Trainer::Options& options, int64_t generation, Trainer* trainer,
-            Checkpoints* checkpoints, TrainObserver* observer);
+  struct Parts {
+    int64_t generation = 0;
+    // All outlive the loop.
+    Trainer* trainer = nullptr;
+    Checkpoints* checkpoints = nullptr;  // null: none are written
+    TrainObserver* observer = nullptr;
+    ProgressClock* progress = nullptr;  // null where nobody watches
+    StepLoad* load = nullptr;           // likewise
+  };
 
-  // Trains to the end, to a drain or to an error. An end and a drain leave a checkpoint.
+  // `options` as given to the trainer.
+  TrainLoop(const Trainer::Options& options, const Parts& parts);
+
+  // Trains to the end, to a drain or to an error. An end and a drain leave a checkpoint. A
+  // BadStepError where the spec would not go on after such a step.
   absl::StatusOr<TrainEnd> Run();
 
   // The last step that was finished, also after an error.
@@ -47,6 +58,11 @@ class TrainLoop {
  private:
   // After a step that is not the last: evaluates, and begins a checkpoint, where they are due.
   absl::Status BetweenSteps(int64_t step, const StepResult& result, EvaluationResult* evaluation);
+  // What recovery says to a step that is not finite, or an outlier.
+  absl::Status JudgeStep(int64_t step, const StepResult& result) const;
+  // For those who watch.
+  void EnterSection(ProgressClock::Section section);
+  void TellFinished(const StepResult& result);
   absl::Status SaveLast();
   // Tells the observer where there is something new.
   absl::Status TellCheckpoints();
@@ -57,7 +73,7 @@ class TrainLoop {
   void Log(const lasp::v1::StepMetrics& metrics);
 
   const Trainer::Options options_;
-  const int64_t generation_;
+  const Parts parts_;
   Trainer& trainer_;
   Checkpoints* const checkpoints_;
   TrainObserver& observer_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <iterator>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -56,6 +57,10 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(Options options) {
     LASP_RETURN_IF_ERROR(group->Register(trainer->arena_.whole()));
   }
   LASP_RETURN_IF_ERROR(trainer->MakeState());
+  trainer->losses_ =
+      std::make_unique<LossWatch>(trainer->options_.spec.recovery().outlier_deviations(),
+                                  std::vector<double>(trainer->restored_.recent_losses().begin(),
+                                                      trainer->restored_.recent_losses().end()));
   LASP_RETURN_IF_ERROR(trainer->Rehearse());
   trainer->batches_ = std::make_unique<BatchPrefetcher>(
       trainer->options_.train_data, trainer->first_step(), trainer->options_.spec.max_steps());
@@ -95,6 +100,9 @@ lasp::v1::TrainingState Trainer::StateAfter(int64_t step) const {
   state.set_skipped_count(static_cast<int64_t>(last_update_.skipped));
   state.set_skipped_in_a_row(static_cast<int64_t>(last_update_.skipped_in_a_row));
   state.set_sequence_count(step * options_.spec.global_batch_size());
+  for (const double loss : losses_->losses()) {
+    state.add_recent_losses(loss);
+  }
   return state;
 }
 
@@ -156,11 +164,9 @@ void Trainer::Upload(const Batch& batch) {
 }
 
 absl::Status Trainer::Accumulate(int64_t step) {
-  const lasp::v1::TrainingSpec& spec = options_.spec;
   // Every position of a training batch has a label, so the count over the world is known before
   // the first backward, without a reduction.
-  const double label_count = static_cast<double>(spec.global_batch_size()) *
-                             static_cast<double>(spec.data().sequence_length());
+  const double label_count = LabelCount();
   const int64_t micro_batches = options_.train_data->micro_batches_per_step();
   options_.backend->Fill(0, control_.Columns(0, kStepSize));
   for (int64_t micro_batch = 0; micro_batch < micro_batches; ++micro_batch) {
@@ -197,14 +203,25 @@ absl::Status Trainer::ReadControl(StepResult* result) {
   double control[kStepSize];
   options_.backend->CopyToHost(control_.Columns(0, kStepSize), control);
   options_.backend->CopyToHost(control_.Columns(kUpdate, kUpdateSize), &last_update_);
-  result->loss = control[kLossSum] / (static_cast<double>(options_.spec.global_batch_size()) *
-                                      static_cast<double>(options_.spec.data().sequence_length()));
+  result->loss = control[kLossSum] / LabelCount();
   result->drain = control[kDrain] > 0;
   result->checkpoint_due = control[kCheckpointDue] > 0;
   result->checkpoint_busy = control[kCheckpointBusy] > 0;
   result->gradient_norm = std::sqrt(control[kSumOfSquares]);
   result->skipped = last_update_.apply == 0;
   return absl::OkStatus();
+}
+
+double Trainer::LabelCount() const {
+  return static_cast<double>(options_.spec.global_batch_size()) *
+         static_cast<double>(options_.spec.data().sequence_length());
+}
+
+void Trainer::JudgeLoss(StepResult* result) {
+  result->outlier = std::isfinite(result->loss) && result->loss > losses_->limit();
+  if (std::isfinite(result->loss) && !result->outlier) {
+    losses_->Add(result->loss);
+  }
 }
 
 absl::Status Trainer::status() const {
@@ -226,6 +243,7 @@ absl::StatusOr<StepResult> Trainer::Step(int64_t step, Checkpoints* checkpoints)
   result.issue_seconds = absl::ToDoubleSeconds(SystemClock().Monotonic() - begin);
   // The step's one wait for the device.
   LASP_RETURN_IF_ERROR(ReadControl(&result));
+  JudgeLoss(&result);
   result.phases = options_.backend->TakePhaseSeconds();
   result.seconds = absl::ToDoubleSeconds(SystemClock().Monotonic() - begin);
   return result;
@@ -247,8 +265,12 @@ absl::Status Trainer::Update(int64_t step, Checkpoints* checkpoints, StepResult*
     LASP_RETURN_IF_ERROR(Dump(step, *result));
   }
   result->learning_rate = schedule_.At(step);
-  optimizer_->Update(result->learning_rate, control_.Columns(kLossSum, 1), sum_of_squares,
-                     control_.Columns(kUpdate, kUpdateSize));
+  const bool skips_outliers =
+      options_.spec.recovery().outlier() == lasp::v1::RecoverySpec::BAD_STEP_SKIP;
+  const double loss_limit =
+      skips_outliers ? losses_->limit() * LabelCount() : std::numeric_limits<double>::infinity();
+  optimizer_->Update(result->learning_rate, loss_limit, control_.Columns(kLossSum, 1),
+                     sum_of_squares, control_.Columns(kUpdate, kUpdateSize));
   options_.backend->EnterPhase(Phase::kOther);
   return absl::OkStatus();
 }

@@ -19,6 +19,7 @@
 #include "worker/device/arena.h"
 #include "worker/device/backend.h"
 #include "worker/engine/drain_request.h"
+#include "worker/engine/loss_watch.h"
 #include "worker/model/parameter_layout.h"
 #include "worker/model/transnormer.h"
 #include "worker/optim/adamw.h"
@@ -35,7 +36,10 @@ struct StepResult {
   double loss = 0;
   double gradient_norm = 0;
   double learning_rate = 0;
+  // The update was left out.
   bool skipped = false;
+  // The loss is far above those before it.
+  bool outlier = false;
   // Some rank has been asked to drain: all leave after this step.
   bool drain = false;
   // A checkpoint is due; and some rank still writes the one before.
@@ -130,6 +134,10 @@ class Trainer {
   absl::Status Update(int64_t step, Checkpoints* checkpoints, StepResult* result);
   // Waits for the device.
   absl::Status ReadControl(StepResult* result);
+  // Whether the loss is an outlier, and what it teaches of the next.
+  void JudgeLoss(StepResult* result);
+  // Of a whole global batch.
+  double LabelCount() const;
   absl::StatusOr<EvaluationResult> EvaluateAll();
   absl::Status Dump(int64_t step, const StepResult& result);
 
@@ -143,6 +151,7 @@ class Trainer {
   // kFloat64 [1, n]: what the host learns from a step; the first of it is reduced.
   Tensor control_;
   lasp::v1::TrainingState restored_;
+  std::unique_ptr<LossWatch> losses_;
   // As the last step left it.
   kernels::UpdateControl last_update_;
   std::unique_ptr<SequenceParallel> owned_attention_;

@@ -22,9 +22,12 @@ AdamW::AdamW(const lasp::v1::OptimizerSpec& spec, Backend* backend, Tensor maste
   }
 }
 
-void AdamW::Update(double learning_rate, Tensor loss, Tensor sum_of_squares, Tensor control) {
-  static_assert(offsetof(kernels::UpdateControl, learning_rate) == 0);
-  backend_.CopyFromHost(&learning_rate, control.Columns(0, 1));
+void AdamW::Update(double learning_rate, double loss_limit, Tensor loss, Tensor sum_of_squares,
+                   Tensor control) {
+  static_assert(offsetof(kernels::UpdateControl, learning_rate) == 0 &&
+                offsetof(kernels::UpdateControl, loss_limit) == sizeof(double));
+  const double given[] = {learning_rate, loss_limit};
+  backend_.CopyFromHost(given, control.Columns(0, 2));
   backend_.JudgeUpdate(constants_, max_gradient_norm_, loss, sum_of_squares, control);
   backend_.AdamW(constants_, control, tensors_);
 }

@@ -32,10 +32,12 @@ class AdamW {
 
   Tensor second_moments() const { return second_moments_; }
 
-  // Judges the reduced gradients and updates, or leaves everything as it is. loss, sum_of_squares:
-  // kFloat64 [1, 1]. control: a kernels::UpdateControl as the last update left it, zeros before the
-  // first. Issued to the device: nothing is known when this returns.
-  void Update(double learning_rate, Tensor loss, Tensor sum_of_squares, Tensor control);
+  // Judges the reduced gradients and updates, or leaves everything as it is: where they or the loss
+  // are not finite, or the loss is above `loss_limit`. loss, sum_of_squares: kFloat64 [1, 1].
+  // control: a kernels::UpdateControl as the last update left it, zeros before the first. Issued to
+  // the device: nothing is known when this returns.
+  void Update(double learning_rate, double loss_limit, Tensor loss, Tensor sum_of_squares,
+              Tensor control);
 
  private:
   Backend& backend_;

@@ -20,6 +20,25 @@ Tensor Elements(Tensor data, int64_t begin, int64_t size) {
 
 }  // namespace
 
+// Tells the log that the training waits.
+class GlooCommunicator::LoggedCompletion : public HostCompletion {
+ public:
+  explicit LoggedCompletion(CollectiveLog* log) : log_(log) {}
+
+  absl::Status Wait(absl::Duration timeout) override {
+    if (log_ == nullptr) {
+      return HostCompletion::Wait(timeout);
+    }
+    log_->EnterWait();
+    absl::Status status = HostCompletion::Wait(timeout);
+    log_->LeaveWait();
+    return status;
+  }
+
+ private:
+  CollectiveLog* const log_;
+};
+
 class GlooCommunicator::Transfers {
  public:
   explicit Transfers(GlooCommunicator* owner) : owner_(owner) {}
@@ -39,7 +58,7 @@ class GlooCommunicator::Transfers {
     LASP_ASSIGN_OR_RETURN(auto transfer, owner_->mesh_->Send(owner_->options_.members[peer],
                                                              owner_->options_.slot, data, bytes));
     owner_->sent_bytes_.fetch_add(bytes, std::memory_order_relaxed);
-    Keep(std::move(transfer));
+    Keep(std::move(transfer), peer);
     return absl::OkStatus();
   }
 
@@ -50,29 +69,33 @@ class GlooCommunicator::Transfers {
     LASP_ASSIGN_OR_RETURN(
         auto transfer,
         owner_->mesh_->Receive(owner_->options_.members[peer], owner_->options_.slot, data, bytes));
-    Keep(std::move(transfer));
+    Keep(std::move(transfer), peer);
     return absl::OkStatus();
   }
 
   absl::Status WaitAll() {
-    for (const auto& transfer : transfers_) {
+    for (const auto& [transfer, peer] : transfers_) {
+      if (owner_->options_.log != nullptr) {
+        owner_->options_.log->WaitFor(peer);
+      }
       LASP_RETURN_IF_ERROR(transfer->Wait(owner_->options_.timeout));
     }
     return absl::OkStatus();
   }
 
  private:
-  void Keep(std::unique_ptr<Transfer> transfer) {
+  void Keep(std::unique_ptr<Transfer> transfer, int peer) {
     MutexLock lock(&owner_->mutex_);
     if (owner_->stopping_) {
       transfer->Cancel();
     }
     owner_->transfers_.push_back(transfer.get());
-    transfers_.push_back(std::move(transfer));
+    transfers_.emplace_back(std::move(transfer), peer);
   }
 
   GlooCommunicator* const owner_;
-  std::vector<std::unique_ptr<Transfer>> transfers_;
+  // With whom.
+  std::vector<std::pair<std::unique_ptr<Transfer>, int>> transfers_;
 };
 
 GlooCommunicator::GlooCommunicator(GlooMesh* mesh, Backend* backend, Options options)
@@ -112,25 +135,40 @@ void GlooCommunicator::RunTasks() {
       task = std::move(tasks_.front());
       tasks_.pop_front();
     }
+    if (failure.ok() && stopping) {
+      failure = absl::CancelledError("the communicator is closed");
+    }
     if (failure.ok()) {
-      failure = stopping ? absl::CancelledError("the communicator is closed") : task.work();
+      if (options_.log != nullptr) {
+        options_.log->Begin(task.number);
+      }
+      failure = task.work();
+      if (options_.log != nullptr && failure.ok()) {
+        options_.log->End(task.number);
+      }
     }
     task.completion->Set(failure);
   }
 }
 
 Operation GlooCommunicator::Run(std::function<absl::Status()> work) {
-  auto completion = std::make_shared<HostCompletion>();
+  return Enqueue(kLocalWork, kAllPeers, 0, std::move(work));
+}
+
+Operation GlooCommunicator::Enqueue(const char* operation, int peer, int64_t bytes,
+                                    std::function<absl::Status()> work) {
+  auto completion = std::make_shared<LoggedCompletion>(options_.log);
+  const uint32_t number = options_.log == nullptr ? 0 : options_.log->Issue(operation, peer, bytes);
   {
     MutexLock lock(&mutex_);
-    tasks_.push_back({std::move(work), completion});
+    tasks_.push_back({number, std::move(work), completion});
     changed_.Notify();
   }
   return Operation(std::move(completion), options_.timeout + absl::Seconds(5));
 }
 
 Operation GlooCommunicator::Send(Tensor data, int peer) {
-  return Run([this, data, peer]() -> absl::Status {
+  return Enqueue(kSend, peer, data.bytes(), [this, data, peer]() -> absl::Status {
     Transfers transfers(this);
     LASP_RETURN_IF_ERROR(transfers.Send(data.data, data.bytes(), peer));
     return transfers.WaitAll();
@@ -138,7 +176,7 @@ Operation GlooCommunicator::Send(Tensor data, int peer) {
 }
 
 Operation GlooCommunicator::Receive(Tensor data, int peer) {
-  return Run([this, data, peer]() -> absl::Status {
+  return Enqueue(kReceive, peer, data.bytes(), [this, data, peer]() -> absl::Status {
     Transfers transfers(this);
     LASP_RETURN_IF_ERROR(transfers.Receive(data.data, data.bytes(), peer));
     return transfers.WaitAll();
@@ -146,19 +184,22 @@ Operation GlooCommunicator::Receive(Tensor data, int peer) {
 }
 
 Operation GlooCommunicator::AllReduceSum(Tensor data) {
-  return Run([this, data] { return DoAllReduceSum(data); });
+  return Enqueue(kAllReduce, kAllPeers, data.bytes(),
+                 [this, data] { return DoAllReduceSum(data); });
 }
 
 Operation GlooCommunicator::Broadcast(Tensor data, int root) {
-  return Run([this, data, root] { return DoBroadcast(data, root); });
+  return Enqueue(kBroadcast, root, data.bytes(),
+                 [this, data, root] { return DoBroadcast(data, root); });
 }
 
 Operation GlooCommunicator::AllGather(Tensor part, Tensor whole) {
-  return Run([this, part, whole] { return DoAllGather(part, whole); });
+  return Enqueue(kAllGather, kAllPeers, part.bytes(),
+                 [this, part, whole] { return DoAllGather(part, whole); });
 }
 
 Operation GlooCommunicator::Barrier() {
-  return Run([this] {
+  return Enqueue(kBarrier, kAllPeers, 0, [this] {
     barrier_token_ = 0;
     return DoAllReduceSum(Tensor{&barrier_token_, DType::kFloat64, 1, 1, 1});
   });

@@ -11,6 +11,7 @@
 
 #include "absl/time/time.h"
 #include "worker/device/backend.h"
+#include "worker/parallel/collective_log.h"
 #include "worker/parallel/communicator.h"
 #include "worker/parallel/gloo_mesh.h"
 
@@ -25,6 +26,8 @@ class GlooCommunicator : public Communicator {
     uint64_t slot = kFirstSlot;
     // How long any one wait may last.
     absl::Duration timeout = absl::Minutes(10);
+    // Told of every operation; null for nobody. Must outlive this.
+    CollectiveLog* log = nullptr;
   };
 
   static constexpr uint64_t kFirstSlot = 16;
@@ -52,13 +55,17 @@ class GlooCommunicator : public Communicator {
 
  private:
   struct Task {
+    uint32_t number = 0;  // the log's
     std::function<absl::Status()> work;
     std::shared_ptr<HostCompletion> completion;
   };
 
   // What one operation starts and then waits for.
   class Transfers;
+  class LoggedCompletion;
 
+  Operation Enqueue(const char* operation, int peer, int64_t bytes,
+                    std::function<absl::Status()> work);
   void RunTasks();
   absl::Status DoAllReduceSum(Tensor data);
   absl::Status ReduceWhole(Tensor data);

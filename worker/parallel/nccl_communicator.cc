@@ -66,13 +66,13 @@ class NcclCommunicator::HostEnd : public StreamEnd {
 };
 
 absl::StatusOr<std::unique_ptr<NcclCommunicator>> NcclCommunicator::Create(
-    CudaBackend* backend, ncclComm_t communicator, absl::string_view name, absl::Duration timeout,
-    Interruption interruption) {
+    CudaBackend* backend, ncclComm_t communicator, CollectiveLog* log, absl::string_view name,
+    absl::Duration timeout, Interruption interruption) {
   LASP_ASSIGN_OR_RETURN(SideStream stream, SideStream::Create(backend));
   LASP_ASSIGN_OR_RETURN(auto progress, StreamProgress::Create());
   auto made = std::unique_ptr<NcclCommunicator>(
-      new NcclCommunicator(communicator, name, timeout, std::move(interruption), std::move(stream),
-                           std::move(progress)));
+      new NcclCommunicator(communicator, log, name, timeout, std::move(interruption),
+                           std::move(stream), std::move(progress)));
   LASP_RETURN_IF_ERROR(
       made->Settle(communicator, ncclInProgress, absl::StrCat("connecting the ", name, " group")));
   LASP_RETURN_IF_ERROR(
@@ -80,10 +80,15 @@ absl::StatusOr<std::unique_ptr<NcclCommunicator>> NcclCommunicator::Create(
   LASP_RETURN_IF_ERROR(
       NcclStatus(ncclCommCount(communicator, &made->size_), "asking for the size"));
   LASP_ASSIGN_OR_RETURN(made->barrier_token_, AllocateDeviceMemory(sizeof(double)));
+  log->Follow([progress = made->progress_.get()] {
+    const StreamProgress::Numbers numbers = progress->Read();
+    return std::pair(numbers.begun, numbers.ended);
+  });
   return made;
 }
 
 NcclCommunicator::~NcclCommunicator() {
+  log_.Follow(nullptr);
   Abort(absl::CancelledError("the communicator is closed"));
   if (closing_.joinable()) {
     closing_.join();
@@ -145,9 +150,12 @@ Operation NcclCommunicator::EndsHere(absl::Status status) {
   return stream_.EndsHere<End>(std::move(status), [this] { return failure(); }, timeout_);
 }
 
-absl::Status NcclCommunicator::Issue(const std::function<ncclResult_t(ncclComm_t)>& work) {
+absl::Status NcclCommunicator::Issue(const What& what,
+                                     const std::function<ncclResult_t(ncclComm_t)>& work) {
   LASP_RETURN_IF_ERROR(failure());
   LASP_RETURN_IF_ERROR(stream_.FollowBackend());
+  // The same numbers as the stream's.
+  log_.Issue(what.operation, what.peer, what.bytes);
   LASP_RETURN_IF_ERROR(progress_->Begin(stream_.get()));
   ncclComm_t communicator = nullptr;
   ncclResult_t result = ncclSuccess;
@@ -161,20 +169,21 @@ absl::Status NcclCommunicator::Issue(const std::function<ncclResult_t(ncclComm_t
   return progress_->End(stream_.get());
 }
 
-Operation NcclCommunicator::Enqueue(const std::function<ncclResult_t(ncclComm_t)>& work) {
-  return EndsHere<StreamEnd>(Issue(work));
+Operation NcclCommunicator::Enqueue(const What& what,
+                                    const std::function<ncclResult_t(ncclComm_t)>& work) {
+  return EndsHere<StreamEnd>(Issue(what, work));
 }
 
 Operation NcclCommunicator::Send(Tensor data, int peer) {
   sent_bytes_ += data.bytes();
-  return Enqueue([&](ncclComm_t communicator) {
+  return Enqueue({kSend, peer, data.bytes()}, [&](ncclComm_t communicator) {
     return ncclSend(data.data, static_cast<size_t>(data.bytes()), ncclUint8, peer, communicator,
                     stream_.get());
   });
 }
 
 Operation NcclCommunicator::Receive(Tensor data, int peer) {
-  return Enqueue([&](ncclComm_t communicator) {
+  return Enqueue({kReceive, peer, data.bytes()}, [&](ncclComm_t communicator) {
     return ncclRecv(data.data, static_cast<size_t>(data.bytes()), ncclUint8, peer, communicator,
                     stream_.get());
   });
@@ -199,7 +208,7 @@ Operation NcclCommunicator::AllReduceSum(Tensor data) {
   }
   // Each element but a rank's own share goes round the ring twice.
   sent_bytes_ += 2 * data.bytes() * (size_ - 1) / size_;
-  return Enqueue([&](ncclComm_t communicator) {
+  return Enqueue({kAllReduce, kAllPeers, data.bytes()}, [&](ncclComm_t communicator) {
     return ncclAllReduce(data.data, data.data, static_cast<size_t>(data.count()), *type, ncclSum,
                          communicator, stream_.get());
   });
@@ -209,7 +218,7 @@ Operation NcclCommunicator::Broadcast(Tensor data, int root) {
   if (rank_ == root) {
     sent_bytes_ += data.bytes() * (size_ - 1);
   }
-  return Enqueue([&](ncclComm_t communicator) {
+  return Enqueue({kBroadcast, root, data.bytes()}, [&](ncclComm_t communicator) {
     return ncclBroadcast(data.data, data.data, static_cast<size_t>(data.bytes()), ncclUint8, root,
                          communicator, stream_.get());
   });
@@ -217,20 +226,21 @@ Operation NcclCommunicator::Broadcast(Tensor data, int root) {
 
 Operation NcclCommunicator::AllGather(Tensor part, Tensor whole) {
   sent_bytes_ += part.bytes() * (size_ - 1);
-  return Enqueue([&](ncclComm_t communicator) {
+  return Enqueue({kAllGather, kAllPeers, part.bytes()}, [&](ncclComm_t communicator) {
     return ncclAllGather(part.data, whole.data, static_cast<size_t>(part.bytes()), ncclUint8,
                          communicator, stream_.get());
   });
 }
 
 Operation NcclCommunicator::Barrier() {
-  return EndsHere<HostEnd>(Issue([&](ncclComm_t communicator) {
+  return EndsHere<HostEnd>(Issue({kBarrier, kAllPeers, 0}, [&](ncclComm_t communicator) {
     return ncclAllReduce(barrier_token_->data(), barrier_token_->data(), 1, ncclFloat64, ncclSum,
                          communicator, stream_.get());
   }));
 }
 
 absl::StatusOr<std::unique_ptr<NcclCommunicator>> NcclCommunicator::Split(int color, int key,
+                                                                          CollectiveLog* log,
                                                                           absl::string_view name) {
   ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
   config.blocking = 0;
@@ -255,7 +265,7 @@ absl::StatusOr<std::unique_ptr<NcclCommunicator>> NcclCommunicator::Split(int co
     unfinished_.push_back(std::move(part));
     return settled;
   }
-  return Create(&stream_.backend(), *part, name, timeout_, interruption_);
+  return Create(&stream_.backend(), *part, log, name, timeout_, interruption_);
 }
 
 }  // namespace lasp::worker

@@ -19,6 +19,7 @@
 #include "proto/rpc/mutex.h"
 #include "worker/device/cuda_backend.h"
 #include "worker/device/cuda_stream.h"
+#include "worker/parallel/collective_log.h"
 #include "worker/parallel/communicator.h"
 #include "worker/parallel/side_stream.h"
 #include "worker/parallel/stream_progress.h"
@@ -34,13 +35,12 @@ class NcclCommunicator final : public Communicator, public WatchedGroup {
   // Asked while the host waits for NCCL: not OK ends the wait with it.
   using Interruption = std::function<absl::Status()>;
 
-  // Takes over `communicator`, a non-blocking one, and waits until it is ready. `backend` must
-  // outlive this. No wait of the host lasts longer than `timeout`, or goes on after `interruption`.
-  static absl::StatusOr<std::unique_ptr<NcclCommunicator>> Create(CudaBackend* backend,
-                                                                  ncclComm_t communicator,
-                                                                  absl::string_view name,
-                                                                  absl::Duration timeout,
-                                                                  Interruption interruption);
+  // Takes over `communicator`, a non-blocking one, and waits until it is ready. `backend` and
+  // `log`, which is told of every operation, must outlive this. No wait of the host lasts longer
+  // than `timeout`, or goes on after `interruption`.
+  static absl::StatusOr<std::unique_ptr<NcclCommunicator>> Create(
+      CudaBackend* backend, ncclComm_t communicator, CollectiveLog* log, absl::string_view name,
+      absl::Duration timeout, Interruption interruption);
   // Aborts what is under way, and waits until NCCL has freed what it held.
   ~NcclCommunicator() override;
   NcclCommunicator(const NcclCommunicator&) = delete;
@@ -64,7 +64,7 @@ class NcclCommunicator final : public Communicator, public WatchedGroup {
 
   // A part of this one's ranks: those that give the same `color`, in the order of `key`. Every rank
   // calls it.
-  absl::StatusOr<std::unique_ptr<NcclCommunicator>> Split(int color, int key,
+  absl::StatusOr<std::unique_ptr<NcclCommunicator>> Split(int color, int key, CollectiveLog* log,
                                                           absl::string_view name);
 
   const std::string& name() const override { return name_; }
@@ -79,19 +79,26 @@ class NcclCommunicator final : public Communicator, public WatchedGroup {
  private:
   class HostEnd;
 
-  NcclCommunicator(ncclComm_t communicator, absl::string_view name, absl::Duration timeout,
-                   Interruption interruption, SideStream stream,
+  NcclCommunicator(ncclComm_t communicator, CollectiveLog* log, absl::string_view name,
+                   absl::Duration timeout, Interruption interruption, SideStream stream,
                    std::unique_ptr<StreamProgress> progress)
       : name_(name),
+        log_(*log),
         timeout_(timeout),
         interruption_(std::move(interruption)),
         stream_(std::move(stream)),
         progress_(std::move(progress)),
         communicator_(communicator) {}
 
+  struct What {
+    const char* operation;
+    int peer;
+    int64_t bytes;
+  };
+
   // Issues `work` between marks of progress, after what the backend's stream holds so far.
-  absl::Status Issue(const std::function<ncclResult_t(ncclComm_t)>& work);
-  Operation Enqueue(const std::function<ncclResult_t(ncclComm_t)>& work);
+  absl::Status Issue(const What& what, const std::function<ncclResult_t(ncclComm_t)>& work);
+  Operation Enqueue(const What& what, const std::function<ncclResult_t(ncclComm_t)>& work);
   template <typename End>
   Operation EndsHere(absl::Status status);
   // Why the host should wait for NCCL no longer, if so.
@@ -101,6 +108,7 @@ class NcclCommunicator final : public Communicator, public WatchedGroup {
   absl::Status failure() const;
 
   const std::string name_;
+  CollectiveLog& log_;
   const absl::Duration timeout_;
   const Interruption interruption_;
   int rank_ = 0;

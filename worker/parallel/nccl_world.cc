@@ -83,14 +83,15 @@ absl::StatusOr<std::unique_ptr<NcclWorld>> NcclWorld::Connect(CudaBackend* backe
   auto world = std::unique_ptr<NcclWorld>(new NcclWorld(options));
   LASP_ASSIGN_OR_RETURN(
       auto all,
-      NcclCommunicator::Create(backend, communicator, "world", options.timeout,
+      NcclCommunicator::Create(backend, communicator, options.journal->Add("world", grid.World()),
+                               "world", options.timeout,
                                [connecting = world.get()] { return connecting->Interruption(); }));
   world->nccl_.push_back(std::move(all));
   LASP_RETURN_IF_ERROR(world->Split(grid));
   world->watcher_ = std::thread([watched = world.get()] { watched->Watch(); });
   LASP_RETURN_IF_ERROR(world->Warm(backend, grid));
   if (options.peer_copies && PeerCopiesAreWanted()) {
-    LASP_RETURN_IF_ERROR(world->ReachPeers(backend));
+    LASP_RETURN_IF_ERROR(world->ReachPeers(backend, grid));
     LASP_RETURN_IF_ERROR(world->world().Barrier().Wait());
   }
   world->connected_ = true;
@@ -99,9 +100,14 @@ absl::StatusOr<std::unique_ptr<NcclWorld>> NcclWorld::Connect(CudaBackend* backe
 
 absl::Status NcclWorld::Split(const ProcessGrid& grid) {
   LASP_ASSIGN_OR_RETURN(auto sp,
-                        nccl_[0]->Split(grid.dp_rank(), grid.sp_rank(), "sequence parallel"));
+                        nccl_[0]->Split(grid.dp_rank(), grid.sp_rank(),
+                                        options_.journal->Add("sequence parallel", grid.SpGroup()),
+                                        "sequence parallel"));
   nccl_.push_back(std::move(sp));
-  LASP_ASSIGN_OR_RETURN(auto dp, nccl_[0]->Split(grid.sp_rank(), grid.dp_rank(), "data parallel"));
+  LASP_ASSIGN_OR_RETURN(
+      auto dp,
+      nccl_[0]->Split(grid.sp_rank(), grid.dp_rank(),
+                      options_.journal->Add("data parallel", grid.DpGroup()), "data parallel"));
   nccl_.push_back(std::move(dp));
   MutexLock lock(&mutex_);
   for (const auto& communicator : nccl_) {
@@ -110,16 +116,22 @@ absl::Status NcclWorld::Split(const ProcessGrid& grid) {
   return absl::OkStatus();
 }
 
-absl::Status NcclWorld::ReachPeers(CudaBackend* backend) {
-  LASP_ASSIGN_OR_RETURN(world_peers_, PeerCommunicator::Create(backend, nccl_[0].get(),
-                                                               {.sums = true,
-                                                                .name = "world, by copy engines",
-                                                                .timeout = options_.timeout}));
-  LASP_ASSIGN_OR_RETURN(sp_peers_,
-                        PeerCommunicator::Create(backend, nccl_[1].get(),
-                                                 {.sums = false,
-                                                  .name = "sequence parallel, by copy engines",
-                                                  .timeout = options_.timeout}));
+absl::Status NcclWorld::ReachPeers(CudaBackend* backend, const ProcessGrid& grid) {
+  LASP_ASSIGN_OR_RETURN(
+      world_peers_, PeerCommunicator::Create(
+                        backend, nccl_[0].get(),
+                        {.sums = true,
+                         .name = "world, by copy engines",
+                         .timeout = options_.timeout,
+                         .log = options_.journal->Add("world, by copy engines", grid.World())}));
+  LASP_ASSIGN_OR_RETURN(
+      sp_peers_,
+      PeerCommunicator::Create(
+          backend, nccl_[1].get(),
+          {.sums = false,
+           .name = "sequence parallel, by copy engines",
+           .timeout = options_.timeout,
+           .log = options_.journal->Add("sequence parallel, by copy engines", grid.SpGroup())}));
   MutexLock lock(&mutex_);
   for (PeerCommunicator* const peers : {world_peers_.get(), sp_peers_.get()}) {
     if (peers != nullptr) {

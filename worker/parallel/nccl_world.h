@@ -15,6 +15,7 @@
 #include "absl/time/time.h"
 #include "proto/rpc/mutex.h"
 #include "worker/device/cuda_backend.h"
+#include "worker/parallel/collective_log.h"
 #include "worker/parallel/nccl_communicator.h"
 #include "worker/parallel/peer_communicator.h"
 #include "worker/parallel/process_grid.h"
@@ -32,6 +33,8 @@ struct NcclWorldOptions {
   absl::Duration timeout = absl::Minutes(10);
   // Among ranks whose GPUs reach each other's memory, states and gradients go by copy engines.
   bool peer_copies = true;
+  // Told of every operation; must outlive the world.
+  CollectiveJournal* journal = nullptr;
   // Ends the connecting early, soon after it says so; asked by several threads.
   std::function<bool()> give_up = [] { return false; };
 };
@@ -71,7 +74,7 @@ class NcclWorld {
   absl::Status Interruption() const;
   absl::Status Split(const ProcessGrid& grid);
   absl::Status Warm(CudaBackend* backend, const ProcessGrid& grid);
-  absl::Status ReachPeers(CudaBackend* backend);
+  absl::Status ReachPeers(CudaBackend* backend, const ProcessGrid& grid);
   void Watch();
 
   struct Watched {

@@ -65,6 +65,10 @@ absl::StatusOr<std::unique_ptr<PeerCommunicator>> PeerCommunicator::Create(
     return nullptr;
   }
   LASP_RETURN_IF_ERROR(made->LoadKernels());
+  made->options_.log->Follow([progress = made->progress_.get()] {
+    const StreamProgress::Numbers numbers = progress->Read();
+    return std::pair(numbers.begun, numbers.ended);
+  });
   return made;
 }
 
@@ -80,7 +84,10 @@ absl::Status PeerCommunicator::LoadKernels() {
   return CudaStatus(cudaStreamSynchronize(stream_.get()), "loading kernels");
 }
 
-PeerCommunicator::~PeerCommunicator() { Abort(absl::CancelledError("the communicator is closed")); }
+PeerCommunicator::~PeerCommunicator() {
+  options_.log->Follow(nullptr);
+  Abort(absl::CancelledError("the communicator is closed"));
+}
 
 absl::Status PeerCommunicator::failure() const {
   MutexLock lock(&mutex_);
@@ -135,8 +142,11 @@ absl::Status PeerCommunicator::Follow() {
   return stream_.FollowBackend();
 }
 
-absl::Status PeerCommunicator::Issue(const std::function<absl::Status()>& work) {
+absl::Status PeerCommunicator::Issue(const char* operation, int peer, int64_t bytes,
+                                     const std::function<absl::Status()>& work) {
   LASP_RETURN_IF_ERROR(Follow());
+  // The same numbers as the stream's.
+  options_.log->Issue(operation, peer, bytes);
   LASP_RETURN_IF_ERROR(progress_->Begin(stream_.get()));
   LASP_RETURN_IF_ERROR(work());
   return progress_->End(stream_.get());
@@ -165,7 +175,7 @@ Operation PeerCommunicator::SendInto(Tensor data, int peer, Tensor there) {
     return Send(data, peer);
   }
   sent_bytes_ += data.bytes();
-  return EndsHere(Issue([&]() -> absl::Status {
+  return EndsHere(Issue(kSend, peer, data.bytes(), [&]() -> absl::Status {
     const uint32_t number = Next(&sent_[static_cast<size_t>(peer)]);
     LASP_RETURN_IF_ERROR(Await(peer, kReady, number));
     LASP_RETURN_IF_ERROR(
@@ -178,7 +188,7 @@ Operation PeerCommunicator::ReceiveInto(Tensor here, int peer) {
   if (!IsRegistered(here)) {
     return Receive(here, peer);
   }
-  return EndsHere(Issue([&]() -> absl::Status {
+  return EndsHere(Issue(kReceive, peer, here.bytes(), [&]() -> absl::Status {
     const uint32_t number = Next(&received_[static_cast<size_t>(peer)]);
     LASP_RETURN_IF_ERROR(Tell(peer, kReady, number));
     return Await(peer, kArrived, number);
@@ -269,7 +279,7 @@ Operation PeerCommunicator::AllReduceSum(Tensor data) {
   sent_bytes_ += 2 * data.bytes() * (size_ - 1) / size_;
   const int64_t begin = OffsetOf(data);
   const int64_t most = size_ * StageElements(size_);
-  return EndsHere(Issue([&]() -> absl::Status {
+  return EndsHere(Issue(kAllReduce, kAllPeers, data.bytes(), [&]() -> absl::Status {
     for (int64_t done = 0; done < data.count(); done += most) {
       LASP_RETURN_IF_ERROR(
           Reduce(begin + done * int64_t{sizeof(float)}, std::min(most, data.count() - done)));

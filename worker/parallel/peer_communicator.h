@@ -20,6 +20,7 @@
 #include "proto/rpc/mutex.h"
 #include "worker/device/cuda_backend.h"
 #include "worker/device/cuda_stream.h"
+#include "worker/parallel/collective_log.h"
 #include "worker/parallel/communicator.h"
 #include "worker/parallel/peer_memory.h"
 #include "worker/parallel/side_stream.h"
@@ -32,6 +33,7 @@ struct PeerCommunicatorOptions {
   bool sums = false;  // takes 128 MiB; otherwise they are left to NCCL
   std::string name;
   absl::Duration timeout;
+  CollectiveLog* log = nullptr;  // told of every operation; must outlive the communicator
 };
 
 // Issued to by the thread that issues to `backend`; watched by another.
@@ -128,7 +130,8 @@ class PeerCommunicator final : public Communicator, public WatchedGroup {
   // What is issued next starts after what the backend's stream holds so far; not after a failure.
   absl::Status Follow();
   // Issues `work` between marks of progress.
-  absl::Status Issue(const std::function<absl::Status()>& work);
+  absl::Status Issue(const char* operation, int peer, int64_t bytes,
+                     const std::function<absl::Status()>& work);
   // Has the other communicator do it in its turn.
   Operation Delegate(const std::function<Operation()>& issue);
   Operation EndsHere(absl::Status status);

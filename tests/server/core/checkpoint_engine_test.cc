@@ -389,6 +389,38 @@ TEST_F(CheckpointEngineTest, AVerificationThatTheDiskRefusesIsTriedAgain) {
   EXPECT_TRUE(At(10).has_verify_time());
 }
 
+TEST_F(CheckpointEngineTest, FailuresWithoutANewerCheckpointEndTheJob) {
+  LASP_ASSERT_OK(harness_.Cancel(job_));
+  lasp::v1::CreateTrainingJobRequest request = EngineHarness::Request("stuck", 2, 1, 100);
+  request.mutable_training_job()
+      ->mutable_spec()
+      ->mutable_recovery()
+      ->set_max_failures_without_checkpoint(3);
+  LASP_ASSERT_OK(harness_.Create(request));
+  harness_.Pump();
+  job_ = EngineHarness::Name("stuck");
+  const auto fail = [this] {
+    ASSERT_EQ(harness_.State(job_), Job::STATE_RUNNING);
+    harness_.Exit(agent_, *agent_->Find(job_, 0), 128 + 9);
+    harness_.Advance(absl::Seconds(20));
+  };
+  Save(10);
+  fail();
+  EXPECT_EQ(harness_.Get(job_).failures_without_checkpoint(), 1);
+  fail();
+  EXPECT_EQ(harness_.Get(job_).failures_without_checkpoint(), 2);
+  // Progress counts anew; the same step once more is none.
+  Save(20);
+  EXPECT_EQ(harness_.Get(job_).failures_without_checkpoint(), 0);
+  fail();
+  Save(20);
+  fail();
+  fail();
+  EXPECT_EQ(harness_.State(job_), Job::STATE_FAILED);
+  EXPECT_EQ(harness_.Get(job_).reason(), "NO_PROGRESS");
+  EXPECT_THAT(harness_.Get(job_).message(), HasSubstr("that of step 20"));
+}
+
 TEST_F(CheckpointEngineTest, AShardThatIsNotThereFailsIt) {
   Tell(Written(0, 10));
   const lasp::v1::ConnectRequest second = Written(1, 10);

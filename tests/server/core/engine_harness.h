@@ -165,6 +165,7 @@ class EngineHarness {
     spec->mutable_parallelism()->mutable_sequence_parallel()->set_size(sp);
     spec->mutable_parallelism()->mutable_data_parallel()->set_size(dp);
     spec->mutable_recovery()->set_max_restarts(max_restarts);
+    spec->mutable_recovery()->set_max_failures_without_checkpoint(0);
     spec->set_max_steps(100);
     return request;
   }

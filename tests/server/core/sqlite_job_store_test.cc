@@ -99,7 +99,7 @@ TEST_F(SqliteJobStoreTest, CheckpointsAndTheShardsOfThoseThatAreWritten) {
   Commit({DeleteJob{1, "job-1", 77}});
   store_ = nullptr;
   auto database = SqliteDatabase::Open(options_.path, "", SqliteDatabase::Mode::kReadWrite).value();
-  for (const char* table : {"checkpoints", "checkpoint_shards"}) {
+  for (const char* table : {"checkpoints", "checkpoint_shards", "worker_failures"}) {
     EXPECT_EQ(database.QueryInteger(absl::StrCat("SELECT COUNT(*) FROM ", table)).value(), 0)
         << table;
   }

@@ -271,7 +271,8 @@ TEST_F(StoreBackupTest, AnOlderStoreIsBackedUpBeforeItIsChanged) {
         SqliteDatabase::Open(options_.path, "", SqliteDatabase::Mode::kReadWrite).value();
     LASP_ASSERT_OK(database.Execute(
         "DROP TABLE audit_changes; DROP TABLE audit_refusals; DROP TABLE checkpoints; "
-        "DROP TABLE checkpoint_shards; DELETE FROM meta WHERE key = 'schema_additions'; "
+        "DROP TABLE checkpoint_shards; DROP TABLE worker_failures; DELETE FROM meta WHERE key = "
+        "'schema_additions'; "
         "PRAGMA application_id = 0"));
   }
   CoreOptions options;
@@ -307,9 +308,10 @@ TEST_F(StoreBackupTest, AMigrationThatFailsLeavesTheStoreAsItWas) {
   store_ = nullptr;
   auto database = SqliteDatabase::Open(options_.path, "", SqliteDatabase::Mode::kReadWrite).value();
   // The second of its tables is there: the step fails in its middle.
-  LASP_ASSERT_OK(database.Execute(
-      "DROP TABLE audit_changes; DROP TABLE checkpoints; DROP TABLE checkpoint_shards; "
-      "DELETE FROM meta WHERE key = 'schema_additions'"));
+  LASP_ASSERT_OK(
+      database.Execute("DROP TABLE audit_changes; DROP TABLE checkpoints; DROP TABLE "
+                       "checkpoint_shards; DROP TABLE worker_failures; "
+                       "DELETE FROM meta WHERE key = 'schema_additions'"));
   EXPECT_FALSE(Open().ok());
   EXPECT_EQ(database.QueryInteger("SELECT COUNT(*) FROM sqlite_schema WHERE name = 'audit_changes'")
                 .value(),

@@ -118,7 +118,10 @@ absl::Status TrainOne(const LocalTrainingOptions& options, LocalRank& rank,
   if (options.on_tensors) {
     options.on_tensors(rank.grid.rank(), trainer->restored().step(), *trainer, *rank.backend);
   }
-  TrainLoop loop(trainer_options, options.generation, trainer.get(), checkpoints.get(), &recorder);
+  TrainLoop loop(trainer_options, TrainLoop::Parts{.generation = options.generation,
+                                                   .trainer = trainer.get(),
+                                                   .checkpoints = checkpoints.get(),
+                                                   .observer = &recorder});
   LASP_ASSIGN_OR_RETURN(record->end, loop.Run());
   record->parameters = recorder.Parameters();
   return absl::OkStatus();

@@ -4,13 +4,17 @@
 
 #include <cmath>
 #include <fstream>
+#include <limits>
 #include <nlohmann/json.hpp>
 
+#include "proto/rpc/error_details.h"
+#include "proto/rpc/rank_exit_code.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_directory.h"
 #include "tests/worker/engine/corpus_text.h"
 #include "tests/worker/engine/dump_reader.h"
 #include "tests/worker/engine/local_training.h"
+#include "worker/engine/exit_code.h"
 
 namespace lasp::worker {
 namespace {
@@ -131,6 +135,74 @@ TEST_F(TrainerTest, AStepWithoutAFiniteGradientIsSkippedEverywhereAndTooManyFail
     EXPECT_EQ(record.steps.back().skipped_steps_total(), 3);
   }
   EXPECT_TRUE(records[0].steps[0].metrics().skipped());
+}
+
+// The parameters of one rank's first column, poisoned after one step: the next step is not finite.
+void PoisonAfter(int64_t poisoned, LocalTrainingOptions* options) {
+  options->on_tensors = [poisoned](int /*rank*/, int64_t step, const Trainer& trainer,
+                                   Backend& backend) {
+    if (step == poisoned) {
+      const float infinite = std::numeric_limits<float>::infinity();
+      backend.CopyFromHost(&infinite, trainer.parameters().Columns(0, 1));
+    }
+  };
+}
+
+TEST_F(TrainerTest, AStepThatIsNotFiniteEndsTheRunWhereTheSpecSaysSo) {
+  for (const auto policy :
+       {lasp::v1::RecoverySpec::BAD_STEP_ROLL_BACK, lasp::v1::RecoverySpec::BAD_STEP_HALT}) {
+    LocalTrainingOptions options = Options(Spec(2, 1));
+    options.spec.mutable_recovery()->set_non_finite(policy);
+    PoisonAfter(3, &options);
+    for (const LocalTrainingRecord& record : TrainLocally(options)) {
+      EXPECT_EQ(ErrorReason(record.status), "NON_FINITE_STEP");
+      EXPECT_EQ(ErrorMetadata(record.status, "step"), "4");
+      EXPECT_EQ(ExitCodeOf(record.status),
+                policy == lasp::v1::RecoverySpec::BAD_STEP_HALT ? kRankDoNotRequeue : kRankRetry);
+      EXPECT_EQ(record.steps.size(), 3u);
+    }
+  }
+}
+
+TEST_F(TrainerTest, ALossFarAboveTheOthersIsAnOutlier) {
+  // The parameters are thrown off after step 35, and put right again after 36.
+  lasp::v1::TrainingSpec spec = Spec(1, 1);
+  spec.set_max_steps(40);
+  spec.mutable_optimizer()->set_learning_rate(1e-4);
+  for (const auto policy :
+       {lasp::v1::RecoverySpec::BAD_STEP_REPORT, lasp::v1::RecoverySpec::BAD_STEP_SKIP,
+        lasp::v1::RecoverySpec::BAD_STEP_HALT}) {
+    LocalTrainingOptions options = Options(spec);
+    options.spec.mutable_recovery()->set_outlier(policy);
+    std::vector<float> kept;
+    options.on_tensors = [&kept](int /*rank*/, int64_t step, const Trainer& trainer,
+                                 Backend& backend) {
+      const Tensor all = trainer.parameters();
+      if (step == 35) {
+        kept.resize(static_cast<size_t>(all.columns));
+        backend.CopyToHost(all, kept.data());
+        std::vector<float> thrown_off = kept;
+        for (float& value : thrown_off) {
+          value *= 1000;
+        }
+        backend.CopyFromHost(thrown_off.data(), all);
+      } else if (step == 36) {
+        backend.CopyFromHost(kept.data(), all);
+      }
+    };
+    const auto records = TrainLocally(options);
+    if (policy == lasp::v1::RecoverySpec::BAD_STEP_HALT) {
+      EXPECT_EQ(ErrorReason(records[0].status), "OUTLIER_STEP");
+      EXPECT_EQ(ExitCodeOf(records[0].status), kRankDoNotRequeue);
+      continue;
+    }
+    LASP_ASSERT_OK(records[0].status);
+    for (const lasp::internal::v1::RankStep& step : records[0].steps) {
+      EXPECT_EQ(step.metrics().outlier(), step.step() == 36) << step.step();
+      EXPECT_EQ(step.metrics().skipped(),
+                step.step() == 36 && policy == lasp::v1::RecoverySpec::BAD_STEP_SKIP);
+    }
+  }
 }
 
 TEST_F(TrainerTest, ADrainOfOneRankTakesAllAfterTheSameStep) {

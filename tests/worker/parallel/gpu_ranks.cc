@@ -15,10 +15,12 @@ absl::Status RunGpuRank(const GpuRanksOptions& options, int rank, const std::str
   LASP_ASSIGN_OR_RETURN(const ProcessGrid grid,
                         ProcessGrid::Create(rank, options.sp_size, options.dp_size));
   LASP_ASSIGN_OR_RETURN(const auto backend, CreateCudaBackend({.device = rank}));
+  CollectiveJournal journal;
   LASP_ASSIGN_OR_RETURN(const auto nccl, NcclWorld::Connect(backend.get(), grid, id,
                                                             {.connect_timeout = options.timeout,
                                                              .timeout = options.timeout,
-                                                             .peer_copies = options.peer_copies}));
+                                                             .peer_copies = options.peer_copies,
+                                                             .journal = &journal}));
   LocalRank local{.grid = grid,
                   .mesh = nullptr,
                   .backend = backend.get(),
