@@ -190,14 +190,6 @@ void ConnectionTable::Forget(Connections::iterator connection) {
 
 // The kernel is asked without the lock: calls do not wait for it.
 void ConnectionTable::Sweep() {
-  struct Looked {
-    std::string peer;
-    int descriptor = -1;
-    uint64_t cookie = 0;
-    bool ended = false;
-    uint64_t bytes = 0;
-  };
-
   std::vector<Looked> present;
   {
     MutexLock lock(&mutex_);
@@ -213,13 +205,16 @@ void ConnectionTable::Sweep() {
     }
   }
   for (Looked& connection : present) {
-    connection.bytes = limits_.bytes_a_call == 0 ? 0 : BytesReceived(connection.descriptor);
+    connection.bytes = limits_.bytes_a_call == 0 && limits_.host_bytes_a_second == 0
+                           ? 0
+                           : BytesReceived(connection.descriptor);
     connection.ended = SocketCookie(connection.descriptor) != connection.cookie;
   }
   std::vector<std::string> flooding;
+  std::vector<std::string> pouring;
   {
     MutexLock lock(&mutex_);
-    for (const Looked& looked : present) {
+    for (Looked& looked : present) {
       const auto found = by_peer_.find(looked.peer);
       if (found == by_peer_.end() || found->second.cookie != looked.cookie) {
         continue;
@@ -228,8 +223,17 @@ void ConnectionTable::Sweep() {
         Forget(found);
       } else if (std::string host = CountBytes(looked.bytes, &found->second); !host.empty()) {
         flooding.push_back(std::move(host));
+      } else {
+        looked.new_bytes = looked.bytes - std::exchange(found->second.bytes, looked.bytes);
       }
     }
+    if (limits_.host_bytes_a_second > 0) {
+      pouring = CountHostBytes(present);
+    }
+  }
+  for (const std::string& host : pouring) {
+    LASP_LOG(kWarning, "hung up on a host that sends too much",
+             {{"host", host}, {"max_host_bytes_a_second", limits_.host_bytes_a_second}});
   }
   for (const std::string& host : flooding) {
     LASP_LOG(kWarning, "hung up on a connection that sends without beginning a call",
@@ -247,6 +251,44 @@ std::string ConnectionTable::CountBytes(uint64_t bytes, Connection* connection) 
       limits_.bytes_a_call > 0 && !connection->hung_up &&
       SocketCookie(connection->descriptor) == connection->cookie;
   return too_many ? HangUp("max_message_bytes", connection) : "";
+}
+
+std::vector<std::string> ConnectionTable::CountHostBytes(const std::vector<Looked>& present) {
+  const absl::Duration now = clock_->Monotonic();
+  const double rate = static_cast<double>(limits_.host_bytes_a_second);
+  const double most = 4 * rate;
+  std::vector<std::string> over;
+  for (const Looked& looked : present) {
+    const auto found = by_peer_.find(looked.peer);
+    if (looked.new_bytes == 0 || found == by_peer_.end()) {
+      continue;
+    }
+    const auto [place, is_new] =
+        allowances_.try_emplace(found->second.host, Allowance{.bytes = most, .filled_at = now});
+    Allowance& allowance = place->second;
+    const double came_back = absl::ToDoubleSeconds(now - allowance.filled_at) * rate;
+    const double had = std::min(most, allowance.bytes + came_back);
+    allowance = {.bytes = had - static_cast<double>(looked.new_bytes), .filled_at = now};
+    if (had >= 0 && allowance.bytes < 0) {
+      over.push_back(found->second.host);
+    }
+  }
+  for (const Looked& looked : present) {
+    const auto found = by_peer_.find(looked.peer);
+    if (looked.new_bytes > 0 && found != by_peer_.end() && !found->second.hung_up &&
+        std::find(over.begin(), over.end(), found->second.host) != over.end() &&
+        SocketCookie(found->second.descriptor) == found->second.cookie) {
+      HangUp("max_host_bytes_a_second", &found->second);
+    }
+  }
+  for (const std::string& host : over) {
+    allowances_.erase(host);
+  }
+  // Whoever has been silent for long has everything again.
+  std::erase_if(allowances_, [now](const auto& entry) {
+    return now - entry.second.filled_at > absl::Seconds(10);
+  });
+  return over;
 }
 
 size_t ConnectionTable::size() const {

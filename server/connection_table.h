@@ -13,6 +13,7 @@
 #include <set>
 #include <string>
 #include <unordered_map>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
@@ -35,6 +36,10 @@ struct ConnectionLimits {
   // a call by frame, not by call (CVE-2023-33953), counts them towards no quota, and keeps some of
   // them where the connection ends before they do.
   int64_t bytes_a_call = 0;
+  // That all connections of one host send in a second, and four times as much at once; 0 for no
+  // bound. Where requests fill gRPC's memory it closes connections, whosever they are: the host
+  // that does so must be gone before. Those of its connections that sent are hung up on.
+  int64_t host_bytes_a_second = 0;
   // For so long the host of a connection that was hung up on gets no new one.
   absl::Duration flood_ban = absl::Seconds(10);
 };
@@ -84,6 +89,25 @@ class ConnectionTable {
     // Since it began a call, as far as the last sweep knows.
     bool has_begun_call = false;
     uint64_t bytes_at_call = 0;
+    // As of the last sweep.
+    uint64_t bytes = 0;
+  };
+
+  // What a host may send, as of `filled_at`.
+  struct Allowance {
+    double bytes = 0;
+    absl::Duration filled_at;
+  };
+
+  // One connection as a sweep finds it.
+  struct Looked {
+    std::string peer;
+    int descriptor = -1;
+    uint64_t cookie = 0;
+    bool ended = false;
+    uint64_t bytes = 0;
+    // Since the sweep before.
+    uint64_t new_bytes = 0;
   };
 
   using Connections = std::unordered_map<std::string, Connection>;
@@ -95,6 +119,8 @@ class ConnectionTable {
   std::string HangUp(const char* flag, Connection* connection) REQUIRES_LOCK(mutex_);
   // As of a sweep: the host to tell of, where the connection has sent too much.
   std::string CountBytes(uint64_t bytes, Connection* connection) REQUIRES_LOCK(mutex_);
+  // Hangs up on what hosts have that sent too much: these hosts.
+  std::vector<std::string> CountHostBytes(const std::vector<Looked>& present) REQUIRES_LOCK(mutex_);
   // The host to tell of, where a call is one too many.
   std::string CountCall(const std::string& peer);
   bool IsBanned(const std::string& host) REQUIRES_LOCK(mutex_);
@@ -107,6 +133,8 @@ class ConnectionTable {
   Connections by_peer_ GUARDED_BY(mutex_);
   Counts by_host_ GUARDED_BY(mutex_);
   Counts by_principal_ GUARDED_BY(mutex_);
+  // Of hosts that have sent something of late.
+  std::unordered_map<std::string, Allowance> allowances_ GUARDED_BY(mutex_);
   // Until when, by Clock::Monotonic.
   std::unordered_map<std::string, absl::Duration> banned_ GUARDED_BY(mutex_);
   absl::Duration last_sweep_ GUARDED_BY(mutex_) = -absl::InfiniteDuration();

@@ -73,6 +73,9 @@ ABSL_FLAG(
     int, max_connection_calls_a_second, lasp::server::ConnectionLimits{}.calls_a_second,
     "Calls that one connection may begin in a second; it is hung up on where it begins more. Twice "
     "--max_calls_a_second, or more.");
+ABSL_FLAG(int64_t, max_host_bytes_a_second, 16 << 20,
+          "Bytes that the users' connections of one host may send in a second, four times as many "
+          "at once; they are hung up on where they send more.");
 ABSL_FLAG(
     absl::Duration, flood_ban, lasp::server::ConnectionLimits{}.flood_ban,
     "How long the host of such a connection gets no new one; 0 for not at all. Callers behind "
@@ -284,6 +287,8 @@ absl::Status ReadLimits(ServerOptions* options) {
   LASP_RETURN_IF_ERROR(read_int("max_connection_calls_a_second",
                                 absl::GetFlag(FLAGS_max_connection_calls_a_second), 1,
                                 &connections.calls_a_second));
+  LASP_RETURN_IF_ERROR(read("max_host_bytes_a_second", absl::GetFlag(FLAGS_max_host_bytes_a_second),
+                            1 << 20, &connections.host_bytes_a_second));
   // A spec of many paths fits into what is the least.
   LASP_RETURN_IF_ERROR(read_int("max_message_bytes", absl::GetFlag(FLAGS_max_message_bytes),
                                 64 << 10, &options->max_message_bytes));

@@ -82,6 +82,9 @@ absl::StatusOr<std::unique_ptr<GrpcListener>> GrpcListener::Start(
   constexpr int64_t kRequestsUnderWay = 4;
   connections.bytes_a_call =
       options.many_connections ? 0 : kRequestsUnderWay * options.max_message_bytes;
+  if (options.many_connections) {
+    connections.host_bytes_a_second = 0;
+  }
   parts.connections =
       std::make_unique<ConnectionTable>(connections, &SystemClock(), options.on_refusal);
   LASP_ASSIGN_OR_RETURN(parts.acceptor, ConnectionAcceptor::Listen(options.flag, listen));

@@ -79,8 +79,8 @@ ServerMetrics::ServerMetrics() : registry_(std::make_shared<prometheus::Registry
                    .Register(*registry);
   for (const char* flag :
        {"flood_ban", "max_calls_a_second", "max_connection_calls_a_second", "max_connections",
-        "max_connections_a_host", "max_connections_a_principal", "max_message_bytes",
-        "max_queued_jobs", "max_streams_a_principal"}) {
+        "max_connections_a_host", "max_connections_a_principal", "max_host_bytes_a_second",
+        "max_message_bytes", "max_queued_jobs", "max_streams_a_principal"}) {
     refusals_->Add({{"limit", flag}});
   }
   auto& reloads = prometheus::BuildCounter()

@@ -209,6 +209,70 @@ TEST_F(ConnectionTableTest, HangsUpOnWhoBeginsCallsWithoutEnd) {
   LASP_EXPECT_OK(connect(1, 3, &near[3], &far[3]));
 }
 
+// Two ends of a TCP connection, which the kernel counts the bytes of.
+std::pair<UniqueFd, UniqueFd> TcpPair() {
+  const UniqueFd listener(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  EXPECT_EQ(bind(listener.get(), reinterpret_cast<sockaddr*>(&address), size), 0);
+  EXPECT_EQ(listen(listener.get(), 1), 0);
+  EXPECT_EQ(getsockname(listener.get(), reinterpret_cast<sockaddr*>(&address), &size), 0);
+  UniqueFd far(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  EXPECT_EQ(connect(far.get(), reinterpret_cast<sockaddr*>(&address), size), 0);
+  UniqueFd near(accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  return {std::move(near), std::move(far)};
+}
+
+TEST_F(ConnectionTableTest, HangsUpOnAHostThatSendsTooMuch) {
+  const auto ended = [](const UniqueFd& far) {
+    char byte = 0;
+    return recv(far.get(), &byte, 1, MSG_DONTWAIT) == 0;
+  };
+  const auto send_bytes = [](const std::pair<UniqueFd, UniqueFd>& pair, size_t count) {
+    const std::string bytes(count, 'x');
+    std::string taken(count, ' ');
+    ASSERT_EQ(write(pair.second.get(), bytes.data(), count), static_cast<ssize_t>(count));
+    ASSERT_EQ(recv(pair.first.get(), taken.data(), count, MSG_WAITALL),
+              static_cast<ssize_t>(count));
+  };
+  ConnectionTable table({.all = 9, .host_bytes_a_second = 1000}, &clock_,
+                        [this](const char* flag) { refused_.emplace_back(flag); });
+  const auto pouring = TcpPair();
+  const auto beside = TcpPair();
+  const auto silent = TcpPair();
+  const auto other = TcpPair();
+  LASP_ASSERT_OK(table.Add(pouring.first.get(), PeerOf(1, 1)));
+  LASP_ASSERT_OK(table.Add(beside.first.get(), PeerOf(1, 2)));
+  LASP_ASSERT_OK(table.Add(silent.first.get(), PeerOf(1, 3)));
+  LASP_ASSERT_OK(table.Add(other.first.get(), PeerOf(2, 1)));
+  const auto sweep = [&] {
+    clock_.Advance(absl::Milliseconds(250));
+    table.Sweep();
+  };
+  // What is allowed at once, and then what comes back in a second.
+  send_bytes(pouring, 2000);
+  send_bytes(beside, 2000);
+  send_bytes(other, 2000);
+  sweep();
+  for (int quarter = 0; quarter < 4; ++quarter) {
+    send_bytes(pouring, 240);
+    sweep();
+  }
+  EXPECT_TRUE(refused_.empty());
+  send_bytes(pouring, 1000);
+  send_bytes(beside, 1000);
+  send_bytes(other, 1000);
+  sweep();
+  EXPECT_TRUE(ended(pouring.second));
+  EXPECT_TRUE(ended(beside.second));
+  // It has sent nothing; and another host is another.
+  EXPECT_FALSE(ended(silent.second));
+  EXPECT_FALSE(ended(other.second));
+  EXPECT_EQ(refused_, (std::vector<std::string>(2, "max_host_bytes_a_second")));
+}
+
 // A TCP connection to an address that a server says.
 UniqueFd ConnectTo(const std::string& address) {
   sockaddr_in to{};
