@@ -42,6 +42,11 @@ CheckpointRecord* CheckpointBook::Newest(int64_t step) {
              : &std::prev(after)->second;
 }
 
+const CheckpointRecord* CheckpointBook::Find(int64_t step, int64_t generation) const {
+  const auto found = records_.find({step, generation});
+  return found == records_.end() ? nullptr : &found->second;
+}
+
 CheckpointRecord* CheckpointBook::Find(int64_t step, int64_t generation) {
   const auto found = records_.find({step, generation});
   return found == records_.end() ? nullptr : &found->second;

@@ -51,6 +51,7 @@ class CheckpointBook {
 
   // Null where there is none.
   CheckpointRecord* Find(int64_t step, int64_t generation);
+  const CheckpointRecord* Find(int64_t step, int64_t generation) const;
 
   // Of those of one step, the newest generation's, which has the name. Null where there is none.
   CheckpointRecord* Newest(int64_t step);

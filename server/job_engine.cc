@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/log.h"
+#include "proto/rpc/resource_name.h"
 #include "server/proto_time.h"
 
 namespace lasp::server {
@@ -45,6 +46,12 @@ JobRecord* JobEngine::AddRecord(JobViewPtr view) {
   }
   job->device = spec.device();
   job->kind = KindFor(*job);
+  if (!job->start_from().empty()) {
+    const absl::StatusOr<CheckpointName> start = ParseCheckpointName(job->start_from());
+    if (start.ok()) {
+      started_from_.emplace(start->job.ToString(), job);
+    }
+  }
   jobs_by_name_[job->name()] = job;
   jobs_by_uid_[job->uid()] = std::move(record);
   return job;
@@ -156,6 +163,9 @@ void JobEngine::RemoveJob(JobRecord* job, absl::string_view actor) {
                                       .manifest_digest = {}});
   }
   const std::string uid = job->uid();
+  if (!job->start_from().empty()) {
+    std::erase_if(started_from_, [job](const auto& entry) { return entry.second == job; });
+  }
   jobs_by_name_.erase(job->name());
   jobs_by_uid_.erase(uid);
 }

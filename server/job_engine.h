@@ -224,6 +224,16 @@ class JobEngine {
   // --- job_engine_checkpoint_commands.cc ---
   // Null where there is none.
   std::pair<JobRecord*, CheckpointRecord*> FindCheckpoint(const std::string& name);
+  // What a generation of the job would begin from; null for nothing.
+  const CheckpointRecord* StartOf(const JobRecord& job);
+  // What the present one has begun from.
+  const CheckpointRecord* StartOfRun(const JobRecord& job);
+  // Writes a name in the place of `latest`. INVALID_ARGUMENT (start_from) where there is no such
+  // checkpoint, or a job of this spec cannot go on from it.
+  absl::Status ResolveStart(const std::string& project, lasp::v1::TrainingJob* job);
+  // A job that may still need it; null for none.
+  const JobRecord* NeededBy(const JobRecord& job, const CheckpointRecord& record) const;
+  const JobRecord* NeededBy(const JobRecord& job) const;
   void AnswerCheckpoint(const CheckpointCallback& done,
                         absl::StatusOr<lasp::v1::Checkpoint> answer);
 
@@ -344,6 +354,8 @@ class JobEngine {
   std::set<std::pair<absl::Duration, JobRecord*>, ById> time_limits_;
   // Jobs that are QUEUED, by project.
   std::unordered_map<std::string, int64_t> queued_by_project_;
+  // Jobs that were started from a checkpoint of another, by that other's name.
+  std::multimap<std::string, JobRecord*> started_from_;
   // Jobs with a checkpoint whose task is to be tried again.
   std::set<JobRecord*> checkpoint_retries_;
   // Finished jobs by their end, for retention.

@@ -317,6 +317,9 @@ void JobEngine::OnRankExited(const AgentSessionPtr& session, const lasp::v1::Ran
             job->checkpoints.Find(job->run->restored_step, job->run->restored_generation);
         record != nullptr && record->state() == lasp::v1::Checkpoint::STATE_COMMITTED) {
       LoseCheckpoint(job, record, message.status().message());
+    } else if (const auto [source, start] = FindCheckpoint(job->start_from());
+               start != nullptr && start == StartOfRun(*job)) {
+      LoseCheckpoint(source, start, message.status().message());
     }
   }
   RankGone(job, fence.rank(), message.exit_code(), DescribeExit(message, session->worker_id()));

@@ -1,7 +1,11 @@
 // What users ask of checkpoints.
+#include <tuple>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "proto/checkpoint/manifest.h"
 #include "proto/rpc/error_details.h"
 #include "proto/rpc/resource_name.h"
 #include "server/audit_record.h"
@@ -56,12 +60,108 @@ void JobEngine::RemoveCheckpoint(const lasp::v1::DeleteCheckpointRequest& reques
                                      in_use ? "CHECKPOINT_IN_USE" : "WRONG_STATE"));
     return;
   }
+  if (const JobRecord* const other = NeededBy(*job, *record); other != nullptr) {
+    AnswerCheckpoint(
+        done, ErrorWithReason(absl::StatusCode::kFailedPrecondition,
+                              absl::StrCat(other->name(), " was started from ", request.name(),
+                                           " and has none of its own yet"),
+                              "CHECKPOINT_IN_USE"));
+    return;
+  }
   if (state != Checkpoint::STATE_DELETING) {
     CollectCheckpoint(job, record);
     TellNewestCheckpoint(job);
     Audit(caller, audit::kDeleteCheckpoint, *job, absl::StrCat("step ", record->checkpoint.step()));
   }
   AnswerCheckpoint(done, record->checkpoint);
+}
+
+const CheckpointRecord* JobEngine::StartOf(const JobRecord& job) {
+  const CheckpointRecord* const own = job.checkpoints.NewestCommitted();
+  if (own != nullptr || job.start_from().empty()) {
+    return own;
+  }
+  const CheckpointRecord* const start = FindCheckpoint(job.start_from()).second;
+  return start != nullptr && start->state() == Checkpoint::STATE_COMMITTED ? start : nullptr;
+}
+
+const CheckpointRecord* JobEngine::StartOfRun(const JobRecord& job) {
+  if (job.run->restored_step == 0) {
+    return nullptr;
+  }
+  if (const CheckpointRecord* const own =
+          job.checkpoints.Find(job.run->restored_step, job.run->restored_generation);
+      own != nullptr) {
+    return own;
+  }
+  const CheckpointRecord* const start =
+      job.start_from().empty() ? nullptr : FindCheckpoint(job.start_from()).second;
+  return start != nullptr && start->checkpoint.step() == job.run->restored_step &&
+                 start->checkpoint.generation() == job.run->restored_generation
+             ? start
+             : nullptr;
+}
+
+absl::Status JobEngine::ResolveStart(const std::string& project, lasp::v1::TrainingJob* job) {
+  if (job->start_from().empty()) {
+    return absl::OkStatus();
+  }
+  const auto refuse = [](const std::string& why) {
+    return InvalidFields({{"start_from", why}}, "INVALID_REQUEST");
+  };
+  if (parts_.checkpoint_disk == nullptr) {
+    return refuse("names a checkpoint, and this coordinator keeps none: --checkpoint_root");
+  }
+  constexpr absl::string_view kLatest = "/checkpoints/latest";
+  const bool latest = absl::EndsWith(job->start_from(), kLatest);
+  const JobRecord* source = nullptr;
+  const CheckpointRecord* record = nullptr;
+  if (latest) {
+    source = FindJob(std::string(absl::StripSuffix(job->start_from(), kLatest)));
+    record = source == nullptr ? nullptr : source->checkpoints.NewestCommitted();
+  } else {
+    std::tie(source, record) = FindCheckpoint(job->start_from());
+  }
+  const bool same_project =
+      source != nullptr &&
+      absl::StartsWith(source->name(), absl::StrCat("projects/", project, "/"));
+  if (!same_project || record == nullptr || record->state() != Checkpoint::STATE_COMMITTED) {
+    return refuse(absl::StrCat("'", job->start_from(),
+                               "' is no committed checkpoint of a job of the same project: 'lasp "
+                               "checkpoints list JOB' shows what there is"));
+  }
+  lasp::v1::TrainingSpec spec;
+  spec.ParseFromString(*source->view->spec);
+  if (SpecDigest(spec) != SpecDigest(job->spec())) {
+    return refuse(
+        absl::StrCat("is of a job with another spec, ", source->name(),
+                     ": only parallelism, device, recovery, checkpoint and time limits may "
+                     "differ"));
+  }
+  job->set_start_from(absl::StrCat(source->name(), "/checkpoints/", record->checkpoint.step()));
+  return absl::OkStatus();
+}
+
+const JobRecord* JobEngine::NeededBy(const JobRecord& job, const CheckpointRecord& record) const {
+  const auto [first, last] = started_from_.equal_range(job.name());
+  const std::string name = absl::StrCat(job.name(), "/checkpoints/", record.checkpoint.step());
+  for (auto entry = first; entry != last; ++entry) {
+    const JobRecord& other = *entry->second;
+    if (other.start_from() == name && !IsFinished(other.state()) &&
+        other.checkpoints.NewestCommitted() == nullptr) {
+      return &other;
+    }
+  }
+  return nullptr;
+}
+
+const JobRecord* JobEngine::NeededBy(const JobRecord& job) const {
+  for (const auto& [key, record] : job.checkpoints.records()) {
+    if (const JobRecord* const other = NeededBy(job, record); other != nullptr) {
+      return other;
+    }
+  }
+  return nullptr;
 }
 
 std::pair<JobRecord*, CheckpointRecord*> JobEngine::FindCheckpoint(const std::string& name) {

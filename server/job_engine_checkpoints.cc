@@ -289,7 +289,10 @@ void JobEngine::OnVerified(JobRecord* job, CheckpointRecord* record, const absl:
   StoreCheckpoint(job, *record);
   for (const CheckpointBook::Key& key :
        job->checkpoints.Collectable(job->view->job.checkpoint_retention())) {
-    CollectCheckpoint(job, job->checkpoints.Find(key.first, key.second));
+    CheckpointRecord* const old = job->checkpoints.Find(key.first, key.second);
+    if (NeededBy(*job, *old) == nullptr) {
+      CollectCheckpoint(job, old);
+    }
   }
 }
 

@@ -178,6 +178,10 @@ void JobEngine::Create(lasp::v1::CreateTrainingJobRequest request, const Caller&
     return;
   }
   Job& job = *request.mutable_training_job();
+  if (absl::Status start = ResolveStart(*project, &job); !start.ok()) {
+    Answer(done, std::move(start));
+    return;
+  }
   const std::string id = request.training_job_id().empty() ? NewJobId(*project, job.display_name())
                                                            : request.training_job_id();
   const std::string name = JobName{*project, id}.ToString();
@@ -198,6 +202,7 @@ void JobEngine::Create(lasp::v1::CreateTrainingJobRequest request, const Caller&
   stored.mutable_labels()->swap(*job.mutable_labels());
   *stored.mutable_checkpoint_retention() = job.checkpoint_retention();
   stored.mutable_checkpoint_retention()->set_keep_last(KeepLast(job.checkpoint_retention()));
+  stored.set_start_from(job.start_from());
   stored.mutable_progress()->set_max_steps(job.spec().max_steps());
   stored.set_state(Job::STATE_QUEUED);
   *stored.mutable_create_time() = ToProtoTime(parts_.clock->Now());
@@ -296,6 +301,13 @@ void JobEngine::Delete(const lasp::v1::DeleteTrainingJobRequest& request, const 
                            absl::StrCat(job->name(), " is ", JobStateName(job->state()),
                                         "; cancel it and wait until it has ended"),
                            "JOB_NOT_FINISHED"));
+    return;
+  }
+  if (const JobRecord* const other = NeededBy(*job); other != nullptr) {
+    answer(ErrorWithReason(absl::StatusCode::kFailedPrecondition,
+                           absl::StrCat(other->name(), " was started from a checkpoint of ",
+                                        job->name(), " and has none of its own yet"),
+                           "CHECKPOINT_IN_USE"));
     return;
   }
   Audit(caller, audit::kDelete, *job);

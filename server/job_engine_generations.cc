@@ -56,6 +56,16 @@ void JobEngine::EndRun(JobRecord* job) {
 }
 
 void JobEngine::StartGeneration(JobRecord* job, const std::vector<WorkerRecord*>& workers) {
+  if (!job->start_from().empty() && StartOf(*job) == nullptr) {
+    FailForGood(job,
+                {.reason = reason::kStartLost,
+                 .message = absl::StrCat(job->start_from(),
+                                         ", from which the job was to go on, is damaged or gone; "
+                                         "submit it from another checkpoint"),
+                 .status = {},
+                 .actor = "coordinator"});
+    return;
+  }
   const absl::Duration now = parts_.clock->Monotonic();
   const bool first = job->generation() == 0;
   const int64_t generation = std::max(job->generation(), generation_floor_) + 1;
@@ -63,8 +73,7 @@ void JobEngine::StartGeneration(JobRecord* job, const std::vector<WorkerRecord*>
   run->generation = generation;
   run->start = now;
   run->deadline = now + options_.presence_deadline;
-  const CheckpointRecord* const from =
-      parts_.checkpoint_disk == nullptr ? nullptr : job->checkpoints.NewestCommitted();
+  const CheckpointRecord* const from = parts_.checkpoint_disk == nullptr ? nullptr : StartOf(*job);
   if (from != nullptr) {
     run->restored_step = from->checkpoint.step();
     run->restored_generation = from->checkpoint.generation();
@@ -136,9 +145,7 @@ void JobEngine::SendAssignment(JobRecord* job, int rank) {
   assignment->set_gemm_record(job->gemm_record);
   if (parts_.checkpoint_disk != nullptr) {
     assignment->set_checkpoint_folder(CheckpointFolderOf(*job));
-    if (const CheckpointRecord* const from =
-            job->checkpoints.Find(job->run->restored_step, job->run->restored_generation);
-        from != nullptr) {
+    if (const CheckpointRecord* const from = StartOfRun(*job); from != nullptr) {
       lasp::v1::CheckpointReference& reference = *assignment->mutable_restore_from();
       reference.set_folder(from->checkpoint.folder());
       reference.set_step(from->checkpoint.step());

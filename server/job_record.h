@@ -112,6 +112,13 @@ struct JobRecord {
   // What its first generation that had one said; empty before.
   std::string gemm_record;
   CheckpointBook checkpoints;
+
+  // The checkpoint of another job that it goes on from, without one of its own.
+  const std::string& start_from() const { return view->job.start_from(); }
+
+  // Whether its next generation goes on from something.
+  bool goes_on() const { return !start_from().empty() || checkpoints.NewestCommitted() != nullptr; }
+
   // The progress of the present generation; in the view from the next edit on. Null where no step
   // has been reported.
   std::unique_ptr<lasp::v1::TrainingProgress> progress;

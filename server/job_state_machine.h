@@ -71,6 +71,7 @@ inline constexpr char kRankStalled[] = "RANK_STALLED";
 inline constexpr char kNonFiniteStep[] = "NON_FINITE_STEP";
 inline constexpr char kOutlierStep[] = "OUTLIER_STEP";
 inline constexpr char kNoProgress[] = "NO_PROGRESS";
+inline constexpr char kStartLost[] = "START_LOST";
 inline constexpr char kAgentLost[] = "AGENT_LOST";
 inline constexpr char kAgentRestarted[] = "AGENT_RESTARTED";
 inline constexpr char kHostSuspect[] = "HOST_SUSPECT";

@@ -6,6 +6,7 @@ lines `figure: NAME VALUE`, which tests/gpu keeps.
 """
 import glob
 import os
+import re
 import signal
 import statistics
 import time
@@ -118,6 +119,30 @@ class GpuServiceTest(GpuClusterTest):
         # Later generations compute their matrix products as the first did.
         self.wait_for_step("job", 20)
         self.assertEqual([row["loss"] for row in self.metrics("job")[:20]], first)
+        self.lasp("cancel", "job")
+        self.wait_for_state("job", "CANCELLED")
+
+    def test_a_rank_is_stopped(self):
+        self.submit(small(self.ranks))
+        self.wait_for_step("job", 20, timeout=120)
+        stopped = sorted(self.ranks_of(self.worker))[-1]
+        begin = time.monotonic()
+        os.kill(stopped, signal.SIGSTOP)
+        failed = wait_until(
+            lambda: next((t for t in self.job("job")["transitions"] if t["reason"] == "RANK_STALLED"), None), 120, "the hang to be noticed")
+        figure("stopped_rank_noticed_seconds", time.monotonic() - begin)
+        print(failed["message"], flush=True)
+        self.assertLess(time.monotonic() - begin, 20)
+        self.assertRegex(failed["message"], r"rank \d+ on workers/\S+ has not spoken")
+        log = self.lasp("logs", "job", "--rank", str((int(re.search(r"rank (\d+)", failed["message"])[1]) + 1) % self.ranks)).stdout
+        self.assertIn("last operations", log)
+        self.assertRegex(log, r'"stack":"[^"]*lasp::worker::')
+
+        def runs_again():
+            job = self.job("job")
+            return job["generation"] == 2 and job["state"] == "RUNNING" and int(job["progress"]["step"]) >= 1
+        wait_until(runs_again, 120, "the job runs again")
+        figure("stopped_rank_to_next_step_seconds", time.monotonic() - begin)
         self.lasp("cancel", "job")
         self.wait_for_state("job", "CANCELLED")
 

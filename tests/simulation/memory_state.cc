@@ -103,6 +103,16 @@ void MemoryState::Write(const server::DeleteWorker& mutation) {
   workers_.erase(mutation.worker_id);
 }
 
+void MemoryState::Write(const server::PutWorkerFailure& mutation) {
+  worker_failures_.push_back(mutation);
+}
+
+void MemoryState::Write(const server::DeleteWorkerFailures& mutation) {
+  std::erase_if(worker_failures_, [&mutation](const server::PutWorkerFailure& failure) {
+    return failure.worker_id == mutation.worker_id && failure.time < mutation.before;
+  });
+}
+
 void MemoryState::Write(const server::PutRequest& mutation) { requests_.push_back(mutation); }
 
 void MemoryState::Write(const server::ExpireRequests& mutation) {
@@ -152,6 +162,7 @@ absl::StatusOr<StoreContents> MemoryState::Load() {
       }
     }
   }
+  contents.worker_failures = worker_failures_;
   contents.workers.reserve(workers_.size());
   for (const auto& [id, worker] : workers_) {
     contents.workers.push_back(worker);

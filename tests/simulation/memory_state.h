@@ -46,6 +46,8 @@ class MemoryState final : public DurableState {
   void Write(const server::PutSteps& mutation);
   void Write(const server::PutWorker& mutation);
   void Write(const server::DeleteWorker& mutation);
+  void Write(const server::PutWorkerFailure& mutation);
+  void Write(const server::DeleteWorkerFailures& mutation);
   void Write(const server::PutRequest& mutation);
   void Write(const server::ExpireRequests& mutation);
   void Write(const server::CompactTombstones& mutation);
@@ -58,6 +60,7 @@ class MemoryState final : public DurableState {
   std::map<int64_t, Job> jobs_;
   std::map<std::string, server::PutWorker> workers_;
   // Oldest first.
+  std::vector<server::PutWorkerFailure> worker_failures_;
   std::vector<server::PutRequest> requests_;
   std::map<int64_t, std::string> tombstones_;
   int64_t compacted_revision_ = 0;

@@ -53,8 +53,8 @@ TEST(AdamWTest, FollowsANaiveOracleAndDecaysMatricesOnly) {
   kernels::UpdateControl control;
   const auto update = [&](double learning_rate, double sum_of_squares) {
     double loss = 1;
-    optimizer.Update(learning_rate, {&loss, DType::kFloat64, 1, 1, 1},
-                     {&sum_of_squares, DType::kFloat64, 1, 1, 1},
+    optimizer.Update(learning_rate, std::numeric_limits<double>::infinity(),
+                     {&loss, DType::kFloat64, 1, 1, 1}, {&sum_of_squares, DType::kFloat64, 1, 1, 1},
                      {&control, DType::kFloat64, 1, sizeof(control) / 8, sizeof(control) / 8});
   };
 
