@@ -35,6 +35,7 @@ CommandSpec SubmitCommand() {
           "SUCCEEDED, with 1 when it FAILED or was CANCELLED; Ctrl-C leaves it running.",
           {"lasp submit -f job.yaml --wait", "lasp submit -f job.yaml --set spec.max_steps=500",
            "lasp submit -f job.yaml --id long --set 'spec.data.train_paths=[a.txt, b.txt]'",
+           "lasp submit -f more-gpus.yaml --start-from long",
            "lasp submit -f job.yaml --dry-run=server -o yaml   # checked, not stored"},
           {{"--file",
             'f',
@@ -54,6 +55,12 @@ CommandSpec SubmitCommand() {
            {"--id", '\0', "ID", "The job's id (default: one is made)",
             [](const std::string& value, Line* line) {
               line->submit.id = value;
+              return Ok();
+            }},
+           {"--start-from", '\0', "JOB[/STEP]",
+            "Go on from another job's checkpoint, on any shape (default: its newest)",
+            [](const std::string& value, Line* line) {
+              line->submit.start_from = value;
               return Ok();
             }},
            {"--wait", 'w', "", "Show the progress until the job ends",

@@ -42,6 +42,8 @@ struct SubmitOptions {
   std::string file;
   std::string id;
   std::vector<std::string> settings;
+  // `JOB` or `JOB/STEP`; empty for none.
+  std::string start_from;
   bool wait = false;
   DryRun dry_run = DryRun::kNone;
 };

@@ -1,6 +1,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "client/commands/commands.h"
@@ -70,6 +71,12 @@ absl::StatusOr<TrainingJob> Create(const SubmitOptions& options, const JobFile& 
   request.set_parent(session->ProjectName());
   request.set_training_job_id(options.id);
   *request.mutable_training_job() = file.job;
+  if (!options.start_from.empty()) {
+    const std::pair<std::string, std::string> start = absl::StrSplit(options.start_from, '/');
+    request.mutable_training_job()->set_start_from(
+        absl::StrCat(session->ProjectName(), "/trainingJobs/", start.first, "/checkpoints/",
+                     start.second.empty() ? "latest" : start.second));
+  }
   request.set_validate_only(options.dry_run == DryRun::kServer);
   // Made before the first try, so that a second one cannot make a second job.
   request.set_request_id(NewUuid());

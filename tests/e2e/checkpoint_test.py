@@ -66,7 +66,22 @@ class CheckpointTest(ClusterTest):
         self.lasp("delete", job)
         wait_until(lambda: not os.path.exists(folder), 20, "the folders of a job that is deleted are gone")
 
-    def test_a_suspended_job_goes_on_where_it_was_on_another_shape_too(self):
+    def test_another_shape_goes_on_from_a_checkpoint(self):
+        self.start()
+        expected = self.undisturbed()
+        shorter = {job: self.submit(spec(sp=sp, dp=dp), job, "--start-from", "undisturbed/110")
+                   for job, sp, dp in (("one", 1, 1), ("three", 3, 1), ("replicas", 1, 2))}
+        for job in shorter:
+            done = self.wait_for_state(job, "SUCCEEDED", 120)
+            self.assertEqual((int(done["restored_step"]), done["generation"]), (110, 1))
+            rows = {int(row["step"]): row["loss"] for row in self.metrics(job)}
+            self.assertEqual(sorted(rows), list(range(111, STEPS + 1)))
+            for step, loss in rows.items():
+                self.assertLess(abs(loss / expected[step][0] - 1), 1e-5, (job, step))
+        self.assertIn("start_from", self.lasp("submit", "-f", os.path.join(self.folder, "one.json"), "--start-from", "undisturbed/3",
+                                              check=False).stderr)
+
+    def test_a_suspended_job_goes_on_where_it_was(self):
         self.start()
         expected = self.undisturbed()
         job = self.submit(spec())

@@ -210,6 +210,23 @@ class GpuCheckpointTest(GpuClusterTest):
         figure("step_seconds_behind_a_checkpoint", statistics.median(behind))
         self.assertLessEqual(took, self.RECOVERY_SECONDS)
 
+    def test_other_shapes_go_on_from_a_checkpoint(self):
+        def shape(sp, dp):
+            spec = small(sp, dp, steps=40)
+            spec["data"] = dict(spec["data"], sequence_length=8192)
+            spec["global_batch_size"] = 2
+            spec["checkpoint"] = {"interval_steps": 20}
+            return spec
+        self.submit(shape(self.ranks, 1), "job", "--wait", timeout=300)
+        rows = {row["step"]: row["loss"] for row in self.metrics("job")}
+        for job, sp, dp in (("one", 1, 1), ("both", self.ranks // 2, 2)):
+            self.submit(shape(sp, dp), job, "--wait", "--start-from", "job/20", timeout=300)
+            after = {row["step"]: row["loss"] for row in self.metrics(job)}
+            self.assertEqual(sorted(after), list(range(21, 41)))
+            worst = max(abs(loss / rows[step] - 1) for step, loss in after.items())
+            figure(f"resumed_{job}_loss_difference", worst)
+            self.assertLessEqual(worst, 5e-3, job)
+
 
 if __name__ == "__main__":
     unittest.main()
