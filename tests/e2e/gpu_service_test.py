@@ -134,9 +134,9 @@ class GpuServiceTest(GpuClusterTest):
         print(failed["message"], flush=True)
         self.assertLess(time.monotonic() - begin, 20)
         self.assertRegex(failed["message"], r"rank \d+ on workers/\S+ has not spoken")
-        log = self.lasp("logs", "job", "--rank", str((int(re.search(r"rank (\d+)", failed["message"])[1]) + 1) % self.ranks)).stdout
-        self.assertIn("last operations", log)
-        self.assertRegex(log, r'"stack":"[^"]*lasp::worker::')
+        other = (int(re.search(r"rank (\d+)", failed["message"])[1]) + 1) % self.ranks
+        wait_until(lambda: re.search(r'"stack":"[^"]*lasp::worker::', self.lasp("logs", "job", "--rank", other).stdout), 20, "a waiting rank's dump")
+        self.assertIn("last operations", self.lasp("logs", "job", "--rank", other).stdout)
 
         def runs_again():
             job = self.job("job")

@@ -27,6 +27,11 @@ class StallTest(ClusterTest):
         found = re.findall(rf'rank started.*{re.escape(job)} generation \d+ rank {rank}\D.*?pid\W+(\d+)', worker.log_tail(200))
         return int(found[-1])
 
+    def dump_of(self, job, rank):
+        """Its log, once the stacks are in it."""
+        log = self.lasp("logs", job, "--rank", rank).stdout
+        return log if re.search(r'"stack":"[^"]*lasp::worker::Trainer::', log) else None
+
     def test_a_stopped_rank_is_named_and_its_job_goes_on(self):
         workers = {name: self.start_worker(name, slots=2, checkpoint_root=self.root) for name in ("w1", "w2")}
         spec = small_spec(sp=2, dp=2, steps=STEPS, length=768, batch=2, checkpoint={"interval_steps": 10})
@@ -48,10 +53,9 @@ class StallTest(ClusterTest):
         self.assertIn(f"rank 2 on workers/{host} has not spoken", failed["message"])
         self.assertNotRegex(failed["message"], r"rank [013] ")
         # The others wrote down where they were: for whom they waited, and the stacks.
-        log = self.lasp("logs", job, "--rank", "0").stdout
-        self.assertRegex(log, r"the job hangs")
+        log = wait_until(lambda: self.dump_of(job, 0), 20, "the dump of a rank that waits")
+        self.assertIn("the job hangs", log)
         self.assertTrue(re.search(r'"group":"world".*"under_way":"all-reduce","waits_for_rank":"2"', log), log[-3000:])
-        self.assertTrue(re.search(r'"stack":".*lasp::worker::Trainer::', log), log[-3000:])
         # It does not answer, and so is killed three seconds later.
         wait_until(lambda: not os.path.exists(f"/proc/{stopped}"), 10, "the stopped rank to be killed")
         done = self.wait_for_state(job, "SUCCEEDED", 120)
