@@ -387,6 +387,7 @@ void JobEngine::RankGone(JobRecord* job, int rank, int exit_code,
         FailForGood(job, failure);
       } else if (exit_code != kRankDone && exit_code != kRankDrained && run.stop_gently) {
         // The others would wait for it in their next collective.
+        run.symptom = failure;
         StopRanks(job, /*gently=*/false, reason::kPeerFailed);
       }
       break;
@@ -410,6 +411,11 @@ void JobEngine::OnAllRanksGone(JobRecord* job) {
       std::all_of(job->run->ranks.begin(), job->run->ranks.end(),
                   [](const RankRecord& rank) { return rank.exit_code == kRankDone; });
   const int64_t generation = job->run->generation;
+  const std::string stopped =
+      job->run->symptom.has_value()
+          ? absl::StrCat("a failure came before the stop that was asked for: ",
+                         job->run->symptom->message, "; resume goes on from the last checkpoint")
+          : "stopped as asked; resume starts it again";
   EndRun(job);
   schedule_due_ = true;
   switch (job->state()) {
@@ -419,8 +425,7 @@ void JobEngine::OnAllRanksGone(JobRecord* job) {
         Transition(job, JobEvent::kAllDone, reason::kAllStepsDone,
                    absl::StrCat("generation ", generation, " has done all steps"), "coordinator");
       } else {
-        Transition(job, JobEvent::kRanksGone, reason::kSuspended,
-                   "stopped as asked; resume starts it again", "coordinator");
+        Transition(job, JobEvent::kRanksGone, reason::kSuspended, stopped, "coordinator");
       }
       break;
     case Job::STATE_CANCELLING:

@@ -74,7 +74,13 @@ void JobEngine::CheckStalled(JobRecord* job) {
   }
   const StallVerdict verdict = JudgeStall(ranks);
   run->dump = true;
+  GenerationFailure failure{.reason = reason::kRankStalled,
+                            .message = absl::StrCat("the job hangs: ", verdict.why,
+                                                    "; the logs of the ranks say where they were"),
+                            .status = {},
+                            .actor = "coordinator"};
   if (run->stopping()) {
+    run->symptom = std::move(failure);
     StopRanks(job, /*gently=*/false, run->stop_reason);
     return;
   }
@@ -83,11 +89,7 @@ void JobEngine::CheckStalled(JobRecord* job) {
       AddFailure(run->ranks[static_cast<size_t>(culprit)].worker_id, verdict.why);
     }
   }
-  const absl::string_view logs = "; the logs of the ranks say where they were";
-  FailGeneration(job, {.reason = reason::kRankStalled,
-                       .message = absl::StrCat("the job hangs: ", verdict.why, logs),
-                       .status = {},
-                       .actor = "coordinator"});
+  FailGeneration(job, failure);
 }
 
 void JobEngine::CheckStragglers(JobRecord* job) {

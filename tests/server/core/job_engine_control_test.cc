@@ -86,6 +86,18 @@ TEST(JobEngineControlTest, AJobThatEndsWhileItIsSuspendedHasSucceeded) {
   EXPECT_EQ(harness.State(job), Job::STATE_SUCCEEDED);
 }
 
+TEST(JobEngineControlTest, ARankThatDiesDuringASuspensionIsNamed) {
+  EngineHarness harness;
+  FakeAgent* agent = harness.AddAgent("a", 2);
+  const std::string job = BringTo(&harness, agent, Job::STATE_SUSPENDING);
+  agent->obeys_stops = true;
+  const FakeRank rank = agent->ranks.front();
+  harness.Exit(agent, rank, 137, "killed");
+  harness.Advance(absl::Seconds(1));
+  EXPECT_EQ(harness.State(job), Job::STATE_SUSPENDED);
+  EXPECT_THAT(harness.Get(job).message(), HasSubstr("on workers/a was ended by signal 9"));
+}
+
 TEST(JobEngineControlTest, ASuspensionThatTakesTooLongBecomesAKilling) {
   EngineHarness harness;
   FakeAgent* agent = harness.AddAgent("a", 2);

@@ -158,6 +158,9 @@ TEST_F(JobEngineProgressTest, ADrainThatHangsEndsInAKill) {
   EXPECT_EQ(stop.mode(), lasp::v1::Stop::MODE_KILL);
   EXPECT_TRUE(stop.dump());
   EXPECT_EQ(harness_.State(job_), Job::STATE_SUSPENDING);
+  harness_.ExitAll(job_, 137);
+  EXPECT_EQ(harness_.State(job_), Job::STATE_SUSPENDED);
+  EXPECT_THAT(harness_.Get(job_).message(), HasSubstr("the job hangs"));
 }
 
 TEST_F(JobEngineProgressTest, AStragglerIsToldOfOnce) {
