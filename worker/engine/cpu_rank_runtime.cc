@@ -1,7 +1,8 @@
 // The CPU in fp32, and TCP.
+#include "worker/engine/cpu_rank_runtime.h"
+
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/status_macros.h"
-#include "worker/engine/rank_runtime.h"
 #include "worker/parallel/gloo_communicator.h"
 #include "worker/parallel/gloo_mesh.h"
 
@@ -67,7 +68,7 @@ class CpuRankRuntime : public RankRuntime {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<RankRuntime>> CreateRankRuntime(
+absl::StatusOr<std::unique_ptr<RankRuntime>> CreateCpuRankRuntime(
     const lasp::internal::v1::Setup& setup, const ProcessGrid& grid) {
   LASP_ASSIGN_OR_RETURN(auto backend, CreateCpuBackend(DType::kFloat32, setup.threads()));
   const lasp::v1::Fence& fence = setup.fence();
@@ -75,7 +76,5 @@ absl::StatusOr<std::unique_ptr<RankRuntime>> CreateRankRuntime(
       absl::StrCat(fence.training_job(), "/", fence.uid(), "/", fence.generation()),
       setup.rank_address(), grid, std::move(backend));
 }
-
-const char* RankProgramName() { return "lasp-rank"; }
 
 }  // namespace lasp::worker
