@@ -240,7 +240,7 @@ class ClusterTest(unittest.TestCase):
 
     def restart_server(self, old, **flags):
         """A new process on the store and the ports of `old`."""
-        return self.start_server(**{flag: old.addresses.get(flag, "127.0.0.1:0") for flag in self.addresses}, **flags)
+        return self.start_server(**{**{flag: old.addresses.get(flag, "127.0.0.1:0") for flag in self.addresses}, **flags})
 
     def start_worker(self, worker_id="w1", slots=4, wait=True, prefix=(), **flags):
         values = {"server": self.server.worker_address, "worker_id": worker_id, "cpu_slots": slots, "gpus": "none",

@@ -1,0 +1,72 @@
+// A communicator whose thread can be made to hang, as it does where a message never comes.
+#pragma once
+
+#include <functional>
+#include <utility>
+
+#include "tests/faults/rank/fault_plan.h"
+#include "tests/faults/rank/faulty_backend.h"
+#include "worker/parallel/communicator.h"
+
+namespace lasp::worker {
+
+class FaultyCommunicator : public Communicator {
+ public:
+  // All must outlive this.
+  FaultyCommunicator(Communicator* inner, FaultPlan* plan, const StepPlace* step)
+      : inner_(*inner), plan_(*plan), step_(*step) {}
+
+  int rank() const override { return inner_.rank(); }
+
+  int size() const override { return inner_.size(); }
+
+  Operation Send(Tensor data, int peer) override { return At(step_.place()).Send(data, peer); }
+
+  Operation Receive(Tensor data, int peer) override {
+    return At(step_.place()).Receive(data, peer);
+  }
+
+  Operation SendInto(Tensor data, int peer, Tensor there) override {
+    return At(step_.place()).SendInto(data, peer, there);
+  }
+
+  Operation ReceiveInto(Tensor here, int peer) override {
+    return At(step_.place()).ReceiveInto(here, peer);
+  }
+
+  Operation Run(std::function<absl::Status()> work) override {
+    return At(step_.place()).Run(std::move(work));
+  }
+
+  Operation AllReduceSum(Tensor data) override { return At(step_.place()).AllReduceSum(data); }
+
+  Operation Broadcast(Tensor data, int root) override {
+    plan_.Reach(FaultPlace::kRestore);
+    return At(FaultPlace::kRestore).Broadcast(data, root);
+  }
+
+  Operation AllGather(Tensor part, Tensor whole) override {
+    return At(step_.place()).AllGather(part, whole);
+  }
+
+  Operation Barrier() override { return inner_.Barrier(); }
+
+  absl::Status Register(Tensor memory) override { return inner_.Register(memory); }
+
+  CommunicatorCounters counters() const override { return inner_.counters(); }
+
+ private:
+  // What is issued next waits behind the hanging operation.
+  Communicator& At(FaultPlace place) {
+    if (plan_.HangsAt(place)) {
+      inner_.Run([]() -> absl::Status { HangForever(); });
+    }
+    return inner_;
+  }
+
+  Communicator& inner_;
+  FaultPlan& plan_;
+  const StepPlace& step_;
+};
+
+}  // namespace lasp::worker
