@@ -35,7 +35,7 @@ CommandSpec SubmitCommand() {
           "SUCCEEDED, with 1 when it FAILED or was CANCELLED; Ctrl-C leaves it running.",
           {"lasp submit -f job.yaml --wait", "lasp submit -f job.yaml --set spec.max_steps=500",
            "lasp submit -f job.yaml --id long --set 'spec.data.train_paths=[a.txt, b.txt]'",
-           "lasp submit -f more-gpus.yaml --start-from long",
+           "lasp submit -f more-gpus.yaml --from long",
            "lasp submit -f job.yaml --dry-run=server -o yaml   # checked, not stored"},
           {{"--file",
             'f',
@@ -57,8 +57,7 @@ CommandSpec SubmitCommand() {
               line->submit.id = value;
               return Ok();
             }},
-           {"--start-from", '\0', "JOB[/STEP]",
-            "Go on from another job's checkpoint, on any shape (default: its newest)",
+           {"--from", '\0', "JOB[/STEP]", "Go on behind a checkpoint of another job",
             [](const std::string& value, Line* line) {
               line->submit.start_from = value;
               return Ok();

@@ -285,7 +285,8 @@ void JobEngine::FailGeneration(JobRecord* job, const GenerationFailure& failure)
   }
   parts_.observer->OnGenerationFailed(failure.reason);
   job->last_failure = failure.message;
-  job->retry_at = parts_.clock->Monotonic() + RestartBackoff(restarts + 1);
+  // What has come further since begins at once again.
+  job->retry_at = parts_.clock->Monotonic() + RestartBackoff(std::min(restarts + 1, stuck));
   LASP_LOG(kWarning, "generation failed",
            {{"training_job", job->name()},
             {"generation", job->generation()},

@@ -37,6 +37,12 @@ void JobEngine::TakeProgress(JobRecord* job, int rank, const lasp::v1::RankProgr
     record.last_silence = FromProtoDuration(record.progress->silence());
   }
   record.progress = progress;
+  // A large checkpoint takes its time to restore: as long as it comes on, nobody is late.
+  if (job->state() == Job::STATE_STARTING && job->run->peers_sent && !job->run->stopping() &&
+      progress.has_limit() &&
+      FromProtoDuration(progress.idle()) < options_.readiness_deadline / 4) {
+    job->run->deadline = parts_.clock->Monotonic() + options_.readiness_deadline;
+  }
 }
 
 void JobEngine::CheckStalled(JobRecord* job) {

@@ -69,7 +69,7 @@ class CheckpointTest(ClusterTest):
     def test_another_shape_goes_on_from_a_checkpoint(self):
         self.start()
         expected = self.undisturbed()
-        shorter = {job: self.submit(spec(sp=sp, dp=dp), job, "--start-from", "undisturbed/110")
+        shorter = {job: self.submit(spec(sp=sp, dp=dp), job, "--from", "undisturbed/110")
                    for job, sp, dp in (("one", 1, 1), ("three", 3, 1), ("replicas", 1, 2))}
         for job in shorter:
             done = self.wait_for_state(job, "SUCCEEDED", 120)
@@ -78,7 +78,7 @@ class CheckpointTest(ClusterTest):
             self.assertEqual(sorted(rows), list(range(111, STEPS + 1)))
             for step, loss in rows.items():
                 self.assertLess(abs(loss / expected[step][0] - 1), 1e-5, (job, step))
-        self.assertIn("start_from", self.lasp("submit", "-f", os.path.join(self.folder, "one.json"), "--start-from", "undisturbed/3",
+        self.assertIn("start_from", self.lasp("submit", "-f", os.path.join(self.folder, "one.json"), "--from", "undisturbed/3",
                                               check=False).stderr)
 
     def test_a_suspended_job_goes_on_where_it_was(self):

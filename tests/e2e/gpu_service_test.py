@@ -220,7 +220,7 @@ class GpuCheckpointTest(GpuClusterTest):
         self.submit(shape(self.ranks, 1), "job", "--wait", timeout=300)
         rows = {row["step"]: row["loss"] for row in self.metrics("job")}
         for job, sp, dp in (("one", 1, 1), ("both", self.ranks // 2, 2)):
-            self.submit(shape(sp, dp), job, "--wait", "--start-from", "job/20", timeout=300)
+            self.submit(shape(sp, dp), job, "--wait", "--from", "job/20", timeout=300)
             after = {row["step"]: row["loss"] for row in self.metrics(job)}
             self.assertEqual(sorted(after), list(range(21, 41)))
             worst = max(abs(loss / rows[step] - 1) for step, loss in after.items())

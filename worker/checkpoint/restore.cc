@@ -16,6 +16,8 @@ namespace {
 
 // 16 MiB on their way from the disk to the device.
 constexpr int64_t kElementsAtATime = int64_t{4} << 20;
+// 64 MiB from one rank to the others.
+constexpr int64_t kElementsAtOnce = int64_t{16} << 20;
 
 std::string Describe(const lasp::v1::CheckpointTensor& tensor) {
   return absl::StrCat(tensor.dtype(), " [", absl::StrJoin(tensor.shape(), ", "), "]");
@@ -75,6 +77,7 @@ absl::Status ReadPart(const RestoreOptions& options, const char* prefix, TensorS
                                         begin - parameter.offset, count, buffer.data()));
       options.backend->CopyFromHost(buffer.data(),
                                     destination.Columns(begin, count).Reshape(1, count));
+      options.on_block();
       begin += count;
     }
   }
@@ -121,9 +124,11 @@ absl::Status Exchange(const RestoreOptions& options) {
   for (const Tensor& tensor : options.tensors) {
     for (int rank = 0; rank < options.world->size(); ++rank) {
       const TensorShare share = ShareOf(options.layout->count(), options.world->size(), rank);
-      if (share.count > 0) {
-        last = options.world->Broadcast(
-            tensor.Columns(share.begin, share.count).Reshape(1, share.count), rank);
+      // In pieces, so that who watches sees it come on over a slow network too.
+      for (int64_t done = 0; done < share.count; done += kElementsAtOnce) {
+        const int64_t count = std::min(share.count - done, kElementsAtOnce);
+        last = options.world->Broadcast(tensor.Columns(share.begin + done, count).Reshape(1, count),
+                                        rank);
       }
     }
   }

@@ -25,6 +25,8 @@ struct RestoreOptions {
   TrainingTensors tensors = {};   // where it goes: fp32
   // Asked now and then.
   std::function<bool()> give_up;
+  // Told of each block that has been read.
+  std::function<void()> on_block = [] {};
 };
 
 // Called by all ranks. Each reads its share from the disk and gives it to the others, so that every

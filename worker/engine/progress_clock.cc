@@ -33,6 +33,9 @@ absl::Duration ProgressClock::Limit() const {
   if (section_ == Section::kUntimed) {
     return absl::InfiniteDuration();
   }
+  if (section_ == Section::kRestoring) {
+    return kRestoreBlock;
+  }
   if (steps_.size() < kFirstSteps) {
     return exchanges_ ? kUncalibrated : absl::InfiniteDuration();
   }

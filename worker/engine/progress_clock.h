@@ -17,8 +17,10 @@ namespace lasp::worker {
 class ProgressClock {
  public:
   enum class Section {
-    // Start-up, restoring, the last checkpoint: others have deadlines for them.
+    // Start-up, the last checkpoint: others have deadlines for them.
     kUntimed,
+    // Blocks are read, and exchanged, all the time.
+    kRestoring,
     kTraining,
     kEvaluating,
   };
@@ -39,6 +41,7 @@ class ProgressClock {
   // layer, are waited for so long; ranks without any are not timed.
   static constexpr size_t kFirstSteps = 3;
   static constexpr absl::Duration kUncalibrated = absl::Minutes(2);
+  static constexpr absl::Duration kRestoreBlock = absl::Seconds(40);
 
   // `journal` and `clock` must outlive this. `exchanges`: whether the rank takes part in exchanges
   // throughout a step.

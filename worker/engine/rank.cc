@@ -118,6 +118,7 @@ class Rank {
                              .eval_data = eval_data_.get(),
                              .drain = &drain_,
                              .checkpoint_root = setup_.checkpoint_root(),
+                             .progress = progress_.get(),
                              .dump_directory = setup_.dump_directory()};
     if (setup_.has_restore_from()) {
       options.restore_from = setup_.restore_from();

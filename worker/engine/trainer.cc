@@ -73,6 +73,10 @@ absl::Status Trainer::MakeState() {
     InitializeParameters(model_config_, layout_, options_.spec.seed(), backend,
                          parameters_.masters);
   } else {
+    ProgressClock* const progress = options_.progress;
+    if (progress != nullptr) {
+      progress->Enter(ProgressClock::Section::kRestoring);
+    }
     LASP_ASSIGN_OR_RETURN(restored_,
                           Restore({.root = options_.checkpoint_root,
                                    .reference = *options_.restore_from,
@@ -81,7 +85,16 @@ absl::Status Trainer::MakeState() {
                                    .backend = &backend,
                                    .world = options_.world,
                                    .tensors = tensors(),
-                                   .give_up = [this] { return options_.drain->requested(); }}));
+                                   .give_up = [this] { return options_.drain->requested(); },
+                                   .on_block =
+                                       [progress] {
+                                         if (progress != nullptr) {
+                                           progress->Advance();
+                                         }
+                                       }}));
+    if (progress != nullptr) {
+      progress->Enter(ProgressClock::Section::kUntimed);
+    }
     last_update_.updates = static_cast<double>(restored_.update_count());
     last_update_.skipped = static_cast<double>(restored_.skipped_count());
     last_update_.skipped_in_a_row = static_cast<double>(restored_.skipped_in_a_row());

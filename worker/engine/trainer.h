@@ -20,6 +20,7 @@
 #include "worker/device/backend.h"
 #include "worker/engine/drain_request.h"
 #include "worker/engine/loss_watch.h"
+#include "worker/engine/progress_clock.h"
 #include "worker/model/parameter_layout.h"
 #include "worker/model/transnormer.h"
 #include "worker/optim/adamw.h"
@@ -74,6 +75,8 @@ class Trainer {
     // Where given, the run goes on from there; otherwise it begins.
     std::string checkpoint_root = {};
     std::optional<lasp::v1::CheckpointReference> restore_from = {};
+    // Told as it is read; null for nobody.
+    ProgressClock* progress = nullptr;
     // Where given, WriteStepDump after the reduction of a run's first step.
     std::string dump_directory;
     // Replaces the strategy that the spec names (tests).

@@ -178,6 +178,26 @@ TEST_F(JobEngineProgressTest, AStragglerIsToldOfOnce) {
   EXPECT_EQ(harness_.State(job_), Job::STATE_RUNNING);
 }
 
+TEST_F(JobEngineProgressTest, ALargeCheckpointMayTakeItsTimeToRestore) {
+  LASP_ASSERT_OK(harness_.Cancel(job_));
+  harness_.Advance(absl::Seconds(1));
+  agent_->readies_ranks = false;
+  job_ = harness_.Submit("restores", 2, 1);
+  ASSERT_EQ(harness_.State(job_), Job::STATE_STARTING);
+  const absl::Duration limit = absl::Seconds(40);
+  for (int seconds = 2; seconds <= 300; seconds += 2) {
+    Beat({.idle = kNow, .silence = kNow, .limit = limit},
+         {.idle = absl::Seconds(seconds), .silence = kNow, .limit = limit});
+    ASSERT_EQ(harness_.Get(job_).generation(), 1) << seconds;
+  }
+  // Cut off from one another.
+  for (int seconds = 2; seconds <= 32; seconds += 2) {
+    Beat({.idle = absl::Seconds(seconds), .silence = kNow, .limit = limit},
+         {.idle = absl::Seconds(seconds), .silence = kNow, .limit = limit});
+  }
+  EXPECT_THAT(Reasons(), Contains("RANK_STALLED"));
+}
+
 class BadStepTest : public JobEngineProgressTest {
  protected:
   // All ranks leave because of a step, as recovery.non_finite says.

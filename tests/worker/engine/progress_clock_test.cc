@@ -39,6 +39,8 @@ TEST_F(ProgressClockTest, TheLimitIsThreeTimesTheSlowestStepsAndTwentySecondsAtL
     clock.FinishStep(60);
   }
   EXPECT_EQ(clock.Read().limit, absl::Seconds(180));
+  clock.Enter(ProgressClock::Section::kRestoring);
+  EXPECT_EQ(clock.Read().limit, ProgressClock::kRestoreBlock);
   clock.Enter(ProgressClock::Section::kUntimed);
   EXPECT_EQ(clock.Read().limit, absl::InfiniteDuration());
 }

@@ -3,6 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
+#include <memory>
+
 #include "proto/rpc/status_macros.h"
 #include "tests/server/core/fake_clock.h"
 #include "tests/support/status_matchers.h"
@@ -77,10 +80,8 @@ TEST(CollectiveLogTest, ADeviceIsAsked) {
 
 // The real communicator tells the log.
 TEST(CollectiveLogTest, CommunicatorsTellIt) {
-  std::vector<std::unique_ptr<CollectiveJournal>> journals;
-  for (int rank = 0; rank < 2; ++rank) {
-    journals.push_back(std::make_unique<CollectiveJournal>());
-  }
+  const std::array<std::unique_ptr<CollectiveJournal>, 2> journals = {
+      std::make_unique<CollectiveJournal>(), std::make_unique<CollectiveJournal>()};
   const auto statuses =
       RunLocalRanks({.sp_size = 2, .dp_size = 1}, [&](LocalRank& rank) -> absl::Status {
         CollectiveLog* const log =
