@@ -6,8 +6,8 @@
 #include <tuple>
 #include <utility>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "proto/checkpoint/quoted_name.h"
 #include "proto/rpc/status_macros.h"
 
 namespace lasp {
@@ -26,12 +26,6 @@ int64_t SizeOfDtype(absl::string_view dtype) {
       {"BF16", 2}, {"F8_E5M2", 1}, {"F8_E4M3", 1}, {"U8", 1},  {"BOOL", 1}};
   const auto found = sizes->find(std::string(dtype));
   return found == sizes->end() ? 0 : found->second;
-}
-
-// Names come from whoever made the file.
-std::string Quoted(absl::string_view text) {
-  constexpr size_t kLongest = 200;
-  return absl::StrCat("'", absl::CHexEscape(text.substr(0, kLongest)), "'");
 }
 
 // Takes the JSON token by token: what is no header ends the parse where it stands, however large or
@@ -71,7 +65,7 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
       header_.tensors.back().dtype = value;
       return true;
     }
-    return Unexpected(absl::StrCat("the text ", Quoted(value)));
+    return Unexpected(absl::StrCat("the text ", QuotedName(value)));
   }
 
   bool binary(binary_t& /*value*/) override { return Unexpected("bytes"); }
@@ -126,12 +120,12 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
   bool key(string_t& value) override {
     std::set<std::string>& keys = place_ == Place::kHeader ? names_ : keys_;
     if (!keys.insert(value).second) {
-      return Fail(absl::StrCat(Quoted(value), " is there twice"));
+      return Fail(absl::StrCat(QuotedName(value), " is there twice"));
     }
     if (place_ == Place::kTensor && value != "dtype" && value != "shape" &&
         value != "data_offsets") {
-      return Fail(
-          absl::StrCat(Quoted(header_.tensors.back().name), " has a field ", Quoted(value)));
+      return Fail(absl::StrCat(QuotedName(header_.tensors.back().name), " has a field ",
+                               QuotedName(value)));
     }
     key_ = value;
     return true;
@@ -155,7 +149,7 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
   bool EndTensor() {
     SafetensorsEntry& tensor = header_.tensors.back();
     if (keys_.size() != 3 || offsets_.size() != 2) {
-      return Fail(absl::StrCat(Quoted(tensor.name),
+      return Fail(absl::StrCat(QuotedName(tensor.name),
                                " needs a dtype, a shape and data_offsets of two numbers"));
     }
     tensor.begin = offsets_[0];
@@ -164,8 +158,8 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
   }
 
   bool Unexpected(absl::string_view what) {
-    return Fail(
-        absl::StrCat(what, key_.empty() ? "" : absl::StrCat(" at ", Quoted(key_)), ", of no use"));
+    return Fail(absl::StrCat(what, key_.empty() ? "" : absl::StrCat(" at ", QuotedName(key_)),
+                             ", of no use"));
   }
 
   bool Fail(std::string error) {
@@ -191,21 +185,22 @@ absl::Status Wrong(absl::string_view what) {
 absl::Status CheckSize(const SafetensorsEntry& tensor, int64_t data_bytes) {
   const int64_t element_bytes = SizeOfDtype(tensor.dtype);
   if (element_bytes == 0) {
-    return Wrong(absl::StrCat(Quoted(tensor.name), " has the dtype ", Quoted(tensor.dtype)));
+    return Wrong(
+        absl::StrCat(QuotedName(tensor.name), " has the dtype ", QuotedName(tensor.dtype)));
   }
   int64_t elements = 1;
   for (const int64_t size : tensor.shape) {
     if (size > 0 && elements > kMostElements / size) {
-      return Wrong(absl::StrCat(Quoted(tensor.name), " has too many elements"));
+      return Wrong(absl::StrCat(QuotedName(tensor.name), " has too many elements"));
     }
     elements *= size;
   }
   if (tensor.begin > tensor.end || tensor.end > data_bytes) {
-    return Wrong(absl::StrCat(Quoted(tensor.name), " lies from byte ", tensor.begin, " to ",
+    return Wrong(absl::StrCat(QuotedName(tensor.name), " lies from byte ", tensor.begin, " to ",
                               tensor.end, " of ", data_bytes));
   }
   if (tensor.end - tensor.begin != elements * element_bytes) {
-    return Wrong(absl::StrCat(Quoted(tensor.name), " has ", tensor.end - tensor.begin,
+    return Wrong(absl::StrCat(QuotedName(tensor.name), " has ", tensor.end - tensor.begin,
                               " bytes; its shape asks for ", elements, " times ", element_bytes));
   }
   return absl::OkStatus();
@@ -275,7 +270,7 @@ absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(absl::string_view json,
   for (const SafetensorsEntry& tensor : header.tensors) {
     if (tensor.begin != filled) {
       return Wrong(absl::StrCat(
-          Quoted(tensor.name), " begins at byte ", tensor.begin,
+          QuotedName(tensor.name), " begins at byte ", tensor.begin,
           tensor.begin > filled ? ", behind a hole from byte " : ", within what goes to byte ",
           filled));
     }

@@ -1,5 +1,4 @@
-// Folders of checkpoints beneath --checkpoint_root, opened so that no link and no name leads out of
-// it.
+// Folders of checkpoints that ranks make beneath --checkpoint_root.
 #pragma once
 
 #include <string>
@@ -11,14 +10,8 @@
 
 namespace lasp::worker {
 
-// INVALID_ARGUMENT unless it is a relative path without empty components, `.` and `..`.
-absl::Status CheckFolderName(absl::string_view folder);
-
-// A folder beneath `root`, which exists. INVALID_ARGUMENT as CheckFolderName; otherwise the code of
-// what the system says.
-absl::StatusOr<UniqueFd> OpenFolderBeneath(const std::string& root, const std::string& folder);
-
-// The same, made where it is missing, and followed through no link at all.
+// A folder beneath `root`, as OpenFolderBeneath (proto/checkpoint) opens it, made where it is
+// missing, and followed through no link at all.
 absl::StatusOr<UniqueFd> MakeFolders(const std::string& root, const std::string& folder);
 
 // The folder `name` in `parent`, for its owner alone, made where it is missing; it is there for

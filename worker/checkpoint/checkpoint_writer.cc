@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "proto/checkpoint/checkpoint_folder.h"
 #include "proto/checkpoint/manifest.h"
 #include "proto/checkpoint/safetensors_header.h"
 #include "proto/rpc/clock.h"
@@ -14,6 +15,7 @@
 #include "worker/checkpoint/shard_file.h"
 
 namespace lasp::worker {
+
 namespace {
 
 constexpr absl::Duration kSnapshotTimeout = absl::Minutes(5);

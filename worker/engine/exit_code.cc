@@ -1,9 +1,9 @@
 #include "worker/engine/exit_code.h"
 
 #include "absl/strings/str_cat.h"
+#include "proto/checkpoint/checkpoint_reader.h"
 #include "proto/rpc/error_details.h"
 #include "proto/rpc/rank_exit_code.h"
-#include "worker/checkpoint/checkpoint_reader.h"
 
 namespace lasp::worker {
 namespace {

@@ -1,4 +1,4 @@
-#include "worker/checkpoint/checkpoint_folder.h"
+#include "proto/checkpoint/checkpoint_folder.h"
 
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -7,8 +7,10 @@
 
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_directory.h"
+#include "worker/checkpoint/checkpoint_folder.h"
 
 namespace lasp::worker {
+
 namespace {
 
 using ::lasp::testing::StatusIs;

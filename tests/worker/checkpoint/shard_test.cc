@@ -11,6 +11,7 @@
 #include <numeric>
 
 #include "absl/strings/str_cat.h"
+#include "proto/checkpoint/checkpoint_folder.h"
 #include "proto/checkpoint/manifest.h"
 #include "proto/rpc/status_macros.h"
 #include "proto/spec/spec_defaults.h"
@@ -24,6 +25,7 @@
 #include "worker/checkpoint/shard_file.h"
 
 namespace lasp::worker {
+
 namespace {
 
 using ::lasp::testing::StatusIs;

@@ -12,6 +12,7 @@
 #include <numeric>
 #include <random>
 
+#include "proto/checkpoint/checkpoint_reader.h"
 #include "proto/rpc/error_details.h"
 #include "proto/rpc/mutex.h"
 #include "proto/rpc/rank_exit_code.h"
@@ -20,7 +21,6 @@
 #include "tests/worker/checkpoint/commit.h"
 #include "tests/worker/engine/corpus_text.h"
 #include "tests/worker/engine/local_training.h"
-#include "worker/checkpoint/checkpoint_reader.h"
 #include "worker/engine/exit_code.h"
 
 namespace lasp::worker {

@@ -1,4 +1,4 @@
-#include "worker/checkpoint/checkpoint_reader.h"
+#include "proto/checkpoint/checkpoint_reader.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -11,14 +11,14 @@
 
 #include "absl/strings/str_cat.h"
 #include "proto/checkpoint/block_digests.h"
+#include "proto/checkpoint/checkpoint_folder.h"
 #include "proto/checkpoint/manifest.h"
 #include "proto/rpc/error_details.h"
 #include "proto/rpc/status_macros.h"
 #include "proto/spec/file_reader.h"
 #include "proto/spec/open_beneath.h"
-#include "worker/checkpoint/checkpoint_folder.h"
 
-namespace lasp::worker {
+namespace lasp {
 namespace {
 
 constexpr int64_t kBlocksAhead = 4;
@@ -131,7 +131,7 @@ CheckpointReader::CheckpointReader(std::string folder, UniqueFd folder_fd,
 }
 
 absl::Status CheckpointReader::Read(const std::string& tensor, int64_t begin, int64_t count,
-                                    float* to) {
+                                    void* to) {
   // The manifest has been checked: they cover the tensor without gaps.
   for (const Place& place : places_[tensor]) {
     const int64_t from = std::max(begin, place.begin);
@@ -140,7 +140,7 @@ absl::Status CheckpointReader::Read(const std::string& tensor, int64_t begin, in
       constexpr int64_t kBytes = sizeof(float);
       LASP_RETURN_IF_ERROR(
           ReadBytes(place.shard, place.offset_bytes + (from - place.begin) * kBytes,
-                    (end - from) * kBytes, reinterpret_cast<char*>(to + (from - begin))));
+                    (end - from) * kBytes, static_cast<char*>(to) + (from - begin) * kBytes));
     }
   }
   return absl::OkStatus();
@@ -206,4 +206,4 @@ absl::Status CheckpointReader::LoadBlock(int shard_index, int64_t block) {
   return absl::OkStatus();
 }
 
-}  // namespace lasp::worker
+}  // namespace lasp

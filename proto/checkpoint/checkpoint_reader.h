@@ -13,7 +13,7 @@
 #include "lasp/v1/worker_service.pb.h"
 #include "proto/spec/unique_fd.h"
 
-namespace lasp::worker {
+namespace lasp {
 
 // Reasons of its errors: what lies there is not what was written (DATA_LOSS, with `folder` and
 // `file`), and what lies there cannot be read (UNAVAILABLE).
@@ -29,9 +29,9 @@ class CheckpointReader {
 
   const lasp::v1::CheckpointManifest& manifest() const { return manifest_; }
 
-  // Elements [begin, begin + count) of a tensor of the manifest into `to`. Reads whole blocks; the
-  // last one is kept for what is asked for next.
-  absl::Status Read(const std::string& tensor, int64_t begin, int64_t count, float* to);
+  // Elements [begin, begin + count) of a tensor of the manifest into `to`: fp32, as the file has
+  // them. Reads whole blocks; the last one is kept for what is asked for next.
+  absl::Status Read(const std::string& tensor, int64_t begin, int64_t count, void* to);
 
  private:
   // Where a piece of a tensor lies.
@@ -61,4 +61,4 @@ class CheckpointReader {
   std::vector<char> block_data_;
 };
 
-}  // namespace lasp::worker
+}  // namespace lasp
