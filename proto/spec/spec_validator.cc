@@ -53,6 +53,27 @@ bool CheckHeads(const Model& model, FieldChecker* check) {
   return true;
 }
 
+bool CheckPath(absl::string_view field, absl::string_view path, FieldChecker* check) {
+  if (path.empty()) {
+    return check->Refuse(field, "is empty: name a file");
+  }
+  if (path.size() > kMaxPathBytes) {
+    return check->Refuse(field, absl::StrCat("has ", path.size(), " bytes: at most ", kMaxPathBytes,
+                                             ", name a shorter path"));
+  }
+  if (std::any_of(path.begin(), path.end(),
+                  [](char c) { return absl::ascii_iscntrl(static_cast<unsigned char>(c)); })) {
+    return check->Refuse(field, "holds a NUL or another control character: rename the file");
+  }
+  for (const absl::string_view segment : absl::StrSplit(path, '/')) {
+    if (segment == "..") {
+      return check->Refuse(field,
+                           "holds '..': name the file from one of the server's --path_roots down");
+    }
+  }
+  return true;
+}
+
 bool CheckModel(const Model& model, FieldChecker* check) {
   bool sound = true;
   if (model.architecture() != Model::ARCHITECTURE_TRANSNORMER) {
@@ -75,6 +96,9 @@ bool CheckModel(const Model& model, FieldChecker* check) {
     sound = check->Refuse("spec.model.lrpe_theta", "is unknown: choose FIXED or LEARNED");
   }
   sound &= check->Real("spec.model.init_std", model.init_std(), 0, Bound::kOpen, 10);
+  if (model.has_initial_weights()) {
+    sound &= CheckPath("spec.model.initial_weights.path", model.initial_weights().path(), check);
+  }
   sound = sound && layers && hidden && heads && glu && vocab;
   if (sound && ParameterCount(model) > kMaxParameters) {
     sound = check->Refuse("spec.model",
@@ -82,27 +106,6 @@ bool CheckModel(const Model& model, FieldChecker* check) {
                                        kMaxParameters, ", choose fewer layers or a smaller width"));
   }
   return sound;
-}
-
-bool CheckPath(absl::string_view field, absl::string_view path, FieldChecker* check) {
-  if (path.empty()) {
-    return check->Refuse(field, "is empty: name a file");
-  }
-  if (path.size() > kMaxPathBytes) {
-    return check->Refuse(field, absl::StrCat("has ", path.size(), " bytes: at most ", kMaxPathBytes,
-                                             ", name a shorter path"));
-  }
-  if (std::any_of(path.begin(), path.end(),
-                  [](char c) { return absl::ascii_iscntrl(static_cast<unsigned char>(c)); })) {
-    return check->Refuse(field, "holds a NUL or another control character: rename the file");
-  }
-  for (const absl::string_view segment : absl::StrSplit(path, '/')) {
-    if (segment == "..") {
-      return check->Refuse(field,
-                           "holds '..': name the file from one of the server's --path_roots down");
-    }
-  }
-  return true;
 }
 
 bool CheckPaths(absl::string_view field,
