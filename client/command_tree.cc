@@ -1,6 +1,8 @@
 #include "client/command_tree.h"
 
+#include <iterator>
 #include <limits>
+#include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -22,10 +24,59 @@ constexpr int64_t kMaxStep = std::numeric_limits<int64_t>::max();
 constexpr int kMaxRank = 1'000'000;
 constexpr int kMaxLines = 1'000'000'000;
 constexpr int kMaxPoints = 10'000;
+constexpr int64_t kMaxBytes = int64_t{1} << 60;
 
 absl::Status Ok() { return absl::OkStatus(); }
 
+// `verb` before what each does, where a command has several.
+std::vector<FlagSpec> SubmitFlags(const std::string& verb) {
+  return {{"--file",
+           'f',
+           "FILE",
+           verb + "The job; - for the standard input",
+           [](const std::string& value, Line* line) {
+             line->submit.file = value;
+             return Ok();
+           },
+           {},
+           true},
+          {"--set", '\0', "PATH=VALUE", verb + "Replace a field; VALUE is YAML; may be repeated",
+           [](const std::string& value, Line* line) {
+             line->submit.settings.push_back(value);
+             return Ok();
+           }},
+          {"--id", '\0', "ID", verb + "The job's id (default: one is made)",
+           [](const std::string& value, Line* line) {
+             line->submit.id = value;
+             return Ok();
+           }},
+          {"--wait", 'w', "", verb + "Show the progress until the job ends",
+           [](const std::string&, Line* line) {
+             line->submit.wait = true;
+             return Ok();
+           }},
+          {"--dry-run",
+           '\0',
+           "WHERE",
+           verb + "server: check it, store nothing; client: only read it",
+           [](const std::string& value, Line* line) {
+             LASP_ASSIGN_OR_RETURN(const size_t index,
+                                   ReadChoice("--dry-run", value, {"server", "client"}));
+             line->submit.dry_run = index == 0 ? DryRun::kServer : DryRun::kClient;
+             return Ok();
+           },
+           {"server", "client"},
+           false,
+           true}};
+}
+
 CommandSpec SubmitCommand() {
+  std::vector<FlagSpec> flags = SubmitFlags("");
+  flags.push_back({"--from", '\0', "JOB[/STEP]", "Go on behind a checkpoint of another job",
+                   [](const std::string& value, Line* line) {
+                     line->submit.start_from = value;
+                     return Ok();
+                   }});
   return {"submit",
           "Jobs",
           "",
@@ -37,49 +88,7 @@ CommandSpec SubmitCommand() {
            "lasp submit -f job.yaml --id long --set 'spec.data.train_paths=[a.txt, b.txt]'",
            "lasp submit -f more-gpus.yaml --from long",
            "lasp submit -f job.yaml --dry-run=server -o yaml   # checked, not stored"},
-          {{"--file",
-            'f',
-            "FILE",
-            "The job; - for the standard input",
-            [](const std::string& value, Line* line) {
-              line->submit.file = value;
-              return Ok();
-            },
-            {},
-            true},
-           {"--set", '\0', "PATH=VALUE", "Replace a field; VALUE is YAML; may be repeated",
-            [](const std::string& value, Line* line) {
-              line->submit.settings.push_back(value);
-              return Ok();
-            }},
-           {"--id", '\0', "ID", "The job's id (default: one is made)",
-            [](const std::string& value, Line* line) {
-              line->submit.id = value;
-              return Ok();
-            }},
-           {"--from", '\0', "JOB[/STEP]", "Go on behind a checkpoint of another job",
-            [](const std::string& value, Line* line) {
-              line->submit.start_from = value;
-              return Ok();
-            }},
-           {"--wait", 'w', "", "Show the progress until the job ends",
-            [](const std::string&, Line* line) {
-              line->submit.wait = true;
-              return Ok();
-            }},
-           {"--dry-run",
-            '\0',
-            "WHERE",
-            "server: check it, store nothing; client: only read it",
-            [](const std::string& value, Line* line) {
-              LASP_ASSIGN_OR_RETURN(const size_t index,
-                                    ReadChoice("--dry-run", value, {"server", "client"}));
-              line->submit.dry_run = index == 0 ? DryRun::kServer : DryRun::kClient;
-              return Ok();
-            },
-            {"server", "client"},
-            false,
-            true}}};
+          std::move(flags)};
 }
 
 CommandSpec ListCommand() {
@@ -259,6 +268,56 @@ CommandSpec AuditCommand() {
             }}}};
 }
 
+CommandSpec CheckpointsCommand() {
+  std::vector<FlagSpec> flags = {
+      {"--to",
+       '\0',
+       "DIR",
+       "export: the folder to make; an empty one is taken too",
+       [](const std::string& value, Line* line) {
+         line->exporting.folder = value;
+         return Ok();
+       },
+       {},
+       true},
+      {"--dtype",
+       '\0',
+       "TYPE",
+       "export: fp32 (default) or bf16, half the size",
+       [](const std::string& value, Line* line) {
+         LASP_ASSIGN_OR_RETURN(const size_t index, ReadChoice("--dtype", value, {"fp32", "bf16"}));
+         line->exporting.type = index == 0 ? ElementType::kFloat32 : ElementType::kBfloat16;
+         return Ok();
+       },
+       {"fp32", "bf16"}},
+      {"--max_file_bytes", '\0', "N", "export: split beyond this (default 5000000000)",
+       [](const std::string& value, Line* line) {
+         return SetNumber<int64_t>("--max_file_bytes", value, 1, kMaxBytes,
+                                   &line->exporting.max_file_bytes);
+       }}};
+  std::vector<FlagSpec> submit = SubmitFlags("import: ");
+  flags.insert(flags.end(), std::make_move_iterator(submit.begin()),
+               std::make_move_iterator(submit.end()));
+  return {"checkpoints",
+          "Jobs",
+          "VERB NAME|DIR [STEP]",
+          "The checkpoints of a job: list, describe, verify, delete, export; import",
+          "verify has the coordinator read one back from the disk, and waits for it.\n"
+          "Without STEP the newest committed one is meant. How many are kept says the job's\n"
+          "checkpoint_retention; the one a job would resume from cannot be deleted.\n"
+          "export downloads the model's weights into a folder in the layout of Hugging Face's\n"
+          "TransNormerLLM: safetensors and config.json, whole or not at all. import submits a\n"
+          "job that begins with such a folder's weights; its model is the folder's, and ranks\n"
+          "read it as they read data: beneath --path_roots, by the same path, or by that of\n"
+          "spec.model.initial_weights.path.",
+          {"lasp checkpoints list quickstart", "lasp checkpoints verify quickstart",
+           "lasp checkpoints delete quickstart 1200",
+           "lasp checkpoints export quickstart --to model --dtype bf16",
+           "lasp checkpoints import model -f job.yaml --wait"},
+          std::move(flags),
+          {"list", "describe", "verify", "delete", "export", "import"}};
+}
+
 FlagSpec YesFlag() {
   return {"--yes", 'y', "", "Do not ask", [](const std::string&, Line* line) {
             line->yes = true;
@@ -313,17 +372,7 @@ std::vector<CommandSpec> MakeCommands() {
        "Delete a job that has ended, with its metrics, logs and checkpoints",
        "Needs the whole name.",
        {"lasp delete quickstart"}},
-      {"checkpoints",
-       "Jobs",
-       "VERB NAME [STEP]",
-       "Look at the checkpoints of a job: list, describe, verify, delete",
-       "verify has the coordinator read one back from the disk, and waits for it.\n"
-       "Without STEP the newest committed one is meant. How many are kept says the job's\n"
-       "checkpoint_retention; the one a job would resume from cannot be deleted.",
-       {"lasp checkpoints list quickstart", "lasp checkpoints verify quickstart",
-        "lasp checkpoints delete quickstart 1200"},
-       {},
-       {"list", "describe", "verify", "delete"}},
+      CheckpointsCommand(),
       {"workers",
        "Workers",
        "[NAME]",

@@ -23,6 +23,7 @@ struct CommandLine {
   EventsOptions events;
   LogOptions logs;
   AuditOptions audit;
+  ExportOptions exporting;
   bool yes = false;
   bool undo = false;
   bool client_only = false;

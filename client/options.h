@@ -8,6 +8,7 @@
 
 #include "absl/time/time.h"
 #include "client/terminal.h"
+#include "proto/interchange/element_type.h"
 
 namespace lasp::client {
 
@@ -102,6 +103,13 @@ struct AuditOptions {
   bool refused = false;
   // The newest.
   int limit = 50;
+};
+
+struct ExportOptions {
+  std::string folder;
+  ElementType type = ElementType::kFloat32;
+  // As Hugging Face's own.
+  int64_t max_file_bytes = 5'000'000'000;
 };
 
 struct LogOptions {

@@ -117,7 +117,7 @@ absl::StatusOr<int> Dispatch(const CommandLine& line, Session* session) {
     return Audit(line.audit, session);
   }
   if (command == "checkpoints") {
-    return Checkpoints(line.words, session);
+    return Checkpoints(line.exporting, line.submit, line.words, session);
   }
   if (command == "backup") {
     return MakeBackup(line.words, session);

@@ -35,6 +35,8 @@ constexpr AccessRule kRules[] = {
     View("/lasp.v1.CheckpointService/ListCheckpoints"),
     Edit("/lasp.v1.CheckpointService/VerifyCheckpoint"),
     Edit("/lasp.v1.CheckpointService/DeleteCheckpoint"),
+    // The weights leave the service.
+    Edit("/lasp.v1.CheckpointService/ExportCheckpoint"),
     View("/lasp.v1.MetricsService/QueryMetrics"),
     View("/lasp.v1.MetricsService/StreamMetrics"),
     View("/lasp.v1.LogService/StreamLogs"),

@@ -20,6 +20,7 @@ inline constexpr char kResume[] = "TrainingJobService.ResumeTrainingJob";
 inline constexpr char kDrainWorker[] = "WorkerAdminService.DrainWorker";
 inline constexpr char kVerifyCheckpoint[] = "CheckpointService.VerifyCheckpoint";
 inline constexpr char kDeleteCheckpoint[] = "CheckpointService.DeleteCheckpoint";
+inline constexpr char kExportCheckpoint[] = "CheckpointService.ExportCheckpoint";
 inline constexpr char kCreateBackup[] = "BackupService.CreateBackup";
 // By lasp-server itself.
 inline constexpr char kRestore[] = "restore";

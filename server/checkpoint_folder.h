@@ -17,6 +17,8 @@ class CheckpointFolder {
  public:
   explicit CheckpointFolder(std::string root) : root_(std::move(root)) {}
 
+  const std::string& root() const { return root_; }
+
   // FAILED_PRECONDITION unless the root is a directory that can be written.
   absl::Status Check() const;
 

@@ -10,7 +10,9 @@
 #include "proto/rpc/error_details.h"
 #include "proto/rpc/resource_name.h"
 #include "proto/rpc/status_macros.h"
+#include "server/access_interceptor.h"
 #include "server/checkpoint_not_found.h"
+#include "server/ended_stream.h"
 #include "server/job_lookup.h"
 #include "server/principal.h"
 #include "server/unary_call.h"
@@ -132,6 +134,44 @@ grpc::ServerUnaryReactor* CheckpointService::DeleteCheckpoint(
   parts_.core->controller().DeleteCheckpoint(*request,
                                              CallerOf(parts_.access, *context, parts_.clock->Now()),
                                              AnswerWith(parts_.answer_pool, reactor, response));
+  return reactor;
+}
+
+grpc::ServerWriteReactor<v1::ExportCheckpointResponse>* CheckpointService::ExportCheckpoint(
+    grpc::CallbackServerContext* context, const v1::ExportCheckpointRequest* request) {
+  using Response = v1::ExportCheckpointResponse;
+  absl::Status status = Get(request->name()).status();
+  if (status.ok() && (request->first_tensor() < 0 || request->first_element() < 0)) {
+    status = InvalidFields({{"first_tensor", "or first_element is negative: begin with 0"}},
+                           "INVALID_REQUEST");
+  }
+  if (!status.ok()) {
+    return EndedStream<Response>(status);
+  }
+  auto place = ExportPlace::Take(exports_);
+  if (!place.ok()) {
+    return EndedStream<Response>(place.status());
+  }
+  const absl::StatusOr<CheckpointName> name = ParseCheckpointName(request->name());
+  const auto job = FindJob(parts_.core->jobs(), name->job.ToString());
+  if (!job.ok()) {
+    return EndedStream<Response>(job.status());
+  }
+  auto stream = std::make_shared<CheckpointExport>(parts_.streams, parts_.export_pool,
+                                                   parts_.slow_reader_limit, parts_.core,
+                                                   (*job)->job.uid(), *request, *std::move(place));
+  const absl::Time now = parts_.clock->Now();
+  stream->KeepWhile(
+      AccessLease(parts_.access, GrantOf(parts_.access, *context, now), parts_.clock));
+  // Once it is open it may end at any time, and the context and the request with it.
+  v1::ExportCheckpointRequest asked = *request;
+  Caller caller = CallerOf(parts_.access, *context, now);
+  grpc::ServerWriteReactor<Response>* const reactor = stream->Open(PrincipalOf(*context));
+  // That it begins is recorded before the first byte leaves.
+  parts_.core->controller().ExportCheckpoint(std::move(asked), std::move(caller),
+                                             [stream](absl::StatusOr<v1::Checkpoint> checkpoint) {
+                                               stream->Admit(std::move(checkpoint));
+                                             });
   return reactor;
 }
 

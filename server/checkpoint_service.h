@@ -1,9 +1,12 @@
 // What users do with checkpoints, over gRPC.
 #pragma once
 
+#include <atomic>
+#include <memory>
 #include <string>
 
 #include "lasp/v1/checkpoint_service.grpc.pb.h"
+#include "server/checkpoint_export.h"
 #include "server/page_token.h"
 #include "server/service_parts.h"
 
@@ -26,6 +29,8 @@ class CheckpointService final : public v1::CheckpointService::CallbackService {
   grpc::ServerUnaryReactor* DeleteCheckpoint(grpc::CallbackServerContext* context,
                                              const v1::DeleteCheckpointRequest* request,
                                              v1::Checkpoint* response) override;
+  grpc::ServerWriteReactor<v1::ExportCheckpointResponse>* ExportCheckpoint(
+      grpc::CallbackServerContext* context, const v1::ExportCheckpointRequest* request) override;
 
  private:
   // FAILED_PRECONDITION where there is no --checkpoint_root.
@@ -36,6 +41,7 @@ class CheckpointService final : public v1::CheckpointService::CallbackService {
 
   const ServiceParts parts_;
   const PageTokenCodec page_tokens_;
+  const ExportPlace::Count exports_ = std::make_shared<std::atomic<int>>(0);
 };
 
 }  // namespace lasp::server

@@ -200,6 +200,13 @@ void JobController::DeleteCheckpoint(lasp::v1::DeleteCheckpointRequest request, 
          &JobEngine::RemoveCheckpoint);
 }
 
+void JobController::ExportCheckpoint(lasp::v1::ExportCheckpointRequest request, Caller caller,
+                                     CheckpointCallback done) {
+  const std::string name = request.name();
+  Submit(audit::kExportCheckpoint, name, std::move(request), std::move(caller), std::move(done),
+         &JobEngine::ExportCheckpoint);
+}
+
 void JobController::Record(lasp::v1::AuditRecord record, DoneCallback done) {
   const DoneCallback once = AnswerOnce(std::move(done));
   const absl::Status status =

@@ -82,6 +82,8 @@ class JobController {
                         CheckpointCallback done);
   void DeleteCheckpoint(lasp::v1::DeleteCheckpointRequest request, Caller caller,
                         CheckpointCallback done);
+  void ExportCheckpoint(lasp::v1::ExportCheckpointRequest request, Caller caller,
+                        CheckpointCallback done);
   // Something that was done elsewhere. Answers once the record is stored.
   void Record(lasp::v1::AuditRecord record, DoneCallback done);
 

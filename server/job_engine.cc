@@ -45,6 +45,7 @@ JobRecord* JobEngine::AddRecord(JobViewPtr view) {
     job->max_run_duration = FromProtoDuration(spec.max_run_duration());
   }
   job->device = spec.device();
+  job->has_initial_weights = spec.model().has_initial_weights();
   job->kind = KindFor(*job);
   if (!job->start_from().empty()) {
     const absl::StatusOr<CheckpointName> start = ParseCheckpointName(job->start_from());

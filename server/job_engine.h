@@ -62,6 +62,9 @@ class JobEngine {
                         const CheckpointCallback& done);
   void RemoveCheckpoint(const lasp::v1::DeleteCheckpointRequest& request, const Caller& caller,
                         const CheckpointCallback& done);
+  // Records that its weights leave the service; sending them is the caller's.
+  void ExportCheckpoint(const lasp::v1::ExportCheckpointRequest& request, const Caller& caller,
+                        const CheckpointCallback& done);
 
   // What was done elsewhere, for the audit log.
   void Record(lasp::v1::AuditRecord record);
@@ -224,6 +227,9 @@ class JobEngine {
   // --- job_engine_checkpoint_commands.cc ---
   // Null where there is none.
   std::pair<JobRecord*, CheckpointRecord*> FindCheckpoint(const std::string& name);
+  // FindCheckpoint, or NOT_FOUND; FAILED_PRECONDITION unless it is committed.
+  absl::StatusOr<std::pair<JobRecord*, CheckpointRecord*>> FindCommitted(const std::string& name,
+                                                                         absl::string_view verb);
   // What a generation of the job would begin from; null for nothing.
   const CheckpointRecord* StartOf(const JobRecord& job);
   // What the present one has begun from.

@@ -17,21 +17,29 @@ namespace lasp::server {
 
 using lasp::v1::Checkpoint;
 
+absl::StatusOr<std::pair<JobRecord*, CheckpointRecord*>> JobEngine::FindCommitted(
+    const std::string& name, absl::string_view verb) {
+  const auto found = FindCheckpoint(name);
+  if (found.second == nullptr) {
+    return CheckpointNotFound(name);
+  }
+  if (found.second->state() != Checkpoint::STATE_COMMITTED) {
+    return ErrorWithReason(absl::StatusCode::kFailedPrecondition,
+                           absl::StrCat(name, " is ", CheckpointStateName(found.second->state()),
+                                        "; only committed ones can be ", verb),
+                           "WRONG_STATE");
+  }
+  return found;
+}
+
 void JobEngine::VerifyCheckpoint(const lasp::v1::VerifyCheckpointRequest& request,
                                  const Caller& caller, const CheckpointCallback& done) {
-  const auto [job, record] = FindCheckpoint(request.name());
-  if (record == nullptr) {
-    AnswerCheckpoint(done, CheckpointNotFound(request.name()));
+  const auto found = FindCommitted(request.name(), "verified");
+  if (!found.ok()) {
+    AnswerCheckpoint(done, found.status());
     return;
   }
-  if (record->state() != Checkpoint::STATE_COMMITTED) {
-    AnswerCheckpoint(done, ErrorWithReason(absl::StatusCode::kFailedPrecondition,
-                                           absl::StrCat(request.name(), " is ",
-                                                        CheckpointStateName(record->state()),
-                                                        "; only committed ones can be verified"),
-                                           "WRONG_STATE"));
-    return;
-  }
+  const auto& [job, record] = *found;
   // Until it has been read it does not count as verified: a reading that fails is tried again.
   record->checkpoint.clear_verify_time();
   StoreCheckpoint(job, *record);
@@ -39,6 +47,18 @@ void JobEngine::VerifyCheckpoint(const lasp::v1::VerifyCheckpointRequest& reques
     StartTask(job, record, CheckpointTask::Kind::kVerify);
   }
   Audit(caller, audit::kVerifyCheckpoint, *job, absl::StrCat("step ", record->checkpoint.step()));
+  AnswerCheckpoint(done, record->checkpoint);
+}
+
+void JobEngine::ExportCheckpoint(const lasp::v1::ExportCheckpointRequest& request,
+                                 const Caller& caller, const CheckpointCallback& done) {
+  const auto found = FindCommitted(request.name(), "exported");
+  if (!found.ok()) {
+    AnswerCheckpoint(done, found.status());
+    return;
+  }
+  const auto& [job, record] = *found;
+  Audit(caller, audit::kExportCheckpoint, *job, absl::StrCat("step ", record->checkpoint.step()));
   AnswerCheckpoint(done, record->checkpoint);
 }
 

@@ -174,7 +174,7 @@ int JobEngine::ScheduleKind(SlotKind kind) {
         }
       }
       entry.avoid.insert(entry.avoid.end(), quarantined.begin(), quarantined.end());
-      if (job->goes_on()) {
+      if (job->begins_with_weights()) {
         if (!starting_anew.has_value()) {
           starting_anew = WorkersThatStartAnew();
         }
@@ -192,7 +192,7 @@ int JobEngine::ScheduleKind(SlotKind kind) {
       // A checkpoint that all ranks have written will be committed in a moment: it starts from
       // that.
       // On an agent of an earlier release it would lose its steps: it waits until that is upgraded.
-      const bool resumes = !job->goes_on() ||
+      const bool resumes = !job->begins_with_weights() ||
                            std::all_of(ranks.begin(), ranks.end(), [](const WorkerRecord* worker) {
                              return worker->resumes();
                            });

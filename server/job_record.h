@@ -107,6 +107,8 @@ struct JobRecord {
   absl::Duration time_limit = absl::InfiniteDuration();
   // What its spec asks for.
   lasp::v1::TrainingSpec::Device device = lasp::v1::TrainingSpec::DEVICE_ANY;
+  // Its first generation begins with weights that are there already.
+  bool has_initial_weights = false;
   // The slots it waits for or has.
   SlotKind kind = lasp::v1::Slot::KIND_CPU;
   // What its first generation that had one said; empty before.
@@ -145,6 +147,9 @@ struct JobRecord {
   const std::string& name() const { return view->job.name(); }
 
   int64_t generation() const { return view->job.generation(); }
+
+  // Whether agents of a release that knows no checkpoints would begin it otherwise than it should.
+  bool begins_with_weights() const { return has_initial_weights || goes_on(); }
 };
 
 }  // namespace lasp::server

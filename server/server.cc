@@ -149,6 +149,7 @@ struct Server::Parts {
   std::unique_ptr<TaskPool> answer_pool;
   std::unique_ptr<TaskPool> log_pool;
   std::unique_ptr<TaskPool> backup_pool;
+  std::unique_ptr<TaskPool> export_pool;
   std::unique_ptr<TaskPool> watch_pool;
   std::unique_ptr<RpcMetrics> rpc_metrics;
   std::unique_ptr<CallRate> call_rate;
@@ -192,6 +193,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   parts->answer_pool = std::make_unique<TaskPool>(TaskPool::Options{.threads = 2});
   parts->log_pool = std::make_unique<TaskPool>(TaskPool::Options{.threads = 2});
   parts->backup_pool = std::make_unique<TaskPool>(TaskPool::Options{.threads = 2});
+  parts->export_pool = std::make_unique<TaskPool>(TaskPool::Options{.threads = 2});
   // A burst of commits wakes every watch at each of them; a short rest lets one pass answer many.
   parts->watch_pool =
       std::make_unique<TaskPool>(TaskPool::Options{.threads = 1, .rest = absl::Milliseconds(10)});
@@ -207,6 +209,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
                             .answer_pool = parts->answer_pool.get(),
                             .log_pool = parts->log_pool.get(),
                             .backup_pool = parts->backup_pool.get(),
+                            .export_pool = parts->export_pool.get(),
                             .watch_pool = parts->watch_pool.get(),
                             .access = parts->access.get(),
                             .labels = options.labels,

@@ -54,6 +54,9 @@ class ServerCore {
   // Whether there is somewhere to keep them.
   bool keeps_checkpoints() const { return checkpoint_worker_ != nullptr; }
 
+  // Where it does.
+  const std::string& checkpoint_root() const { return checkpoint_worker_->folder().root(); }
+
   BackupFolder& backups() { return *backups_; }
 
   // Refusals for the audit log.

@@ -25,6 +25,8 @@ struct ServiceParts {
   TaskPool* log_pool = nullptr;
   // For backups, which may take minutes.
   TaskPool* backup_pool = nullptr;
+  // For exports of checkpoints, whose disk may be slow.
+  TaskPool* export_pool = nullptr;
   // For watches, which read memory only.
   TaskPool* watch_pool = nullptr;
   // Null where everybody may do everything.

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "proto/interchange/initial_weights.h"
 #include "proto/rpc/error_details.h"
 #include "proto/rpc/resource_name.h"
 #include "proto/rpc/status_macros.h"
@@ -79,8 +80,9 @@ absl::Status CheckCreate(const std::vector<std::string>& path_roots, const Label
   }
   std::vector<FieldViolation> fields = CheckJobFields(request->training_job(), labels);
   std::move(fields.begin(), fields.end(), std::back_inserter(violations));
-  return NormalizeAndCheckSpec(request->mutable_training_job()->mutable_spec(), path_roots,
-                               std::move(violations));
+  v1::TrainingSpec* const spec = request->mutable_training_job()->mutable_spec();
+  LASP_RETURN_IF_ERROR(NormalizeAndCheckSpec(spec, path_roots, std::move(violations)));
+  return CheckInitialWeights(*spec, path_roots);
 }
 
 absl::Status CheckUpdate(const v1::UpdateTrainingJobRequest& request, const LabelLimits& labels) {

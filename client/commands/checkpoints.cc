@@ -1,11 +1,11 @@
-// The checkpoints of a job: list, describe, verify, delete.
-#include <algorithm>
+// The checkpoints of a job: list, describe, verify, delete, export.
 #include <string>
 #include <vector>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "client/checkpoint_download.h"
+#include "client/checkpoint_reference.h"
 #include "client/commands/commands.h"
 #include "client/description.h"
 #include "client/enum_names.h"
@@ -64,52 +64,11 @@ std::string CheckpointTable(const std::vector<Checkpoint>& checkpoints, bool wid
   return table.Render(terminal);
 }
 
-absl::StatusOr<std::vector<Checkpoint>> AllOf(const std::string& job, Session* session) {
-  LASP_ASSIGN_OR_RETURN(Connection* const connection, session->Connect());
-  lasp::v1::ListCheckpointsRequest request;
-  request.set_parent(job);
-  std::vector<Checkpoint> checkpoints;
-  do {
-    LASP_ASSIGN_OR_RETURN(const auto page, connection->Call(&connection->checkpoints(),
-                                                            &CheckpointStub::ListCheckpoints,
-                                                            request, kReadDeadline));
-    checkpoints.insert(checkpoints.end(), page.checkpoints().begin(), page.checkpoints().end());
-    request.set_page_token(page.next_page_token());
-  } while (!request.page_token().empty());
-  return checkpoints;
-}
-
-// What `words` say after the verb: NAME, and perhaps STEP; by default the newest committed one.
-absl::StatusOr<Checkpoint> TheCheckpoint(const Words& words, Session* session) {
-  if (words.empty() || words.size() > 2) {
-    return absl::InvalidArgumentError("expected NAME and perhaps STEP");
-  }
-  int64_t step = 0;
-  if (words.size() == 2 && words[1] != "latest" &&
-      (!absl::SimpleAtoi(words[1], &step) || step < 1)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("expected a step or latest, got '", words[1], "'"));
-  }
-  LASP_ASSIGN_OR_RETURN(const lasp::v1::TrainingJob job, ResolveJob(words[0], session));
-  LASP_ASSIGN_OR_RETURN(const std::vector<Checkpoint> all, AllOf(job.name(), session));
-  const auto found = std::find_if(all.begin(), all.end(), [step](const Checkpoint& checkpoint) {
-    return step == 0 ? checkpoint.state() == Checkpoint::STATE_COMMITTED
-                     : checkpoint.step() == step;
-  });
-  if (found == all.end()) {
-    return absl::NotFoundError(
-        step == 0 ? absl::StrCat("job/", ShortName(job.name()), " has no committed checkpoint")
-                  : absl::StrCat("job/", ShortName(job.name()), " has no checkpoint of step ", step,
-                                 "; 'lasp checkpoints list ", ShortName(job.name()),
-                                 "' shows what there is"));
-  }
-  return *found;
-}
-
 absl::StatusOr<int> ListOf(const Words& words, Session* session) {
   LASP_ASSIGN_OR_RETURN(const std::string reference, JobArgument(words));
   LASP_ASSIGN_OR_RETURN(const lasp::v1::TrainingJob job, ResolveJob(reference, session));
-  LASP_ASSIGN_OR_RETURN(const std::vector<Checkpoint> checkpoints, AllOf(job.name(), session));
+  LASP_ASSIGN_OR_RETURN(const std::vector<Checkpoint> checkpoints,
+                        AllCheckpoints(job.name(), session));
   Console& console = session->console();
   const OutputFormat format = session->options().output;
   if (format == OutputFormat::kName) {
@@ -201,17 +160,41 @@ absl::StatusOr<int> Remove(const Checkpoint& checkpoint, Session* session) {
   return kExitOk;
 }
 
+absl::StatusOr<int> Export(const Checkpoint& checkpoint, const ExportOptions& options,
+                           Session* session) {
+  LASP_ASSIGN_OR_RETURN(const ExportedFolder folder,
+                        DownloadCheckpoint(checkpoint, options.folder, options.type,
+                                           options.max_file_bytes, session));
+  PrintMessage(
+      checkpoint, checkpoint.name(),
+      [&] {
+        return absl::StrCat("checkpoints/", checkpoint.step(), " exported to ", options.folder,
+                            ": ", folder.bytes, " bytes in ", folder.files,
+                            folder.files == 1 ? " file\n" : " files\n");
+      },
+      session);
+  return kExitOk;
+}
+
 }  // namespace
 
-absl::StatusOr<int> Checkpoints(const Words& words, Session* session) {
+absl::StatusOr<int> Checkpoints(const ExportOptions& options, const SubmitOptions& submit,
+                                const Words& words, Session* session) {
   const std::string verb = words.empty() ? "" : words.front();
   const Words rest(words.empty() ? words.begin() : words.begin() + 1, words.end());
   if (verb == "list") {
     return ListOf(rest, session);
   }
-  if (verb != "describe" && verb != "verify" && verb != "delete") {
-    return absl::InvalidArgumentError(
-        absl::StrCat("expected list, describe, verify or delete, got '", verb, "'"));
+  if (verb == "import") {
+    return ImportModel(submit, rest, session);
+  }
+  if (verb != "describe" && verb != "verify" && verb != "delete" && verb != "export") {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "expected list, describe, verify, delete, export or import, got '", verb, "'"));
+  }
+  if (verb == "export" && options.folder.empty()) {
+    return WithHint(absl::InvalidArgumentError("where to? name a folder with --to"),
+                    "lasp checkpoints export NAME --to DIR");
   }
   if (verb == "delete" && rest.size() != 2) {
     return absl::InvalidArgumentError("expected NAME and STEP: which one is to be deleted");
@@ -222,6 +205,9 @@ absl::StatusOr<int> Checkpoints(const Words& words, Session* session) {
   }
   if (verb == "delete") {
     return Remove(checkpoint, session);
+  }
+  if (verb == "export") {
+    return Export(checkpoint, options, session);
   }
   PrintMessage(
       checkpoint, checkpoint.name(),

@@ -35,8 +35,11 @@ absl::StatusOr<int> Delete(const Words& words, Session* session);
 absl::StatusOr<int> Workers(const Words& words, Session* session);
 // Who changed what, oldest first.
 absl::StatusOr<int> Audit(const AuditOptions& options, Session* session);
-// Lists, describes, verifies or deletes those of a job.
-absl::StatusOr<int> Checkpoints(const Words& words, Session* session);
+// Lists, describes, verifies, deletes or exports those of a job, or ImportModel.
+absl::StatusOr<int> Checkpoints(const ExportOptions& options, const SubmitOptions& submit,
+                                const Words& words, Session* session);
+// Submits a job that begins with the weights of the folder that `words` name.
+absl::StatusOr<int> ImportModel(const SubmitOptions& options, const Words& words, Session* session);
 // Makes a backup of the coordinator's store, or lists them.
 absl::StatusOr<int> MakeBackup(const Words& words, Session* session);
 absl::StatusOr<int> Drain(const Words& words, bool undo, Session* session);

@@ -42,8 +42,8 @@ absl::Status Exchange(const SharedReading& reading, const std::vector<Tensor>& t
       // In pieces, so that who watches sees it come on over a slow network too.
       for (int64_t done = 0; done < share.count; done += kElementsAtOnce) {
         const int64_t count = std::min(share.count - done, kElementsAtOnce);
-        last = reading.world->Broadcast(
-            tensor.Columns(share.begin + done, count).Reshape(1, count), rank);
+        last = reading.world->Broadcast(tensor.Columns(share.begin + done, count).Reshape(1, count),
+                                        rank);
       }
     }
   }

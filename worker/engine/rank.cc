@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "proto/interchange/initial_weights.h"
 #include "proto/rpc/error_details.h"
 #include "proto/rpc/log.h"
 #include "proto/rpc/rank_exit_code.h"
@@ -119,11 +120,13 @@ class Rank {
                              .drain = &drain_,
                              .checkpoint_root = setup_.checkpoint_root(),
                              .progress = progress_.get(),
+                             .initial_weights = initial_weights_.get(),
                              .dump_directory = setup_.dump_directory()};
     if (setup_.has_restore_from()) {
       options.restore_from = setup_.restore_from();
     }
     LASP_ASSIGN_OR_RETURN(trainer_, Trainer::Create(options));
+    initial_weights_.reset();
     LASP_RETURN_IF_ERROR(OpenCheckpoints());
     LASP_ASSIGN_OR_RETURN(std::string gemm_record, runtime_->AgreeOnAlgorithms());
     LASP_LOG(
@@ -209,6 +212,10 @@ class Rank {
       LASP_ASSIGN_OR_RETURN(eval_data_,
                             BatchSource::Open(setup_.spec(), roots, coordinates, DataSplit::kEval));
     }
+    if (!setup_.has_restore_from() && setup_.spec().model().has_initial_weights()) {
+      LASP_ASSIGN_OR_RETURN(ModelFolder folder, OpenInitialWeights(setup_.spec().model(), roots));
+      initial_weights_ = std::make_unique<ModelFolder>(std::move(folder));
+    }
     return absl::OkStatus();
   }
 
@@ -230,6 +237,7 @@ class Rank {
   Setup setup_;
   std::unique_ptr<BatchSource> train_data_;
   std::unique_ptr<BatchSource> eval_data_;
+  std::unique_ptr<ModelFolder> initial_weights_;
   std::unique_ptr<RankRuntime> runtime_;
   std::unique_ptr<ProgressClock> progress_;
   StepLoad load_;

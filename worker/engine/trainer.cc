@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/clock.h"
 #include "proto/rpc/status_macros.h"
+#include "worker/checkpoint/initial_weights.h"
 #include "worker/checkpoint/restore.h"
 #include "worker/engine/step_dump.h"
 #include "worker/engine/strategies.h"
@@ -69,37 +70,46 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(Options options) {
 
 absl::Status Trainer::MakeState() {
   Backend& backend = *options_.backend;
-  if (!options_.restore_from.has_value()) {
+  ProgressClock* const progress = options_.progress;
+  const auto enter = [progress](ProgressClock::Section section) {
+    if (progress != nullptr) {
+      progress->Enter(section);
+    }
+  };
+  const auto on_block = [progress] {
+    if (progress != nullptr) {
+      progress->Advance();
+    }
+  };
+  const auto give_up = [this] { return options_.drain->requested(); };
+  enter(ProgressClock::Section::kRestoring);
+  if (!options_.restore_from.has_value() && options_.initial_weights != nullptr) {
+    LASP_RETURN_IF_ERROR(LoadInitialWeights({.folder = options_.initial_weights,
+                                             .layout = &layout_,
+                                             .backend = &backend,
+                                             .world = options_.world,
+                                             .masters = parameters_.masters,
+                                             .give_up = give_up,
+                                             .on_block = on_block}));
+  } else if (!options_.restore_from.has_value()) {
     InitializeParameters(model_config_, layout_, options_.spec.seed(), backend,
                          parameters_.masters);
   } else {
-    ProgressClock* const progress = options_.progress;
-    if (progress != nullptr) {
-      progress->Enter(ProgressClock::Section::kRestoring);
-    }
-    LASP_ASSIGN_OR_RETURN(restored_,
-                          Restore({.root = options_.checkpoint_root,
-                                   .reference = *options_.restore_from,
-                                   .spec = options_.spec,
-                                   .layout = &layout_,
-                                   .backend = &backend,
-                                   .world = options_.world,
-                                   .tensors = tensors(),
-                                   .give_up = [this] { return options_.drain->requested(); },
-                                   .on_block =
-                                       [progress] {
-                                         if (progress != nullptr) {
-                                           progress->Advance();
-                                         }
-                                       }}));
-    if (progress != nullptr) {
-      progress->Enter(ProgressClock::Section::kUntimed);
-    }
+    LASP_ASSIGN_OR_RETURN(restored_, Restore({.root = options_.checkpoint_root,
+                                              .reference = *options_.restore_from,
+                                              .spec = options_.spec,
+                                              .layout = &layout_,
+                                              .backend = &backend,
+                                              .world = options_.world,
+                                              .tensors = tensors(),
+                                              .give_up = give_up,
+                                              .on_block = on_block}));
     last_update_.updates = static_cast<double>(restored_.update_count());
     last_update_.skipped = static_cast<double>(restored_.skipped_count());
     last_update_.skipped_in_a_row = static_cast<double>(restored_.skipped_in_a_row());
     backend.CopyFromHost(&last_update_, control_.Columns(kUpdate, kUpdateSize));
   }
+  enter(ProgressClock::Section::kUntimed);
   if (parameters_.weights.data != parameters_.masters.data) {
     backend.Convert(parameters_.masters, parameters_.weights);
   }

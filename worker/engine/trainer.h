@@ -12,6 +12,7 @@
 #include "lasp/v1/checkpoint.pb.h"
 #include "lasp/v1/training_spec.pb.h"
 #include "lasp/v1/worker_service.pb.h"
+#include "proto/interchange/model_folder.h"
 #include "worker/checkpoint/checkpoints.h"
 #include "worker/checkpoint/tensor_share.h"
 #include "worker/data/batch_prefetcher.h"
@@ -77,6 +78,8 @@ class Trainer {
     std::optional<lasp::v1::CheckpointReference> restore_from = {};
     // Told as it is read; null for nobody.
     ProgressClock* progress = nullptr;
+    // Where given, and the run begins, with these weights; null: with random ones. Used by Create.
+    const ModelFolder* initial_weights = nullptr;
     // Where given, WriteStepDump after the reduction of a run's first step.
     std::string dump_directory;
     // Replaces the strategy that the spec names (tests).

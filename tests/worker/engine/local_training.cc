@@ -90,6 +90,7 @@ absl::Status TrainOne(const LocalTrainingOptions& options, LocalRank& rank,
                                          .drain = &drain,
                                          .checkpoint_root = options.checkpoint_root,
                                          .restore_from = options.restore_from,
+                                         .initial_weights = options.initial_weights,
                                          .dump_directory = options.dump_directory,
                                          .attention = attention.get()};
   LASP_ASSIGN_OR_RETURN(const auto trainer, Trainer::Create(trainer_options));

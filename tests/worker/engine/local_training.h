@@ -27,6 +27,7 @@ struct LocalTrainingOptions {
   std::string checkpoint_root = {};
   std::string checkpoint_folder = {};
   std::optional<lasp::v1::CheckpointReference> restore_from = {};
+  const ModelFolder* initial_weights = nullptr;
   int64_t generation = 1;
   int64_t keep_parameters_every = 0;  // steps; 0: only those after the last are kept
   std::function<absl::StatusOr<std::unique_ptr<Backend>>()> create_backend;  // null: the CPU's

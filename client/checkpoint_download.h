@@ -1,0 +1,26 @@
+// A checkpoint's parameters, from the coordinator into a folder of the user's.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "client/session.h"
+#include "lasp/v1/checkpoint.pb.h"
+#include "proto/interchange/element_type.h"
+
+namespace lasp::client {
+
+struct ExportedFolder {
+  int64_t bytes = 0;
+  int files = 0;
+};
+
+// Writes `folder`, in Hugging Face's layout, whole or not at all. Shows the progress on a terminal;
+// goes on where it was when the connection breaks. ALREADY_EXISTS where the folder holds something;
+// CANCELLED after Ctrl-C.
+absl::StatusOr<ExportedFolder> DownloadCheckpoint(const lasp::v1::Checkpoint& checkpoint,
+                                                  const std::string& folder, ElementType type,
+                                                  int64_t max_file_bytes, Session* session);
+
+}  // namespace lasp::client
