@@ -40,7 +40,7 @@ std::vector<FlagSpec> SubmitFlags(const std::string& verb) {
            },
            {},
            true},
-          {"--set", '\0', "PATH=VALUE", verb + "Replace a field; VALUE is YAML; may be repeated",
+          {"--set", '\0', "PATH=VALUE", verb + "Replace a field; VALUE is YAML; repeatable",
            [](const std::string& value, Line* line) {
              line->submit.settings.push_back(value);
              return Ok();
@@ -58,7 +58,7 @@ std::vector<FlagSpec> SubmitFlags(const std::string& verb) {
           {"--dry-run",
            '\0',
            "WHERE",
-           verb + "server: check it, store nothing; client: only read it",
+           verb + "server: only check it; client: only read it",
            [](const std::string& value, Line* line) {
              LASP_ASSIGN_OR_RETURN(const size_t index,
                                    ReadChoice("--dry-run", value, {"server", "client"}));
@@ -305,11 +305,11 @@ CommandSpec CheckpointsCommand() {
           "verify has the coordinator read one back from the disk, and waits for it.\n"
           "Without STEP the newest committed one is meant. How many are kept says the job's\n"
           "checkpoint_retention; the one a job would resume from cannot be deleted.\n"
-          "export downloads the model's weights into a folder in the layout of Hugging Face's\n"
-          "TransNormerLLM: safetensors and config.json, whole or not at all. import submits a\n"
-          "job that begins with such a folder's weights; its model is the folder's, and ranks\n"
-          "read it as they read data: beneath --path_roots, by the same path, or by that of\n"
-          "spec.model.initial_weights.path.",
+          "export downloads the model's weights into a folder in the layout of Hugging\n"
+          "Face's TransNormerLLM: safetensors and config.json, whole or not at all.\n"
+          "import submits a job that begins with such a folder's weights; its model is the\n"
+          "folder's, and ranks read it as they read data: beneath --path_roots, by the same\n"
+          "path, or by that of spec.model.initial_weights.path.",
           {"lasp checkpoints list quickstart", "lasp checkpoints verify quickstart",
            "lasp checkpoints delete quickstart 1200",
            "lasp checkpoints export quickstart --to model --dtype bf16",

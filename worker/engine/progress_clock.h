@@ -41,7 +41,7 @@ class ProgressClock {
   // layer, are waited for so long; ranks without any are not timed.
   static constexpr size_t kFirstSteps = 3;
   static constexpr absl::Duration kUncalibrated = absl::Minutes(2);
-  static constexpr absl::Duration kRestoreBlock = absl::Seconds(40);
+  static constexpr absl::Duration kRestoreBlock = absl::Seconds(24);
 
   // `journal` and `clock` must outlive this. `exchanges`: whether the rank takes part in exchanges
   // throughout a step.

@@ -6,6 +6,7 @@
 
 #include "proto/checkpoint/block_digests.h"
 #include "proto/checkpoint/manifest.h"
+#include "server/checkpoint_export.h"
 #include "tests/server/services/stream_reader.h"
 #include "tests/server/services/worker_plane_fixture.h"
 #include "tests/support/status_matchers.h"
@@ -191,35 +192,20 @@ TEST_F(CheckpointExportTest, NoticesDamageAndHasItMarked) {
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("only committed ones")));
 }
 
-TEST_F(CheckpointExportTest, AsManyAsMayBe) {
-  using Reader = grpc::ClientReader<v1::ExportCheckpointResponse>;
-  std::vector<std::unique_ptr<grpc::ClientContext>> contexts;
-  std::vector<std::unique_ptr<Reader>> readers;
-  contexts.reserve(8);
-  readers.reserve(8);
+TEST(ExportPlaceTest, ThereAreEight) {
+  const auto count = std::make_shared<std::atomic<int>>(0);
+  std::vector<std::unique_ptr<ExportPlace>> places;
+  places.reserve(8);
   for (int i = 0; i < 8; ++i) {
-    contexts.push_back(std::make_unique<grpc::ClientContext>());
-    readers.push_back(keeping_.checkpoints->ExportCheckpoint(contexts.back().get(), Request()));
-    // It is under way, and stays so: what is not read holds it up.
-    v1::ExportCheckpointResponse response;
-    ASSERT_TRUE(readers.back()->Read(&response));
+    auto place = ExportPlace::Take(count);
+    LASP_ASSERT_OK(place);
+    places.push_back(*std::move(place));
   }
-  v1::ExportedModel head;
-  std::vector<float> elements;
-  const absl::Status status = Export(Request(), &head, &elements);
+  const absl::Status status = ExportPlace::Take(count).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
   EXPECT_EQ(ErrorReason(status), "TOO_MANY_EXPORTS");
-  for (int i = 0; i < 8; ++i) {
-    contexts[i]->TryCancel();
-    readers[i]->Finish();
-  }
-  const absl::Time deadline = absl::Now() + absl::Seconds(20);
-  absl::Status later = status;
-  while (!later.ok() && absl::Now() < deadline) {
-    elements.clear();
-    later = Export(Request(), &head, &elements);
-  }
-  LASP_EXPECT_OK(later);
+  places.pop_back();
+  LASP_EXPECT_OK(ExportPlace::Take(count));
 }
 
 }  // namespace
