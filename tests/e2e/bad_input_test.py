@@ -214,7 +214,7 @@ class BadInputTest(StubsTest):
 
     def test_every_row_is_refused_and_leaves_nothing(self):
         import grpc
-        self.start_server(max_host_bytes_a_second=1 << 30, )
+        self.start_server(max_host_bytes_a_second=1 << 30)
         worker = self.start_worker(slots=1)
         data_dir = os.path.join(self.folder, "server")
         self.submit(small_spec(steps=1), "done", "--wait")
@@ -279,7 +279,7 @@ class BadInputTest(StubsTest):
 
     def test_all_violations_come_at_once(self):
         import grpc
-        self.start_server(max_host_bytes_a_second=1 << 30, )
+        self.start_server(max_host_bytes_a_second=1 << 30)
         with grpc.insecure_channel(self.server.api_address) as self.channel:
             job = changed(self.sound, {
                 "display_name": "n" * 129, "spec.model.layers": 0, "spec.model.heads": 3, "spec.optimizer.beta1": 2,
@@ -293,7 +293,7 @@ class BadInputTest(StubsTest):
 
     def test_corpora_that_go_wrong_under_a_job_fail_it_by_name(self):
         """What no early look can see: a stray token deep in the file, and a file that shrinks."""
-        self.start_server(max_host_bytes_a_second=1 << 30, )
+        self.start_server(max_host_bytes_a_second=1 << 30)
         self.start_worker(slots=2)
         with open(os.path.join(self.data, "deep.bin"), "wb") as file:
             file.write(b"\1\0" * 20_000 + b"\xff\xff" + b"\1\0" * 100)

@@ -1,4 +1,6 @@
 // A checkpoint's parameters as a stream: all of them, from any place on, whole or with the reason.
+#include "server/checkpoint_export.h"
+
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -6,7 +8,6 @@
 
 #include "proto/checkpoint/block_digests.h"
 #include "proto/checkpoint/manifest.h"
-#include "server/checkpoint_export.h"
 #include "tests/server/services/stream_reader.h"
 #include "tests/server/services/worker_plane_fixture.h"
 #include "tests/support/status_matchers.h"
