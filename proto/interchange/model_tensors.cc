@@ -28,7 +28,7 @@ std::vector<FieldViolation> ModelViolations(const lasp::v1::ModelSpec& model) {
 std::vector<ModelTensor> ModelTensors(const lasp::v1::ModelSpec& model) {
   const int64_t hidden = model.hidden_size();
   std::vector<ModelTensor> tensors = {{"model.embed_tokens.weight", {model.vocab_size(), hidden}}};
-  tensors.reserve(static_cast<size_t>(5 * model.layers() + 3));
+  tensors.reserve(5 * static_cast<size_t>(model.layers()) + 3);
   for (int layer = 0; layer < model.layers(); ++layer) {
     const std::string mixer = absl::StrCat("model.layers.", layer, ".token_mixer.");
     const std::string channel = absl::StrCat("model.layers.", layer, ".channel_mixer.");

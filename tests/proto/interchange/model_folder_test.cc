@@ -152,7 +152,7 @@ TEST_F(ModelFolderTest, RefusesHeadersThatLie) {
   ExpectRefused("has 1028 bytes; its shape asks for");
   WriteFile([](SafetensorsHeader* header) {
     header->tensors[2].begin = header->tensors[1].begin;
-    header->tensors[2].end = header->tensors[2].begin + 4 * 64;
+    header->tensors[2].end = header->tensors[2].begin + int64_t{4} * 64;
   });
   ExpectRefused("within what goes to byte");
   WriteFile(
@@ -187,7 +187,7 @@ TEST_F(ModelFolderTest, RefusesOtherTensors) {
   ExpectRefused("'model.embed.weight' is no tensor of the model");
   WriteFile([](SafetensorsHeader* header) { header->tensors[0].dtype = "I32"; });
   ExpectRefused("model.embed_tokens.weight is 'I32', not F32, BF16 or F16");
-  WriteFile([](SafetensorsHeader* header) { header->tensors.pop_back(); }, -4 * 88);
+  WriteFile([](SafetensorsHeader* header) { header->tensors.pop_back(); }, int64_t{-4} * 88);
   ExpectRefused("no file holds lm_head.weight");
   root_.Write("model/config.json", ModelConfigText(SmallModel(true), ElementType::kFloat32));
   LASP_EXPECT_OK(Open());
