@@ -45,6 +45,10 @@ absl::Status JobEngine::Restore() {
     }
   }
   SweepQuarantine();
+  for (const auto& [id, worker] : workers_.workers()) {
+    // At once, as jobs are: who asks first is to find them.
+    parts_.workers->Publish(id, worker->MakeView());
+  }
   capacity_ = workers_.Capacity();
   for (StoredJob& stored : contents.jobs) {
     LASP_RETURN_IF_ERROR(RestoreJob(stored));
