@@ -246,6 +246,9 @@ class JobEngine {
   // --- job_engine_progress.cc ---
   // What a heartbeat says of how a rank comes on.
   void TakeProgress(JobRecord* job, int rank, const lasp::v1::RankProgress& progress);
+  // Whether a generation hangs, or a rank of it is slow; at most once a second, since each of its
+  // agents' heartbeats asks.
+  void CheckProgress(JobRecord* job);
   // Ends a generation that hangs.
   void CheckStalled(JobRecord* job);
   // Tells of ranks that the others wait for.
@@ -256,6 +259,8 @@ class JobEngine {
   // --- job_engine_quarantine.cc ---
   // A worker has failed a job, or seems to have.
   void AddFailure(const std::string& worker_id, absl::string_view why);
+  // When what is held against it now is too old; InfinitePast where it is not enough.
+  absl::Time QuarantineEnd(const WorkerRecord& worker) const;
   // Nothing is held against it any more.
   void ForgiveFailures(WorkerRecord* worker);
   // Publishes anew the workers whose quarantine is over.

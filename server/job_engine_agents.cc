@@ -156,8 +156,7 @@ void JobEngine::OnHeartbeat(const AgentSessionPtr& session, const lasp::v1::Hear
     }
   }
   for (JobRecord* const job : heard) {
-    CheckStragglers(job);
-    CheckStalled(job);
+    CheckProgress(job);
   }
 }
 

@@ -24,6 +24,7 @@ constexpr absl::Duration kSilenceLimit = absl::Seconds(16);
 // A rank that computes so many times as long as the others is a straggler; and by so much at least.
 constexpr double kSlow = 4.0 / 3;
 constexpr double kSlowSeconds = 0.01;
+constexpr absl::Duration kCheckInterval = absl::Seconds(1);
 constexpr absl::Duration kBadStepInterval = absl::Seconds(10);
 
 }  // namespace
@@ -45,6 +46,16 @@ void JobEngine::TakeProgress(JobRecord* job, int rank, const lasp::v1::RankProgr
   }
 }
 
+void JobEngine::CheckProgress(JobRecord* job) {
+  const absl::Duration now = parts_.clock->Monotonic();
+  if (job->run == nullptr || now - job->run->last_progress_check < kCheckInterval) {
+    return;
+  }
+  job->run->last_progress_check = now;
+  CheckStragglers(job);
+  CheckStalled(job);
+}
+
 void JobEngine::CheckStalled(JobRecord* job) {
   GenerationRun* const run = job->run.get();
   if (run == nullptr || run->dump || (run->stopping() && !run->stop_gently)) {
@@ -53,17 +64,12 @@ void JobEngine::CheckStalled(JobRecord* job) {
   bool silent = false;
   bool all_idle = true;
   bool over = false;
-  std::vector<StalledRank> ranks;
-  ranks.reserve(run->ranks.size());
   for (const RankRecord& rank : run->ranks) {
-    StalledRank& stalled = ranks.emplace_back();
-    stalled.worker_id = rank.worker_id;
     if (rank.phase == Phase::kExited || !rank.progress.has_value()) {
       // Others' exits have their own deadlines.
       all_idle = false;
       continue;
     }
-    stalled.progress = *rank.progress;
     const absl::Duration idle = FromProtoDuration(rank.progress->idle());
     const absl::Duration silence = FromProtoDuration(rank.progress->silence());
     // Twice in a row, so that a host that was paused as a whole is not taken for one that hangs.
@@ -77,6 +83,14 @@ void JobEngine::CheckStalled(JobRecord* job) {
   }
   if (!silent && !(all_idle && over)) {
     return;
+  }
+  std::vector<StalledRank> ranks;
+  ranks.reserve(run->ranks.size());
+  for (const RankRecord& rank : run->ranks) {
+    ranks.push_back({.worker_id = rank.worker_id,
+                     .progress = rank.phase == Phase::kExited || !rank.progress.has_value()
+                                     ? lasp::v1::RankProgress()
+                                     : *rank.progress});
   }
   const StallVerdict verdict = JudgeStall(ranks);
   run->dump = true;

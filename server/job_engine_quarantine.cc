@@ -20,14 +20,11 @@ void JobEngine::AddFailure(const std::string& worker_id, absl::string_view why) 
   std::erase_if(worker->failures,
                 [this, now](absl::Time time) { return time < now - options_.quarantine_window; });
   PublishWorker(worker);
-  const auto limit = static_cast<size_t>(options_.quarantine_failures);
-  if (worker->failures.size() < limit) {
+  const bool told = worker->quarantine_end != absl::InfinitePast();
+  worker->quarantine_end = QuarantineEnd(*worker);
+  if (worker->quarantine_end == absl::InfinitePast()) {
     return;
   }
-  const bool told = worker->quarantine_end != absl::InfinitePast();
-  // It is over when the first of the latest few is too old to count.
-  worker->quarantine_end =
-      worker->failures[worker->failures.size() - limit] + options_.quarantine_window;
   any_quarantined_ = true;
   if (!told) {
     LASP_LOG(kWarning, "worker in quarantine", {{"worker", worker_id}, {"last_failure", why}});
@@ -37,6 +34,14 @@ void JobEngine::AddFailure(const std::string& worker_id, absl::string_view why) 
                                 ": used only where nothing else has room; the last: ", why),
                    "coordinator", lasp::v1::Event::SEVERITY_WARNING);
   }
+}
+
+absl::Time JobEngine::QuarantineEnd(const WorkerRecord& worker) const {
+  const auto limit = static_cast<size_t>(std::max(0, options_.quarantine_failures));
+  // It is over when the first of the latest few is too old to count.
+  return limit == 0 || worker.failures.size() < limit
+             ? absl::InfinitePast()
+             : worker.failures[worker.failures.size() - limit] + options_.quarantine_window;
 }
 
 void JobEngine::ForgiveFailures(WorkerRecord* worker) {
@@ -51,7 +56,6 @@ void JobEngine::ForgiveFailures(WorkerRecord* worker) {
 
 void JobEngine::SweepQuarantine() {
   const absl::Time oldest = parts_.clock->Now() - options_.quarantine_window;
-  const auto limit = static_cast<size_t>(std::max(1, options_.quarantine_failures));
   any_quarantined_ = false;
   for (const auto& [id, worker] : workers_.workers()) {
     if (worker->failures.empty()) {
@@ -62,10 +66,7 @@ void JobEngine::SweepQuarantine() {
     if (forgotten > 0) {
       unit_.mutations.emplace_back(DeleteWorkerFailures{.worker_id = id, .before = oldest});
     }
-    const absl::Time end =
-        options_.quarantine_failures > 0 && worker->failures.size() >= limit
-            ? worker->failures[worker->failures.size() - limit] + options_.quarantine_window
-            : absl::InfinitePast();
+    const absl::Time end = QuarantineEnd(*worker);
     any_quarantined_ = any_quarantined_ || end != absl::InfinitePast();
     if (forgotten > 0 || end != worker->quarantine_end) {
       worker->quarantine_end = end;

@@ -71,6 +71,8 @@ struct GenerationRun {
   absl::Duration symptom_deadline = absl::InfiniteDuration();
   // When the present phase (presence, readiness, the end) must be over.
   absl::Duration deadline = absl::InfiniteDuration();
+  // When it was last looked at whether its ranks come on.
+  absl::Duration last_progress_check = -absl::InfiniteDuration();
   // It hangs: its ranks are to say where they are before they are killed.
   bool dump = false;
   // Ranks that have been told of as slower than the others.
