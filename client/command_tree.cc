@@ -10,6 +10,7 @@
 #include "client/event_flags.h"
 #include "client/flag_values.h"
 #include "client/global_flags.h"
+#include "client/model_flags.h"
 #include "client/plot_flags.h"
 #include "client/time_text.h"
 #include "lasp/v1/training_job.pb.h"
@@ -373,6 +374,8 @@ std::vector<CommandSpec> MakeCommands() {
        "Needs the whole name.",
        {"lasp delete quickstart"}},
       CheckpointsCommand(),
+      SampleCommand(),
+      EvaluateCommand(),
       {"workers",
        "Workers",
        "[NAME]",

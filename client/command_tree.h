@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "client/model_options.h"
 #include "client/options.h"
 
 namespace lasp::client {
@@ -24,6 +25,9 @@ struct CommandLine {
   LogOptions logs;
   AuditOptions audit;
   ExportOptions exporting;
+  ModelOptions model;
+  SampleOptions sample;
+  EvaluateOptions evaluate;
   bool yes = false;
   bool undo = false;
   bool client_only = false;

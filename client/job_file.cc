@@ -1,17 +1,13 @@
 #include "client/job_file.h"
 
-#include <sys/stat.h>
-
-#include <cerrno>
-#include <cstdio>
 #include <cstring>
-#include <memory>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "client/nearest_name.h"
 #include "client/proto_reader.h"
+#include "client/text_file.h"
 #include "client/yaml_document.h"
 #include "proto/rpc/error_details.h"
 #include "proto/rpc/status_macros.h"
@@ -91,31 +87,10 @@ void SetLabel(const std::string& key, const YamlNode& value, TrainingJob* job,
 }  // namespace
 
 absl::StatusOr<std::string> ReadJobText(const std::string& path) {
-  const bool standard_input = path == "-";
-  const std::unique_ptr<FILE, int (*)(FILE*)> opened(
-      standard_input ? nullptr : std::fopen(path.c_str(), "re"),
-      [](FILE* file) { return file == nullptr ? 0 : std::fclose(file); });
-  FILE* const file = standard_input ? stdin : opened.get();
-  if (file == nullptr) {
-    return absl::ErrnoToStatus(errno, path);
-  }
-  struct stat status = {};
-  if (fstat(fileno(file), &status) == 0 && S_ISDIR(status.st_mode)) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": is a folder, not a file"));
-  }
-  std::string text;
-  char buffer[16384];
-  size_t count = 0;
-  do {
-    count = std::fread(buffer, 1, sizeof(buffer), file);
-    text.append(buffer, count);
-    if (text.size() > kMaxFileBytes) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(path, ": larger than 1 MiB, which no job file is"));
-    }
-  } while (count == sizeof(buffer));
-  if (std::ferror(file) != 0) {
-    return absl::ErrnoToStatus(errno, path);
+  absl::StatusOr<std::string> text = ReadTextFile(path, kMaxFileBytes);
+  if (absl::IsOutOfRange(text.status())) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": larger than 1 MiB, which no job file is"));
   }
   return text;
 }

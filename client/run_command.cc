@@ -119,6 +119,12 @@ absl::StatusOr<int> Dispatch(const CommandLine& line, Session* session) {
   if (command == "checkpoints") {
     return Checkpoints(line.exporting, line.submit, line.words, session);
   }
+  if (command == "sample") {
+    return Sample(line.model, line.sample, line.words, session);
+  }
+  if (command == "evaluate") {
+    return Evaluate(line.model, line.evaluate, line.words, session);
+  }
   if (command == "backup") {
     return MakeBackup(line.words, session);
   }

@@ -9,7 +9,12 @@ namespace lasp::kernels {
 
 // All double, so that it is a row of numbers to whoever only carries it.
 struct UpdateControl {
-  // Of this step. The host writes these two, JudgeUpdate the rest.
+  // Whether every rank's part is in the gradient: what has been summed, and what that should be. A
+  // sum that was broken off leaves another number there, and then nothing changes and nothing is
+  // counted.
+  double witness = 0;
+  double witness_wanted = 0;
+  // Of this step. The host writes what is above and these two, JudgeUpdate the rest.
   double learning_rate = 0;
   double loss_limit = std::numeric_limits<double>::infinity();  // a loss above it does not update
   double gradient_norm = 0;                                     // before clipping

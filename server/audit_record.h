@@ -4,8 +4,8 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "lasp/v1/audit_service.pb.h"
+#include "proto/rpc/proto_time.h"
 #include "server/caller.h"
-#include "server/proto_time.h"
 
 namespace lasp::server {
 

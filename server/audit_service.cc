@@ -6,8 +6,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "proto/rpc/error_details.h"
+#include "proto/rpc/proto_time.h"
 #include "proto/rpc/status_macros.h"
-#include "server/proto_time.h"
 #include "server/unary_call.h"
 
 namespace lasp::server {

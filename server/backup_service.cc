@@ -3,10 +3,10 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "proto/rpc/proto_time.h"
 #include "server/audit_record.h"
 #include "server/backup_folder.h"
 #include "server/principal.h"
-#include "server/proto_time.h"
 #include "server/unary_call.h"
 
 namespace lasp::server {

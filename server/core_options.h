@@ -37,6 +37,8 @@ struct CoreOptions {
   absl::Duration finish_deadline = absl::Seconds(60);
   // What a drained rank is given to end its step before it is killed.
   absl::Duration drain_grace = absl::Seconds(120);
+  // What ranks have to leave their state in memory.
+  absl::Duration leave_grace = absl::Seconds(30);
   // A Stop that has not shown an effect is sent again after this long.
   absl::Duration stop_repeat_interval = absl::Seconds(5);
 

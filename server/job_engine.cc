@@ -5,10 +5,28 @@
 
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/log.h"
+#include "proto/rpc/proto_time.h"
 #include "proto/rpc/resource_name.h"
-#include "server/proto_time.h"
 
 namespace lasp::server {
+namespace {
+
+// Whether the loss of a rank leaves each part of the training's state with another one.
+bool HoldsReplicas(const lasp::v1::ParallelismSpec& parallelism) {
+  using DataParallel = lasp::v1::DataParallelSpec;
+  const DataParallel& data = parallelism.data_parallel();
+  switch (data.method()) {
+    case DataParallel::METHOD_ZERO1:
+    case DataParallel::METHOD_ZERO2:
+    case DataParallel::METHOD_ZERO3:
+    case DataParallel::METHOD_FSDP:
+      return data.shard_group() == DataParallel::SHARD_GROUP_SP && data.size() > 1;
+    default:
+      return parallelism.sequence_parallel().size() > 1 || data.size() > 1;
+  }
+}
+
+}  // namespace
 
 using Job = lasp::v1::TrainingJob;
 
@@ -34,6 +52,7 @@ JobRecord* JobEngine::AddRecord(JobViewPtr view) {
   spec.ParseFromString(*job->view->spec);
   job->group_size = std::max(1, spec.parallelism().sequence_parallel().size());
   job->world_size = job->group_size * std::max(1, spec.parallelism().data_parallel().size());
+  job->replicated = HoldsReplicas(spec.parallelism());
   job->max_restarts = spec.recovery().has_max_restarts() ? spec.recovery().max_restarts() : 5;
   job->max_stuck = spec.recovery().has_max_failures_without_checkpoint()
                        ? spec.recovery().max_failures_without_checkpoint()

@@ -197,6 +197,8 @@ class JobEngine {
 
   // --- job_engine_checkpoints.cc ---
   void OnShardWritten(const AgentSessionPtr& session, const lasp::v1::ShardWritten& message);
+  // Of the checkpoint that the present generation's history goes back to; 0 for none.
+  static int64_t ParentStep(const JobRecord& job);
   // Of the present generation.
   CheckpointRecord& AddCheckpoint(JobRecord* job, int64_t step);
   // Beneath --checkpoint_root.
@@ -268,6 +270,17 @@ class JobEngine {
   // Numbers of the workers that are to be left out where others can take a job.
   std::vector<int> QuarantinedWorkers() const;
 
+  // --- job_engine_rebuild.cc ---
+  // A rank of the present generation has left its state.
+  void KeepLeftState(JobRecord* job, int rank, const lasp::v1::StateLeft& left);
+  // How a generation on these workers goes on from what was left, which is kept no longer; null
+  // where it does not, or not further than the checkpoint.
+  std::shared_ptr<const lasp::v1::Rebuild> TakeLeftStates(JobRecord* job,
+                                                          const std::vector<WorkerRecord*>& workers,
+                                                          int64_t checkpoint_step);
+  // Those up to `last_step` of which rank 0 has told nobody.
+  void StoreUnreportedSteps(JobRecord* job, const LeftStates& left, int64_t last_step);
+
   // --- job_engine_generations.cc ---
   // The job has a run from here on, whose ranks are placed.
   void BeginRun(JobRecord* job, std::unique_ptr<GenerationRun> run);
@@ -276,8 +289,12 @@ class JobEngine {
   void SendAssignment(JobRecord* job, int rank);
   void SendPeerAddresses(JobRecord* job, int rank);
   void SendStart(JobRecord* job, int rank);
-  // Tells the ranks that are left to stop.
-  void StopRanks(JobRecord* job, bool gently, absl::string_view reason);
+  void AdvanceStart(JobRecord* job);
+  void SweepRun(JobRecord* job, absl::Duration now);
+
+  // --- job_engine_endings.cc ---
+  // Tells the ranks that are left to stop; where not gently, perhaps leaving their state behind.
+  void StopRanks(JobRecord* job, bool gently, absl::string_view reason, bool leave_state = false);
   void SendStop(JobRecord* job, int rank);
   // A generation has failed: another one, or the end of the job.
   void FailGeneration(JobRecord* job, const GenerationFailure& failure);
@@ -287,8 +304,6 @@ class JobEngine {
   // A rank is gone: by its exit, or with its agent (`failure.reason` then says so).
   void RankGone(JobRecord* job, int rank, int exit_code, const GenerationFailure& failure);
   void OnAllRanksGone(JobRecord* job);
-  void AdvanceStart(JobRecord* job);
-  void SweepRun(JobRecord* job, absl::Duration now);
   absl::Duration RestartBackoff(int restarts) const;
 
   // --- job_engine_queue.cc ---

@@ -7,11 +7,11 @@
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/error_details.h"
 #include "proto/rpc/log.h"
+#include "proto/rpc/proto_time.h"
 #include "proto/rpc/rank_exit_code.h"
 #include "proto/rpc/worker_limits.h"
 #include "server/event_text.h"
 #include "server/job_engine.h"
-#include "server/proto_time.h"
 
 namespace lasp::server {
 namespace {
@@ -320,6 +320,9 @@ void JobEngine::OnRankExited(const AgentSessionPtr& session, const lasp::v1::Ran
                start != nullptr && start == StartOfRun(*job)) {
       LoseCheckpoint(source, start, message.status().message());
     }
+  }
+  if (message.has_state_left()) {
+    KeepLeftState(job, fence.rank(), message.state_left());
   }
   RankGone(job, fence.rank(), message.exit_code(), DescribeExit(message, session->worker_id()));
 }

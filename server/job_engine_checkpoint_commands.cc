@@ -106,7 +106,7 @@ const CheckpointRecord* JobEngine::StartOf(const JobRecord& job) {
 }
 
 const CheckpointRecord* JobEngine::StartOfRun(const JobRecord& job) {
-  if (job.run->restored_step == 0) {
+  if (job.run->restored_step == 0 || job.run->rebuilt) {
     return nullptr;
   }
   if (const CheckpointRecord* const own =

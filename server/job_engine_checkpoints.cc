@@ -6,11 +6,11 @@
 #include "absl/strings/str_join.h"
 #include "proto/checkpoint/manifest.h"
 #include "proto/rpc/log.h"
+#include "proto/rpc/proto_time.h"
 #include "proto/rpc/resource_name.h"
 #include "proto/rpc/version.h"
 #include "server/event_text.h"
 #include "server/job_engine.h"
-#include "server/proto_time.h"
 
 namespace lasp::server {
 namespace {
@@ -26,6 +26,21 @@ constexpr absl::Duration kCommitPatience = absl::Minutes(1);
 
 }  // namespace
 
+int64_t JobEngine::ParentStep(const JobRecord& job) {
+  if (!job.run->rebuilt) {
+    return job.run->restored_step;
+  }
+  int64_t parent = 0;
+  for (const auto& [key, record] : job.checkpoints.records()) {
+    const Checkpoint& checkpoint = record.checkpoint;
+    if (record.state() == Checkpoint::STATE_COMMITTED &&
+        checkpoint.generation() < job.run->generation) {
+      parent = std::max(parent, checkpoint.step());
+    }
+  }
+  return parent;
+}
+
 CheckpointRecord& JobEngine::AddCheckpoint(JobRecord* job, int64_t step) {
   const int64_t generation = job->run->generation;
   CheckpointRecord& record = job->checkpoints.records()[{step, generation}];
@@ -35,7 +50,7 @@ CheckpointRecord& JobEngine::AddCheckpoint(JobRecord* job, int64_t step) {
   checkpoint.set_generation(generation);
   checkpoint.set_state(Checkpoint::STATE_WRITING);
   checkpoint.set_shard_count(job->world_size);
-  checkpoint.set_parent_step(job->run->restored_step);
+  checkpoint.set_parent_step(ParentStep(*job));
   checkpoint.set_folder(
       absl::StrCat(CheckpointFolderOf(*job), "/", CheckpointFolderName(step, generation)));
   *checkpoint.mutable_create_time() = ToProtoTime(parts_.clock->Now());

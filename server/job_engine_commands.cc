@@ -5,13 +5,13 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "proto/rpc/error_details.h"
+#include "proto/rpc/proto_time.h"
 #include "proto/rpc/random_id.h"
 #include "proto/rpc/resource_name.h"
 #include "proto/rpc/status_macros.h"
 #include "server/audit_record.h"
 #include "server/event_text.h"
 #include "server/job_engine.h"
-#include "server/proto_time.h"
 
 namespace lasp::server {
 namespace {

@@ -2,10 +2,10 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "proto/rpc/proto_time.h"
 #include "proto/rpc/status_macros.h"
 #include "server/event_text.h"
 #include "server/job_engine.h"
-#include "server/proto_time.h"
 
 namespace lasp::server {
 

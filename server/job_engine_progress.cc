@@ -6,9 +6,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "proto/rpc/log.h"
+#include "proto/rpc/proto_time.h"
 #include "server/event_text.h"
 #include "server/job_engine.h"
-#include "server/proto_time.h"
 #include "server/stall_verdict.h"
 
 namespace lasp::server {
@@ -94,6 +94,7 @@ void JobEngine::CheckStalled(JobRecord* job) {
   }
   const StallVerdict verdict = JudgeStall(ranks);
   run->dump = true;
+  run->culprits.insert(verdict.culprits.begin(), verdict.culprits.end());
   GenerationFailure failure{.reason = reason::kRankStalled,
                             .message = absl::StrCat("the job hangs: ", verdict.why,
                                                     "; the logs of the ranks say where they were"),

@@ -8,9 +8,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/error_details.h"
+#include "proto/rpc/proto_time.h"
 #include "proto/rpc/resource_name.h"
 #include "server/job_engine.h"
-#include "server/proto_time.h"
 #include "server/scheduler.h"
 
 namespace lasp::server {

@@ -4,10 +4,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "proto/rpc/log.h"
+#include "proto/rpc/proto_time.h"
 #include "proto/rpc/rank_exit_code.h"
 #include "proto/rpc/status_macros.h"
 #include "server/job_engine.h"
-#include "server/proto_time.h"
 
 namespace lasp::server {
 namespace {
@@ -113,6 +113,7 @@ void JobEngine::RestoreRun(const StoredJob& stored, JobRecord* job) {
   run->generation = view.generation();
   run->restored_step = view.restored_step();
   run->restored_generation = view.restored_generation();
+  run->rebuilt = view.rebuilt();
   for (const auto& placement : view.placements()) {
     RankRecord& rank = run->ranks.emplace_back();
     rank.worker_id = std::string(absl::StripPrefix(placement.worker(), "workers/"));

@@ -7,10 +7,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/log.h"
+#include "proto/rpc/proto_time.h"
 #include "proto/rpc/protocol_range.h"
 #include "server/event_text.h"
 #include "server/job_engine.h"
-#include "server/proto_time.h"
 
 namespace lasp::server {
 namespace {
@@ -93,7 +93,10 @@ void JobEngine::AdoptRanks(const AgentSessionPtr& session, const lasp::v1::Hello
     if (record.phase == Phase::kExited || listed.contains(key)) {
       continue;
     }
-    if (same_incarnation && job->state() == Job::STATE_STARTING && !job->run->stopping()) {
+    // What a rank would have to take up is forgotten with an earlier run of this process.
+    const bool assignable = !job->run->rebuilt || job->run->rebuild != nullptr;
+    if (same_incarnation && assignable && job->state() == Job::STATE_STARTING &&
+        !job->run->stopping()) {
       // It may never have heard of the rank. One that it has is not started twice, and the end of
       // one that it had is told again; the deadlines of the start cover the rest.
       record.attached = true;

@@ -3,9 +3,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/error_details.h"
+#include "proto/rpc/proto_time.h"
 #include "proto/rpc/status_macros.h"
 #include "server/job_engine.h"
-#include "server/proto_time.h"
 
 namespace lasp::server {
 namespace {

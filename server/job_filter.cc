@@ -6,10 +6,10 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/error_details.h"
+#include "proto/rpc/proto_time.h"
 #include "proto/rpc/resource_name.h"
 #include "proto/rpc/status_macros.h"
 #include "server/job_fields.h"
-#include "server/proto_time.h"
 
 namespace lasp::server {
 namespace {

@@ -13,6 +13,7 @@
 #include "lasp/v1/worker_service.pb.h"
 #include "server/checkpoint_book.h"
 #include "server/job_view.h"
+#include "server/rebuild_plan.h"
 #include "server/slot_kind.h"
 
 namespace lasp::server {
@@ -55,13 +56,19 @@ struct GenerationRun {
   // When it was decided to start it, of the monotonic clock.
   absl::Duration start = -absl::InfiniteDuration();
   std::vector<RankRecord> ranks;
-  // The checkpoint it began from; 0 for none.
+  // The checkpoint it began from, or the generation whose state it took up; 0 for none.
   int64_t restored_step = 0;
   int64_t restored_generation = 0;
+  // Whether it took up state, and what: null where that has been forgotten with the process.
+  bool rebuilt = false;
+  std::shared_ptr<const lasp::v1::Rebuild> rebuild;
   // Why the ranks were told to stop; empty while they should run.
   std::string stop_reason;
   // Whether they may end their step first.
   bool stop_gently = false;
+  // Whether they are to leave their state behind; not those that are at fault.
+  bool leave_state = false;
+  std::set<int> culprits;
   absl::Duration last_stop = -absl::InfiniteDuration();
   // Whether the ranks know each other's addresses.
   bool peers_sent = false;
@@ -111,6 +118,10 @@ struct JobRecord {
   lasp::v1::TrainingSpec::Device device = lasp::v1::TrainingSpec::DEVICE_ANY;
   // Its first generation begins with weights that are there already.
   bool has_initial_weights = false;
+  // Whether several ranks have each part of its state.
+  bool replicated = false;
+  // What ranks of its last generation left; null for nothing.
+  std::unique_ptr<LeftStates> left;
   // The slots it waits for or has.
   SlotKind kind = lasp::v1::Slot::KIND_CPU;
   // What its first generation that had one said; empty before.

@@ -63,6 +63,7 @@ inline constexpr char kNoWorkers[] = "NO_WORKERS";
 inline constexpr char kScheduled[] = "SCHEDULED";
 inline constexpr char kRestartedFromStart[] = "RESTARTED_FROM_START";
 inline constexpr char kRestartedFromCheckpoint[] = "RESTARTED_FROM_CHECKPOINT";
+inline constexpr char kRebuiltFromSurvivors[] = "REBUILT_FROM_SURVIVORS";
 inline constexpr char kTraining[] = "TRAINING";
 inline constexpr char kRankFailed[] = "RANK_FAILED";
 inline constexpr char kRankKilled[] = "RANK_KILLED";

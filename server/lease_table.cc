@@ -1,6 +1,6 @@
 #include "server/lease_table.h"
 
-#include "server/proto_time.h"
+#include "proto/rpc/proto_time.h"
 
 namespace lasp::server {
 

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 
+#include "proto/rpc/proto_time.h"
 #include "proto/rpc/status_macros.h"
 #include "server/job_lookup.h"
 #include "server/job_state_machine.h"
-#include "server/proto_time.h"
 #include "server/valid_utf8.h"
 
 namespace lasp::server {

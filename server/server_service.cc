@@ -4,10 +4,10 @@
 #include <utility>
 
 #include "proto/rpc/disk_space.h"
+#include "proto/rpc/proto_time.h"
 #include "proto/rpc/protocol_range.h"
 #include "proto/rpc/version.h"
 #include "server/access_interceptor.h"
-#include "server/proto_time.h"
 #include "server/unary_call.h"
 
 namespace lasp::server {
@@ -19,7 +19,8 @@ ServerService::ServerService(const ServiceParts& parts, std::string data_dir, ab
   info_.add_api_versions("lasp.v1");
   info_.set_worker_protocol_version(kWorkerProtocol.newest);
   info_.set_oldest_worker_protocol_version(kWorkerProtocol.oldest);
-  for (const char* feature : {"CPU", "TRANSNORMER", "LASP", "DDP"}) {
+  for (const char* feature :
+       {"CPU", "TRANSNORMER", "LASP", "LEGACY_DDP", "DDP", "ZERO1", "ZERO2", "ZERO3"}) {
     info_.add_features(feature);
   }
   *info_.mutable_start_time() = ToProtoTime(start_time);

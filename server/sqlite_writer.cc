@@ -5,8 +5,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/log.h"
+#include "proto/rpc/proto_time.h"
 #include "proto/rpc/status_macros.h"
-#include "server/proto_time.h"
 #include "server/sqlite_schema.h"
 
 namespace lasp::server {

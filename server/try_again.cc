@@ -3,7 +3,7 @@
 #include "absl/strings/cord.h"
 #include "google/rpc/error_details.pb.h"
 #include "proto/rpc/error_details.h"
-#include "server/proto_time.h"
+#include "proto/rpc/proto_time.h"
 
 namespace lasp::server {
 

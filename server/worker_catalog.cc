@@ -3,7 +3,7 @@
 #include <iterator>
 #include <utility>
 
-#include "server/proto_time.h"
+#include "proto/rpc/proto_time.h"
 
 namespace lasp::server {
 

@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "server/proto_time.h"
+#include "proto/rpc/proto_time.h"
 
 namespace lasp::server {
 

@@ -70,6 +70,9 @@ class WorkerRecord {
   // Whether its agent knows of checkpoints: one of an earlier release starts every job anew.
   bool resumes() const { return protocol_version_ >= kCheckpointProtocol; }
 
+  // Whether its ranks go on from what others left in memory.
+  bool rebuilds() const { return protocol_version_ >= kRebuildProtocol; }
+
   // Whether it went as it should: drained.
   bool left() const { return lost_ && draining(); }
 

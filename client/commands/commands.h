@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "client/model_options.h"
 #include "client/options.h"
 #include "client/session.h"
 
@@ -40,6 +41,11 @@ absl::StatusOr<int> Checkpoints(const ExportOptions& options, const SubmitOption
                                 const Words& words, Session* session);
 // Submits a job that begins with the weights of the folder that `words` name.
 absl::StatusOr<int> ImportModel(const SubmitOptions& options, const Words& words, Session* session);
+// Continues a text with a model, and shows a model's loss on a corpus; both compute here.
+absl::StatusOr<int> Sample(const ModelOptions& model, const SampleOptions& options,
+                           const Words& words, Session* session);
+absl::StatusOr<int> Evaluate(const ModelOptions& model, const EvaluateOptions& options,
+                             const Words& words, Session* session);
 // Makes a backup of the coordinator's store, or lists them.
 absl::StatusOr<int> MakeBackup(const Words& words, Session* session);
 absl::StatusOr<int> Drain(const Words& words, bool undo, Session* session);

@@ -97,6 +97,26 @@ void UnrotateRows(int64_t rows, int64_t key_size, const T* cosine, const T* sine
 }
 
 template <typename T>
+void TurnRows(int64_t rows, int64_t key_size, const Turn& turn, const T* tile, T* turned) {
+  const int64_t stride = TileStride<T>(2 * key_size);
+  RunVectorised([&]() LASP_ALWAYS_INLINE {
+    const double* const cosine = turn.cosine.data();
+    const double* const sine = turn.sine.data();
+    for (int64_t p = 0; p < rows; ++p) {
+      const T* const in = tile + p * stride;
+      T* const out = turned + p * stride;
+#pragma omp simd
+      for (int64_t c = 0; c < key_size; ++c) {
+        const auto a = static_cast<double>(in[c]);
+        const auto b = static_cast<double>(in[key_size + c]);
+        out[c] = static_cast<T>(a * cosine[c] + b * sine[c]);
+        out[key_size + c] = static_cast<T>(b * cosine[c] - a * sine[c]);
+      }
+    }
+  });
+}
+
+template <typename T>
 void DecayState(int64_t rows, int64_t width, double decay, const T* in, int64_t in_stride,
                 const T* addend, T* out, int64_t out_stride) {
   RunVectorised([&]() LASP_ALWAYS_INLINE {
@@ -187,6 +207,7 @@ void AddThetaStates(int64_t key_size, int64_t width, double weight, const T* a, 
   template void RotateRows<T>(int64_t, int64_t, const T*, const T*, const T*, int64_t, T*);        \
   template void UnrotateRows<T>(int64_t, int64_t, const T*, const T*, const T*, bool, T*,          \
                                 int64_t);                                                          \
+  template void TurnRows<T>(int64_t, int64_t, const Turn&, const T*, T*);                          \
   template void DecayState<T>(int64_t, int64_t, double, const T*, int64_t, const T*, T*, int64_t); \
   template void TurnState<T>(int64_t, int64_t, const Turn&, double, const T*, int64_t, const T*,   \
                              T*, int64_t);                                                         \

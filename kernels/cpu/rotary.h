@@ -37,6 +37,11 @@ template <typename T>
 void UnrotateRows(int64_t rows, int64_t key_size, const T* cosine, const T* sine, const T* tile,
                   bool accumulate, T* dx, int64_t dx_stride);
 
+// The rows of a tile of width 2 * key_size, as RotateRows leaves them, turned as a state is: may be
+// in place.
+template <typename T>
+void TurnRows(int64_t rows, int64_t key_size, const Turn& turn, const T* tile, T* turned);
+
 // out = decay * in + addend, in fp64 and rounded once: factors or terms that were rounded on their
 // own, block after block, would drift with the length. `addend` has out's stride, and may be null;
 // `out` may be either of the inputs.

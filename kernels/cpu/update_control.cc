@@ -6,6 +6,11 @@ namespace lasp::kernels::cpu {
 
 void JudgeUpdate(const JudgeUpdateArgs& args) {
   UpdateControl& control = *args.control;
+  if (control.witness != control.witness_wanted) {
+    control.apply = 0;
+    control.gradient_scale = 0;
+    return;
+  }
   control.gradient_norm = std::sqrt(*args.sum_of_squares);
   if (!std::isfinite(*args.loss) || !std::isfinite(control.gradient_norm) ||
       *args.loss > control.loss_limit) {

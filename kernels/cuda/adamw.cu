@@ -127,6 +127,11 @@ __global__ void __launch_bounds__(kThreads) adamw_kernel(const __grid_constant__
 
 __global__ void judge_update_kernel(const JudgeUpdateArgs args) {
   UpdateControl control = *args.control;
+  if (control.witness != control.witness_wanted) {
+    args.control->apply = 0;
+    args.control->gradient_scale = 0;
+    return;
+  }
   control.gradient_norm = sqrt(*args.sum_of_squares);
   if (!isfinite(*args.loss) || !isfinite(control.gradient_norm) ||
       *args.loss > control.loss_limit) {

@@ -66,6 +66,7 @@ std::string SpecDigest(const lasp::v1::TrainingSpec& spec) {
   decides.clear_recovery();
   decides.clear_checkpoint();
   decides.clear_device();
+  decides.clear_memory();
   decides.clear_max_queue_duration();
   decides.clear_max_run_duration();
   std::string bytes;

@@ -22,10 +22,13 @@ struct ProtocolRange {
 
 // Of this build. A release speaks what the release before it spoke, so that hosts can be upgraded
 // one by one; a version goes when nothing of the release before is left that speaks only it.
-inline constexpr ProtocolRange kWorkerProtocol = {.oldest = 1, .newest = 2};
+inline constexpr ProtocolRange kWorkerProtocol = {.oldest = 1, .newest = 3};
 
 // From this version on agents write checkpoints and resume from them.
 inline constexpr int kCheckpointProtocol = 2;
+
+// From this version on their ranks leave state in memory, and go on from it.
+inline constexpr int kRebuildProtocol = 3;
 
 // Agents from before versions were agreed on name the only one that they speak.
 inline ProtocolRange AgentProtocol(const lasp::v1::Hello& hello) {

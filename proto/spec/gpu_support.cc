@@ -23,4 +23,11 @@ std::string ReasonAgainstGpus(const v1::ModelSpec& model) {
                       kMaxGpuHeadSize, ", choose other heads, or device CPU");
 }
 
+std::string ReasonAgainstGpus(const v1::SequenceParallelSpec& sp) {
+  return sp.method() == v1::SequenceParallelSpec::METHOD_RING_ATTENTION
+             ? "RING_ATTENTION is not available on GPUs: choose LASP, LASP2, ALL_SCAN or ULYSSES, "
+               "or device CPU"
+             : "";
+}
+
 }  // namespace lasp

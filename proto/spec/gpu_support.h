@@ -1,4 +1,5 @@
-// Which models the GPU kernels compute (kernels/cuda/linear_attention.h); the CPU's compute all.
+// Which models and methods the GPU kernels compute (kernels/cuda/linear_attention.h); the CPU's
+// compute all.
 #pragma once
 
 #include <string>
@@ -10,5 +11,8 @@ namespace lasp {
 // Why GPUs do not compute the model, and what to choose; empty where they do. The model's sizes are
 // sound (ValidateSpec), or 0: then nothing is said.
 std::string ReasonAgainstGpus(const v1::ModelSpec& model);
+
+// The same of the sequence-parallel method.
+std::string ReasonAgainstGpus(const v1::SequenceParallelSpec& sp);
 
 }  // namespace lasp

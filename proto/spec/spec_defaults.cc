@@ -54,8 +54,20 @@ void FillParallelism(v1::ParallelismSpec* parallelism) {
   if (dp->method() == v1::DataParallelSpec::METHOD_UNSPECIFIED) {
     dp->set_method(v1::DataParallelSpec::METHOD_DDP);
   }
+  if (dp->shard_group() == v1::DataParallelSpec::SHARD_GROUP_UNSPECIFIED) {
+    dp->set_shard_group(v1::DataParallelSpec::SHARD_GROUP_WORLD);
+  }
   if (dp->size() == 0) {
     dp->set_size(1);
+  }
+}
+
+void FillMemory(v1::MemorySpec* memory) {
+  if (memory->activations() == v1::MemorySpec::ACTIVATIONS_UNSPECIFIED) {
+    memory->set_activations(v1::MemorySpec::ACTIVATIONS_KEEP);
+  }
+  if (memory->recompute() == v1::MemorySpec::RECOMPUTE_UNSPECIFIED) {
+    memory->set_recompute(v1::MemorySpec::RECOMPUTE_BLOCKS);
   }
 }
 
@@ -84,6 +96,7 @@ void FillDefaults(v1::TrainingSpec* spec) {
   spec->mutable_data();
   FillOptimizer(std::max<int64_t>(spec->max_steps(), 0), spec->mutable_optimizer());
   FillParallelism(spec->mutable_parallelism());
+  FillMemory(spec->mutable_memory());
   FillRecovery(spec->mutable_recovery());
   if (spec->mutable_checkpoint()->interval_steps() == 0 && !spec->checkpoint().has_interval()) {
     spec->mutable_checkpoint()->mutable_interval()->set_seconds(600);
@@ -99,8 +112,9 @@ void FillDefaults(v1::TrainingSpec* spec) {
   }
   if (spec->device() == v1::TrainingSpec::DEVICE_UNSPECIFIED ||
       spec->device() == v1::TrainingSpec::DEVICE_ANY) {
-    spec->set_device(ReasonAgainstGpus(spec->model()).empty() ? v1::TrainingSpec::DEVICE_ANY
-                                                              : v1::TrainingSpec::DEVICE_CPU);
+    const bool gpus = ReasonAgainstGpus(spec->model()).empty() &&
+                      ReasonAgainstGpus(spec->parallelism().sequence_parallel()).empty();
+    spec->set_device(gpus ? v1::TrainingSpec::DEVICE_ANY : v1::TrainingSpec::DEVICE_CPU);
   }
 }
 

@@ -9,6 +9,7 @@
 #include "absl/strings/string_view.h"
 #include "proto/spec/field_checker.h"
 #include "proto/spec/gpu_support.h"
+#include "proto/spec/sequence_parallel_support.h"
 #include "proto/spec/spec_limits.h"
 
 namespace lasp {
@@ -16,6 +17,7 @@ namespace {
 
 using Bound = FieldChecker::Bound;
 using DataParallel = v1::DataParallelSpec;
+using Memory = v1::MemorySpec;
 using Model = v1::ModelSpec;
 using Optimizer = v1::OptimizerSpec;
 using SequenceParallel = v1::SequenceParallelSpec;
@@ -209,17 +211,31 @@ bool CheckParallelism(const v1::ParallelismSpec& parallelism, FieldChecker* chec
   const SequenceParallel& sp = parallelism.sequence_parallel();
   const DataParallel& dp = parallelism.data_parallel();
   bool methods = true;
-  if (sp.method() != SequenceParallel::METHOD_LASP) {
+  if (!IsAvailable(sp.method())) {
     const std::string name = MethodName(sp.method(), SequenceParallel::Method_Name(sp.method()));
-    methods = check->Refuse("spec.parallelism.sequence_parallel.method",
-                            absl::StrCat(name, " is not available: choose LASP"));
+    methods = check->Refuse(
+        "spec.parallelism.sequence_parallel.method",
+        absl::StrCat(name, " is not available: choose ", kAvailableSequenceParallelMethods));
   }
   const bool sp_size =
       check->Integer("spec.parallelism.sequence_parallel.size", sp.size(), 1, kMaxRanks);
-  if (dp.method() != DataParallel::METHOD_DDP) {
+  if (dp.method() == DataParallel::METHOD_UNSPECIFIED ||
+      !DataParallel::Method_IsValid(dp.method())) {
     const std::string name = MethodName(dp.method(), DataParallel::Method_Name(dp.method()));
-    methods = check->Refuse("spec.parallelism.data_parallel.method",
-                            absl::StrCat(name, " is not available: choose DDP"));
+    methods = check->Refuse(
+        "spec.parallelism.data_parallel.method",
+        absl::StrCat(name, " is not available: choose LEGACY_DDP, DDP, ZERO1, ZERO2 or ZERO3"));
+  }
+  const bool sharded =
+      dp.method() == DataParallel::METHOD_ZERO1 || dp.method() == DataParallel::METHOD_ZERO2 ||
+      dp.method() == DataParallel::METHOD_ZERO3 || dp.method() == DataParallel::METHOD_FSDP;
+  if (!DataParallel::ShardGroup_IsValid(dp.shard_group())) {
+    methods = check->Refuse(
+        "spec.parallelism.data_parallel.shard_group",
+        absl::StrCat(static_cast<int>(dp.shard_group()), " is not known: choose WORLD or SP"));
+  } else if (dp.shard_group() == DataParallel::SHARD_GROUP_SP && !sharded) {
+    methods = check->Refuse("spec.parallelism.data_parallel.shard_group",
+                            "SP is for methods that shard: choose method ZERO1, ZERO2 or ZERO3");
   }
   const bool dp_size =
       check->Integer("spec.parallelism.data_parallel.size", dp.size(), 1, kMaxRanks);
@@ -241,8 +257,15 @@ void CheckShapes(const v1::TrainingSpec& spec, const Sound& sound, FieldChecker*
   const int64_t sp = spec.parallelism().sequence_parallel().size();
   const int64_t dp = spec.parallelism().data_parallel().size();
   const int64_t micro_batch = spec.micro_batch_size();
+  const SequenceParallel& method = spec.parallelism().sequence_parallel();
+  if (sound.parallelism && sound.model) {
+    if (const std::string reason = ReasonAgainstSize(method, spec.model()); !reason.empty()) {
+      check->Refuse("spec.parallelism.sequence_parallel.size", reason);
+    }
+  }
   bool divides = sound.parallelism && sound.data;
-  if (divides && length % sp != 0) {
+  const bool streams = spec.memory().activations() == Memory::ACTIVATIONS_STREAM;
+  if (divides && length % sp != 0 && !streams) {
     divides = check->Refuse(
         "spec.data.sequence_length",
         absl::StrCat("is ", length, ", not a multiple of the SP size ", sp, ": choose ",
@@ -259,20 +282,28 @@ void CheckShapes(const v1::TrainingSpec& spec, const Sound& sound, FieldChecker*
   if (!divides || !sound.batch) {
     return;
   }
-  const int64_t tokens = length / sp;
+  // At a time. For its share of the heads a rank of ULYSSES has them all.
+  const bool whole = method.method() == SequenceParallel::METHOD_ULYSSES;
+  int64_t tokens = whole ? length : (length + sp - 1) / sp;
+  if (streams) {
+    const int64_t chunk = spec.memory().stream_chunk_tokens();
+    tokens = std::min(tokens, chunk > 0 ? chunk : int64_t{1});
+  }
   if (tokens > kMaxTokensPerRank / micro_batch) {
-    check->Refuse("spec.data.sequence_length",
-                  absl::StrCat("gives a rank ", tokens, " tokens of ", micro_batch,
-                               " sequences at a time: at most ", kMaxTokensPerRank,
-                               " in all, raise the SP size or lower micro_batch_size"));
+    check->Refuse(
+        "spec.data.sequence_length",
+        absl::StrCat("gives a rank ", tokens, " tokens of ", micro_batch,
+                     " sequences at a time: at most ", kMaxTokensPerRank, " in all, ",
+                     whole ? "choose LASP" : "raise the SP size", " or lower micro_batch_size"));
     return;
   }
   if (sound.model) {
     const int64_t width = std::max(spec.model().hidden_size(), spec.model().glu_size());
-    if (tokens * micro_batch > kMaxActivationElements / (spec.model().layers() * width)) {
+    const int64_t held = (streams ? tokens : length / sp) * micro_batch;
+    if (held > kMaxActivationElements / (spec.model().layers() * width)) {
       check->Refuse(
           "spec.data.sequence_length",
-          absl::StrCat("gives a rank ", tokens * micro_batch, " tokens x ", spec.model().layers(),
+          absl::StrCat("gives a rank ", held, " tokens x ", spec.model().layers(),
                        " layers x width ", width, ": more than any rank holds, raise the SP size"));
       return;
     }
@@ -281,6 +312,43 @@ void CheckShapes(const v1::TrainingSpec& spec, const Sound& sound, FieldChecker*
     check->Refuse("spec.max_steps", absl::StrCat("is ", spec.max_steps(),
                                                  ", so that the job would train on more than ",
                                                  kMaxTrainedTokens, " tokens: choose fewer steps"));
+  }
+}
+
+void CheckMemory(const Memory& memory, SequenceParallel::Method method, FieldChecker* check) {
+  const bool streams = memory.activations() == Memory::ACTIVATIONS_STREAM;
+  if (memory.activations() == Memory::ACTIVATIONS_UNSPECIFIED ||
+      !Memory::Activations_IsValid(memory.activations())) {
+    check->Refuse("spec.memory.activations",
+                  "is unknown: choose KEEP, RECOMPUTE, OFFLOAD or STREAM");
+  }
+  if (memory.recompute() == Memory::RECOMPUTE_UNSPECIFIED ||
+      !Memory::Recompute_IsValid(memory.recompute())) {
+    check->Refuse("spec.memory.recompute", "is unknown: choose BLOCKS or SELECTIVE");
+  } else if (memory.recompute() == Memory::RECOMPUTE_SELECTIVE &&
+             memory.activations() != Memory::ACTIVATIONS_RECOMPUTE) {
+    check->Refuse("spec.memory.recompute",
+                  "is SELECTIVE: leave it out, or choose spec.memory.activations RECOMPUTE");
+  }
+  if (memory.stream_chunk_tokens() != 0 && !streams) {
+    check->Refuse("spec.memory.stream_chunk_tokens",
+                  absl::StrCat("is ", memory.stream_chunk_tokens(),
+                               ": leave it out, or choose spec.memory.activations STREAM"));
+  } else {
+    check->Integer("spec.memory.stream_chunk_tokens", memory.stream_chunk_tokens(), 0,
+                   kMaxTokensPerRank);
+  }
+  // A macro-chunk leaves the next one its states. Keys and values of all that came before are no
+  // such thing.
+  if (streams && method == SequenceParallel::METHOD_RING_ATTENTION) {
+    check->Refuse("spec.memory.activations",
+                  "is STREAM, but RING_ATTENTION has no state to go on from one macro-chunk to the "
+                  "next: choose LASP or ALL_SCAN as the method, or KEEP, RECOMPUTE or OFFLOAD");
+  } else if (streams && method != SequenceParallel::METHOD_LASP &&
+             method != SequenceParallel::METHOD_ALL_SCAN) {
+    check->Refuse("spec.memory.activations",
+                  "is STREAM, which this method cannot do: choose LASP or ALL_SCAN as the method, "
+                  "or KEEP, RECOMPUTE or OFFLOAD");
   }
 }
 
@@ -320,6 +388,7 @@ std::vector<FieldViolation> ValidateSpec(const v1::TrainingSpec& spec) {
   sound.steps = spec.max_steps() >= 1 && spec.max_steps() <= kMaxSteps;
   CheckOptimizer(spec, sound.steps, &check);
   sound.parallelism = CheckParallelism(spec.parallelism(), &check);
+  CheckMemory(spec.memory(), spec.parallelism().sequence_parallel().method(), &check);
   CheckRecovery(spec.recovery(), &check);
   sound.batch =
       check.Integer("spec.global_batch_size", spec.global_batch_size(), 1, kMaxGlobalBatchSize);
@@ -334,6 +403,10 @@ std::vector<FieldViolation> ValidateSpec(const v1::TrainingSpec& spec) {
   } else if (sound.model && spec.device() == v1::TrainingSpec::DEVICE_GPU) {
     if (const std::string reason = ReasonAgainstGpus(spec.model()); !reason.empty()) {
       check.Refuse("spec.model.heads", reason);
+    }
+    const SequenceParallel& sp = spec.parallelism().sequence_parallel();
+    if (const std::string reason = ReasonAgainstGpus(sp); !reason.empty()) {
+      check.Refuse("spec.parallelism.sequence_parallel.method", reason);
     }
   }
   if (spec.has_max_queue_duration()) {

@@ -55,9 +55,17 @@ class DelayedCommunicator : public Communicator {
     });
   }
 
+  Operation Exchange(const std::vector<PeerTransfer>& transfers) override {
+    return inner_.Exchange(transfers);
+  }
+
   Operation Run(std::function<absl::Status()> work) override { return inner_.Run(std::move(work)); }
 
   Operation AllReduceSum(Tensor data) override { return inner_.AllReduceSum(data); }
+
+  Operation ReduceScatterSum(Tensor whole, Tensor part) override {
+    return inner_.ReduceScatterSum(whole, part);
+  }
 
   Operation Broadcast(Tensor data, int root) override { return inner_.Broadcast(data, root); }
 

@@ -1,8 +1,14 @@
 // Time and memory of a training step on the GPUs of one host, through the engine's own trainer.
 // Prints JSON.
-//   train_step_cuda [TOKENS [LAYERS [STEPS [GPUS [SP [copies|nccl [FOLDER [INTERVAL]]]]]]]]
+//   train_step_cuda [TOKENS [LAYERS [STEPS [GPUS [SP [copies|nccl [FOLDER [INTERVAL
+//   [METHOD]]]]]]]]]
+// and anywhere --data_parallel=METHOD, such as ZERO3 (default DDP), --chunk=TOKENS, and
+// --activations=KEEP|RECOMPUTE|SELECTIVE|OFFLOAD|STREAM.
 // TransNormerLLM-1B's shape: 16 layers; 32,768 tokens a GPU; one GPU; SP over all; states and
-// gradients by copy engines; without checkpoints, or with one in FOLDER every 4 steps.
+// gradients by copy engines; without checkpoints ('' for FOLDER too), or with one in FOLDER every 4
+// steps; sequence parallelism by LASP, or another METHOD such as LASP2. Activations as the spec's
+// memory has them (KEEP; SELECTIVE is RECOMPUTE of what takes no product): with STREAM TOKENS may
+// be millions, of which a GPU takes --chunk at a time (0: as many as fit).
 #include <cuda_runtime_api.h>
 #include <unistd.h>
 
@@ -13,12 +19,15 @@
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <optional>
 #include <random>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/string_view.h"
 #include "proto/rpc/status_macros.h"
 #include "proto/spec/spec_defaults.h"
 #include "tests/worker/parallel/gpu_rank_processes.h"
@@ -33,9 +42,12 @@ namespace lasp::worker {
 namespace {
 
 constexpr int64_t kVocabulary = 64000;
+constexpr absl::string_view kMethodPrefix = "METHOD_";
 
 lasp::v1::TrainingSpec Spec(const std::string& corpus, int64_t tokens, int layers, int steps,
-                            int sp_size, int dp_size, int64_t interval) {
+                            int sp_size, int dp_size, int64_t interval,
+                            lasp::v1::SequenceParallelSpec::Method method,
+                            const lasp::v1::MemorySpec& memory) {
   lasp::v1::TrainingSpec spec;
   lasp::v1::ModelSpec& model = *spec.mutable_model();
   model.set_architecture(lasp::v1::ModelSpec::ARCHITECTURE_TRANSNORMER);
@@ -49,14 +61,60 @@ lasp::v1::TrainingSpec Spec(const std::string& corpus, int64_t tokens, int layer
   spec.mutable_data()->set_sequence_length(tokens * sp_size);
   spec.mutable_optimizer()->set_learning_rate(3e-4);
   spec.mutable_parallelism()->mutable_sequence_parallel()->set_size(sp_size);
+  spec.mutable_parallelism()->mutable_sequence_parallel()->set_method(method);
   spec.mutable_parallelism()->mutable_data_parallel()->set_size(dp_size);
   spec.set_global_batch_size(dp_size);
   spec.set_micro_batch_size(1);
   spec.set_max_steps(steps);
   spec.set_seed(1);
   spec.mutable_checkpoint()->set_interval_steps(interval);
+  *spec.mutable_memory() = memory;
   FillDefaults(&spec);
   return spec;
+}
+
+// What --data_parallel names, taken out of the arguments; none where there is no such method.
+std::optional<lasp::v1::DataParallelSpec::Method> TakeDataParallel(int* argc, char** argv) {
+  const std::string flag = "--data_parallel=";
+  auto method = lasp::v1::DataParallelSpec::METHOD_DDP;
+  int kept = 0;
+  for (int i = 0; i < *argc; ++i) {
+    const std::string argument = argv[i];
+    if (argument.rfind(flag, 0) != 0) {
+      argv[kept++] = argv[i];
+    } else if (!lasp::v1::DataParallelSpec::Method_Parse("METHOD_" + argument.substr(flag.size()),
+                                                         &method)) {
+      return std::nullopt;
+    }
+  }
+  *argc = kept;
+  return method;
+}
+
+// Likewise of --activations=PLAN and --chunk=TOKENS.
+std::optional<lasp::v1::MemorySpec> TakeMemorySpec(int* argc, char** argv) {
+  using lasp::v1::MemorySpec;
+  MemorySpec memory;
+  int kept = 0;
+  for (int i = 0; i < *argc; ++i) {
+    const std::string argument = argv[i];
+    const std::string value = argument.substr(argument.find('=') + 1);
+    if (argument.rfind("--chunk=", 0) == 0) {
+      memory.set_stream_chunk_tokens(std::atoll(value.c_str()));
+    } else if (argument.rfind("--activations=", 0) == 0) {
+      auto activations = MemorySpec::ACTIVATIONS_RECOMPUTE;
+      if (value == "SELECTIVE") {
+        memory.set_recompute(MemorySpec::RECOMPUTE_SELECTIVE);
+      } else if (!MemorySpec::Activations_Parse("ACTIVATIONS_" + value, &activations)) {
+        return std::nullopt;
+      }
+      memory.set_activations(activations);
+    } else {
+      argv[kept++] = argv[i];
+    }
+  }
+  *argc = kept;
+  return memory;
 }
 
 void WriteCorpus(const std::string& path, int64_t tokens) {
@@ -98,6 +156,7 @@ absl::StatusOr<std::unique_ptr<Checkpoints>> OpenCheckpoints(const LocalRank& ra
                                          .layout = &trainer.layout(),
                                          .backend = rank.backend,
                                          .tensors = trainer.tensors(),
+                                         .saved = trainer.saved_shares(),
                                          .on_shard = [](const lasp::v1::ShardWritten&) {}},
                               .spec = spec.checkpoint()});
 }
@@ -134,6 +193,7 @@ absl::StatusOr<std::string> Run(LocalRank& rank, const lasp::v1::TrainingSpec& s
                                                              .backend = rank.backend,
                                                              .sp = rank.sp,
                                                              .world = rank.world,
+                                                             .wrap = rank.wrap,
                                                              .train_data = data.get(),
                                                              .drain = &drain,
                                                              .dump_directory = {}}));
@@ -150,7 +210,7 @@ absl::StatusOr<std::string> Run(LocalRank& rank, const lasp::v1::TrainingSpec& s
     last_loss = result.loss;
     if (writes) {
       writing.push_back(result.seconds);
-    } else if (step > 2) {
+    } else if (step > std::min<int64_t>(2, spec.max_steps() - 1)) {
       // The first steps warm up.
       results.push_back(result);
     }
@@ -182,22 +242,38 @@ absl::StatusOr<std::string> Run(LocalRank& rank, const lasp::v1::TrainingSpec& s
   const int64_t local_tokens = spec.data().sequence_length() / rank.grid.sp_size();
   const auto tokens = static_cast<double>(local_tokens);
   return absl::StrFormat(
-      "{\"benchmark\": \"train_step_cuda\", \"gpus\": %d, \"sp\": %d, \"tokens_per_gpu\": %.0f, "
-      "\"layers\": %d, "
+      "{\"benchmark\": \"train_step_cuda\", \"gpus\": %d, \"sp\": %d, \"sp_method\": \"%s\", "
+      "\"data_parallel\": \"%s\", "
+      "\"tokens_per_gpu\": %.0f, "
+      "\"layers\": %d, \"activations\": \"%s\", \"chunk_tokens\": %d, \"macro_chunks\": %d, "
       "\"parameters\": %d, \"step_ms\": %.2f, \"issue_ms\": %.2f, \"tokens_per_second_per_gpu\": "
       "%.0f, \"summed_by_copy_engines\": %s, \"first_loss\": %.4f, \"last_loss\": %.4f, "
       "\"planned_gib\": %.2f, "
       "\"used_gib\": %.2f, \"bill\": \"%s\", %s%s, \"ranks\": [{%s}",
-      rank.grid.world_size(), rank.grid.sp_size(), tokens, spec.model().layers(),
-      trainer->layout().count(), median.seconds * 1e3, median.issue_seconds * 1e3,
-      tokens / median.seconds, peers != nullptr && peers->copied_bytes() > 0 ? "true" : "false",
-      first_loss, last_loss, static_cast<double>(trainer->memory().total()) / (1 << 30),
+      rank.grid.world_size(), rank.grid.sp_size(),
+      lasp::v1::SequenceParallelSpec::Method_Name(spec.parallelism().sequence_parallel().method())
+          .substr(kMethodPrefix.size()),
+      lasp::v1::DataParallelSpec::Method_Name(spec.parallelism().data_parallel().method())
+          .substr(kMethodPrefix.size()),
+      tokens, spec.model().layers(),
+      lasp::v1::MemorySpec::Activations_Name(spec.memory().activations()),
+      trainer->chunks().slice_tokens(), trainer->chunks().count(), trainer->layout().count(),
+      median.seconds * 1e3, median.issue_seconds * 1e3, tokens / median.seconds,
+      peers != nullptr && peers->copied_bytes() > 0 ? "true" : "false", first_loss, last_loss,
+      static_cast<double>(trainer->memory().total()) / (1 << 30),
       static_cast<double>(total_bytes - free_bytes) / (1 << 30), trainer->memory().ToString(),
       PhasesOf(median), CheckpointsOf(checkpoints.get(), std::move(writing)), PhasesOf(median));
 }
 
-int Main(int64_t tokens, int layers, int steps, int gpus, int sp_size, bool peer_copies,
-         const std::string& checkpoint_folder, int64_t interval) {
+int Main(lasp::v1::DataParallelSpec::Method data_parallel, const lasp::v1::MemorySpec& memory,
+         int64_t tokens, int layers, int steps, int gpus, int sp_size, bool peer_copies,
+         const std::string& checkpoint_folder, int64_t interval, const std::string& method_name) {
+  auto method = lasp::v1::SequenceParallelSpec::METHOD_LASP;
+  if (!lasp::v1::SequenceParallelSpec::Method_Parse(absl::StrCat(kMethodPrefix, method_name),
+                                                    &method)) {
+    std::fprintf(stderr, "train_step_cuda: no method %s\n", method_name.c_str());
+    return 1;
+  }
   const std::string checkpoints = checkpoint_folder + "/train-step-cuda";
   if (!checkpoint_folder.empty()) {
     std::filesystem::create_directories(checkpoints);
@@ -206,14 +282,18 @@ int Main(int64_t tokens, int layers, int steps, int gpus, int sp_size, bool peer
   if (std::system(("mkdir -p " + folder).c_str()) != 0) {
     return 1;
   }
-  WriteCorpus(folder + "/corpus.bin", tokens * gpus * 8 + 1);
-  const lasp::v1::TrainingSpec spec =
-      Spec("corpus.bin", tokens, layers, steps, sp_size, gpus / sp_size, interval);
+  // Short sequences differ from step to step; of long ones there are two.
+  const int64_t sequences = tokens > (1 << 18) ? 2 : 8;
+  WriteCorpus(folder + "/corpus.bin", tokens * gpus * sequences + 1);
+  lasp::v1::TrainingSpec spec =
+      Spec("corpus.bin", tokens, layers, steps, sp_size, gpus / sp_size, interval, method, memory);
+  spec.mutable_parallelism()->mutable_data_parallel()->set_method(data_parallel);
   const std::vector<absl::StatusOr<std::string>> results = RunGpuRankProcesses(
       {.sp_size = sp_size,
        .dp_size = gpus / sp_size,
        .timeout = absl::Minutes(5),
-       .peer_copies = peer_copies},
+       .peer_copies = peer_copies,
+       .streams = spec.memory().activations() == lasp::v1::MemorySpec::ACTIVATIONS_STREAM},
       [&](LocalRank& rank) { return Run(rank, spec, folder, checkpoint_folder); });
   if (!checkpoint_folder.empty()) {
     std::filesystem::remove_all(checkpoints);
@@ -237,10 +317,20 @@ int Main(int64_t tokens, int layers, int steps, int gpus, int sp_size, bool peer
 }  // namespace lasp::worker
 
 int main(int argc, char** argv) {
+  const auto data_parallel = lasp::worker::TakeDataParallel(&argc, argv);
+  if (!data_parallel.has_value()) {
+    std::fprintf(stderr, "train_step_cuda: no such method of data parallelism\n");
+    return 2;
+  }
+  const auto memory = lasp::worker::TakeMemorySpec(&argc, argv);
+  if (!memory.has_value()) {
+    std::fprintf(stderr, "train_step_cuda: no such activation plan\n");
+    return 2;
+  }
   const int gpus = argc > 4 ? std::atoi(argv[4]) : 1;
-  return lasp::worker::Main(argc > 1 ? std::atoll(argv[1]) : 32768,
+  return lasp::worker::Main(*data_parallel, *memory, argc > 1 ? std::atoll(argv[1]) : 32768,
                             argc > 2 ? std::atoi(argv[2]) : 16, argc > 3 ? std::atoi(argv[3]) : 12,
                             gpus, argc > 5 ? std::atoi(argv[5]) : gpus,
                             argc <= 6 || std::string(argv[6]) != "nccl", argc > 7 ? argv[7] : "",
-                            argc > 8 ? std::atoll(argv[8]) : 4);
+                            argc > 8 ? std::atoll(argv[8]) : 4, argc > 9 ? argv[9] : "LASP");
 }

@@ -6,6 +6,7 @@
 #include "client/number_text.h"
 #include "client/output_table.h"
 #include "client/terminal.h"
+#include "client/terminal_text.h"
 #include "client/time_text.h"
 #include "client/utf8.h"
 
@@ -45,6 +46,28 @@ TEST(FormatRate, KeepsThreeDigits) {
   EXPECT_EQ(FormatRate(123e9), "123G");
   EXPECT_EQ(FormatPercent(1200, 5000), "24%");
   EXPECT_EQ(FormatPercent(1, 0), "0%");
+}
+
+TEST(TerminalText, KeepsCharactersWholeAndTerminalsStill) {
+  // U+00E9, a euro sign, an emoji: byte by byte, and as one.
+  const std::string text = "a\tb\n\xC3\xA9 \xE2\x82\xAC \xF0\x9F\x98\x80.";
+  TerminalText one;
+  EXPECT_EQ(one.Add(text) + one.Finish(), text);
+  TerminalText many;
+  std::string shown;
+  for (const char byte : text) {
+    const std::string part = many.Add(std::string(1, byte));
+    EXPECT_TRUE(IsValidUtf8(part));
+    shown += part;
+  }
+  EXPECT_EQ(shown + many.Finish(), text);
+  // Escapes, a C1 control in two pieces, bytes that are no text.
+  TerminalText steering;
+  EXPECT_EQ(steering.Add("\x1B[2J\rx\xC2"), "[2Jx");
+  EXPECT_EQ(steering.Add("\x9Bz\xFF"), "z?");
+  EXPECT_EQ(steering.Add("\x80\x80\x80\x80"), "????");
+  EXPECT_EQ(steering.Add("\xE2\x82"), "");
+  EXPECT_EQ(steering.Finish(), "??");
 }
 
 TEST(NearestName, FindsSlipsAndNothingElse) {

@@ -77,7 +77,7 @@ class PackagesTest(unittest.TestCase):
         machine.run("apt-get update && apt-get install --yes --no-install-recommends adduser")
         before = self.files()
         self.install("first")
-        for program in ("lasp-server", "lasp-worker", "lasp-rank", "lasp"):
+        for program in ("lasp-server", "lasp-worker", "lasp-rank", "lasp", "lasp-model"):
             self.assertNotIn("not found", machine.run(["ldd", f"/usr/bin/{program}"]).stdout)
         self.assertEqual(machine.run("dpkg --verify lasp-server lasp-worker lasp; dpkg --audit").stdout, "")
         self.assertIn("/lasp/lasp-server.flags", self.read("/lib/systemd/system/lasp-server.service"))

@@ -40,6 +40,7 @@ class InstallTest(unittest.TestCase):
             self.assertIn("0.1.0", done.stdout, done.stderr)
         # The agent looks for it there.
         self.assertTrue(os.access(os.path.join(self.prefix, "bin", "lasp-rank"), os.X_OK))
+        self.assertTrue(os.access(os.path.join(self.prefix, "bin", "lasp-model"), os.X_OK))
 
     def test_into_usr_the_flags_go_to_etc(self):
         stage = os.path.join(self.folder.name, "stage")

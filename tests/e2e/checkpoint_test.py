@@ -81,6 +81,29 @@ class CheckpointTest(ClusterTest):
         self.assertIn("start_from", self.lasp("submit", "-f", os.path.join(self.folder, "one.json"), "--from", "undisturbed/3",
                                               check=False).stderr)
 
+    def test_what_ranks_own_apart_is_saved_whole(self):
+        worker, = self.start()
+
+        def sharded():
+            made = spec(sp=2, dp=2)
+            made["parallelism"]["data_parallel"]["method"] = "ZERO3"
+            return made
+
+        self.submit(sharded(), "undisturbed")
+        self.wait_for_state("undisturbed", "SUCCEEDED", 120)
+        expected = self.losses("undisturbed")
+        job = self.submit(sharded(), "sharded")
+        saved = self.wait_for_checkpoint(job, 20)
+        os.kill(self.ranks_of(worker)[-1], signal.SIGKILL)
+        done = self.wait_for_state(job, "SUCCEEDED", 120)
+        self.assertGreaterEqual(int(done["restored_step"]), saved)
+        self.assertEqual(self.losses(job), expected)
+        # Another method, on another shape.
+        self.submit(spec(sp=3), "whole", "--from", "undisturbed/110")
+        self.wait_for_state("whole", "SUCCEEDED", 120)
+        for row in self.metrics("whole"):
+            self.assertLess(abs(row["loss"] / expected[int(row["step"])][0] - 1), 1e-5, row["step"])
+
     def test_a_suspended_job_goes_on_where_it_was(self):
         self.start()
         expected = self.undisturbed()

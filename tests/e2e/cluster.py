@@ -13,6 +13,7 @@ programs are taken from the folder LASP_BIN (default build/bin).
 import ctypes
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -245,7 +246,8 @@ class ClusterTest(unittest.TestCase):
     def start_worker(self, worker_id="w1", slots=4, wait=True, prefix=(), **flags):
         values = {"server": self.server.worker_address, "worker_id": worker_id, "cpu_slots": slots, "gpus": "none",
                   "health_address": "127.0.0.1:0", "metrics_address": "127.0.0.1:0", "path_roots": self.data,
-                  "work_dir": os.path.join(self.folder, worker_id), "rank_address": own_loopback()}
+                  "work_dir": os.path.join(self.folder, worker_id), "rank_address": own_loopback(),
+                  "memory_root": os.path.join(self.folder, f"{worker_id}-memory")}
         values.update(self.credentials.worker_flags(worker_id) if self.credentials else {})
         values.update(flags)
         return self._start("lasp-worker", values, wait, prefix)
@@ -310,6 +312,11 @@ class ClusterTest(unittest.TestCase):
         return wait_until(lambda: int(self.job(job_id)["progress"]["step"]) >= step, timeout, f"{job_id} at step {step}")
 
     # ---- processes ----------------------------------------------------------------------------
+
+    def rank_process(self, worker, job, rank):
+        """The process of a rank of the present generation, as its agent logged it."""
+        found = re.findall(rf'rank started.*{re.escape(job)} generation \d+ rank {rank}\D.*?pid\W+(\d+)', worker.log_tail(200))
+        return int(found[-1])
 
     def ranks_of(self, worker):
         """Process ids of an agent's ranks."""

@@ -52,13 +52,17 @@ class GpuClusterTest(ClusterTest):
         self.write_corpus("corpus.txt", 4_000_000)
         flags = self.flags()
         self.start_server(**flags)
-        self.worker = self.start_worker(slots=1, gpus="all", **flags)
+        self.worker = self.start_worker(slots=1, gpus="all", **flags, **self.worker_flags())
         # One a GPU, up to four.
         self.ranks = 4 if devices >= 4 else 2
 
     def flags(self):
         """Of the coordinator and of the agent."""
         return {}
+
+    def worker_flags(self):
+        """Of the agent alone. Without memory for state: jobs go on from checkpoints."""
+        return {"memory_root": ""}
 
     def step(self):
         return int(self.job("job")["progress"]["step"])
@@ -135,8 +139,8 @@ class GpuServiceTest(GpuClusterTest):
         self.assertLess(time.monotonic() - begin, 20)
         self.assertRegex(failed["message"], r"rank \d+ on workers/\S+ has not spoken")
         other = (int(re.search(r"rank (\d+)", failed["message"])[1]) + 1) % self.ranks
-        wait_until(lambda: re.search(r'"stack":"[^"]*lasp::worker::', self.lasp("logs", "job", "--rank", other).stdout), 20, "a waiting rank's dump")
-        self.assertIn("last operations", self.lasp("logs", "job", "--rank", other).stdout)
+        wait_until(lambda: re.search(r'"stack":"[^"]*lasp::worker::', self.lasp("logs", "job", "--rank", other, "--generation", 1).stdout), 20, "a waiting rank's dump")
+        self.assertIn("last operations", self.lasp("logs", "job", "--rank", other, "--generation", 1).stdout)
 
         def runs_again():
             job = self.job("job")
@@ -158,6 +162,64 @@ class GpuServiceTest(GpuClusterTest):
         job = self.wait_for_state("job", "SUCCEEDED", timeout=300)
         self.assertEqual(job["generation"], 1, "the running ranks were not adopted")
         self.assertEqual([row["step"] for row in self.metrics("job")], list(range(1, 3001)))
+
+
+class GpuRebuildTest(GpuClusterTest):
+    """What the other ranks left in memory."""
+
+    def worker_flags(self):
+        # Without room there it is the disk's cache.
+        memory = os.statvfs("/dev/shm")
+        return {"memory_root": "auto"} if memory.f_bavail * memory.f_frsize > 40 << 30 else {"memory_root": f"{self.folder}/memory"}
+
+    def assert_rebuilt(self, job, killed, before):
+        def steps_again():
+            now = self.job(job)
+            return now["generation"] == 2 and now["state"] == "RUNNING" and int(now["progress"]["step"]) > int(now["restored_step"])
+        wait_until(steps_again, 120, "the job runs again")
+        took = time.monotonic() - killed
+        now = self.job(job)
+        if not now["rebuilt"]:
+            for rank in range(self.ranks):
+                print(self.lasp("logs", job, "--rank", rank, "--generation", 1, "--tail", 12, check=False).stdout, flush=True)
+        self.assertTrue(now["rebuilt"], now["transitions"])
+        self.assertGreaterEqual(int(now["restored_step"]), before)
+        return took, int(now["restored_step"])
+
+    def test_a_killed_rank_costs_no_step(self):
+        # By both ways of sharing the work; the state is that of the last step, to the bit: so are the losses that follow.
+        for job, sp, dp in (("sequence", self.ranks, 1), ("replicas", 1, self.ranks)):
+            spec = small(sp, dp, steps=4000)
+            self.submit(spec, job)
+            self.wait_for_step(job, 50, timeout=120)
+            before = int(self.job(job)["progress"]["step"])
+            begin = time.monotonic()
+            os.kill(self.ranks_of(self.worker)[-1], signal.SIGKILL)
+            took, _ = self.assert_rebuilt(job, begin, before)
+            figure(f"rank_death_to_next_step_rebuilt_{job}_seconds", took)
+            done = self.wait_for_state(job, "SUCCEEDED", timeout=300)
+            rows = sorted(self.metrics(job), key=lambda row: int(row["step"]))
+            self.assertEqual([int(row["step"]) for row in rows], list(range(1, 4001)))
+            restored = int(done["restored_step"])
+            self.assertEqual([int(row["generation"]) for row in rows], [1] * restored + [2] * (4000 - restored))
+            around = [row["loss"] for row in rows[restored - 5:restored + 5]]
+            self.assertLess(max(around) - min(around), 0.5, "the losses jump where it was rebuilt")
+
+    def test_a_large_job_costs_no_step(self):
+        self.submit(one_billion(self.ranks, steps=40))
+        self.wait_for_step("job", 12, timeout=120)
+        before = int(self.job("job")["progress"]["step"])
+        begin = time.monotonic()
+        os.kill(self.ranks_of(self.worker)[-1], signal.SIGKILL)
+        took, _ = self.assert_rebuilt("job", begin, before)
+        figure("rank_death_to_next_step_rebuilt_1b_seconds", took)
+        done = self.wait_for_state("job", "SUCCEEDED", timeout=300)
+        rows = {int(row["step"]): row["loss"] for row in self.metrics("job")}
+        self.assertEqual(sorted(rows), list(range(1, 41)))
+        self.assertLess(rows[int(done["restored_step"]) + 1], rows[1])
+        log = self.lasp("logs", "job", "--rank", 0, "--generation", 1).stdout
+        figure("left_bytes", int(re.search(r'state is left.*?"bytes":"?(\d+)', log)[1]))
+        self.assertLessEqual(took, self.RECOVERY_SECONDS)
 
 
 class GpuCheckpointTest(GpuClusterTest):

@@ -22,14 +22,9 @@ class StallTest(ClusterTest):
         self.assertEqual(sorted(rows), list(range(1, STEPS + 1)))
         return rows
 
-    def rank_process(self, worker, job, rank):
-        """The process of a rank of the present generation, as its agent logged it."""
-        found = re.findall(rf'rank started.*{re.escape(job)} generation \d+ rank {rank}\D.*?pid\W+(\d+)', worker.log_tail(200))
-        return int(found[-1])
-
     def dump_of(self, job, rank):
         """Its log, once the stacks are in it."""
-        log = self.lasp("logs", job, "--rank", rank).stdout
+        log = self.lasp("logs", job, "--rank", rank, "--generation", 1).stdout
         return log if re.search(r'"stack":"[^"]*lasp::worker::Trainer::', log) else None
 
     def test_a_stopped_rank_is_named_and_its_job_goes_on(self):

@@ -42,7 +42,7 @@ class DeathsTest(ClusterTest):
         wait_until(lambda: not any(map(is_alive, self.ranks)), 5, "the ranks of generation 1 are gone")
         self.assert_succeeded_by(2)
         reasons = [t["reason"] for t in self.job("job")["transitions"]]
-        self.assertIn("RESTARTED_FROM_START", reasons)
+        self.assertIn("REBUILT_FROM_SURVIVORS", reasons)
 
     def test_the_agent_dies(self):
         self.start_job()

@@ -50,6 +50,24 @@ TEST(UpdateControlTest, RefusesAndCountsWhatIsNotFinite) {
   EXPECT_EQ(control.updates, 2);
 }
 
+// A sum that was broken off: the step was not made, and counts as nothing.
+TEST(UpdateControlTest, LeavesAStepThatNotAllTookPartIn) {
+  UpdateControl control;
+  control.witness = 14;
+  control.witness_wanted = 14;
+  Judge(2, 1, 64, &control);
+  EXPECT_EQ(control.apply, 1);
+  const UpdateControl before = control;
+  control.witness = 8;
+  control.witness_wanted = 16;
+  Judge(2, kNaN, 64, &control);
+  EXPECT_EQ(control.apply, 0);
+  EXPECT_EQ(control.updates, before.updates);
+  EXPECT_EQ(control.skipped, before.skipped);
+  EXPECT_EQ(control.skipped_in_a_row, before.skipped_in_a_row);
+  EXPECT_EQ(control.correction1, before.correction1);
+}
+
 TEST(UpdateControlTest, RefusesALossAboveTheLimit) {
   UpdateControl control;
   control.loss_limit = 5;

@@ -16,6 +16,7 @@ FORBIDDEN_LIBRARIES = {
     "lasp": ACCELERATOR + "|" + NUMERICS + "|libsqlite",
     "lasp-worker": ACCELERATOR,
     "lasp-rank": ACCELERATOR,
+    "lasp-model": ACCELERATOR,
 }
 # What each folder must not include.
 FORBIDDEN_INCLUDES = {

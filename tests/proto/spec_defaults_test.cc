@@ -22,6 +22,10 @@ TEST(SpecDefaultsTest, WritesEveryDefaultOut) {
   EXPECT_EQ(spec.parallelism().sequence_parallel().size(), 1);
   EXPECT_EQ(spec.parallelism().data_parallel().method(), v1::DataParallelSpec::METHOD_DDP);
   EXPECT_EQ(spec.parallelism().data_parallel().size(), 1);
+  EXPECT_EQ(spec.parallelism().data_parallel().shard_group(),
+            v1::DataParallelSpec::SHARD_GROUP_WORLD);
+  EXPECT_EQ(spec.memory().activations(), v1::MemorySpec::ACTIVATIONS_KEEP);
+  EXPECT_EQ(spec.memory().recompute(), v1::MemorySpec::RECOMPUTE_BLOCKS);
   EXPECT_EQ(spec.recovery().max_restarts(), 5);
   EXPECT_EQ(spec.micro_batch_size(), 1);
   EXPECT_TRUE(spec.has_seed());
@@ -49,6 +53,11 @@ TEST(SpecDefaultsTest, WhatGpusDoNotComputeIsForCpus) {
     FillDefaults(&spec);
     EXPECT_EQ(spec.device(), device) << heads;
   }
+  spec.set_device(v1::TrainingSpec::DEVICE_ANY);
+  spec.mutable_parallelism()->mutable_sequence_parallel()->set_method(
+      v1::SequenceParallelSpec::METHOD_RING_ATTENTION);
+  FillDefaults(&spec);
+  EXPECT_EQ(spec.device(), v1::TrainingSpec::DEVICE_CPU);
 }
 
 TEST(SpecDefaultsTest, LeavesWhatIsSetAlone) {

@@ -53,6 +53,15 @@ TEST(SpecValidatorTest, ASoundSpecHasNoViolation) {
   EXPECT_TRUE(ValidateSpec(testing::SoundSpecWithDefaults()).empty());
 }
 
+TEST(SpecValidatorTest, StreamedSequencesMayHaveAnyLength) {
+  v1::TrainingSpec spec = testing::SoundSpecWithDefaults();
+  spec.mutable_memory()->set_activations(v1::MemorySpec::ACTIVATIONS_STREAM);
+  for (const int64_t length : {int64_t{1}, int64_t{2047}, int64_t{1} << 40}) {
+    spec.mutable_data()->set_sequence_length(length);
+    EXPECT_TRUE(ValidateSpec(spec).empty()) << length;
+  }
+}
+
 TEST(SpecValidatorTest, EveryFieldHasItsLimits) {
   const Row rows[] = {
       {"model { architecture: ARCHITECTURE_UNSPECIFIED }", "spec.model.architecture", "missing"},
@@ -94,6 +103,9 @@ TEST(SpecValidatorTest, EveryFieldHasItsLimits) {
        "not a multiple of the SP size 2: choose 2046 or 2048"},
       {"data { sequence_length: 1 }", "spec.data.sequence_length", "not a multiple of the SP size"},
       {"data { sequence_length: 4294967298 }", "spec.data.sequence_length", "raise the SP size"},
+      {"parallelism { sequence_parallel { method: METHOD_ULYSSES } } data { sequence_length: "
+       "2147483648 }",
+       "spec.data.sequence_length", "choose LASP"},
       {"micro_batch_size: 1048576 global_batch_size: 2097152 data { sequence_length: 4096 }",
        "spec.data.sequence_length", "lower micro_batch_size"},
       {"model { layers: 1024 hidden_size: 8192 heads: 64 } data { sequence_length: 4294967292 }",
@@ -129,27 +141,53 @@ TEST(SpecValidatorTest, EveryFieldHasItsLimits) {
       {"optimizer { max_gradient_norm: inf }", "spec.optimizer.max_gradient_norm", "inf"},
       {"optimizer { max_skipped_steps: -1 }", "spec.optimizer.max_skipped_steps", "is -1"},
       {"optimizer { max_skipped_steps: 1000001 }", "spec.optimizer.max_skipped_steps", "1000000"},
-      {"parallelism { sequence_parallel { method: METHOD_LASP2 } }",
-       "spec.parallelism.sequence_parallel.method", "LASP2 is not available: choose LASP"},
-      {"parallelism { sequence_parallel { method: METHOD_RING_ATTENTION } }",
-       "spec.parallelism.sequence_parallel.method", "RING_ATTENTION is not available"},
+      {"parallelism { sequence_parallel { method: METHOD_MEGATRON_SP } }",
+       "spec.parallelism.sequence_parallel.method",
+       "MEGATRON_SP is not available: choose LASP, LASP2, ALL_SCAN, RING_ATTENTION or ULYSSES"},
+      {"device: DEVICE_GPU parallelism { sequence_parallel { method: METHOD_RING_ATTENTION } }",
+       "spec.parallelism.sequence_parallel.method", "RING_ATTENTION is not available on GPUs"},
       {"parallelism { sequence_parallel { method: 99 } }",
        "spec.parallelism.sequence_parallel.method", "99 is not available"},
+      {"parallelism { sequence_parallel { method: METHOD_ULYSSES size: 3 } } model { heads: 4 } "
+       "data { sequence_length: 2046 }",
+       "spec.parallelism.sequence_parallel.size",
+       "does not divide the 4 heads that ULYSSES shares out: choose 2"},
+      {"parallelism { sequence_parallel { method: METHOD_ULYSSES size: 8 } } model { heads: 4 }",
+       "spec.parallelism.sequence_parallel.size", "choose 4"},
       {"parallelism { sequence_parallel { size: -1 } }", "spec.parallelism.sequence_parallel.size",
        "is -1"},
       {"parallelism { sequence_parallel { size: 4097 } }",
        "spec.parallelism.sequence_parallel.size", "1 to 4096"},
-      {"parallelism { data_parallel { method: METHOD_ZERO1 } }",
-       "spec.parallelism.data_parallel.method", "ZERO1 is not available: choose DDP"},
-      {"parallelism { data_parallel { method: METHOD_FSDP } }",
-       "spec.parallelism.data_parallel.method", "FSDP is not available"},
       {"parallelism { data_parallel { method: 99 } }", "spec.parallelism.data_parallel.method",
-       "99 is not available"},
+       "99 is not available: choose LEGACY_DDP, DDP, ZERO1, ZERO2 or ZERO3"},
+      {"parallelism { data_parallel { method: METHOD_DDP shard_group: SHARD_GROUP_SP } }",
+       "spec.parallelism.data_parallel.shard_group", "choose method ZERO1, ZERO2 or ZERO3"},
+      {"parallelism { data_parallel { shard_group: 9 } }",
+       "spec.parallelism.data_parallel.shard_group", "9 is not known"},
       {"parallelism { data_parallel { size: -2 } }", "spec.parallelism.data_parallel.size", "-2"},
       {"parallelism { data_parallel { size: 2147483647 } }", "spec.parallelism.data_parallel.size",
        "1 to 4096"},
       {"parallelism { sequence_parallel { size: 128 } data_parallel { size: 64 } }",
        "spec.parallelism", "128 x 64 = 8192 ranks: at most 4096"},
+      {"memory { activations: 9 }", "spec.memory.activations", "is unknown: choose KEEP"},
+      {"memory { activations: ACTIVATIONS_STREAM } parallelism { sequence_parallel { method: "
+       "METHOD_ULYSSES } }",
+       "spec.memory.activations", "choose LASP or ALL_SCAN"},
+      {"memory { activations: ACTIVATIONS_STREAM } parallelism { sequence_parallel { method: "
+       "METHOD_RING_ATTENTION } }",
+       "spec.memory.activations", "no state to go on"},
+      {"memory { stream_chunk_tokens: 64 }", "spec.memory.stream_chunk_tokens",
+       "choose spec.memory.activations STREAM"},
+      {"memory { activations: ACTIVATIONS_STREAM stream_chunk_tokens: -1 }",
+       "spec.memory.stream_chunk_tokens", "is -1"},
+      {"memory { activations: ACTIVATIONS_STREAM stream_chunk_tokens: 2147483648 }",
+       "spec.memory.stream_chunk_tokens", "to 2147483647"},
+      {"memory { activations: ACTIVATIONS_STREAM stream_chunk_tokens: 1073741824 } "
+       "data { sequence_length: 1099511627776 } global_batch_size: 8 micro_batch_size: 4",
+       "spec.data.sequence_length", "lower micro_batch_size"},
+      {"memory { recompute: 9 }", "spec.memory.recompute", "BLOCKS or SELECTIVE"},
+      {"memory { recompute: RECOMPUTE_SELECTIVE }", "spec.memory.recompute",
+       "choose spec.memory.activations RECOMPUTE"},
       {"recovery { max_restarts: -1 }", "spec.recovery.max_restarts", "is -1"},
       {"recovery { max_restarts: 1001 }", "spec.recovery.max_restarts", "to 1000"},
       {"max_queue_duration { seconds: 0 }", "spec.max_queue_duration", "from 1s"},
@@ -235,8 +273,18 @@ TEST(SpecValidatorTest, TheBoundsThemselvesAreAllowed) {
       "model { hidden_size: 65536 heads: 256 layers: 1 }",
       "model { vocab_size: 16777216 }",
       "model { init_std: 10 }",
+      "parallelism { data_parallel { method: METHOD_LEGACY_DDP } }",
+      "parallelism { data_parallel { method: METHOD_ZERO1 } }",
+      "parallelism { data_parallel { method: METHOD_ZERO2 } }",
+      "parallelism { data_parallel { method: METHOD_ZERO3 } }",
+      "parallelism { data_parallel { method: METHOD_FSDP } }",
+      "parallelism { data_parallel { method: METHOD_ZERO2 shard_group: SHARD_GROUP_SP } }",
       "model { lrpe_theta: LRPE_THETA_LEARNED }",
       "data { sequence_length: 2 }",
+      "parallelism { sequence_parallel { method: METHOD_LASP2 } }",
+      "parallelism { sequence_parallel { method: METHOD_ALL_SCAN } }",
+      "parallelism { sequence_parallel { method: METHOD_ULYSSES } }",
+      "parallelism { sequence_parallel { method: METHOD_RING_ATTENTION } }",
       "data { format: FORMAT_UINT16 } model { vocab_size: 2 }",
       kLongest,
       "optimizer { warmup_steps: 100 }",
@@ -263,7 +311,7 @@ TEST(SpecValidatorTest, AllViolationsComeAtOnceInTheOrderOfTheFields) {
   const v1::TrainingSpec spec = Spoil(
       "model { layers: 0 heads: 3 } data { format: FORMAT_UNSPECIFIED train_paths: '..' }"
       "optimizer { learning_rate: nan beta2: 2 } parallelism { data_parallel { method: "
-      "METHOD_ZERO3 } } max_steps: 0 global_batch_size: 3",
+      "99 } } max_steps: 0 global_batch_size: 3",
       false);
   std::vector<std::string> fields;
   for (const FieldViolation& violation : ValidateSpec(spec)) {

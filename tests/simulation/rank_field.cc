@@ -84,7 +84,11 @@ void RankField::Spawn(const RankProcessPtr& process) {
   }
   const Standing standing = standings_[process->worker_id];
   process->given_up = standing != Standing::kThere;
-  process->given_up_for_good = standing == Standing::kLost;
+  const JobShadow* const job = checker_->FindByUid(process->fence.uid());
+  const bool overtaken =
+      !coordinator_up_ && job != nullptr && job->generation > process->fence.generation();
+  process->given_up_for_good = standing == Standing::kLost || overtaken;
+  process->given_up = process->given_up || overtaken;
   for (const RankProcessPtr& other : alive_) {
     if (other->worker_id == process->worker_id && other->slot == process->slot) {
       context_->Violate(Invariant::kSlotOnce,

@@ -69,6 +69,10 @@ class RankField {
   enum class Standing { kThere, kAwaited, kLost };
   void NoteStanding(const std::string& worker_id, Standing standing);
 
+  // Whether the coordinator runs. One that dies right behind a commit has told nobody whom it gave
+  // up in it.
+  void NoteCoordinator(bool up) { coordinator_up_ = up; }
+
   // Those that live.
   std::vector<RankProcessPtr> Alive() const;
   std::vector<RankProcessPtr> AliveOn(const std::string& worker_id) const;
@@ -101,6 +105,7 @@ class RankField {
   std::map<GangKey, Gang> gangs_;
   // In the order of their start.
   std::vector<RankProcessPtr> alive_;
+  bool coordinator_up_ = true;
   std::map<std::string, Standing> standings_;
 };
 

@@ -103,8 +103,10 @@ void SimulatedAgent::Start() {
       options,
       [this, slots](worker::RankObserver* observer) {
         return std::make_unique<SimulatedKeeper>(
-            context_, field_, worker_id_, slots, observer, [this](std::function<void()> work) {
-              Plan(absl::Milliseconds(1), [this, work = std::move(work)] {
+            context_, field_, worker_id_, slots, observer,
+            // A keeper's timers may outlive its agent's process.
+            [this, incarnation = incarnation_](std::function<void()> work) {
+              PlanFor(incarnation, absl::Milliseconds(1), [this, work = std::move(work)] {
                 work();
                 PumpSoon();
               });
@@ -116,17 +118,21 @@ void SimulatedAgent::Start() {
 }
 
 void SimulatedAgent::Plan(absl::Duration delay, std::function<void()> work) {
-  context_->timeline().After(delay,
-                             [this, incarnation = incarnation_, work = std::move(work)]() mutable {
-                               if (!up() || incarnation != incarnation_) {
-                                 return;
-                               }
-                               if (stalled_until_ > context_->now()) {
-                                 Plan(stalled_until_ - context_->now(), std::move(work));
-                               } else {
-                                 work();
-                               }
-                             });
+  PlanFor(incarnation_, delay, std::move(work));
+}
+
+void SimulatedAgent::PlanFor(int64_t incarnation, absl::Duration delay,
+                             std::function<void()> work) {
+  context_->timeline().After(delay, [this, incarnation, work = std::move(work)]() mutable {
+    if (!up() || incarnation != incarnation_) {
+      return;
+    }
+    if (stalled_until_ > context_->now()) {
+      PlanFor(incarnation, stalled_until_ - context_->now(), std::move(work));
+    } else {
+      work();
+    }
+  });
 }
 
 void SimulatedAgent::Dial() {

@@ -66,6 +66,8 @@ class SimulatedAgent {
   void End(bool told);
   // Runs `work` for the present process: soon, or after its stall.
   void Plan(absl::Duration delay, std::function<void()> work);
+  // For the process of `incarnation`: not at all where it has ended.
+  void PlanFor(int64_t incarnation, absl::Duration delay, std::function<void()> work);
   void Dial();
   void EndStream();
   void DialLater(bool welcomed);

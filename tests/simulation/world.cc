@@ -84,6 +84,7 @@ class World {
 
  private:
   void NoteCrash() {
+    field_.NoteCoordinator(/*up=*/false);
     if (!over_) {
       context_.timeline().After(calm_ || random_.Chance(0.7)
                                     ? random_.Between(absl::Milliseconds(50), absl::Seconds(4))
@@ -100,6 +101,7 @@ class World {
     // As long as the coordinator waits after its start.
     constexpr absl::Duration kGrace = absl::Seconds(30);
     if (std::exchange(seen_start_, coordinator_.incarnation()) != coordinator_.incarnation()) {
+      field_.NoteCoordinator(/*up=*/true);
       await_until_ = context_.now() + kGrace;
     }
     for (size_t i = 0; i < agents_.size(); ++i) {

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "proto/rpc/log.h"
+#include "proto/rpc/proto_time.h"
 #include "proto/rpc/protocol_range.h"
 #include "proto/rpc/random_id.h"
 #include "proto/rpc/rank_exit_code.h"
@@ -23,19 +24,8 @@ using lasp::v1::RankStatus;
 constexpr absl::Duration kSettleTime = absl::Seconds(5);
 constexpr absl::Duration kDefaultHeartbeat = absl::Seconds(3);
 
-google::protobuf::Duration ToProto(absl::Duration duration) {
-  google::protobuf::Duration proto;
-  proto.set_seconds(absl::IDivDuration(duration, absl::Seconds(1), &duration));
-  proto.set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(duration)));
-  return proto;
-}
-
-absl::Duration FromProto(const google::protobuf::Duration& proto) {
-  return absl::Seconds(proto.seconds()) + absl::Nanoseconds(proto.nanos());
-}
-
 absl::Duration HeartbeatInterval(const lasp::v1::Welcome& welcome) {
-  const absl::Duration interval = FromProto(welcome.heartbeat_interval());
+  const absl::Duration interval = FromProtoDuration(welcome.heartbeat_interval());
   return interval > absl::ZeroDuration() ? interval : kDefaultHeartbeat;
 }
 
@@ -93,14 +83,11 @@ lasp::v1::Heartbeat Agent::MakeHeartbeat() const {
     if (status.has_progress()) {
       const absl::Duration silence = monotonic - rank.spoken;
       lasp::v1::RankProgress& progress = *status.mutable_progress();
-      *progress.mutable_silence() = ToProto(silence);
-      *progress.mutable_idle() = ToProto(FromProto(progress.idle()) + silence);
+      *progress.mutable_silence() = ToProtoDuration(silence);
+      *progress.mutable_idle() = ToProtoDuration(FromProtoDuration(progress.idle()) + silence);
     }
   }
-  const absl::Time now = clock_->Now();
-  heartbeat.mutable_time()->set_seconds(absl::ToUnixSeconds(now));
-  heartbeat.mutable_time()->set_nanos(static_cast<int32_t>(
-      absl::ToInt64Nanoseconds(now - absl::FromUnixSeconds(heartbeat.time().seconds()))));
+  *heartbeat.mutable_time() = ToProtoTime(clock_->Now());
   MutexLock lock(&mutex_);
   heartbeat.set_work_disk_free_bytes(work_disk_.free_bytes);
   heartbeat.set_work_disk_size_bytes(work_disk_.size_bytes);

@@ -12,6 +12,7 @@
 #include "proto/rpc/status_macros.h"
 #include "proto/rpc/worker_limits.h"
 #include "proto/spec/path_lookup.h"
+#include "worker/agent/left_states.h"
 #include "worker/agent/nvml.h"
 
 ABSL_FLAG(std::string, server, "127.0.0.1:7071", "The coordinator's --worker_address.");
@@ -43,6 +44,11 @@ ABSL_FLAG(std::string, checkpoint_root, "",
           "Folder that lasp-server has as its --checkpoint_root, by the path it has on this host: "
           "ranks write their parts of checkpoints beneath it, and go on from there. Empty: this "
           "host takes no ranks of a coordinator that keeps checkpoints.");
+ABSL_FLAG(
+    std::string, memory_root, "auto",
+    "Folder in memory (a tmpfs) where ranks that outlive a failure leave the training's state, "
+    "so that the job goes on without reading a checkpoint; no more than half of the memory "
+    "that is free. auto: one of this agent's own in /dev/shm. Empty: none is left.");
 ABSL_FLAG(std::string, work_dir, "",
           "Folder of the worker's id, the logs of its ranks and the record of its processes; by "
           "default lasp-worker in $STATE_DIRECTORY or ~/.local/state.");
@@ -208,6 +214,12 @@ absl::StatusOr<CommandLine> ReadCommandLine(int argc, char** argv) {
                      absl::StrCat("'", line.checkpoint_root, "' is no absolute path"));
   }
   LASP_ASSIGN_OR_RETURN(line.work_dir, WorkDir());
+  line.memory_root = absl::GetFlag(FLAGS_memory_root);
+  if (line.memory_root == "auto") {
+    line.memory_root = DefaultMemoryRoot(line.work_dir);
+  } else if (!line.memory_root.empty() && line.memory_root[0] != '/') {
+    return FlagError("memory_root", absl::StrCat("'", line.memory_root, "' is no absolute path"));
+  }
   LASP_ASSIGN_OR_RETURN(line.rank_binary,
                         RankBinary("rank_binary", absl::GetFlag(FLAGS_rank_binary), "lasp-rank"));
   line.dump_directory = absl::GetFlag(FLAGS_dump_directory);

@@ -24,6 +24,8 @@ struct CommandLine {
   std::string rank_address;
   std::vector<std::string> path_roots;
   std::string checkpoint_root;
+  // Where state is left in memory; empty: nowhere.
+  std::string memory_root;
   std::string work_dir;
   std::string rank_binary;
   std::string dump_directory;

@@ -23,6 +23,7 @@
 #include "worker/agent/coordinator_client.h"
 #include "worker/agent/flags.h"
 #include "worker/agent/health_server.h"
+#include "worker/agent/left_states.h"
 #include "worker/agent/rank_environment.h"
 #include "worker/agent/slots.h"
 #include "worker/agent/work_folder.h"
@@ -125,6 +126,14 @@ absl::Status Serve(const CommandLine& line, const SystemdNotifier& systemd) {
                  .retention = line.retain_logs,
                  .retained_bytes = line.retain_log_bytes},
                 &SystemClock());
+  std::string memory_root = line.memory_root;
+  if (!memory_root.empty()) {
+    if (const absl::Status prepared = PrepareMemoryRoot(memory_root); !prepared.ok()) {
+      LASP_LOG(kWarning, "no state will be left in memory: jobs go on from checkpoints alone",
+               {{"status", prepared.ToString()}});
+      memory_root.clear();
+    }
+  }
   AgentOptions options;
   options.worker_id = worker_id;
   options.drain_timeout = line.drain_timeout;
@@ -137,6 +146,7 @@ absl::Status Serve(const CommandLine& line, const SystemdNotifier& systemd) {
                         .rank_address = line.rank_address,
                         .dump_directory = line.dump_directory,
                         .checkpoint_root = line.checkpoint_root,
+                        .memory_root = memory_root,
                         .environment = OwnEnvironment()};
   Agent agent(options, &ledger, &logs, rank_metrics.get(), agent_metrics.get(), &SystemClock());
   CoordinatorClient client(std::move(channel), &agent,
@@ -147,6 +157,7 @@ absl::Status Serve(const CommandLine& line, const SystemdNotifier& systemd) {
                                    {"health_address", health->address()},
                                    {"metrics_address", exposer->address()},
                                    {"rank_address", line.rank_address},
+                                   {"memory_root", memory_root},
                                    {"gpus", OfferedGpus(slots)},
                                    {"cpu_slots", absl::StrCat(cpu_slots)},
                                    {"work_dir", line.work_dir}})

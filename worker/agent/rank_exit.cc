@@ -45,6 +45,9 @@ lasp::v1::RankExited DescribeExit(const lasp::v1::Fence& fence, int slot, int wa
   if (finished.has_value()) {
     *exited.mutable_status() = finished->status();
     exited.set_step(std::max(last_step, finished->step()));
+    if (finished->has_state_left()) {
+      *exited.mutable_state_left() = finished->state_left();
+    }
     return exited;
   }
   if (exited.exit_code() == kRankDone) {

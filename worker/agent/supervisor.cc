@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/clock.h"
 #include "proto/rpc/log.h"
+#include "proto/rpc/proto_time.h"
 #include "proto/rpc/rank_exit_code.h"
 #include "proto/rpc/status_macros.h"
 #include "worker/agent/rank_environment.h"
@@ -28,10 +29,6 @@ constexpr uint64_t kWakeKey = ~uint64_t{0};
 
 absl::Duration Now() { return SystemClock().Monotonic(); }
 
-absl::Duration ToDuration(const google::protobuf::Duration& proto) {
-  return absl::Seconds(proto.seconds()) + absl::Nanoseconds(proto.nanos());
-}
-
 }  // namespace
 
 Supervisor::Supervisor(SupervisorOptions options, const RankLedger* ledger, RankLogs* logs,
@@ -41,7 +38,8 @@ Supervisor::Supervisor(SupervisorOptions options, const RankLedger* ledger, Rank
       logs_(logs),
       observer_(observer),
       epoll_(epoll_create1(EPOLL_CLOEXEC)),
-      wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+      wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      left_states_(options_.memory_root) {
   epoll_event event{};
   event.events = EPOLLIN;
   event.data.u64 = kWakeKey;
@@ -103,9 +101,11 @@ void Supervisor::Stop(const lasp::v1::Stop& stop) {
           absl::CancelledError(absl::StrCat("stopped before its start: ", stop.reason()))));
     } else if (Rank* const rank = Find(fence)) {
       const absl::Duration grace =
-          stop.has_grace_period() ? ToDuration(stop.grace_period()) : kDefaultGrace;
+          stop.has_grace_period() ? FromProtoDuration(stop.grace_period()) : kDefaultGrace;
       if (stop.mode() == lasp::v1::Stop::MODE_DRAIN) {
         DrainRank(rank, grace, stop.reason());
+      } else if (stop.mode() == lasp::v1::Stop::MODE_LEAVE_STATE) {
+        LeaveRank(rank, grace, stop.reason(), stop.dump());
       } else if (stop.dump()) {
         DumpRank(rank, stop.reason());
       } else {
@@ -252,7 +252,7 @@ void Supervisor::RunCommands() {
 }
 
 absl::Duration Supervisor::NextDeadline() const {
-  absl::Duration next = absl::InfiniteDuration();
+  absl::Duration next = left_states_.next_expiry();
   for (const auto& [slot, rank] : ranks_) {
     if (!rank->killed) {
       next = std::min(next, rank->kill_at);
@@ -268,6 +268,7 @@ void Supervisor::KillOverdue() {
       KillRank(rank.get(), rank->kill_reason);
     }
   }
+  left_states_.Expire(now);
 }
 
 const lasp::v1::RankExited* Supervisor::FindEnded(const lasp::v1::Fence& fence) const {

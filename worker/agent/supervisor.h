@@ -19,6 +19,7 @@
 #include "lasp/v1/worker_service.pb.h"
 #include "proto/rpc/mutex.h"
 #include "proto/spec/unique_fd.h"
+#include "worker/agent/left_states.h"
 #include "worker/agent/rank_keeper.h"
 #include "worker/agent/rank_ledger.h"
 #include "worker/agent/rank_link.h"
@@ -42,6 +43,8 @@ struct SupervisorOptions {
   std::string rank_address = "127.0.0.1";
   std::string dump_directory = {};
   std::string checkpoint_root = {};
+  // Where ranks leave state for the next generation; empty: nowhere. Emptied at the start.
+  std::string memory_root = {};
   // After its last message, or after closing its channel, a rank has so long to end.
   absl::Duration leave_time = absl::Seconds(10);
   // Entries NAME=VALUE the ranks' own environment is chosen from.
@@ -85,6 +88,9 @@ class Supervisor final : public RankKeeper {
     bool killed = false;
     // Why it is to be killed once it has told where it is; empty where it was not asked.
     std::string dump_reason;
+    // It leaves its state, having been told to or not; and until when it may, once it was told to.
+    bool leaving = false;
+    absl::Duration leave_deadline = absl::InfiniteDuration();
   };
 
   // Keys of epoll events: the slot and what of it.
@@ -104,6 +110,8 @@ class Supervisor final : public RankKeeper {
   void KillRank(Rank* rank, const std::string& reason);
   // Has it write down where it is, and kills it then.
   void DumpRank(Rank* rank, const std::string& reason);
+  // Has it leave its state and end.
+  void LeaveRank(Rank* rank, absl::Duration grace, const std::string& reason, bool dump);
   void SendTo(Rank* rank, const lasp::internal::v1::ToRank& message);
   void Receive(Rank* rank);
   void HandleMessage(Rank* rank, const lasp::internal::v1::FromRank& message);
@@ -130,6 +138,7 @@ class Supervisor final : public RankKeeper {
   // The thread's own: ranks by slot, the latest ends.
   std::map<int, std::unique_ptr<Rank>> ranks_;
   std::deque<lasp::v1::RankExited> ended_;
+  LeftStates left_states_;
 
   mutable Mutex mutex_;
   mutable CondVar changed_;

@@ -25,6 +25,8 @@ using lasp::v1::RankStatus;
 
 // What a rank that hangs is given to write down where it is.
 constexpr absl::Duration kDumpTime = absl::Seconds(3);
+// What a rank that is to leave its state is given to begin with it.
+constexpr absl::Duration kFirstWordTime = absl::Seconds(3);
 // Ends remembered, so that an assignment sent twice does not start a rank twice.
 constexpr size_t kRememberedEnds = 1024;
 
@@ -155,6 +157,10 @@ absl::Status Supervisor::StartRank(const lasp::v1::Assignment& assignment) {
   if (assignment.has_restore_from()) {
     *setup->mutable_restore_from() = assignment.restore_from();
   }
+  setup->set_memory_root(options_.memory_root);
+  if (assignment.has_rebuild()) {
+    *setup->mutable_rebuild() = assignment.rebuild();
+  }
   SendTo(started, message);
   return absl::OkStatus();
 }
@@ -199,6 +205,26 @@ void Supervisor::DumpRank(Rank* rank, const std::string& reason) {
   rank->kill_at = Now() + kDumpTime;
   rank->kill_reason = absl::StrCat(reason, "; it did not say where it was, and is ",
                                    ProcessState(rank->process.pid));
+}
+
+void Supervisor::LeaveRank(Rank* rank, absl::Duration grace, const std::string& reason, bool dump) {
+  if (rank->killed || rank->leave_deadline < absl::InfiniteDuration()) {
+    return;
+  }
+  lasp::internal::v1::ToRank message;
+  if (dump) {
+    message.mutable_dump();
+    SendTo(rank, message);
+  }
+  message.mutable_leave_state();
+  SendTo(rank, message);
+  rank->leave_deadline = Now() + grace;
+  // One that is stuck is of no use.
+  const absl::Duration at = rank->leaving ? rank->leave_deadline : Now() + kFirstWordTime;
+  if (at < rank->kill_at) {
+    rank->kill_at = at;
+    rank->kill_reason = reason;
+  }
 }
 
 void Supervisor::SendTo(Rank* rank, const lasp::internal::v1::ToRank& message) {
@@ -250,6 +276,9 @@ void Supervisor::HandleMessage(Rank* rank, const lasp::internal::v1::FromRank& m
     *ready.mutable_fence() = fence;
     observer_->OnReady(ready);
   } else if (message.has_step()) {
+    if (rank->last_step == 0) {
+      left_states_.RemoveOlder(fence);
+    }
     rank->last_step = message.step().step();
     UpdateView(slot, [&message](LiveRank* view) {
       view->status.set_step(message.step().step());
@@ -261,6 +290,11 @@ void Supervisor::HandleMessage(Rank* rank, const lasp::internal::v1::FromRank& m
   } else if (message.has_phase()) {
     UpdateView(slot,
                [&message](LiveRank* view) { view->status.set_phase(message.phase().phase()); });
+    if (message.phase().phase() == RankStatus::PHASE_STOPPING && !rank->leaving) {
+      rank->leaving = true;
+      left_states_.Expect(fence, Now());
+      rank->kill_at = rank->killed ? rank->kill_at : rank->leave_deadline;
+    }
   } else if (message.has_shard_written()) {
     lasp::v1::ShardWritten shard = message.shard_written();
     *shard.mutable_fence() = fence;

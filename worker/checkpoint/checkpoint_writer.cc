@@ -24,8 +24,12 @@ constexpr absl::Duration kStopInterval = absl::Milliseconds(200);
 
 absl::Duration Now() { return SystemClock().Monotonic(); }
 
-int64_t DataBytes(TensorShare share) {
-  return static_cast<int64_t>(kPartPrefixes.size() * sizeof(float)) * share.count;
+int64_t DataBytes(const std::vector<TensorShare>& shares) {
+  int64_t count = 0;
+  for (const TensorShare& share : shares) {
+    count += share.count;
+  }
+  return static_cast<int64_t>(kPartPrefixes.size() * sizeof(float)) * count;
 }
 
 }  // namespace
@@ -37,18 +41,21 @@ absl::StatusOr<std::unique_ptr<CheckpointWriter>> CheckpointWriter::Create(Optio
       return absl::InvalidArgumentError("checkpoints hold fp32, which this device does not train");
     }
   }
-  const TensorShare share =
-      ShareOf(options.layout->count(), options.world_size, options.fence.rank());
-  LASP_ASSIGN_OR_RETURN(auto snapshot, options.backend->CreateSnapshot(DataBytes(share)));
+  std::vector<TensorShare> shares =
+      options.saved.has_value()
+          ? *options.saved
+          : std::vector<TensorShare>{
+                ShareOf(options.layout->count(), options.world_size, options.fence.rank())};
+  LASP_ASSIGN_OR_RETURN(auto snapshot, options.backend->CreateSnapshot(DataBytes(shares)));
   auto writer = std::unique_ptr<CheckpointWriter>(
-      new CheckpointWriter(std::move(options), share, std::move(snapshot)));
+      new CheckpointWriter(std::move(options), std::move(shares), std::move(snapshot)));
   writer->thread_ = std::thread([raw = writer.get()] { raw->Run(); });
   return writer;
 }
 
-CheckpointWriter::CheckpointWriter(Options options, TensorShare share,
+CheckpointWriter::CheckpointWriter(Options options, std::vector<TensorShare> shares,
                                    std::unique_ptr<HostSnapshot> snapshot)
-    : options_(std::move(options)), share_(share), snapshot_(std::move(snapshot)) {}
+    : options_(std::move(options)), shares_(std::move(shares)), snapshot_(std::move(snapshot)) {}
 
 CheckpointWriter::~CheckpointWriter() {
   stopping_ = true;
@@ -64,7 +71,7 @@ bool CheckpointWriter::busy() const {
   return job_.has_value();
 }
 
-int64_t CheckpointWriter::staging_bytes() const { return DataBytes(share_); }
+int64_t CheckpointWriter::staging_bytes() const { return DataBytes(shares_); }
 
 lasp::internal::v1::CheckpointTotals CheckpointWriter::totals() const {
   MutexLock lock(&mutex_);
@@ -74,9 +81,11 @@ lasp::internal::v1::CheckpointTotals CheckpointWriter::totals() const {
 void CheckpointWriter::Begin(const lasp::v1::TrainingState& state) {
   const absl::Duration began = Now();
   std::vector<Tensor> sources;
-  sources.reserve(options_.tensors.size());
+  sources.reserve(options_.tensors.size() * shares_.size());
   for (const Tensor& tensor : options_.tensors) {
-    sources.push_back(tensor.Columns(share_.begin, share_.count).Reshape(1, share_.count));
+    for (const TensorShare& share : shares_) {
+      sources.push_back(tensor.Columns(share.local, share.count).Reshape(1, share.count));
+    }
   }
   const absl::Status taken = snapshot_->Take(sources);
   if (!taken.ok()) {
@@ -197,7 +206,7 @@ lasp::v1::ShardWritten CheckpointWriter::Write(const lasp::v1::TrainingState& st
 
 absl::StatusOr<lasp::v1::CheckpointShard> CheckpointWriter::WriteShard(int64_t step) {
   const int64_t generation = options_.fence.generation();
-  std::vector<lasp::v1::TensorExtent> extents = ExtentsOf(*options_.layout, share_);
+  std::vector<lasp::v1::TensorExtent> extents = ExtentsOf(*options_.layout, shares_);
   SafetensorsHeader header{.metadata = {{"format", "lasp"},
                                         {"step", absl::StrCat(step)},
                                         {"generation", absl::StrCat(generation)},

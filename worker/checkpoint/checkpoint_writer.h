@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -33,6 +34,8 @@ class CheckpointWriter {
     const ParameterLayout* layout = nullptr;
     Backend* backend = nullptr;
     TrainingTensors tensors = {};  // fp32
+    // What of them this rank writes; none: it has all, and writes its share of the world's.
+    std::optional<std::vector<TensorShare>> saved = {};
     // Hears of every shard once, written or not: on the writer's thread, or the training thread.
     std::function<void(const lasp::v1::ShardWritten&)> on_shard;
   };
@@ -66,7 +69,8 @@ class CheckpointWriter {
   lasp::internal::v1::CheckpointTotals totals() const;
 
  private:
-  CheckpointWriter(Options options, TensorShare share, std::unique_ptr<HostSnapshot> snapshot);
+  CheckpointWriter(Options options, std::vector<TensorShare> shares,
+                   std::unique_ptr<HostSnapshot> snapshot);
 
   void Run();
   lasp::v1::ShardWritten Write(const lasp::v1::TrainingState& state);
@@ -77,7 +81,7 @@ class CheckpointWriter {
   void Tell(const lasp::v1::ShardWritten& shard, absl::Duration began);
 
   const Options options_;
-  const TensorShare share_;
+  const std::vector<TensorShare> shares_;
   const std::unique_ptr<HostSnapshot> snapshot_;
   std::atomic<bool> stopping_{false};
 

@@ -9,6 +9,7 @@ absl::Status LoadInitialWeights(const InitialWeightsOptions& options) {
                               .layout = options.layout,
                               .backend = options.backend,
                               .world = options.world,
+                              .owned = options.owned,
                               .give_up = options.give_up,
                               .on_block = options.on_block};
   const absl::Status own = ReadShare(

@@ -2,9 +2,12 @@
 #pragma once
 
 #include <functional>
+#include <optional>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "proto/interchange/model_folder.h"
+#include "worker/checkpoint/tensor_share.h"
 #include "worker/device/backend.h"
 #include "worker/model/parameter_layout.h"
 #include "worker/parallel/communicator.h"
@@ -17,6 +20,8 @@ struct InitialWeightsOptions {
   Backend* backend = nullptr;
   Communicator* world = nullptr;  // all ranks
   Tensor masters = {};            // where they go: fp32
+  // What of them this rank has; none: all of them.
+  std::optional<std::vector<TensorShare>> owned = {};
   // Asked now and then.
   std::function<bool()> give_up;
   // Told of each block that has been read.

@@ -61,6 +61,7 @@ SharedReading ReadingOf(const RestoreOptions& options) {
           .layout = options.layout,
           .backend = options.backend,
           .world = options.world,
+          .owned = options.owned,
           .give_up = options.give_up,
           .on_block = options.on_block};
 }

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "lasp/v1/checkpoint.pb.h"
@@ -23,6 +25,8 @@ struct RestoreOptions {
   Backend* backend = nullptr;
   Communicator* world = nullptr;  // all ranks
   TrainingTensors tensors = {};   // where it goes: fp32
+  // What of them this rank has; none: all of them.
+  std::optional<std::vector<TensorShare>> owned = {};
   // Asked now and then.
   std::function<bool()> give_up;
   // Told of each block that has been read.

@@ -1,9 +1,10 @@
-// The ranks of a world fill their tensors together: each reads its share and gives it to the
-// others, so that every byte is read once.
+// The ranks of a world fill their tensors together, so that every byte is read once: each reads its
+// share and, where every rank has all, gives it to the others.
 #pragma once
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,8 @@ struct SharedReading {
   const ParameterLayout* layout = nullptr;
   Backend* backend = nullptr;
   Communicator* world = nullptr;  // all ranks
+  // What of the tensors this rank has; none: all of them.
+  std::optional<std::vector<TensorShare>> owned = {};
   // Asked now and then.
   std::function<bool()> give_up;
   // Told of each block that has been read.
@@ -31,13 +34,15 @@ struct SharedReading {
 using ParameterReader =
     std::function<absl::Status(const Parameter&, int64_t begin, int64_t count, float* to)>;
 
-// This rank's share into `destination` [1, n], fp32. CANCELLED where give_up said so.
+// This rank's shares into `destination` [1, n], fp32. CANCELLED where give_up said so.
 absl::Status ReadShare(const SharedReading& reading, const ParameterReader& read,
                        Tensor destination);
 
-// Called by all ranks, with what came of their own reading. All succeed, and then every rank has
-// all of `tensors`, or all fail: with their own error, or UNAVAILABLE that names a rank that could
-// not.
+// Called by all ranks, with what came of their own work: all succeed, or all fail, with their own
+// error or with UNAVAILABLE that names a rank that could not.
+absl::Status Agree(const SharedReading& reading, const absl::Status& own);
+
+// Agrees on what came of ReadShare, and then every rank has what it should have of `tensors`.
 absl::Status ShareOut(const SharedReading& reading, const absl::Status& own,
                       const std::vector<Tensor>& tensors);
 

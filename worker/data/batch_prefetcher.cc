@@ -5,14 +5,16 @@
 
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/clock.h"
+#include "proto/rpc/status_macros.h"
 
 namespace lasp::worker {
 
 BatchPrefetcher::BatchPrefetcher(const BatchSource* source, int64_t first_step, int64_t last_step,
-                                 int depth)
+                                 const MacroChunks& chunks, int depth)
     : source_(source),
       first_step_(first_step),
       last_step_(last_step),
+      chunks_(chunks),
       depth_(static_cast<size_t>(std::max(depth, 1))),
       thread_(&BatchPrefetcher::Run, this) {}
 
@@ -46,19 +48,25 @@ absl::StatusOr<Batch> BatchPrefetcher::Next(absl::Duration timeout) {
   return batch;
 }
 
+absl::Status BatchPrefetcher::ReadMicroBatch(int64_t step, int64_t micro_batch, bool* going_on) {
+  for (int64_t pass = 0; pass < chunks_.pass_count() && *going_on; ++pass) {
+    LASP_ASSIGN_OR_RETURN(Batch batch,
+                          source_->Read(step, micro_batch, chunks_, chunks_.ChunkOfPass(pass)));
+    *going_on = Offer(std::move(batch));
+  }
+  return absl::OkStatus();
+}
+
 void BatchPrefetcher::Run() {
-  absl::Status end = absl::OutOfRangeError("the batches of the last step have been taken");
+  absl::Status end;
   bool going_on = true;
-  for (int64_t step = first_step_; step <= last_step_ && going_on; ++step) {
-    for (int64_t m = 0; m < source_->micro_batches_per_step() && going_on; ++m) {
-      absl::StatusOr<Batch> batch = source_->Read(step, m);
-      if (!batch.ok()) {
-        end = batch.status();
-        going_on = false;
-      } else {
-        going_on = Offer(*std::move(batch));
-      }
+  for (int64_t step = first_step_; step <= last_step_ && end.ok() && going_on; ++step) {
+    for (int64_t m = 0; m < source_->micro_batches_per_step() && end.ok() && going_on; ++m) {
+      end = ReadMicroBatch(step, m, &going_on);
     }
+  }
+  if (end.ok()) {
+    end = absl::OutOfRangeError("the batches of the last step have been taken");
   }
   MutexLock lock(&mutex_);
   end_ = end;

@@ -16,9 +16,11 @@ namespace lasp::worker {
 // Next may be called by one thread at a time.
 class BatchPrefetcher {
  public:
-  // Batches of steps [first_step, last_step] in order, micro-batch by micro-batch, at most `depth`
-  // of them held ready. `source` must outlive this.
-  BatchPrefetcher(const BatchSource* source, int64_t first_step, int64_t last_step, int depth = 2);
+  // Batches of steps [first_step, last_step] in order, micro-batch by micro-batch, of each the
+  // macro-chunks in the order of training's passes, at most `depth` of them held ready. `source`
+  // must outlive this.
+  BatchPrefetcher(const BatchSource* source, int64_t first_step, int64_t last_step,
+                  const MacroChunks& chunks, int depth = 2);
   // Waits for the read in progress.
   ~BatchPrefetcher();
   BatchPrefetcher(const BatchPrefetcher&) = delete;
@@ -31,12 +33,16 @@ class BatchPrefetcher {
 
  private:
   void Run();
+  // All of a micro-batch. Why no more should be read, otherwise OK; `going_on` turns false when
+  // this is being destroyed.
+  absl::Status ReadMicroBatch(int64_t step, int64_t micro_batch, bool* going_on);
   // Waits for room. False when this is being destroyed.
   bool Offer(Batch batch);
 
   const BatchSource* const source_;
   const int64_t first_step_;
   const int64_t last_step_;
+  const MacroChunks chunks_;
   const size_t depth_;
 
   Mutex mutex_;

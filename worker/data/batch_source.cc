@@ -48,17 +48,22 @@ BatchSource::BatchSource(std::unique_ptr<Corpus> corpus, const v1::TrainingSpec&
       global_batch_count_(CountGlobalBatches(spec, sample_count_, split)),
       order_(sample_count_, spec.seed()) {}
 
-absl::StatusOr<Batch> BatchSource::Read(int64_t step, int64_t micro_batch_index) const {
+absl::StatusOr<Batch> BatchSource::Read(int64_t step, int64_t micro_batch_index,
+                                        const MacroChunks& chunks, int64_t chunk) const {
   if (step < 1 || micro_batch_index < 0 || micro_batch_index >= micro_batches_per_step_) {
     return absl::OutOfRangeError(absl::StrCat("micro-batch ", micro_batch_index, " of step ", step,
                                               ": a step has ", micro_batches_per_step_));
   }
-  const int64_t slice = sequence_length_ / coordinates_.sp_size;
+  const int64_t begin = chunks.SliceBegin(chunk, coordinates_.sp_rank);
+  const int64_t slice = chunks.SliceTokens(chunk, coordinates_.sp_rank);
   Batch batch;
   batch.sequences = micro_batch_size_;
   batch.tokens_per_rank = slice;
   batch.tokens.resize(static_cast<size_t>(micro_batch_size_ * slice));
   batch.labels.assign(batch.tokens.size(), kNoLabel);
+  if (slice == 0) {
+    return batch;
+  }
   const int64_t first =
       FirstGlobalIndex(step, micro_batch_index, global_batch_size_, micro_batch_size_,
                        coordinates_.dp_rank, coordinates_.dp_size);
@@ -71,8 +76,8 @@ absl::StatusOr<Batch> BatchSource::Read(int64_t step, int64_t micro_batch_index)
       continue;
     }
     const int64_t sample = split_ == DataSplit::kTrain ? order_.SampleAt(index) : index;
-    LASP_RETURN_IF_ERROR(corpus_->Read(sample * sequence_length_ + coordinates_.sp_rank * slice,
-                                       slice + 1, stream.data()));
+    LASP_RETURN_IF_ERROR(
+        corpus_->Read(sample * sequence_length_ + begin, slice + 1, stream.data()));
     std::copy_n(stream.begin(), slice, batch.tokens.begin() + i * slice);
     std::copy_n(stream.begin() + 1, slice, batch.labels.begin() + i * slice);
     batch.label_count += slice;

@@ -10,6 +10,7 @@
 #include "lasp/v1/training_spec.pb.h"
 #include "worker/data/batch.h"
 #include "worker/data/corpus.h"
+#include "worker/data/macro_chunks.h"
 #include "worker/data/sample_order.h"
 
 namespace lasp::worker {
@@ -40,10 +41,19 @@ class BatchSource {
       const lasp::v1::TrainingSpec& spec, const std::vector<std::string>& path_roots,
       const DataCoordinates& coordinates, DataSplit split);
 
-  // The batch of micro-batch `micro_batch_index` in [0, micro_batches_per_step()) of `step`: for
-  // kTrain the training step, for kEval the global batch, both from 1. Reads from the disk or the
-  // page cache (BatchPrefetcher reads ahead). Errors as Corpus::Read.
-  absl::StatusOr<Batch> Read(int64_t step, int64_t micro_batch_index) const;
+  // This rank's slice of a macro-chunk of `chunks`, of micro-batch `micro_batch_index` in
+  // [0, micro_batches_per_step()) of `step`: for kTrain the training step, for kEval the global
+  // batch, both from 1. Reads from the disk or the page cache (BatchPrefetcher reads ahead). Errors
+  // as Corpus::Read.
+  absl::StatusOr<Batch> Read(int64_t step, int64_t micro_batch_index, const MacroChunks& chunks,
+                             int64_t chunk) const;
+
+  // Of the whole sequences, whose length must be a multiple of the SP size.
+  absl::StatusOr<Batch> Read(int64_t step, int64_t micro_batch_index) const {
+    return Read(step, micro_batch_index, whole(), 0);
+  }
+
+  MacroChunks whole() const { return MacroChunks::One(sequence_length_, coordinates_.sp_size); }
 
   // global_batch_size / (dp_size * micro_batch_size): what one optimizer step accumulates.
   int64_t micro_batches_per_step() const { return micro_batches_per_step_; }

@@ -5,11 +5,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "worker/device/host_snapshot.h"
+#include "worker/device/host_stash.h"
 #include "worker/device/phase.h"
 #include "worker/device/tensor.h"
 
@@ -72,6 +74,37 @@ struct AttentionBackward {
   Tensor theta_gradient;  // [heads, head_size]; empty: not wanted
 };
 
+// A slice of queries against the keys and values of a slice `distance` tokens before it.
+struct LeftProductForward {
+  int64_t distance = 0;
+  Tensor q;
+  Tensor k;
+  Tensor v;
+  bool adds = false;  // to the output
+  Tensor output;
+};
+
+struct LeftProductBackward {
+  int64_t distance = 0;
+  Tensor q;
+  Tensor k;
+  Tensor v;
+  Tensor output_gradient;
+  bool adds = false;  // to the gradient of q
+  Tensor q_gradient;
+  Tensor k_gradient;
+  Tensor v_gradient;
+  Tensor theta_gradient;  // [heads, head_size], added to; empty: not wanted
+};
+
+// Linear attention without states (kernels/left_product_attention.h).
+class LeftProduct {
+ public:
+  virtual ~LeftProduct() = default;
+  virtual void Output(const AttentionShape& shape, const LeftProductForward& tensors) = 0;
+  virtual void Gradients(const AttentionShape& shape, const LeftProductBackward& tensors) = 0;
+};
+
 // What does not change from step to step.
 struct AdamWConstants {
   double beta1 = 0.9;
@@ -120,6 +153,12 @@ class Backend {
   // Room in host memory for copies of `bytes` at most; must not outlive the backend.
   // RESOURCE_EXHAUSTED names the size.
   virtual absl::StatusOr<std::unique_ptr<HostSnapshot>> CreateSnapshot(int64_t bytes) = 0;
+  // `slots` of `slot_bytes` each in host memory; must not outlive the backend. RESOURCE_EXHAUSTED
+  // names the size.
+  virtual absl::StatusOr<std::unique_ptr<HostStash>> CreateStash(int64_t slots,
+                                                                 int64_t slot_bytes) = 0;
+  // What could still be allocated, in bytes; none where the device does not say.
+  virtual std::optional<int64_t> FreeBytes() = 0;
   // Waits for everything issued so far.
   virtual absl::Status Synchronize() = 0;
   // What the first thread issues from here on belongs to `phase`. Returns the phase before.
@@ -134,6 +173,8 @@ class Backend {
   virtual void CopyToHost(Tensor source, void* destination) = 0;
   // destination = source, converted to the destination's type. Contiguous.
   virtual void Convert(Tensor source, Tensor destination) = 0;
+  // destination = source, of one type and shape, whatever their strides; they do not overlap.
+  virtual void Copy(Tensor source, Tensor destination) = 0;
   virtual void Fill(double value, Tensor x) = 0;
   // y += factor * x. Contiguous, fp32 or fp64.
   virtual void Axpy(double factor, Tensor x, Tensor y) = 0;
@@ -191,6 +232,9 @@ class Backend {
                         Tensor state_out) = 0;
   virtual void StateGradientHop(const AttentionShape& shape, Tensor state_in, Tensor local,
                                 Tensor state_out) = 0;
+
+  // Null where the device has none.
+  virtual LeftProduct* left_product() { return nullptr; }
 
   // sum: kFloat64 [1, 1], added to. values: contiguous.
   virtual void SumOfSquares(Tensor values, Tensor sum) = 0;

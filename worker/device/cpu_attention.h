@@ -3,11 +3,41 @@
 
 #include <cstdint>
 
+#include "kernels/left_product_attention.h"
 #include "kernels/linear_attention.h"
 #include "worker/device/backend.h"
 #include "worker/device/cpu_tensors.h"
 
 namespace lasp::worker {
+
+template <typename T>
+class CpuLeftProduct final : public LeftProduct {
+ public:
+  void Output(const AttentionShape& shape, const LeftProductForward& tensors) override {
+    kernels::cpu::LeftProductOutput<T>({.shape = cpu_tensors::KernelShape(shape),
+                                        .distance = tensors.distance,
+                                        .q = cpu_tensors::HeadsIn<T>(shape, tensors.q),
+                                        .k = cpu_tensors::HeadsIn<T>(shape, tensors.k),
+                                        .v = cpu_tensors::HeadsIn<T>(shape, tensors.v),
+                                        .adds = tensors.adds,
+                                        .output = cpu_tensors::HeadsOut<T>(shape, tensors.output)});
+  }
+
+  void Gradients(const AttentionShape& shape, const LeftProductBackward& tensors) override {
+    kernels::cpu::LeftProductGradients<T>(
+        {.shape = cpu_tensors::KernelShape(shape),
+         .distance = tensors.distance,
+         .q = cpu_tensors::HeadsIn<T>(shape, tensors.q),
+         .k = cpu_tensors::HeadsIn<T>(shape, tensors.k),
+         .v = cpu_tensors::HeadsIn<T>(shape, tensors.v),
+         .output_gradient = cpu_tensors::HeadsIn<T>(shape, tensors.output_gradient),
+         .adds = tensors.adds,
+         .q_gradient = cpu_tensors::HeadsOut<T>(shape, tensors.q_gradient),
+         .k_gradient = cpu_tensors::HeadsOut<T>(shape, tensors.k_gradient),
+         .v_gradient = cpu_tensors::HeadsOut<T>(shape, tensors.v_gradient),
+         .theta_gradient = cpu_tensors::Out<T>(tensors.theta_gradient)});
+  }
+};
 
 template <typename T>
 class CpuAttention : public Backend {
@@ -109,6 +139,11 @@ class CpuAttention : public Backend {
                                        .local = cpu_tensors::In<T>(local),
                                        .state_out = cpu_tensors::Out<T>(state_out)});
   }
+
+  LeftProduct* left_product() override { return &left_product_; }
+
+ private:
+  CpuLeftProduct<T> left_product_;
 };
 
 }  // namespace lasp::worker

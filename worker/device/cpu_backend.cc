@@ -67,6 +67,30 @@ class CpuSnapshot : public HostSnapshot {
   const std::unique_ptr<DeviceBuffer> memory_;
 };
 
+class CpuStash : public HostStash {
+ public:
+  CpuStash(std::unique_ptr<DeviceBuffer> memory, int64_t slot_bytes)
+      : memory_(std::move(memory)), slot_bytes_(slot_bytes) {}
+
+  absl::Status Store(int64_t slot, Tensor source) override {
+    std::memcpy(At(slot), source.data, static_cast<size_t>(source.bytes()));
+    return absl::OkStatus();
+  }
+
+  absl::Status Load(int64_t slot, Tensor destination) override {
+    std::memcpy(destination.data, At(slot), static_cast<size_t>(destination.bytes()));
+    return absl::OkStatus();
+  }
+
+  absl::Status Hold(int64_t /*slot*/) override { return absl::OkStatus(); }
+
+ private:
+  char* At(int64_t slot) const { return static_cast<char*>(memory_->data()) + slot * slot_bytes_; }
+
+  const std::unique_ptr<DeviceBuffer> memory_;
+  const int64_t slot_bytes_;
+};
+
 template <typename T>
 constexpr DType TypeOf() {
   return std::is_same_v<T, double> ? DType::kFloat64 : DType::kFloat32;
@@ -107,6 +131,15 @@ class CpuBackend : public CpuLayers<T> {
     return std::make_unique<CpuSnapshot>(std::move(memory));
   }
 
+  absl::StatusOr<std::unique_ptr<HostStash>> CreateStash(int64_t slots,
+                                                         int64_t slot_bytes) override {
+    LASP_ASSIGN_OR_RETURN(auto memory, Allocate(slots * slot_bytes));
+    return std::make_unique<CpuStash>(std::move(memory), slot_bytes);
+  }
+
+  // Ranks share the host's memory with all else that runs there.
+  std::optional<int64_t> FreeBytes() override { return std::nullopt; }
+
   absl::Status Synchronize() override { return absl::OkStatus(); }
 
   Phase EnterPhase(Phase phase) override { return phases_.Enter(phase); }
@@ -134,6 +167,10 @@ class CpuBackend : public CpuLayers<T> {
         static_cast<float*>(destination.data)[i] = static_cast<float>(value);
       }
     }
+  }
+
+  void Copy(Tensor source, Tensor destination) override {
+    cpu_tensors::CopyRows(source, destination);
   }
 
   void Fill(double value, Tensor x) override {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #include "kernels/linear_attention.h"
 #include "worker/device/backend.h"
@@ -38,6 +39,13 @@ kernels::HeadsView<const T> HeadsIn(const AttentionShape& shape, Tensor tensor) 
 template <typename T>
 kernels::HeadsView<T> HeadsOut(const AttentionShape& shape, Tensor tensor) {
   return {Out<T>(tensor), shape.tokens * tensor.row_stride, tensor.row_stride, shape.head_size};
+}
+
+inline void CopyRows(Tensor source, Tensor destination) {
+  const auto bytes = static_cast<size_t>(source.columns * SizeOf(source.dtype));
+  for (int64_t row = 0; row < source.rows; ++row) {
+    std::memcpy(destination.Rows(row, 1).data, source.Rows(row, 1).data, bytes);
+  }
 }
 
 }  // namespace lasp::worker::cpu_tensors

@@ -3,6 +3,7 @@
 #include "worker/device/cuda_backend.h"
 
 #include <algorithm>
+#include <optional>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -15,6 +16,7 @@
 #include "proto/rpc/status_macros.h"
 #include "worker/device/cuda_layers.h"
 #include "worker/device/cuda_snapshot.h"
+#include "worker/device/cuda_stash.h"
 #include "worker/device/cuda_stream.h"
 #include "worker/device/cuda_tensors.h"
 
@@ -83,6 +85,18 @@ class HopperBackend : public CudaLayers {
     return CreateCudaSnapshot(&context(), bytes);
   }
 
+  absl::StatusOr<std::unique_ptr<HostStash>> CreateStash(int64_t slots,
+                                                         int64_t slot_bytes) override {
+    return CreateCudaStash(&context(), slots, slot_bytes);
+  }
+
+  std::optional<int64_t> FreeBytes() override {
+    size_t free = 0;
+    size_t total = 0;
+    context().Check(cudaMemGetInfo(&free, &total), "asking for the GPU's free memory");
+    return static_cast<int64_t>(free);
+  }
+
   absl::Status Synchronize() override {
     context().Check(cudaStreamSynchronize(context().stream()), "the work of the GPU");
     return context().status();
@@ -131,6 +145,17 @@ class HopperBackend : public CudaLayers {
                                });
                              }),
                     "a conversion");
+  }
+
+  void Copy(Tensor source, Tensor destination) override {
+    const auto bytes_of = [&](int64_t elements) {
+      return static_cast<size_t>(elements * SizeOf(source.dtype));
+    };
+    context().Check(cudaMemcpy2DAsync(destination.data, bytes_of(destination.row_stride),
+                                      source.data, bytes_of(source.row_stride),
+                                      bytes_of(source.columns), static_cast<size_t>(source.rows),
+                                      cudaMemcpyDeviceToDevice, context().stream()),
+                    "copying rows");
   }
 
   void Fill(double value, Tensor x) override {

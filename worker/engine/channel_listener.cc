@@ -31,19 +31,32 @@ ChannelListener::~ChannelListener() {
 }
 
 void ChannelListener::SetOnDump(std::function<void()> on_dump) {
-  MutexLock lock(&dump_mutex_);
+  MutexLock lock(&call_mutex_);
   on_dump_ = std::move(on_dump);
+}
+
+void ChannelListener::SetOnLeave(std::function<void()> on_leave) {
+  MutexLock lock(&call_mutex_);
+  on_leave_ = std::move(on_leave);
+}
+
+bool ChannelListener::Call(const lasp::internal::v1::ToRank& message) {
+  if (!message.has_dump() && !message.has_leave_state()) {
+    return false;
+  }
+  MutexLock lock(&call_mutex_);
+  const std::function<void()>& call = message.has_dump() ? on_dump_ : on_leave_;
+  if (call != nullptr) {
+    call();
+  }
+  return true;
 }
 
 void ChannelListener::Listen() {
   while (true) {
     lasp::internal::v1::ToRank message;
     const absl::StatusOr<bool> more = channel_.Read(&message);
-    if (more.ok() && *more && message.has_dump()) {
-      MutexLock lock(&dump_mutex_);
-      if (on_dump_ != nullptr) {
-        on_dump_();
-      }
+    if (more.ok() && *more && Call(message)) {
       continue;
     }
     MutexLock lock(&mutex_);
@@ -69,6 +82,7 @@ void ChannelListener::Listen() {
         drain_.Request();
         break;
       case lasp::internal::v1::ToRank::kDump:
+      case lasp::internal::v1::ToRank::kLeaveState:
       case lasp::internal::v1::ToRank::BODY_NOT_SET:
         break;
     }

@@ -24,6 +24,8 @@ class ChannelListener {
   // Called on the listener's thread when the agent asks where the rank is; null for nobody. Returns
   // when a call under way has ended.
   void SetOnDump(std::function<void()> on_dump);
+  // Likewise, when it asks that the rank leave the training's state and end.
+  void SetOnLeave(std::function<void()> on_leave);
   // Closes the channel for reading and writing.
   ~ChannelListener();
   ChannelListener(const ChannelListener&) = delete;
@@ -37,6 +39,8 @@ class ChannelListener {
 
  private:
   void Listen();
+  // True where the message is for one of the two.
+  bool Call(const lasp::internal::v1::ToRank& message);
   // `slot` is one of the fields below.
   template <typename Message>
   absl::StatusOr<Message> WaitFor(std::optional<Message> ChannelListener::* slot,
@@ -46,8 +50,9 @@ class ChannelListener {
   DrainRequest& drain_;
   const std::function<void()> on_lost_;
   // Held during a call.
-  Mutex dump_mutex_;
-  std::function<void()> on_dump_ GUARDED_BY(dump_mutex_);
+  Mutex call_mutex_;
+  std::function<void()> on_dump_ GUARDED_BY(call_mutex_);
+  std::function<void()> on_leave_ GUARDED_BY(call_mutex_);
   Mutex mutex_;
   CondVar changed_;
   bool closing_ GUARDED_BY(mutex_) = false;

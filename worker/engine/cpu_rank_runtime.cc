@@ -3,6 +3,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/status_macros.h"
+#include "worker/engine/strategies.h"
 #include "worker/parallel/gloo_communicator.h"
 #include "worker/parallel/gloo_mesh.h"
 
@@ -14,10 +15,12 @@ constexpr absl::Duration kConnectTimeout = absl::Minutes(1);
 class CpuRankRuntime : public RankRuntime {
  public:
   CpuRankRuntime(std::string generation, std::string host, const ProcessGrid& grid,
-                 std::unique_ptr<Backend> backend)
+                 bool groups_shard, bool streams, std::unique_ptr<Backend> backend)
       : generation_(std::move(generation)),
         host_(std::move(host)),
         grid_(grid),
+        groups_shard_(groups_shard),
+        streams_(streams),
         backend_(std::move(backend)) {}
 
   Backend& backend() override { return *backend_; }
@@ -31,16 +34,22 @@ class CpuRankRuntime : public RankRuntime {
   absl::Status Connect(const std::vector<std::string>& addresses,
                        const std::function<bool()>& give_up) override {
     LASP_RETURN_IF_ERROR(mesh_->Connect(addresses, give_up));
-    sp_ = std::make_unique<GlooCommunicator>(
-        mesh_.get(), backend_.get(),
-        GlooCommunicator::Options{.members = grid_.SpGroup(),
-                                  .slot = GlooCommunicator::kFirstSlot,
-                                  .log = journal_.Add("sequence parallel", grid_.SpGroup())});
-    world_ = std::make_unique<GlooCommunicator>(
-        mesh_.get(), backend_.get(),
-        GlooCommunicator::Options{.members = grid_.World(),
-                                  .slot = GlooCommunicator::kFirstSlot + 1,
-                                  .log = journal_.Add("world", grid_.World())});
+    const auto connect = [this](const char* name, const std::vector<int>& members, uint64_t place) {
+      return std::make_unique<GlooCommunicator>(
+          mesh_.get(), backend_.get(),
+          GlooCommunicator::Options{.members = members,
+                                    .slot = GlooCommunicator::kFirstSlot + place,
+                                    .log = journal_.Add(name, members)});
+    };
+    sp_ = connect("sequence parallel", grid_.SpGroup(), 0);
+    world_ = connect("world", grid_.World(), 1);
+    if (groups_shard_) {
+      shards_ = connect("shards", grid_.SpGroup(), 2);
+      replicas_ = connect("data parallel", grid_.DpGroup(), 3);
+    }
+    if (streams_) {
+      wrap_ = connect("macro-chunk wrap", grid_.SpGroup(), 4);
+    }
     return absl::OkStatus();
   }
 
@@ -48,22 +57,39 @@ class CpuRankRuntime : public RankRuntime {
 
   Communicator& world() override { return *world_; }
 
+  Communicator* shards() override { return shards_.get(); }
+
+  Communicator* replicas() override { return replicas_.get(); }
+
+  Communicator* wrap() override { return wrap_.get(); }
+
   const CollectiveJournal& journal() const override { return journal_; }
 
   absl::StatusOr<std::string> AgreeOnAlgorithms() override { return std::string(); }
 
-  // The communicators' destructors do it.
-  void Abandon() override {}
+  void Abandon() override {
+    for (GlooCommunicator* const group :
+         {sp_.get(), world_.get(), shards_.get(), replicas_.get()}) {
+      if (group != nullptr) {
+        group->Abort();
+      }
+    }
+  }
 
  private:
   const std::string generation_;
   const std::string host_;
   const ProcessGrid grid_;
+  const bool groups_shard_;
+  const bool streams_;
   const std::unique_ptr<Backend> backend_;
   CollectiveJournal journal_;
   std::unique_ptr<GlooMesh> mesh_;
-  std::unique_ptr<Communicator> sp_;
-  std::unique_ptr<Communicator> world_;
+  std::unique_ptr<GlooCommunicator> sp_;
+  std::unique_ptr<GlooCommunicator> world_;
+  std::unique_ptr<GlooCommunicator> shards_;
+  std::unique_ptr<GlooCommunicator> replicas_;
+  std::unique_ptr<GlooCommunicator> wrap_;
 };
 
 }  // namespace
@@ -74,7 +100,10 @@ absl::StatusOr<std::unique_ptr<RankRuntime>> CreateCpuRankRuntime(
   const lasp::v1::Fence& fence = setup.fence();
   return std::make_unique<CpuRankRuntime>(
       absl::StrCat(fence.training_job(), "/", fence.uid(), "/", fence.generation()),
-      setup.rank_address(), grid, std::move(backend));
+      setup.rank_address(), grid,
+      setup.spec().parallelism().data_parallel().shard_group() ==
+          lasp::v1::DataParallelSpec::SHARD_GROUP_SP,
+      Streams(setup.spec()), std::move(backend));
 }
 
 }  // namespace lasp::worker

@@ -11,6 +11,7 @@
 #include "worker/device/cuda_backend.h"
 #include "worker/engine/exit_code.h"
 #include "worker/engine/rank_runtime.h"
+#include "worker/engine/strategies.h"
 #include "worker/parallel/nccl_world.h"
 #include "worker/parallel/network_interface.h"
 
@@ -58,8 +59,9 @@ absl::StatusOr<std::string> BroadcastText(std::string text, Backend& backend, Co
 
 class CudaRankRuntime : public RankRuntime {
  public:
-  CudaRankRuntime(const ProcessGrid& grid, std::unique_ptr<CudaBackend> backend)
-      : grid_(grid), backend_(std::move(backend)) {}
+  CudaRankRuntime(const ProcessGrid& grid, bool groups_shard, bool streams,
+                  std::unique_ptr<CudaBackend> backend)
+      : grid_(grid), groups_shard_(groups_shard), streams_(streams), backend_(std::move(backend)) {}
 
   Backend& backend() override { return *backend_; }
 
@@ -73,13 +75,22 @@ class CudaRankRuntime : public RankRuntime {
       return absl::InvalidArgumentError("rank 0 has no address");
     }
     LASP_ASSIGN_OR_RETURN(nccl_, NcclWorld::Connect(backend_.get(), grid_, addresses[0],
-                                                    {.journal = &journal_, .give_up = give_up}));
+                                                    {.groups_shard = groups_shard_,
+                                                     .streams = streams_,
+                                                     .journal = &journal_,
+                                                     .give_up = give_up}));
     return absl::OkStatus();
   }
 
   Communicator& sp() override { return nccl_->sp(); }
 
   Communicator& world() override { return nccl_->world(); }
+
+  Communicator* shards() override { return nccl_->shards(); }
+
+  Communicator* replicas() override { return groups_shard_ ? &nccl_->dp() : nullptr; }
+
+  Communicator* wrap() override { return nccl_->wrap(); }
 
   const CollectiveJournal& journal() const override { return journal_; }
 
@@ -104,6 +115,8 @@ class CudaRankRuntime : public RankRuntime {
 
  private:
   const ProcessGrid grid_;
+  const bool groups_shard_;
+  const bool streams_;
   const std::unique_ptr<CudaBackend> backend_;
   CollectiveJournal journal_;
   std::unique_ptr<NcclWorld> nccl_;
@@ -130,7 +143,10 @@ absl::StatusOr<std::unique_ptr<RankRuntime>> CreateRankRuntime(
                {{"status", pinned.status().ToString()}});
     }
   }
-  return std::make_unique<CudaRankRuntime>(grid, std::move(backend));
+  const bool groups_shard = setup.spec().parallelism().data_parallel().shard_group() ==
+                            lasp::v1::DataParallelSpec::SHARD_GROUP_SP;
+  return std::make_unique<CudaRankRuntime>(grid, groups_shard, Streams(setup.spec()),
+                                           std::move(backend));
 }
 
 const char* RankProgramName() { return "lasp-rank-cuda"; }

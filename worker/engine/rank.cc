@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -79,6 +80,7 @@ class Rank {
 
   ~Rank() {
     listener_.SetOnDump(nullptr);
+    listener_.SetOnLeave(nullptr);
     // A GPU frees no memory while a collective on it waits for a peer.
     if (runtime_ != nullptr) {
       runtime_->Abandon();
@@ -115,15 +117,23 @@ class Rank {
                              .backend = &runtime_->backend(),
                              .sp = &runtime_->sp(),
                              .world = &runtime_->world(),
+                             .shards = runtime_->shards(),
+                             .replicas = runtime_->replicas(),
+                             .wrap = runtime_->wrap(),
                              .train_data = train_data_.get(),
                              .eval_data = eval_data_.get(),
                              .drain = &drain_,
                              .checkpoint_root = setup_.checkpoint_root(),
+                             .memory_root = setup_.memory_root(),
+                             .uid = setup_.fence().uid(),
                              .progress = progress_.get(),
                              .initial_weights = initial_weights_.get(),
                              .dump_directory = setup_.dump_directory()};
     if (setup_.has_restore_from()) {
       options.restore_from = setup_.restore_from();
+    }
+    if (setup_.has_rebuild()) {
+      options.rebuild = setup_.rebuild();
     }
     LASP_ASSIGN_OR_RETURN(trainer_, Trainer::Create(options));
     initial_weights_.reset();
@@ -147,6 +157,11 @@ class Rank {
     }
     LASP_RETURN_IF_ERROR(channel_.Write(ready));
     LASP_RETURN_IF_ERROR(listener_.WaitForStart(kGangTimeout).status());
+    listener_.SetOnLeave([this] {
+      // Before what may take its time on a GPU.
+      observer_.OnPhase(lasp::v1::RankStatus::PHASE_STOPPING).IgnoreError();
+      runtime_->Abandon();
+    });
     loop_ = std::make_unique<TrainLoop>(options,
                                         TrainLoop::Parts{.generation = setup_.fence().generation(),
                                                          .trainer = trainer_.get(),
@@ -160,6 +175,28 @@ class Rank {
     // last exchange itself may fail for the same reason does not matter.
     runtime_->world().Barrier().Wait(kFarewellTimeout).IgnoreError();
     return end;
+  }
+
+  // For the next generation, once the training has failed because of others; nothing where there is
+  // nothing to be left.
+  std::optional<lasp::v1::StateLeft> LeaveState() {
+    if (loop_ == nullptr || setup_.memory_root().empty() || setup_.world_size() == 1) {
+      return std::nullopt;
+    }
+    // The agent gives it time from here on.
+    progress_->Enter(ProgressClock::Section::kRestoring);
+    observer_.OnPhase(lasp::v1::RankStatus::PHASE_STOPPING).IgnoreError();
+    runtime_->Abandon();
+    absl::StatusOr<lasp::v1::StateLeft> left = trainer_->LeaveState(setup_.fence());
+    if (!left.ok()) {
+      LASP_LOG(kWarning, "no state is left for the next generation",
+               {{"status", left.status().ToString()}});
+      return std::nullopt;
+    }
+    loop_->AddRecentSteps(&*left);
+    LASP_LOG(kInfo, "state is left for the next generation",
+             {{"step", left->state().step()}, {"bytes", left->shard().size_bytes()}});
+    return *std::move(left);
   }
 
   // A write that does not return keeps the process from ending in order.
@@ -191,6 +228,7 @@ class Rank {
                                         .layout = &trainer_->layout(),
                                         .backend = &runtime_->backend(),
                                         .tensors = trainer_->tensors(),
+                                        .saved = trainer_->saved_shares(),
                                         .on_shard =
                                             [this](const lasp::v1::ShardWritten& shard) {
                                               observer_.OnShard(shard);
@@ -264,6 +302,12 @@ int RunRank(RankChannel* channel, ChannelListener* listener, const DrainRequest*
   LASP_LOG(kInfo, "leaving",
            {{"exit_code", exit_code}, {"step", rank.last_step()}, {"status", status.ToString()}});
   FromRank finished;
+  // Where it was the rank's own doing, the next generation should not begin with it.
+  if (exit_code == kRankRetry && ErrorReason(status).empty()) {
+    if (std::optional<lasp::v1::StateLeft> left = rank.LeaveState(); left.has_value()) {
+      *finished.mutable_finished()->mutable_state_left() = *std::move(left);
+    }
+  }
   *finished.mutable_finished()->mutable_status() = StatusToProto(status);
   finished.mutable_finished()->set_step(rank.last_step());
   const absl::Status told = channel->Write(finished);

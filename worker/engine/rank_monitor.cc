@@ -4,6 +4,7 @@
 #include "absl/strings/str_join.h"
 #include "lasp/internal/v1/rank_channel.pb.h"
 #include "proto/rpc/log.h"
+#include "proto/rpc/proto_time.h"
 #include "worker/engine/thread_stacks.h"
 
 namespace lasp::worker {
@@ -12,13 +13,6 @@ namespace {
 // Of each group in the log.
 constexpr size_t kLoggedOperations = 64;
 constexpr absl::Duration kStackPatience = absl::Milliseconds(200);
-
-google::protobuf::Duration ToProto(absl::Duration duration) {
-  google::protobuf::Duration proto;
-  proto.set_seconds(absl::IDivDuration(duration, absl::Seconds(1), &duration));
-  proto.set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(duration)));
-  return proto;
-}
 
 // Milliseconds ago; "-" for what has not come about.
 std::string Ago(absl::Duration time, absl::Duration now) {
@@ -89,9 +83,9 @@ void RankMonitor::Pulse() {
   const ProgressClock::Reading reading = progress_.Read();
   lasp::internal::v1::FromRank message;
   lasp::v1::RankProgress& progress = *message.mutable_progress();
-  *progress.mutable_idle() = ToProto(reading.idle);
+  *progress.mutable_idle() = ToProtoDuration(reading.idle);
   if (reading.limit < absl::InfiniteDuration()) {
-    *progress.mutable_limit() = ToProto(reading.limit);
+    *progress.mutable_limit() = ToProtoDuration(reading.limit);
   }
   for (const CollectiveLog* const log : journal_.logs()) {
     const GroupPosition position = log->position();

@@ -36,6 +36,14 @@ class RankRuntime {
   // Once connected: the SP group, and all ranks.
   virtual Communicator& sp() = 0;
   virtual Communicator& world() = 0;
+  // Where the spec says that SP groups shard (DataParallelSpec.shard_group): the SP group once
+  // more, so that weights and states do not wait for one another, and the ranks in the same place
+  // of the others; null otherwise.
+  virtual Communicator* shards() = 0;
+  virtual Communicator* replicas() = 0;
+  // The SP group once more, for what goes from macro-chunk to macro-chunk; null unless the spec's
+  // sequences stream.
+  virtual Communicator* wrap() = 0;
 
   // What this rank does with others, as it comes about. Any thread may look.
   virtual const CollectiveJournal& journal() const = 0;
@@ -45,7 +53,9 @@ class RankRuntime {
   // empty where there is but one way.
   virtual absl::StatusOr<std::string> AgreeOnAlgorithms() = 0;
 
-  // Before anything that it computes with is destroyed: ends what is under way with other ranks.
+  // Ends what is under way with other ranks, and fails all that begins later: before anything that
+  // it computes with is destroyed, or read for the last time. Once connected any thread may call
+  // it.
   virtual void Abandon() = 0;
 };
 

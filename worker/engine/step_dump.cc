@@ -2,10 +2,13 @@
 
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
+#include "proto/rpc/status_macros.h"
+#include "worker/parallel/gather_owned.h"
 
 namespace lasp::worker {
 namespace {
@@ -59,36 +62,55 @@ void AddTokens(const std::vector<Batch>& batches, ArrayWriter& writer) {
     tokens.insert(tokens.end(), batch.tokens.begin(), batch.tokens.end());
     labels.insert(labels.end(), batch.labels.begin(), batch.labels.end());
   }
-  const std::vector<int64_t> shape = {sequences, batches.front().tokens_per_rank};
+  const auto count = static_cast<int64_t>(tokens.size());
+  std::vector<int64_t> shape = {sequences, batches.front().tokens_per_rank};
+  if (shape[0] * shape[1] != count) {
+    // Macro-chunks of several sizes, one behind the other.
+    shape = {1, count};
+  }
   const auto bytes = static_cast<int64_t>(tokens.size() * sizeof(int32_t));
   writer.Add("tokens", DType::kInt32, shape, tokens.data(), bytes);
   writer.Add("labels", DType::kInt32, shape, labels.data(), bytes);
 }
 
-void AddParameters(const std::string& prefix, const ParameterLayout& layout, Backend& backend,
-                   Tensor flat, ArrayWriter& writer) {
+absl::Status AddParameters(const std::string& prefix, const ParameterLayout& layout,
+                           Backend& backend, DataParallel& parallel,
+                           const std::function<Tensor(const OwnedRange&)>& part,
+                           ArrayWriter& writer) {
   for (const Parameter& parameter : layout.parameters()) {
-    const Tensor values =
-        flat.Columns(parameter.offset, parameter.count()).Reshape(1, parameter.count());
+    const DType type = parallel.masters().dtype;
+    const int64_t count = parameter.count();
+    LASP_ASSIGN_OR_RETURN(const auto memory, backend.Allocate(count * SizeOf(type)));
+    const Tensor values{memory->data(), type, 1, count, count};
+    LASP_RETURN_IF_ERROR(GatherOwned(parallel, backend, part, parameter.offset, values));
     std::vector<char> host(static_cast<size_t>(values.bytes()));
     backend.CopyToHost(values, host.data());
     writer.Add(absl::StrCat(prefix, parameter.name), values.dtype,
                {parameter.rows, parameter.columns}, host.data(), values.bytes());
   }
+  return absl::OkStatus();
 }
 
 }  // namespace
 
 absl::Status WriteStepDump(const StepDump& dump, const ProcessGrid& grid,
-                           const ParameterLayout& layout, Backend& backend, Tensor parameters,
-                           Tensor gradients) {
+                           const ParameterLayout& layout, Backend& backend,
+                           DataParallel& parallel) {
   std::error_code error;
   std::filesystem::create_directories(dump.directory, error);
   const std::string stem = absl::StrCat(dump.directory, "/rank-", grid.rank());
   ArrayWriter writer(stem + ".bin");
   AddTokens(dump.batches, writer);
-  AddParameters("parameter/", layout, backend, parameters, writer);
-  AddParameters("gradient/", layout, backend, gradients, writer);
+  const Tensor masters = parallel.masters();
+  LASP_RETURN_IF_ERROR(AddParameters(
+      "parameter/", layout, backend, parallel,
+      [&masters](const OwnedRange& range) {
+        return masters.Columns(range.share.local, range.share.count);
+      },
+      writer));
+  LASP_RETURN_IF_ERROR(AddParameters(
+      "gradient/", layout, backend, parallel,
+      [](const OwnedRange& range) { return range.gradient; }, writer));
   if (!writer.Close()) {
     return absl::FailedPreconditionError(absl::StrCat("cannot write ", stem, ".bin"));
   }

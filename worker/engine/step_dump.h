@@ -17,6 +17,7 @@
 #include "worker/data/batch.h"
 #include "worker/device/backend.h"
 #include "worker/model/parameter_layout.h"
+#include "worker/parallel/data_parallel.h"
 #include "worker/parallel/process_grid.h"
 
 namespace lasp::worker {
@@ -30,9 +31,9 @@ struct StepDump {
   std::vector<Batch> batches;
 };
 
-// Creates the directory where it is missing. Errors name the file.
+// Creates the directory where it is missing. Every rank writes all parameters, whoever owns them:
+// all call it. Errors name the file.
 absl::Status WriteStepDump(const StepDump& dump, const ProcessGrid& grid,
-                           const ParameterLayout& layout, Backend& backend, Tensor parameters,
-                           Tensor gradients);
+                           const ParameterLayout& layout, Backend& backend, DataParallel& parallel);
 
 }  // namespace lasp::worker

@@ -6,15 +6,24 @@
 #include "absl/status/statusor.h"
 #include "lasp/v1/training_spec.pb.h"
 #include "worker/device/backend.h"
+#include "worker/engine/activation_memory.h"
 #include "worker/parallel/data_parallel.h"
 #include "worker/parallel/sequence_parallel.h"
 
 namespace lasp::worker {
 
-// UNIMPLEMENTED names a method that this build does not have.
+// UNIMPLEMENTED names a method that this build does not have, or not on this device.
+// The second takes the memory of the parameters from `arena`.
 absl::StatusOr<std::unique_ptr<SequenceParallel>> CreateSequenceParallel(
-    const lasp::v1::SequenceParallelSpec& spec, Backend* backend, Communicator* sp);
+    const lasp::v1::TrainingSpec& spec, Backend* backend, Communicator* sp);
 absl::StatusOr<std::unique_ptr<DataParallel>> CreateDataParallel(
-    const lasp::v1::DataParallelSpec& spec, Communicator* world, Tensor gradients);
+    const lasp::v1::DataParallelSpec& spec, const DataParallelOptions& options, Arena& arena);
+
+// Whether sequences go by in macro-chunks.
+bool Streams(const lasp::v1::TrainingSpec& spec);
+
+// For sequences in `chunks` macro-chunks. `spec` with its defaults written out, or as a coordinator
+// that knew no plans sent it.
+ActivationMemory::Plan PlanOf(const lasp::v1::MemorySpec& spec, int64_t chunks);
 
 }  // namespace lasp::worker

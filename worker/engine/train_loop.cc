@@ -14,10 +14,22 @@
 namespace lasp::worker {
 namespace {
 
+// More than are made between two reports of rank 0, unless the model is tiny.
+constexpr size_t kRecentSteps = 256;
+
 int64_t PeakResidentBytes() {
   constexpr int64_t kKibibyte = 1024;
   rusage usage{};
   return getrusage(RUSAGE_SELF, &usage) == 0 ? usage.ru_maxrss * kKibibyte : 0;
+}
+
+// Of all that is not sequence parallelism.
+int64_t DataParallelBytes(const Trainer::Options& options) {
+  int64_t bytes = 0;
+  for (const Communicator* const group : {options.world, options.shards, options.replicas}) {
+    bytes += group == nullptr ? 0 : group->counters().sent_bytes;
+  }
+  return bytes;
 }
 
 }  // namespace
@@ -28,7 +40,7 @@ TrainLoop::TrainLoop(const Trainer::Options& options, const Parts& parts)
       trainer_(*parts.trainer),
       checkpoints_(parts.checkpoints),
       observer_(*parts.observer),
-      world_bytes_before_(options.world->counters().sent_bytes),
+      bytes_before_(DataParallelBytes(options)),
       last_step_(parts.trainer->restored().step()) {}
 
 void TrainLoop::EnterSection(ProgressClock::Section section) {
@@ -173,13 +185,13 @@ lasp::internal::v1::RankStep TrainLoop::Report(int64_t step, const StepResult& r
   const int64_t tokens_a_step =
       options_.spec.global_batch_size() * options_.spec.data().sequence_length();
   const CommunicatorCounters sp = options_.sp->counters();
-  const CommunicatorCounters world = options_.world->counters();
   lasp::internal::v1::RankStep report;
   report.set_step(step);
   report.set_tokens_total((step - trainer_.restored().step()) * tokens_a_step /
                           options_.grid.world_size());
-  report.set_sp_sent_bytes_total(sp.sent_bytes);
-  report.set_dp_sent_bytes_total(world.sent_bytes - world_bytes_before_);
+  const int64_t wrapped = options_.wrap == nullptr ? 0 : options_.wrap->counters().sent_bytes;
+  report.set_sp_sent_bytes_total(sp.sent_bytes + wrapped);
+  report.set_dp_sent_bytes_total(DataParallelBytes(options_) - bytes_before_);
   report.set_sp_wait_seconds_total(sp_wait_seconds_);
   report.set_gradient_sync_wait_seconds_total(gradient_sync_wait_seconds_);
   report.set_step_seconds(result.seconds);
@@ -192,10 +204,29 @@ lasp::internal::v1::RankStep TrainLoop::Report(int64_t step, const StepResult& r
   for (const MemoryUse use : kMemoryUses) {
     (*report.mutable_memory_bytes())[NameOf(use)] = trainer_.memory()[use];
   }
-  if (options_.grid.rank() != 0) {
-    return report;
+  recent_.push_back(MetricsOf(step, result, evaluation));
+  if (recent_.size() > kRecentSteps) {
+    recent_.pop_front();
   }
-  lasp::v1::StepMetrics& metrics = *report.mutable_metrics();
+  if (options_.grid.rank() == 0) {
+    *report.mutable_metrics() = recent_.back();
+  }
+  return report;
+}
+
+void TrainLoop::AddRecentSteps(lasp::v1::StateLeft* left) const {
+  for (const lasp::v1::StepMetrics& step : recent_) {
+    if (step.step() <= left->state().step()) {
+      *left->add_recent_steps() = step;
+    }
+  }
+}
+
+lasp::v1::StepMetrics TrainLoop::MetricsOf(int64_t step, const StepResult& result,
+                                           const EvaluationResult& evaluation) const {
+  const int64_t tokens_a_step =
+      options_.spec.global_batch_size() * options_.spec.data().sequence_length();
+  lasp::v1::StepMetrics metrics;
   metrics.set_step(step);
   metrics.set_loss(result.loss);
   metrics.set_gradient_norm(result.gradient_norm);
@@ -211,13 +242,13 @@ lasp::internal::v1::RankStep TrainLoop::Report(int64_t step, const StepResult& r
   }
   metrics.set_sp_wait_seconds(result.phases[Phase::kSpWait]);
   metrics.set_gradient_sync_wait_seconds(result.phases[Phase::kGradientSync]);
-  metrics.set_data_seconds(report.data_seconds());
-  metrics.set_forward_seconds(report.forward_seconds());
-  metrics.set_backward_seconds(report.backward_seconds());
-  metrics.set_optimizer_seconds(report.optimizer_seconds());
+  metrics.set_data_seconds(result.phases[Phase::kData]);
+  metrics.set_forward_seconds(result.phases[Phase::kForward]);
+  metrics.set_backward_seconds(result.phases[Phase::kBackward]);
+  metrics.set_optimizer_seconds(result.phases[Phase::kOptimizer]);
   *metrics.mutable_time() = google::protobuf::util::TimeUtil::NanosecondsToTimestamp(
       absl::ToUnixNanos(SystemClock().Now()));
-  return report;
+  return metrics;
 }
 
 }  // namespace lasp::worker

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <string>
 
 #include "absl/status/status.h"
@@ -52,6 +53,9 @@ class TrainLoop {
   // BadStepError where the spec would not go on after such a step.
   absl::StatusOr<TrainEnd> Run();
 
+  // The steps behind a state that is left after an error.
+  void AddRecentSteps(lasp::v1::StateLeft* left) const;
+
   // The last step that was finished, also after an error.
   int64_t last_step() const { return last_step_; }
 
@@ -69,6 +73,9 @@ class TrainLoop {
   lasp::internal::v1::RankStep Report(int64_t step, const StepResult& result,
                                       const EvaluationResult& evaluation);
 
+  lasp::v1::StepMetrics MetricsOf(int64_t step, const StepResult& result,
+                                  const EvaluationResult& evaluation) const;
+
   // A line of progress in rank 0's log, at most one a second.
   void Log(const lasp::v1::StepMetrics& metrics);
 
@@ -78,9 +85,11 @@ class TrainLoop {
   Checkpoints* const checkpoints_;
   TrainObserver& observer_;
   // What was sent before the first step is not the reduction's.
-  const int64_t world_bytes_before_;
+  const int64_t bytes_before_;
   int64_t last_step_;
   std::string told_totals_;
+  // On every rank, the newest last.
+  std::deque<lasp::v1::StepMetrics> recent_;
   double sp_wait_seconds_ = 0;
   double gradient_sync_wait_seconds_ = 0;
   absl::Duration next_log_ = -absl::InfiniteDuration();

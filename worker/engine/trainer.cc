@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstring>
 #include <iterator>
 #include <limits>
 #include <utility>
@@ -10,28 +12,34 @@
 #include "proto/rpc/clock.h"
 #include "proto/rpc/status_macros.h"
 #include "worker/checkpoint/initial_weights.h"
+#include "worker/checkpoint/left_state.h"
+#include "worker/checkpoint/rebuild.h"
 #include "worker/checkpoint/restore.h"
+#include "worker/engine/chunk_choice.h"
 #include "worker/engine/step_dump.h"
 #include "worker/engine/strategies.h"
+#include "worker/engine/updated_ranges.h"
 #include "worker/model/parameter_init.h"
+#include "worker/parallel/gather_owned.h"
 
 namespace lasp::worker {
 namespace {
 
-// Places in control_. The first are summed over the world.
+// Places in control_. The first, up to the witness, are summed over the world.
 constexpr int64_t kLossSum = 0;
 constexpr int64_t kLabelCount = 1;
-// A step's votes lie side by side.
+// What every rank says of a step lies side by side: its votes, and that it takes part.
 constexpr int64_t kDrain = 2;
 constexpr int64_t kCheckpointDue = 3;
 constexpr int64_t kCheckpointBusy = 4;
-constexpr int64_t kReducedSize = 5;
-constexpr int64_t kSumOfSquares = 5;
-// What a step sets to zero.
-constexpr int64_t kStepSize = 6;
-constexpr int64_t kUpdate = 6;
+constexpr int64_t kSums = 5;
+constexpr int64_t kUpdate = kSums;
+constexpr int64_t kWitness = kUpdate;
+static_assert(offsetof(kernels::UpdateControl, witness) == 0);
+static_assert(offsetof(kernels::UpdateControl, witness_wanted) == sizeof(double));
 constexpr int64_t kUpdateSize = sizeof(kernels::UpdateControl) / sizeof(double);
-constexpr int64_t kControlSize = kUpdate + kUpdateSize;
+constexpr int64_t kSumOfSquares = kUpdate + kUpdateSize;
+constexpr int64_t kControlSize = kSumOfSquares + 1;
 
 }  // namespace
 
@@ -39,23 +47,38 @@ Trainer::Trainer(Options options)
     : options_(std::move(options)),
       model_config_(ModelConfig::FromSpec(options_.spec.model())),
       layout_(model_config_),
-      schedule_(options_.spec.optimizer(), options_.spec.max_steps()) {}
+      schedule_(options_.spec.optimizer(), options_.spec.max_steps()),
+      chunks_(options_.train_data->whole()) {}
+
+bool Trainer::streams() const { return Streams(options_.spec); }
 
 absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(Options options) {
   auto trainer = std::unique_ptr<Trainer>(new Trainer(std::move(options)));
+  if (trainer->streams() && trainer->options_.wrap == nullptr) {
+    return absl::FailedPreconditionError(
+        "spec.memory.activations STREAM needs a communicator for the states between macro-chunks");
+  }
+  LASP_RETURN_IF_ERROR(trainer->ChooseChunks());
   Arena plan;
   LASP_RETURN_IF_ERROR(trainer->TakeMemory(plan));
   absl::StatusOr<Arena> arena = Arena::Create(*trainer->options_.backend, plan.used_bytes());
   if (!arena.ok()) {
-    return absl::Status(arena.status().code(),
-                        absl::StrCat(arena.status().message(), " (", plan.bill().ToString(),
-                                     "): use more ranks, or a smaller model, "
-                                     "data.sequence_length or micro_batch_size"));
+    const bool could_shard =
+        trainer->data_parallel_->replicates() && trainer->options_.grid.world_size() > 1;
+    return absl::Status(
+        arena.status().code(),
+        absl::StrCat(arena.status().message(), " (", plan.bill().ToString(),
+                     "): use more ranks, or a smaller model, data.sequence_length or "
+                     "micro_batch_size",
+                     could_shard ? ", or parallelism.data_parallel.method ZERO3" : ""));
   }
   trainer->arena_ = *std::move(arena);
   LASP_RETURN_IF_ERROR(trainer->TakeMemory(trainer->arena_));
-  for (Communicator* const group : {trainer->options_.world, trainer->options_.sp}) {
-    LASP_RETURN_IF_ERROR(group->Register(trainer->arena_.whole()));
+  for (Communicator* const group : {trainer->options_.world, trainer->options_.sp,
+                                    trainer->options_.shards, trainer->options_.wrap}) {
+    if (group != nullptr) {
+      LASP_RETURN_IF_ERROR(group->Register(trainer->arena_.whole()));
+    }
   }
   LASP_RETURN_IF_ERROR(trainer->MakeState());
   trainer->losses_ =
@@ -63,8 +86,9 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(Options options) {
                                   std::vector<double>(trainer->restored_.recent_losses().begin(),
                                                       trainer->restored_.recent_losses().end()));
   LASP_RETURN_IF_ERROR(trainer->Rehearse());
-  trainer->batches_ = std::make_unique<BatchPrefetcher>(
-      trainer->options_.train_data, trainer->first_step(), trainer->options_.spec.max_steps());
+  trainer->batches_ =
+      std::make_unique<BatchPrefetcher>(trainer->options_.train_data, trainer->first_step(),
+                                        trainer->options_.spec.max_steps(), trainer->chunks_);
   return trainer;
 }
 
@@ -83,17 +107,32 @@ absl::Status Trainer::MakeState() {
   };
   const auto give_up = [this] { return options_.drain->requested(); };
   enter(ProgressClock::Section::kRestoring);
-  if (!options_.restore_from.has_value() && options_.initial_weights != nullptr) {
+  if (options_.rebuild.has_value()) {
+    LASP_ASSIGN_OR_RETURN(restored_, RebuildState({.memory_root = options_.memory_root,
+                                                   .uid = options_.uid,
+                                                   .rebuild = *options_.rebuild,
+                                                   .layout = &layout_,
+                                                   .backend = &backend,
+                                                   .world = options_.world,
+                                                   .tensors = tensors(),
+                                                   .owned = owned_shares(),
+                                                   .give_up = give_up,
+                                                   .on_block = on_block}));
+    TakeUpCounts();
+  } else if (!options_.restore_from.has_value() && options_.initial_weights != nullptr) {
     LASP_RETURN_IF_ERROR(LoadInitialWeights({.folder = options_.initial_weights,
                                              .layout = &layout_,
                                              .backend = &backend,
                                              .world = options_.world,
-                                             .masters = parameters_.masters,
+                                             .masters = data_parallel_->masters(),
+                                             .owned = owned_shares(),
                                              .give_up = give_up,
                                              .on_block = on_block}));
   } else if (!options_.restore_from.has_value()) {
-    InitializeParameters(model_config_, layout_, options_.spec.seed(), backend,
-                         parameters_.masters);
+    InitializeParameters(
+        model_config_, layout_, options_.spec.seed(), backend,
+        owned_shares().value_or(std::vector<TensorShare>{{.begin = 0, .count = layout_.count()}}),
+        data_parallel_->masters());
   } else {
     LASP_ASSIGN_OR_RETURN(restored_, Restore({.root = options_.checkpoint_root,
                                               .reference = *options_.restore_from,
@@ -102,18 +141,91 @@ absl::Status Trainer::MakeState() {
                                               .backend = &backend,
                                               .world = options_.world,
                                               .tensors = tensors(),
+                                              .owned = owned_shares(),
                                               .give_up = give_up,
                                               .on_block = on_block}));
-    last_update_.updates = static_cast<double>(restored_.update_count());
-    last_update_.skipped = static_cast<double>(restored_.skipped_count());
-    last_update_.skipped_in_a_row = static_cast<double>(restored_.skipped_in_a_row());
-    backend.CopyFromHost(&last_update_, control_.Columns(kUpdate, kUpdateSize));
+    TakeUpCounts();
   }
   enter(ProgressClock::Section::kUntimed);
-  if (parameters_.weights.data != parameters_.masters.data) {
-    backend.Convert(parameters_.masters, parameters_.weights);
+  for (const OwnedRange& range : data_parallel_->owned()) {
+    const Tensor master = data_parallel_->masters()
+                              .Columns(range.share.local, range.share.count)
+                              .Reshape(1, range.share.count);
+    if (range.weight.data != master.data) {
+      backend.Convert(master, range.weight);
+    }
   }
-  return absl::OkStatus();
+  return SpreadWeights();
+}
+
+absl::Status Trainer::SpreadWeights() {
+  LASP_RETURN_IF_ERROR(data_parallel_->SpreadWeights());
+  if (!model_config_.learned_theta || data_parallel_->replicates()) {
+    return absl::OkStatus();
+  }
+  const auto theta = std::find_if(layout_.parameters().begin(), layout_.parameters().end(),
+                                  [](const Parameter& parameter) { return !parameter.decays; });
+  return GatherOwned(
+      *data_parallel_, *options_.backend,
+      [this](const OwnedRange& range) {
+        return data_parallel_->masters().Columns(range.share.local, range.share.count);
+      },
+      theta->offset, theta_);
+}
+
+std::optional<std::vector<TensorShare>> Trainer::saved_shares() const {
+  auto owned = owned_shares();
+  return owned.has_value() && options_.replicas != nullptr
+             ? PartOf(*owned, options_.replicas->size(), options_.replicas->rank())
+             : owned;
+}
+
+void Trainer::TakeUpCounts() {
+  last_update_.updates = static_cast<double>(restored_.update_count());
+  last_update_.skipped = static_cast<double>(restored_.skipped_count());
+  last_update_.skipped_in_a_row = static_cast<double>(restored_.skipped_in_a_row());
+  options_.backend->CopyFromHost(&last_update_, control_.Columns(kUpdate, kUpdateSize));
+}
+
+absl::StatusOr<lasp::v1::StateLeft> Trainer::LeaveState(const lasp::v1::Fence& fence) {
+  if (options_.memory_root.empty() || options_.world->size() == 1) {
+    return absl::FailedPreconditionError(options_.memory_root.empty()
+                                             ? "the agent has no --memory_root"
+                                             : "there is no other rank to take it up");
+  }
+  std::vector<TensorShare> shares;
+  if (data_parallel_->replicates()) {
+    shares.push_back(LeftShareOf(layout_.count(), options_.world->size(), options_.world->rank()));
+  } else if (options_.replicas != nullptr && options_.replicas->size() > 1) {
+    shares = *owned_shares();
+  } else {
+    return absl::FailedPreconditionError(
+        "each rank owns its share alone: that of a lost rank is in its checkpoints only");
+  }
+  // The device may have made an update of which the host has not heard.
+  StepResult last;
+  LASP_RETURN_IF_ERROR(ReadControl(&last));
+  const auto step = static_cast<int64_t>(last_update_.updates + last_update_.skipped);
+  if (step <= restored_.step()) {
+    return absl::FailedPreconditionError("no step has been finished since the run began");
+  }
+  if (step > judged_step_) {
+    JudgeLoss(&last);
+  }
+  ProgressClock* const progress = options_.progress;
+  return worker::LeaveState({.memory_root = options_.memory_root,
+                             .fence = fence,
+                             .shares = std::move(shares),
+                             .elements = layout_.count(),
+                             .backend = options_.backend,
+                             .tensors = tensors(),
+                             .on_block =
+                                 [progress] {
+                                   if (progress != nullptr) {
+                                     progress->Advance();
+                                   }
+                                 }},
+                            StateAfter(step));
 }
 
 lasp::v1::TrainingState Trainer::StateAfter(int64_t step) const {
@@ -133,33 +245,78 @@ absl::Status Trainer::TakeMemory(Arena& arena) {
   const lasp::v1::TrainingSpec& spec = options_.spec;
   Backend* const backend = options_.backend;
   const MicroBatchShape shape{.sequences = spec.micro_batch_size(),
-                              .tokens = spec.data().sequence_length() / options_.grid.sp_size()};
-  parameters_.masters =
-      arena.Take(MemoryUse::kWeights, backend->accumulation_type(), 1, layout_.count());
-  parameters_.weights = parameters_.masters;
-  if (backend->activation_type() != backend->accumulation_type()) {
-    parameters_.weights =
-        arena.Take(MemoryUse::kWeights, backend->activation_type(), 1, layout_.count());
+                              .tokens = chunks_.slice_tokens(),
+                              .short_tokens = chunks_.short_slice_tokens()};
+  // Not before what of the one before is under way has ended.
+  data_parallel_.reset();
+  // Before what it refers to.
+  model_.reset();
+  LASP_ASSIGN_OR_RETURN(data_parallel_, CreateDataParallel(spec.parallelism().data_parallel(),
+                                                           {.backend = backend,
+                                                            .world = options_.world,
+                                                            .shards = options_.shards,
+                                                            .replicas = options_.replicas,
+                                                            .units = layout_.units()},
+                                                           arena));
+  if (model_config_.learned_theta) {
+    theta_ = data_parallel_->replicates()
+                 ? layout_.Bind(data_parallel_->masters()).blocks[0].theta
+                 : arena.Take(MemoryUse::kWeights, backend->accumulation_type(),
+                              model_config_.heads, model_config_.head_size());
   }
-  parameters_.gradients =
-      arena.Take(MemoryUse::kGradients, backend->accumulation_type(), 1, layout_.count());
   tokens_ = {.ids = arena.Take(MemoryUse::kWorkspace, DType::kInt32, shape.rows(), 1),
              .labels = arena.Take(MemoryUse::kWorkspace, DType::kInt32, shape.rows(), 1)};
   control_ = arena.Take(MemoryUse::kWorkspace, DType::kFloat64, 1, kControlSize);
   attention_ = options_.attention;
   if (attention_ == nullptr) {
-    LASP_ASSIGN_OR_RETURN(
-        owned_attention_,
-        CreateSequenceParallel(spec.parallelism().sequence_parallel(), backend, options_.sp));
+    LASP_ASSIGN_OR_RETURN(owned_attention_, CreateSequenceParallel(spec, backend, options_.sp));
     attention_ = owned_attention_.get();
   }
-  model_ = std::make_unique<TransNormer>(model_config_, shape, &layout_, parameters_, backend,
-                                         attention_, arena);
-  LASP_ASSIGN_OR_RETURN(reducer_, CreateDataParallel(spec.parallelism().data_parallel(),
-                                                     options_.world, parameters_.gradients));
+  if (streams() && !attention_->carries_states()) {
+    return absl::InvalidArgumentError(
+        "spec.memory.activations STREAM needs a sequence parallelism whose states go on from one "
+        "macro-chunk to the next: choose LASP or ALL_SCAN");
+  }
+  LASP_ASSIGN_OR_RETURN(
+      activations_, ActivationMemory::Take(PlanOf(spec.memory(), chunks_.count()), model_config_,
+                                           shape, backend, options_.wrap, arena));
+  model_ = std::make_unique<TransNormer>(
+      model_config_, shape, activations_.options(), &layout_,
+      ParameterTensors{.parallel = data_parallel_.get(), .learned_theta = theta_}, backend,
+      attention_, arena);
+  sweep_ = std::make_unique<SequenceSweep>(backend, model_.get(), activations_.carried(),
+                                           chunks_.count());
   optimizer_ =
-      std::make_unique<AdamW>(spec.optimizer(), backend, parameters_.masters, parameters_.weights,
-                              parameters_.gradients, layout_.Ranges(), arena);
+      std::make_unique<AdamW>(spec.optimizer(), backend, data_parallel_->masters(),
+                              UpdatedRanges(layout_.Ranges(), data_parallel_->owned()), arena);
+  return absl::OkStatus();
+}
+
+absl::Status Trainer::ChooseChunks() {
+  if (!streams()) {
+    return absl::OkStatus();
+  }
+  const auto chunks_of = [this](int64_t tokens) {
+    return MacroChunks(options_.spec.data().sequence_length(), options_.grid.sp_size(), tokens);
+  };
+  int64_t tokens = options_.spec.memory().stream_chunk_tokens();
+  if (tokens > 0) {
+    chunks_ = chunks_of(tokens);
+    return absl::OkStatus();
+  }
+  tokens = kCpuSliceTokens;
+  if (const std::optional<int64_t> free = options_.backend->FreeBytes(); free.has_value()) {
+    absl::Status status;
+    tokens = MostSliceTokens(UsableBytes(*free), [&](int64_t tried) {
+      chunks_ = chunks_of(tried);
+      Arena plan;
+      status.Update(TakeMemory(plan));
+      return plan.used_bytes();
+    });
+    LASP_RETURN_IF_ERROR(status);
+  }
+  LASP_ASSIGN_OR_RETURN(tokens, LeastOf(tokens, *options_.backend, *options_.world));
+  chunks_ = chunks_of(tokens);
   return absl::OkStatus();
 }
 
@@ -171,19 +328,36 @@ absl::Status Trainer::Rehearse() {
   // Tokens and labels are zeros. What a step leaves, the next one writes anew or fills with zeros.
   backend.Rehearse(true);
   const int64_t micro_batches = std::min<int64_t>(2, options_.train_data->micro_batches_per_step());
-  for (int64_t micro_batch = 0; micro_batch < micro_batches; ++micro_batch) {
-    LASP_RETURN_IF_ERROR(model_->ForwardForTraining(tokens_, 1, control_.Columns(kLossSum, 1),
-                                                    /*adds=*/micro_batch > 0));
-    LASP_RETURN_IF_ERROR(model_->Backward(tokens_, nullptr));
+  const int64_t passes = std::max(micro_batches, std::min<int64_t>(2, chunks_.pass_count()));
+  if (CarriedStates* const carried = activations_.carried(); carried != nullptr) {
+    carried->Begin();
+    carried->TurnAround();
+  }
+  // Products of every size that some rank may come to, on all ranks.
+  for (const int64_t tokens : {chunks_.slice_tokens(), chunks_.short_slice_tokens()}) {
+    const int64_t rows = options_.spec.micro_batch_size() * tokens;
+    const TokenBatch batch{.ids = tokens_.ids.Rows(0, rows),
+                           .labels = tokens_.labels.Rows(0, rows)};
+    for (int64_t pass = 0; pass < passes && tokens > 0; ++pass) {
+      LASP_RETURN_IF_ERROR(model_->ForwardForTraining(batch, TransNormer::States::kExchanged, 1,
+                                                      control_.Columns(kLossSum, 1),
+                                                      /*adds=*/pass > 0));
+      LASP_RETURN_IF_ERROR(model_->Backward(batch, /*last=*/false));
+    }
   }
   LASP_RETURN_IF_ERROR(backend.Synchronize());
   backend.Rehearse(false);
   return absl::OkStatus();
 }
 
-void Trainer::Upload(const Batch& batch) {
-  options_.backend->CopyFromHost(batch.tokens.data(), tokens_.ids);
-  options_.backend->CopyFromHost(batch.labels.data(), tokens_.labels);
+TokenBatch Trainer::Upload(const Batch& batch) {
+  const auto rows = static_cast<int64_t>(batch.tokens.size());
+  const TokenBatch slice{.ids = tokens_.ids.Rows(0, rows), .labels = tokens_.labels.Rows(0, rows)};
+  if (rows > 0) {
+    options_.backend->CopyFromHost(batch.tokens.data(), slice.ids);
+    options_.backend->CopyFromHost(batch.labels.data(), slice.labels);
+  }
+  return slice;
 }
 
 absl::Status Trainer::Accumulate(int64_t step) {
@@ -191,21 +365,24 @@ absl::Status Trainer::Accumulate(int64_t step) {
   // the first backward, without a reduction.
   const double label_count = LabelCount();
   const int64_t micro_batches = options_.train_data->micro_batches_per_step();
-  options_.backend->Fill(0, control_.Columns(0, kStepSize));
-  for (int64_t micro_batch = 0; micro_batch < micro_batches; ++micro_batch) {
-    options_.backend->EnterPhase(Phase::kData);
+  options_.backend->Fill(0, control_.Columns(0, kSums));
+  options_.backend->Fill(0, control_.Columns(kSumOfSquares, 1));
+  data_parallel_->BeginStep();
+  int64_t pass = 0;
+  const auto fetch = [&](int64_t /*chunk*/) -> absl::StatusOr<TokenBatch> {
+    // The prefetcher knows the order.
     LASP_ASSIGN_OR_RETURN(Batch batch, batches_->Next());
-    Upload(batch);
-    if (step == 1 && !options_.dump_directory.empty()) {
+    const TokenBatch slice = Upload(batch);
+    if (step == 1 && !options_.dump_directory.empty() && pass++ < chunks_.count()) {
       dumped_batches_.push_back(std::move(batch));
     }
-    options_.backend->EnterPhase(Phase::kForward);
-    LASP_RETURN_IF_ERROR(model_->ForwardForTraining(tokens_, 1 / label_count,
-                                                    control_.Columns(kLossSum, 1),
-                                                    /*adds=*/micro_batch > 0));
-    options_.backend->EnterPhase(Phase::kBackward);
-    LASP_RETURN_IF_ERROR(
-        model_->Backward(tokens_, micro_batch + 1 == micro_batches ? reducer_.get() : nullptr));
+    return slice;
+  };
+  for (int64_t micro_batch = 0; micro_batch < micro_batches; ++micro_batch) {
+    pass = 0;
+    LASP_RETURN_IF_ERROR(sweep_->Train(fetch, 1 / label_count, control_.Columns(kLossSum, 1),
+                                       /*adds=*/micro_batch > 0,
+                                       /*last=*/micro_batch + 1 == micro_batches));
   }
   return absl::OkStatus();
 }
@@ -213,19 +390,21 @@ absl::Status Trainer::Accumulate(int64_t step) {
 absl::Status Trainer::Reduce(int64_t step, const Checkpoints* checkpoints) {
   const Checkpoints::Vote vote =
       checkpoints == nullptr ? Checkpoints::Vote{} : checkpoints->VoteAfter(step);
-  const double votes[] = {options_.drain->requested() ? 1.0 : 0.0, vote.due ? 1.0 : 0.0,
-                          vote.busy ? 1.0 : 0.0};
-  options_.backend->CopyFromHost(votes, control_.Columns(kDrain, std::size(votes)));
-  Operation reduced = options_.world->AllReduceSum(control_.Columns(0, kReducedSize));
-  LASP_RETURN_IF_ERROR(reducer_->Finish());
+  // The step's number as witness: what an earlier step left in some buffer is none.
+  const auto witness = static_cast<double>(step);
+  const double said[] = {options_.drain->requested() ? 1.0 : 0.0, vote.due ? 1.0 : 0.0,
+                         vote.busy ? 1.0 : 0.0, witness, witness * options_.world->size()};
+  options_.backend->CopyFromHost(said, control_.Columns(kDrain, std::size(said)));
+  Operation reduced = options_.world->AllReduceSum(control_.Columns(0, kWitness + 1));
+  LASP_RETURN_IF_ERROR(data_parallel_->Finish());
   return reduced.Wait();
 }
 
 absl::Status Trainer::ReadControl(StepResult* result) {
   LASP_RETURN_IF_ERROR(options_.backend->Synchronize());
-  double control[kStepSize];
-  options_.backend->CopyToHost(control_.Columns(0, kStepSize), control);
-  options_.backend->CopyToHost(control_.Columns(kUpdate, kUpdateSize), &last_update_);
+  double control[kControlSize];
+  options_.backend->CopyToHost(control_, control);
+  std::memcpy(static_cast<void*>(&last_update_), control + kUpdate, sizeof last_update_);
   result->loss = control[kLossSum] / LabelCount();
   result->drain = control[kDrain] > 0;
   result->checkpoint_due = control[kCheckpointDue] > 0;
@@ -267,6 +446,7 @@ absl::StatusOr<StepResult> Trainer::Step(int64_t step, Checkpoints* checkpoints)
   // The step's one wait for the device.
   LASP_RETURN_IF_ERROR(ReadControl(&result));
   JudgeLoss(&result);
+  judged_step_ = step;
   result.phases = options_.backend->TakePhaseSeconds();
   result.seconds = absl::ToDoubleSeconds(SystemClock().Monotonic() - begin);
   return result;
@@ -280,9 +460,18 @@ absl::Status Trainer::Update(int64_t step, Checkpoints* checkpoints, StepResult*
     LASP_RETURN_IF_ERROR(checkpoints->HoldDevice());
   }
   options_.backend->EnterPhase(Phase::kOptimizer);
-  // Reduced gradients are the same bits on every rank, hence so are the norm and the decision.
+  // The same bits on every rank, of whole gradients as of a reduced sum, hence so is the decision.
   const Tensor sum_of_squares = control_.Columns(kSumOfSquares, 1);
-  options_.backend->SumOfSquares(parameters_.gradients, sum_of_squares);
+  for (const OwnedRange& range : data_parallel_->owned()) {
+    options_.backend->SumOfSquares(range.gradient, sum_of_squares);
+  }
+  LASP_RETURN_IF_ERROR(data_parallel_->SumOverOwners(sum_of_squares));
+  if (!data_parallel_->replicates()) {
+    // The norm, too, is whole only if all took part.
+    const auto witness = static_cast<double>(step);
+    options_.backend->CopyFromHost(&witness, control_.Columns(kWitness, 1));
+    LASP_RETURN_IF_ERROR(options_.world->AllReduceSum(control_.Columns(kWitness, 1)).Wait());
+  }
   if (!dumped_batches_.empty()) {
     LASP_RETURN_IF_ERROR(ReadControl(result));
     LASP_RETURN_IF_ERROR(Dump(step, *result));
@@ -294,6 +483,7 @@ absl::Status Trainer::Update(int64_t step, Checkpoints* checkpoints, StepResult*
       skips_outliers ? losses_->limit() * LabelCount() : std::numeric_limits<double>::infinity();
   optimizer_->Update(result->learning_rate, loss_limit, control_.Columns(kLossSum, 1),
                      sum_of_squares, control_.Columns(kUpdate, kUpdateSize));
+  LASP_RETURN_IF_ERROR(SpreadWeights());
   options_.backend->EnterPhase(Phase::kOther);
   return absl::OkStatus();
 }
@@ -306,7 +496,7 @@ absl::Status Trainer::Dump(int64_t step, const StepResult& result) {
        .gradient_norm = result.gradient_norm,
        .label_count = options_.spec.global_batch_size() * options_.spec.data().sequence_length(),
        .batches = std::exchange(dumped_batches_, {})},
-      options_.grid, layout_, *options_.backend, parameters_.masters, parameters_.gradients);
+      options_.grid, layout_, *options_.backend, *data_parallel_);
 }
 
 absl::StatusOr<EvaluationResult> Trainer::Evaluate() {
@@ -321,20 +511,22 @@ absl::StatusOr<EvaluationResult> Trainer::EvaluateAll() {
   double loss_sum = 0;
   double label_count = 0;
   for (int64_t batch_index = 1; batch_index <= data.global_batch_count(); ++batch_index) {
-    options_.backend->Fill(0, control_.Columns(0, kStepSize));
+    options_.backend->Fill(0, control_.Columns(0, kSums));
     double own_labels = 0;
     for (int64_t micro = 0; micro < data.micro_batches_per_step(); ++micro) {
-      LASP_ASSIGN_OR_RETURN(const Batch batch, data.Read(batch_index, micro));
-      Upload(batch);
-      own_labels += static_cast<double>(batch.label_count);
-      LASP_RETURN_IF_ERROR(model_->ForwardForEvaluation(tokens_, control_.Columns(kLossSum, 1)));
+      const auto fetch = [&](int64_t chunk) -> absl::StatusOr<TokenBatch> {
+        LASP_ASSIGN_OR_RETURN(const Batch batch, data.Read(batch_index, micro, chunks_, chunk));
+        own_labels += static_cast<double>(batch.label_count);
+        return Upload(batch);
+      };
+      LASP_RETURN_IF_ERROR(sweep_->Evaluate(fetch, control_.Columns(kLossSum, 1)));
     }
     const double drain = options_.drain->requested() ? 1 : 0;
     options_.backend->CopyFromHost(&drain, control_.Columns(kDrain, 1));
     options_.backend->CopyFromHost(&own_labels, control_.Columns(kLabelCount, 1));
-    LASP_RETURN_IF_ERROR(options_.world->AllReduceSum(control_.Columns(0, kReducedSize)).Wait());
-    double control[kStepSize];
-    options_.backend->CopyToHost(control_.Columns(0, kStepSize), control);
+    LASP_RETURN_IF_ERROR(options_.world->AllReduceSum(control_.Columns(0, kSums)).Wait());
+    double control[kSums];
+    options_.backend->CopyToHost(control_.Columns(0, kSums), control);
     loss_sum += control[kLossSum];
     label_count += control[kLabelCount];
     if (control[kDrain] > 0) {

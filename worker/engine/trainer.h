@@ -17,11 +17,14 @@
 #include "worker/checkpoint/tensor_share.h"
 #include "worker/data/batch_prefetcher.h"
 #include "worker/data/batch_source.h"
+#include "worker/data/macro_chunks.h"
 #include "worker/device/arena.h"
 #include "worker/device/backend.h"
+#include "worker/engine/activation_memory.h"
 #include "worker/engine/drain_request.h"
 #include "worker/engine/loss_watch.h"
 #include "worker/engine/progress_clock.h"
+#include "worker/engine/sequence_sweep.h"
 #include "worker/model/parameter_layout.h"
 #include "worker/model/transnormer.h"
 #include "worker/optim/adamw.h"
@@ -70,12 +73,22 @@ class Trainer {
     Backend* backend = nullptr;
     Communicator* sp = nullptr;     // the SP group
     Communicator* world = nullptr;  // all ranks
+    // Where the spec says that SP groups shard: this rank's, and the ranks in the same place of the
+    // others. Not the communicators of `sp`: states do not wait for weights.
+    Communicator* shards = nullptr;
+    Communicator* replicas = nullptr;
+    Communicator* wrap = nullptr;  // the SP group once more; null unless the sequences stream
     const BatchSource* train_data = nullptr;
     const BatchSource* eval_data = nullptr;  // null: nothing is held out
     const DrainRequest* drain = nullptr;
     // Where given, the run goes on from there; otherwise it begins.
     std::string checkpoint_root = {};
     std::optional<lasp::v1::CheckpointReference> restore_from = {};
+    // The agent's; empty: no state is left there. And what the run goes on from in place of a
+    // checkpoint, with the job's uid.
+    std::string memory_root = {};
+    std::optional<lasp::v1::Rebuild> rebuild = {};
+    std::string uid = {};
     // Told as it is read; null for nobody.
     ProgressClock* progress = nullptr;
     // Where given, and the run begins, with these weights; null: with random ones. Used by Create.
@@ -100,6 +113,11 @@ class Trainer {
   absl::StatusOr<StepResult> Step(int64_t step, Checkpoints* checkpoints = nullptr);
   // After `step`, the last one made.
   lasp::v1::TrainingState StateAfter(int64_t step) const;
+  // After an error of the communicators, which must have been abandoned: leaves this rank's share
+  // of the state in the host's memory, as far as its updates have come. FAILED_PRECONDITION where
+  // there is nothing to leave that others had not; otherwise errors of LeaveState and of the
+  // device.
+  absl::StatusOr<lasp::v1::StateLeft> LeaveState(const lasp::v1::Fence& fence);
   // The mean loss on the held-out data; eval_data must be given.
   absl::StatusOr<EvaluationResult> Evaluate();
 
@@ -112,19 +130,31 @@ class Trainer {
 
   // What a checkpoint holds.
   TrainingTensors tensors() const {
-    return {parameters_.masters, optimizer_->first_moments(), optimizer_->second_moments()};
+    return {data_parallel_->masters(), optimizer_->first_moments(), optimizer_->second_moments()};
   }
 
-  // The masters.
-  Tensor parameters() const { return parameters_.masters; }
+  // What of them this rank has; none: all.
+  std::optional<std::vector<TensorShare>> owned_shares() const {
+    return OwnedShares(*data_parallel_);
+  }
 
-  Tensor gradients() const { return parameters_.gradients; }
+  // What of them this rank saves, as CheckpointWriter wants it: each element is one rank's.
+  std::optional<std::vector<TensorShare>> saved_shares() const;
+
+  // The masters, as far as this rank has them.
+  Tensor parameters() const { return data_parallel_->masters(); }
+
+  // How the sequences go by: in one macro-chunk unless they stream.
+  const MacroChunks& chunks() const { return chunks_; }
 
   // All this rank holds on the device.
   const MemoryBill& memory() const { return arena_.bill(); }
 
  private:
   explicit Trainer(Options options);
+  bool streams() const;
+  // How the sequences go by; a chunk's size may have to be measured, and agreed on by all ranks.
+  absl::Status ChooseChunks();
   // Takes everything from `arena`; run over a measuring arena first.
   absl::Status TakeMemory(Arena& arena);
   // One forward and backward whose results are thrown away, on a device that gains by it. All ranks
@@ -132,7 +162,9 @@ class Trainer {
   absl::Status Rehearse();
   // Parameters and moments, as a run begins or as a checkpoint has them.
   absl::Status MakeState();
-  void Upload(const Batch& batch);
+  // What the update counts, as restored_ has it.
+  void TakeUpCounts();
+  TokenBatch Upload(const Batch& batch);
   // Forward and backward of all micro-batches; leaves the loss sum in control_.
   absl::Status Accumulate(int64_t step);
   absl::Status Reduce(int64_t step, const Checkpoints* checkpoints);
@@ -146,13 +178,18 @@ class Trainer {
   double LabelCount() const;
   absl::StatusOr<EvaluationResult> EvaluateAll();
   absl::Status Dump(int64_t step, const StepResult& result);
+  // Has the weights follow the masters of owned(), which have changed.
+  absl::Status SpreadWeights();
 
   const Options options_;
   const ModelConfig model_config_;
   const ParameterLayout layout_;
   const LearningRateSchedule schedule_;
+  MacroChunks chunks_;
   Arena arena_;
-  ParameterTensors parameters_;
+  std::unique_ptr<DataParallel> data_parallel_;
+  // The masters of the learned frequencies: on every rank, for they are not read as weights are.
+  Tensor theta_;
   TokenBatch tokens_;
   // kFloat64 [1, n]: what the host learns from a step; the first of it is reduced.
   Tensor control_;
@@ -160,10 +197,13 @@ class Trainer {
   std::unique_ptr<LossWatch> losses_;
   // As the last step left it.
   kernels::UpdateControl last_update_;
+  // The last one whose loss has been judged.
+  int64_t judged_step_ = 0;
   std::unique_ptr<SequenceParallel> owned_attention_;
   SequenceParallel* attention_ = nullptr;
+  ActivationMemory activations_;
   std::unique_ptr<TransNormer> model_;
-  std::unique_ptr<DataParallel> reducer_;
+  std::unique_ptr<SequenceSweep> sweep_;
   std::unique_ptr<AdamW> optimizer_;
   std::unique_ptr<BatchPrefetcher> batches_;
   // The first step's, where it is dumped.

@@ -2,9 +2,12 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
+#include <vector>
 
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "worker/device/host_stash.h"
 #include "worker/device/tensor.h"
 #include "worker/parallel/sequence_parallel.h"
 
@@ -27,18 +30,40 @@ struct BlockActivations {
   Tensor l1_l2;                  // [N, 2 G]
 };
 
+// What of a block's activations is not kept: all blocks have one place for it, and the backward
+// computes it anew.
+enum class Recomputation : uint8_t {
+  kNothing,
+  // What takes no product: the normed inputs, silu of queries and keys, the gated output.
+  kCheapest,
+  // All but the block's input and the attention state that it received.
+  kBlock,
+};
+
 class ActivationPlan {
  public:
   virtual ~ActivationPlan() = default;
 
-  // Where the forward of `layer` writes.
-  virtual BlockActivations& ForForward(int64_t layer) = 0;
-  // The activations of `layer`, complete. The backward of `layer` may overwrite them.
-  virtual BlockActivations& ForBackward(int64_t layer) = 0;
+  // Where the forward of `layer` writes. Layers are taken from the first to the last.
+  virtual absl::StatusOr<BlockActivations> ForForward(int64_t layer) = 0;
+  // The forward of `layer` has written its mixer_input.
+  virtual absl::Status InputWritten(int64_t layer) = 0;
+  // The activations of `layer`, but for what is missing. The backward of `layer` may overwrite
+  // them. Layers are taken from the last to the first.
+  virtual absl::StatusOr<BlockActivations> ForBackward(int64_t layer) = 0;
+  // What has to be computed anew before the backward of `layer`.
+  virtual Recomputation Missing(int64_t layer) const = 0;
 };
 
-// Keeps every block's activations from forward to backward. `take(layer)` allocates a block's.
-std::unique_ptr<ActivationPlan> CreateKeepPlan(
-    int64_t layers, const std::function<BlockActivations(int64_t layer)>& take);
+// Keeps the blocks' activations on the device, but for what `recomputation` leaves out: there the
+// tensors of all `blocks` are the same.
+std::unique_ptr<ActivationPlan> CreateKeepPlan(std::vector<BlockActivations> blocks,
+                                               Recomputation recomputation);
+
+// Keeps the blocks' inputs in the slots of `stash`, one a block, and leaves out the rest as kBlock
+// does. On the device two inputs take turns: blocks[i] and blocks[i + 2] have the same. `stash` is
+// null while memory is measured.
+std::unique_ptr<ActivationPlan> CreateOffloadPlan(std::vector<BlockActivations> blocks,
+                                                  HostStash* stash);
 
 }  // namespace lasp::worker

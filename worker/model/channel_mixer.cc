@@ -5,10 +5,15 @@ namespace lasp::worker {
 void ChannelMixerForward(Backend& backend, const BlockWeights& weights,
                          BlockActivations& activations, Tensor scratch, Tensor output) {
   const int64_t width = scratch.columns;
-  backend.Gemm(false, activations.channel_normed, true, weights.l1_l2, 0, activations.l1_l2);
+  ChannelMixerRecompute(backend, weights, activations);
   backend.GluForward(activations.l1_l2.Columns(0, width), activations.l1_l2.Columns(width, width),
                      scratch);
   backend.Gemm(false, scratch, true, weights.l3, 0, output);
+}
+
+void ChannelMixerRecompute(Backend& backend, const BlockWeights& weights,
+                           BlockActivations& activations) {
+  backend.Gemm(false, activations.channel_normed, true, weights.l1_l2, 0, activations.l1_l2);
 }
 
 void ChannelMixerBackward(Backend& backend, const BlockWeights& weights,

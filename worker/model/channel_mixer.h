@@ -13,6 +13,10 @@ namespace lasp::worker {
 void ChannelMixerForward(Backend& backend, const BlockWeights& weights,
                          BlockActivations& activations, Tensor scratch, Tensor output);
 
+// Writes l1_l2 once more, from channel_normed.
+void ChannelMixerRecompute(Backend& backend, const BlockWeights& weights,
+                           BlockActivations& activations);
+
 // Writes the gradients of the weights, or `adds` to them, and writes input_gradient [N, D], the
 // gradient of channel_normed. Overwrites activations.l1_l2.
 void ChannelMixerBackward(Backend& backend, const BlockWeights& weights,

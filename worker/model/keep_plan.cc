@@ -1,3 +1,4 @@
+#include <utility>
 #include <vector>
 
 #include "worker/model/activation_plan.h"
@@ -7,26 +8,31 @@ namespace {
 
 class KeepPlan : public ActivationPlan {
  public:
-  explicit KeepPlan(std::vector<BlockActivations> blocks) : blocks_(std::move(blocks)) {}
+  KeepPlan(std::vector<BlockActivations> blocks, Recomputation recomputation)
+      : blocks_(std::move(blocks)), recomputation_(recomputation) {}
 
-  BlockActivations& ForForward(int64_t layer) override { return blocks_[layer]; }
+  absl::StatusOr<BlockActivations> ForForward(int64_t layer) override { return blocks_[layer]; }
 
-  BlockActivations& ForBackward(int64_t layer) override { return blocks_[layer]; }
+  absl::Status InputWritten(int64_t /*layer*/) override { return absl::OkStatus(); }
+
+  absl::StatusOr<BlockActivations> ForBackward(int64_t layer) override { return blocks_[layer]; }
+
+  // The last block's forward was the last to write what all share.
+  Recomputation Missing(int64_t layer) const override {
+    const bool last = layer + 1 == static_cast<int64_t>(blocks_.size());
+    return last ? Recomputation::kNothing : recomputation_;
+  }
 
  private:
-  std::vector<BlockActivations> blocks_;
+  const std::vector<BlockActivations> blocks_;
+  const Recomputation recomputation_;
 };
 
 }  // namespace
 
-std::unique_ptr<ActivationPlan> CreateKeepPlan(
-    int64_t layers, const std::function<BlockActivations(int64_t layer)>& take) {
-  std::vector<BlockActivations> blocks;
-  blocks.reserve(static_cast<size_t>(layers));
-  for (int64_t layer = 0; layer < layers; ++layer) {
-    blocks.push_back(take(layer));
-  }
-  return std::make_unique<KeepPlan>(std::move(blocks));
+std::unique_ptr<ActivationPlan> CreateKeepPlan(std::vector<BlockActivations> blocks,
+                                               Recomputation recomputation) {
+  return std::make_unique<KeepPlan>(std::move(blocks), recomputation);
 }
 
 }  // namespace lasp::worker

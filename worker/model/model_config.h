@@ -36,7 +36,10 @@ struct ModelConfig {
 // What one rank computes on at a time.
 struct MicroBatchShape {
   int64_t sequences = 0;
-  int64_t tokens = 0;  // of each sequence, on this rank
+  int64_t tokens = 0;  // of each sequence, on this rank, at most
+  // Another number of tokens, less than that, which some rank may be given; 0: there is none but
+  // none at all.
+  int64_t short_tokens = 0;
 
   int64_t rows() const { return sequences * tokens; }
 };

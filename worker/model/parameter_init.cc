@@ -73,23 +73,27 @@ void FillNormal(uint64_t seed, uint64_t stream, double deviation, int64_t begin,
   }
 }
 
+// Elements [begin, begin + destination.count()) of a parameter.
 template <typename T>
-void Initialize(const ModelConfig& config, const Parameter& parameter, uint64_t seed,
+void Initialize(const ModelConfig& config, const Parameter& parameter, uint64_t seed, int64_t begin,
                 Backend& backend, Tensor destination) {
   if (!parameter.decays) {
     std::vector<double> theta(static_cast<size_t>(parameter.count()));
     kernels::LrpeTheta(config.heads, config.head_size(), theta.data());
     const std::vector<T> converted(theta.begin(), theta.end());
-    backend.CopyFromHost(converted.data(), destination);
+    backend.CopyFromHost(converted.data() + begin, destination);
     return;
   }
   const uint64_t stream = StreamOf(parameter.name);
   std::vector<T> values;
-  for (int64_t begin = 0; begin < parameter.count(); begin += kPiece) {
-    values.resize(static_cast<size_t>(std::min(kPiece, parameter.count() - begin)));
-    FillNormal(seed, stream, config.init_std, begin, values);
-    const auto count = static_cast<int64_t>(values.size());
-    backend.CopyFromHost(values.data(), destination.Columns(begin, count));
+  for (int64_t done = 0; done < destination.count();) {
+    // Deviates come in pairs, of which the first may not be wanted.
+    const int64_t odd = (begin + done) % 2;
+    const int64_t count = std::min(kPiece, destination.count() - done);
+    values.resize(static_cast<size_t>(odd + count));
+    FillNormal(seed, stream, config.init_std, begin + done - odd, values);
+    backend.CopyFromHost(values.data() + odd, destination.Columns(done, count).Reshape(1, count));
+    done += count;
   }
 }
 
@@ -105,14 +109,25 @@ std::array<double, 2> NormalDeviates(uint64_t seed, uint64_t name, uint64_t pair
 }
 
 void InitializeParameters(const ModelConfig& config, const ParameterLayout& layout, int64_t seed,
-                          Backend& backend, Tensor parameters) {
-  for (const Parameter& parameter : layout.parameters()) {
-    const Tensor destination =
-        parameters.Columns(parameter.offset, parameter.count()).Reshape(1, parameter.count());
-    if (parameters.dtype == DType::kFloat64) {
-      Initialize<double>(config, parameter, static_cast<uint64_t>(seed), backend, destination);
-    } else {
-      Initialize<float>(config, parameter, static_cast<uint64_t>(seed), backend, destination);
+                          Backend& backend, const std::vector<TensorShare>& shares,
+                          Tensor parameters) {
+  for (const TensorShare& share : shares) {
+    for (const Parameter& parameter : layout.parameters()) {
+      const int64_t begin = std::max(share.begin, parameter.offset);
+      const int64_t end = std::min(share.begin + share.count, parameter.offset + parameter.count());
+      if (begin >= end) {
+        continue;
+      }
+      const Tensor destination = parameters.Columns(share.local + begin - share.begin, end - begin)
+                                     .Reshape(1, end - begin);
+      const int64_t first = begin - parameter.offset;
+      if (parameters.dtype == DType::kFloat64) {
+        Initialize<double>(config, parameter, static_cast<uint64_t>(seed), first, backend,
+                           destination);
+      } else {
+        Initialize<float>(config, parameter, static_cast<uint64_t>(seed), first, backend,
+                          destination);
+      }
     }
   }
 }

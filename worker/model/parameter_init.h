@@ -4,10 +4,12 @@
 
 #include <array>
 #include <cstdint>
+#include <vector>
 
 #include "worker/device/backend.h"
 #include "worker/model/model_config.h"
 #include "worker/model/parameter_layout.h"
+#include "worker/parallel/data_parallel.h"
 
 namespace lasp::worker {
 
@@ -15,8 +17,10 @@ namespace lasp::worker {
 // (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3") and Box-Muller.
 std::array<double, 2> NormalDeviates(uint64_t seed, uint64_t name, uint64_t pair);
 
-// Weights ~ N(0, init_std); learned frequencies start at the fixed ones. parameters: [1, count].
+// Weights ~ N(0, init_std); learned frequencies start at the fixed ones. parameters: [1, n], of
+// which the shares are filled.
 void InitializeParameters(const ModelConfig& config, const ParameterLayout& layout, int64_t seed,
-                          Backend& backend, Tensor parameters);
+                          Backend& backend, const std::vector<TensorShare>& shares,
+                          Tensor parameters);
 
 }  // namespace lasp::worker

@@ -8,9 +8,11 @@ namespace lasp::worker {
 
 ParameterLayout::ParameterLayout(const ModelConfig& config) : config_(config) {
   const int64_t hidden = config.hidden_size;
+  BeginUnit(0);
   Add("model.embed_tokens.weight", config.vocab_size, hidden, true);
   for (int64_t layer = 0; layer < config.layers; ++layer) {
-    layer_offsets_.push_back(count_);
+    // The next block's weights come while this one computes.
+    BeginUnit(static_cast<int>(1 + layer % 2));
     const std::string mixer = absl::StrCat("model.layers.", layer, ".token_mixer.");
     const std::string channel = absl::StrCat("model.layers.", layer, ".channel_mixer.");
     Add(mixer + "qkvu_proj.weight", 4 * hidden, hidden, true);
@@ -22,8 +24,8 @@ ParameterLayout::ParameterLayout(const ModelConfig& config) : config_(config) {
     Add(channel + "l2.weight", config.glu_size, hidden, true);
     Add(channel + "l3.weight", hidden, config.glu_size, true);
   }
-  layer_offsets_.push_back(count_);
   if (!config.tie_embeddings) {
+    BeginUnit(0);
     Add("lm_head.weight", config.vocab_size, hidden, true);
   }
 }
@@ -31,6 +33,11 @@ ParameterLayout::ParameterLayout(const ModelConfig& config) : config_(config) {
 void ParameterLayout::Add(std::string name, int64_t rows, int64_t columns, bool decays) {
   parameters_.push_back({std::move(name), rows, columns, count_, decays});
   count_ += rows * columns;
+  units_.back().count += rows * columns;
+}
+
+void ParameterLayout::BeginUnit(int slot) {
+  units_.push_back({.begin = count_, .count = 0, .slot = slot});
 }
 
 std::vector<ParameterRange> ParameterLayout::Ranges() const {
@@ -45,16 +52,27 @@ std::vector<ParameterRange> ParameterLayout::Ranges() const {
 }
 
 ModelWeights ParameterLayout::Bind(Tensor flat) const {
+  return Bind([&](int64_t unit) {
+    const ParameterUnit& range = units_[static_cast<size_t>(unit)];
+    return flat.Columns(range.begin, range.count);
+  });
+}
+
+ModelWeights ParameterLayout::Bind(const std::function<Tensor(int64_t unit)>& flat_of) const {
   size_t next = 0;
+  int64_t unit = 0;
   const auto take = [&](int64_t parameters) {
     const Parameter& first = parameters_[next];
     const int64_t rows = parameters * first.rows;
     next += static_cast<size_t>(parameters);
-    return flat.Columns(first.offset, rows * first.columns).Reshape(rows, first.columns);
+    return flat_of(unit)
+        .Columns(first.offset - units_[static_cast<size_t>(unit)].begin, rows * first.columns)
+        .Reshape(rows, first.columns);
   };
   ModelWeights weights;
   weights.embedding = take(1);
   for (int64_t layer = 0; layer < config_.layers; ++layer) {
+    unit = BlockUnit(layer);
     BlockWeights block;
     block.qkvu = take(1);
     block.out_proj = take(1);
@@ -65,6 +83,7 @@ ModelWeights ParameterLayout::Bind(Tensor flat) const {
     block.l3 = take(1);
     weights.blocks.push_back(block);
   }
+  unit = HeadUnit();
   weights.head = config_.tie_embeddings ? weights.embedding : take(1);
   return weights;
 }

@@ -2,12 +2,14 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
 #include "worker/device/tensor.h"
 #include "worker/model/model_config.h"
 #include "worker/optim/adamw.h"
+#include "worker/parallel/data_parallel.h"
 
 namespace lasp::worker {
 
@@ -47,20 +49,29 @@ class ParameterLayout {
   // Elements of the buffer.
   int64_t count() const { return count_; }
 
-  // Elements before the first parameter of `layer`; count() less the head for layer == layers.
-  int64_t LayerOffset(int64_t layer) const { return layer_offsets_[layer]; }
+  // The embedding, the blocks in their order, and the head where it is not the embedding.
+  const std::vector<ParameterUnit>& units() const { return units_; }
+
+  static constexpr int64_t kEmbedding = 0;
+
+  static constexpr int64_t BlockUnit(int64_t layer) { return layer + 1; }
+
+  int64_t HeadUnit() const { return config_.tie_embeddings ? kEmbedding : config_.layers + 1; }
 
   // Contiguous ranges that are alike in weight decay.
   std::vector<ParameterRange> Ranges() const;
   // Views into a flat buffer [1, count()].
   ModelWeights Bind(Tensor flat) const;
+  // Into one [1, count of the unit] for each unit.
+  ModelWeights Bind(const std::function<Tensor(int64_t unit)>& flat_of) const;
 
  private:
   void Add(std::string name, int64_t rows, int64_t columns, bool decays);
+  void BeginUnit(int slot);
 
   ModelConfig config_;
   std::vector<Parameter> parameters_;
-  std::vector<int64_t> layer_offsets_;
+  std::vector<ParameterUnit> units_;
   int64_t count_ = 0;
 };
 

@@ -35,6 +35,46 @@ absl::Status TokenMixerForward(Backend& backend, SequenceParallel& attention,
   return absl::OkStatus();
 }
 
+absl::Status TokenMixerStates(Backend& backend, SequenceParallel& attention,
+                              const AttentionShape& shape, const BlockWeights& weights,
+                              BlockActivations& activations) {
+  const int64_t hidden = activations.qk.columns / 2;
+  backend.Gemm(false, activations.mixer_normed, true, weights.qkvu.Rows(0, 3 * hidden), 0,
+               activations.qkvu.Columns(0, 3 * hidden));
+  AttentionInputs inputs = InputsOf(activations);
+  inputs.q = {};
+  backend.SiluForward(activations.qkvu.Columns(hidden, hidden), inputs.k);
+  LASP_RETURN_IF_ERROR(attention.BeginForward(shape, inputs, activations.attention));
+  return attention.EndForward(shape, inputs, activations.attention, Tensor{});
+}
+
+absl::Status TokenMixerRecompute(Backend& backend, SequenceParallel& attention,
+                                 const AttentionShape& shape, const BlockWeights& weights,
+                                 Recomputation missing, BlockActivations& activations,
+                                 Tensor output) {
+  const int64_t hidden = activations.gated.columns;
+  const bool block = missing == Recomputation::kBlock;
+  const Tensor gate = activations.qkvu.Columns(3 * hidden, hidden);
+  if (block) {
+    // Cut as in the forward: other sizes may be summed in another order.
+    backend.Gemm(false, activations.mixer_normed, true, weights.qkvu.Rows(0, 3 * hidden), 0,
+                 activations.qkvu.Columns(0, 3 * hidden));
+    backend.Gemm(false, activations.mixer_normed, true, weights.qkvu.Rows(3 * hidden, hidden), 0,
+                 gate);
+  }
+  backend.SiluForward(activations.qkvu.Columns(0, 2 * hidden), activations.qk);
+  if (block) {
+    LASP_RETURN_IF_ERROR(attention.Recompute(shape, InputsOf(activations), activations.attention,
+                                             activations.attention_output));
+  }
+  backend.GatedRmsNormForward(activations.attention_output, gate, activations.gated,
+                              activations.attention_inverse_rms);
+  if (block) {
+    backend.Gemm(false, activations.gated, true, weights.out_proj, 0, output);
+  }
+  return absl::OkStatus();
+}
+
 absl::Status TokenMixerBackward(Backend& backend, SequenceParallel& attention,
                                 const AttentionShape& shape, const BlockWeights& weights,
                                 const BlockActivations& activations, Tensor output_gradient,

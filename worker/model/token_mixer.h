@@ -15,6 +15,20 @@ absl::Status TokenMixerForward(Backend& backend, SequenceParallel& attention,
                                const AttentionShape& shape, const BlockWeights& weights,
                                BlockActivations& activations, Tensor output);
 
+// Reads activations.mixer_normed, writes attention's memory: of the forward only what the next
+// macro-chunk needs. q's columns of qkvu are written, as products of other sizes may be summed in
+// another order.
+absl::Status TokenMixerStates(Backend& backend, SequenceParallel& attention,
+                              const AttentionShape& shape, const BlockWeights& weights,
+                              BlockActivations& activations);
+
+// What is `missing` of the activations that a forward left, from the rest, in the same bits; for a
+// missing block output [N, D] too, from mixer_normed.
+absl::Status TokenMixerRecompute(Backend& backend, SequenceParallel& attention,
+                                 const AttentionShape& shape, const BlockWeights& weights,
+                                 Recomputation missing, BlockActivations& activations,
+                                 Tensor output);
+
 // Scratch shared by all blocks: gated_gradient [N, D], qkvu_gradient [N, 4 D].
 struct TokenMixerScratch {
   Tensor gated_gradient;

@@ -1,6 +1,8 @@
 #include "worker/model/transnormer.h"
 
+#include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "kernels/decay_slopes.h"
 #include "kernels/lrpe.h"
@@ -10,17 +12,20 @@
 namespace lasp::worker {
 
 TransNormer::TransNormer(const ModelConfig& config, const MicroBatchShape& shape,
-                         const ParameterLayout* layout, const ParameterTensors& parameters,
-                         Backend* backend, SequenceParallel* attention, Arena& arena)
+                         const ActivationOptions& activations, const ParameterLayout* layout,
+                         const ParameterTensors& parameters, Backend* backend,
+                         SequenceParallel* attention, Arena& arena)
     : config_(config),
       shape_(shape),
       layout_(*layout),
       backend_(*backend),
       attention_(*attention),
-      learned_theta_(layout->Bind(parameters.masters).blocks[0].theta),
-      weights_(layout->Bind(parameters.weights)),
-      gradients_(layout->Bind(parameters.gradients)),
+      parallel_(*parameters.parallel),
+      learned_theta_(parameters.learned_theta),
+      weights_(layout->Bind([&](int64_t unit) { return parallel_.weights(unit); })),
+      gradients_(layout->Bind([&](int64_t unit) { return parallel_.gradients(unit); })),
       embedding_scale_(std::sqrt(static_cast<double>(config.hidden_size))),
+      carried_(activations.carried),
       head_(shape.rows(), config.vocab_size, backend, arena) {
   const auto take = [&](int64_t columns) {
     return arena.Take(MemoryUse::kWorkspace, backend_.activation_type(), shape_.rows(), columns);
@@ -32,22 +37,27 @@ TransNormer::TransNormer(const ModelConfig& config, const MicroBatchShape& shape
     return arena.Take(MemoryUse::kActivations, backend_.accumulation_type(), shape_.rows(), 1);
   };
   theta_ = arena.Take(MemoryUse::kWorkspace, DType::kFloat64, config.heads, config.head_size());
-  for (int64_t layer = 0; layer < config.layers; ++layer) {
-    attention_shapes_.push_back(
-        {.batch = shape.sequences,
-         .tokens = shape.tokens,
-         .heads = config.heads,
-         .head_size = config.head_size(),
-         .lrpe = layer == 0,
-         .slopes = arena.Take(MemoryUse::kWorkspace, DType::kFloat64, 1, config.heads),
-         .theta = theta_});
+  attention_shapes_ = LayerShapes(config, shape);
+  for (AttentionShape& attention_shape : attention_shapes_) {
+    attention_shape.slopes = arena.Take(MemoryUse::kWorkspace, DType::kFloat64, 1, config.heads);
+    attention_shape.theta = theta_;
   }
-  activations_ =
-      CreateKeepPlan(config.layers, [&](int64_t layer) { return TakeBlock(layer, arena); });
-  attention_.TakeScratch(attention_shapes_[0], arena);
-  const int64_t workspace_bytes = backend_.WorkspaceBytes({.rows = shape_.rows(),
-                                                           .hidden_size = config.hidden_size,
-                                                           .attention = attention_shapes_[0]});
+  std::vector<BlockActivations> blocks = TakeBlocks(activations, arena);
+  activations_ = activations.offloads
+                     ? CreateOffloadPlan(std::move(blocks), activations.stash)
+                     : CreateKeepPlan(std::move(blocks), activations.recomputation);
+  attention_.TakeScratch(RoomiestShape(0), arena);
+  int64_t workspace_bytes = 0;
+  for (const int64_t tokens : {shape_.tokens, shape_.short_tokens}) {
+    if (tokens > 0) {
+      const int64_t rows = shape_.sequences * tokens;
+      workspace_bytes = std::max(
+          workspace_bytes,
+          backend_.WorkspaceBytes({.rows = rows,
+                                   .hidden_size = config.hidden_size,
+                                   .attention = attention_.ComputedShape(ShapeOf(0, rows))}));
+    }
+  }
   backend_.UseWorkspace(
       arena.Take(MemoryUse::kWorkspace, DType::kInt32, 1, (workspace_bytes + 3) / 4));
   const int64_t hidden = config.hidden_size;
@@ -64,29 +74,112 @@ TransNormer::TransNormer(const ModelConfig& config, const MicroBatchShape& shape
   }
 }
 
-BlockActivations TransNormer::TakeBlock(int64_t layer, Arena& arena) {
-  const auto take = [&](int64_t columns) {
-    return arena.Take(MemoryUse::kActivations, backend_.activation_type(), shape_.rows(), columns);
+std::vector<AttentionShape> TransNormer::LayerShapes(const ModelConfig& config,
+                                                     const MicroBatchShape& shape) {
+  std::vector<AttentionShape> shapes(static_cast<size_t>(config.layers));
+  for (AttentionShape& layer : shapes) {
+    layer.batch = shape.sequences;
+    layer.tokens = shape.tokens;
+    layer.heads = config.heads;
+    layer.head_size = config.head_size();
+  }
+  shapes.front().lrpe = true;
+  return shapes;
+}
+
+AttentionShape TransNormer::ShapeOf(int64_t layer, int64_t rows) const {
+  AttentionShape shape = attention_shapes_[layer];
+  shape.tokens = rows / shape_.sequences;
+  return shape;
+}
+
+AttentionShape TransNormer::RoomiestShape(int64_t layer) const {
+  AttentionShape shape = attention_shapes_[layer];
+  AttentionShape other = shape;
+  other.tokens = shape_.short_tokens;
+  return other.tokens > 0 && backend_.SavedStateCount(other) > backend_.SavedStateCount(shape)
+             ? other
+             : shape;
+}
+
+BlockActivations TransNormer::PartOf(BlockActivations block, int64_t layer, int64_t rows) const {
+  for (Tensor* const tensor :
+       {&block.mixer_input, &block.mixer_inverse_rms, &block.mixer_normed, &block.qkvu, &block.qk,
+        &block.attention_output, &block.attention_inverse_rms, &block.gated, &block.channel_input,
+        &block.channel_inverse_rms, &block.channel_normed, &block.l1_l2}) {
+    *tensor = tensor->Rows(0, rows);
+  }
+  if (carried_ != nullptr) {
+    carried_->PutInto(layer, &block.attention);
+  }
+  return block;
+}
+
+std::vector<BlockActivations> TransNormer::TakeBlocks(const ActivationOptions& options,
+                                                      Arena& arena) {
+  const Recomputation recomputation = options.recomputation;
+  BlockActivations shared;
+  if (recomputation == Recomputation::kBlock) {
+    TakeMissing(arena, &shared);
+    shared.attention = attention_.TakeLocalMemory(RoomiestShape(0), arena);
+  } else if (recomputation == Recomputation::kCheapest) {
+    const auto take = [&](int64_t columns) { return TakeActivation(columns, arena); };
+    const int64_t hidden = config_.hidden_size;
+    shared.mixer_normed = take(hidden);
+    shared.qk = take(2 * hidden);
+    shared.gated = take(hidden);
+    shared.channel_normed = take(hidden);
+  }
+  std::vector<BlockActivations> blocks(static_cast<size_t>(config_.layers), shared);
+  for (int64_t layer = 0; layer < config_.layers; ++layer) {
+    BlockActivations& block = blocks[static_cast<size_t>(layer)];
+    if (options.offloads && layer >= 2) {
+      block.mixer_input = blocks[static_cast<size_t>(layer - 2)].mixer_input;
+    } else if (layer > 0) {
+      // The one that is shared is the first block's.
+      block.mixer_input = {};
+    }
+    TakeMissing(arena, &block);
+    if (recomputation == Recomputation::kBlock) {
+      attention_.TakeReceivedMemory(attention_shapes_[layer], arena, &block.attention);
+    } else if (options.streams) {
+      block.attention = attention_.TakeLocalMemory(RoomiestShape(layer), arena);
+    } else {
+      block.attention = attention_.TakeMemory(RoomiestShape(layer), arena);
+    }
+  }
+  return blocks;
+}
+
+void TransNormer::TakeMissing(Arena& arena, BlockActivations* block) {
+  const auto take = [&](int64_t columns, Tensor* tensor) {
+    // Not taken yet: while memory is only measured what has been taken is empty, too.
+    if (tensor->rows == 0) {
+      *tensor = TakeActivation(columns, arena);
+    }
   };
-  const auto take_inverse_rms = [&] {
-    return arena.Take(MemoryUse::kActivations, backend_.accumulation_type(), shape_.rows(), 1);
+  const auto take_inverse_rms = [&](Tensor* tensor) {
+    if (tensor->rows == 0) {
+      *tensor = arena.Take(MemoryUse::kActivations, backend_.accumulation_type(), shape_.rows(), 1);
+    }
   };
   const int64_t hidden = config_.hidden_size;
-  BlockActivations block;
-  block.mixer_input = take(hidden);
-  block.mixer_inverse_rms = take_inverse_rms();
-  block.mixer_normed = take(hidden);
-  block.qkvu = take(4 * hidden);
-  block.qk = take(2 * hidden);
-  block.attention = attention_.TakeMemory(attention_shapes_[layer], arena);
-  block.attention_output = take(hidden);
-  block.attention_inverse_rms = take_inverse_rms();
-  block.gated = take(hidden);
-  block.channel_input = take(hidden);
-  block.channel_inverse_rms = take_inverse_rms();
-  block.channel_normed = take(hidden);
-  block.l1_l2 = take(2 * config_.glu_size);
-  return block;
+  take(hidden, &block->mixer_input);
+  take_inverse_rms(&block->mixer_inverse_rms);
+  take(hidden, &block->mixer_normed);
+  take(4 * hidden, &block->qkvu);
+  take(2 * hidden, &block->qk);
+  take(hidden, &block->attention_output);
+  take_inverse_rms(&block->attention_inverse_rms);
+  take(hidden, &block->gated);
+  take(hidden, &block->channel_input);
+  take_inverse_rms(&block->channel_inverse_rms);
+  take(hidden, &block->channel_normed);
+  take(2 * config_.glu_size, &block->l1_l2);
+}
+
+Tensor TransNormer::TakeActivation(int64_t columns, Arena& arena) const {
+  return arena.Take(MemoryUse::kActivations, backend_.activation_type(), shape_.rows(), columns);
 }
 
 void TransNormer::FillConstants() {
@@ -100,80 +193,227 @@ void TransNormer::FillConstants() {
   }
 }
 
-absl::Status TransNormer::ForwardBlocks(const TokenBatch& batch) {
+void TransNormer::NormInput(int64_t layer, Tensor stream, const BlockActivations& block) {
+  // The first block's input has nothing to add to it.
+  const bool adds = layer > 0;
+  backend_.RmsNormForward(stream, adds ? branch_output_.Rows(0, stream.rows) : Tensor{},
+                          adds ? block.mixer_input : Tensor{}, block.mixer_normed,
+                          block.mixer_inverse_rms);
+}
+
+absl::Status TransNormer::UseBlock(int64_t layer) {
+  const bool last = layer + 1 == config_.layers;
+  return parallel_.UseWeights(ParameterLayout::BlockUnit(layer),
+                              last ? layout_.HeadUnit() : ParameterLayout::BlockUnit(layer + 1));
+}
+
+absl::StatusOr<Tensor> TransNormer::ForwardBlock(int64_t layer, int64_t rows, States states,
+                                                 Tensor stream) {
+  LASP_ASSIGN_OR_RETURN(const BlockActivations taken, activations_->ForForward(layer));
+  BlockActivations block = PartOf(taken, layer, rows);
+  const BlockWeights& weights = weights_.blocks[layer];
+  const Tensor branch = branch_output_.Rows(0, rows);
+  LASP_RETURN_IF_ERROR(UseBlock(layer));
+  NormInput(layer, stream, block);
+  LASP_RETURN_IF_ERROR(activations_->InputWritten(layer));
+  if (states == States::kKept) {
+    LASP_RETURN_IF_ERROR(TokenMixerRecompute(backend_, attention_, ShapeOf(layer, rows), weights,
+                                             Recomputation::kBlock, block, branch));
+  } else {
+    LASP_RETURN_IF_ERROR(
+        TokenMixerForward(backend_, attention_, ShapeOf(layer, rows), weights, block, branch));
+  }
+  backend_.RmsNormForward(block.mixer_input, branch, block.channel_input, block.channel_normed,
+                          block.channel_inverse_rms);
+  ChannelMixerForward(backend_, weights, block, product_scratch_.Rows(0, rows), branch);
+  return block.channel_input;
+}
+
+absl::StatusOr<Tensor> TransNormer::ForwardFirst(int64_t layers, const TokenBatch& batch,
+                                                 States states) {
+  const int64_t rows = batch.ids.rows;
   if (config_.learned_theta) {
     backend_.Convert(learned_theta_, theta_);
   }
-  Tensor stream = activations_->ForForward(0).mixer_input;
+  LASP_RETURN_IF_ERROR(
+      parallel_.UseWeights(ParameterLayout::kEmbedding, ParameterLayout::BlockUnit(0)));
+  LASP_ASSIGN_OR_RETURN(const BlockActivations first, activations_->ForForward(0));
+  Tensor stream = first.mixer_input.Rows(0, rows);
   backend_.EmbeddingForward(embedding_scale_, batch.ids, weights_.embedding, stream);
-  for (int64_t layer = 0; layer < config_.layers; ++layer) {
-    BlockActivations& block = activations_->ForForward(layer);
-    const BlockWeights& weights = weights_.blocks[layer];
-    // The first block's input has nothing to add to it.
-    backend_.RmsNormForward(stream, layer == 0 ? Tensor{} : branch_output_,
-                            layer == 0 ? Tensor{} : block.mixer_input, block.mixer_normed,
-                            block.mixer_inverse_rms);
-    LASP_RETURN_IF_ERROR(TokenMixerForward(backend_, attention_, attention_shapes_[layer], weights,
-                                           block, branch_output_));
-    backend_.RmsNormForward(block.mixer_input, branch_output_, block.channel_input,
-                            block.channel_normed, block.channel_inverse_rms);
-    ChannelMixerForward(backend_, weights, block, product_scratch_, branch_output_);
-    stream = block.channel_input;
+  for (int64_t layer = 0; layer < layers; ++layer) {
+    LASP_ASSIGN_OR_RETURN(stream, ForwardBlock(layer, rows, states, stream));
   }
-  backend_.RmsNormForward(stream, branch_output_, final_input_, final_normed_, final_inverse_rms_);
-  return absl::OkStatus();
+  return stream;
 }
 
-absl::Status TransNormer::ForwardForTraining(const TokenBatch& batch, double gradient_scale,
-                                             Tensor loss_sum, bool adds) {
-  LASP_RETURN_IF_ERROR(ForwardBlocks(batch));
-  adds_ = adds;
-  if (!adds) {
-    // What is always added to. A tied embedding is the head's weight, written below.
-    if (!config_.tie_embeddings) {
-      backend_.Fill(0, gradients_.embedding);
-    }
-    if (config_.learned_theta) {
-      backend_.Fill(0, gradients_.blocks[0].theta);
+absl::Status TransNormer::ForwardBlocks(const TokenBatch& batch, States states) {
+  const int64_t rows = batch.ids.rows;
+  LASP_ASSIGN_OR_RETURN(const Tensor stream, ForwardFirst(config_.layers, batch, states));
+  backend_.RmsNormForward(stream, branch_output_.Rows(0, rows), final_input_.Rows(0, rows),
+                          final_normed_.Rows(0, rows), final_inverse_rms_.Rows(0, rows));
+  return parallel_.UseWeights(layout_.HeadUnit(), kNoUnit);
+}
+
+absl::Status TransNormer::PassStates(States states) {
+  LASP_RETURN_IF_ERROR(
+      parallel_.UseWeights(ParameterLayout::kEmbedding, ParameterLayout::BlockUnit(0)));
+  for (int64_t layer = 0; layer < config_.layers; ++layer) {
+    const AttentionShape shape = ShapeOf(layer, 0);
+    const AttentionMemory memory = PartOf({}, layer, 0).attention;
+    LASP_RETURN_IF_ERROR(UseBlock(layer));
+    if (states == States::kKept) {
+      LASP_RETURN_IF_ERROR(attention_.Recompute(shape, {}, memory, Tensor{}));
+    } else {
+      LASP_RETURN_IF_ERROR(attention_.BeginForward(shape, {}, memory));
+      LASP_RETURN_IF_ERROR(attention_.EndForward(shape, {}, memory, Tensor{}));
     }
   }
-  head_.Run(final_normed_, weights_.head, batch.labels, gradient_scale, loss_sum, normed_gradient_,
-            gradients_.head, adds);
+  return parallel_.UseWeights(layout_.HeadUnit(), kNoUnit);
+}
+
+absl::Status TransNormer::PassGradients(bool last) {
+  // Nothing to add, or zeros.
+  const auto done = [&](int64_t unit) -> absl::Status {
+    LASP_RETURN_IF_ERROR(parallel_.UseGradients(unit));
+    if (!adds_) {
+      backend_.Fill(0, parallel_.gradients(unit));
+    }
+    parallel_.GradientsDone(unit, last);
+    return absl::OkStatus();
+  };
+  if (!config_.tie_embeddings) {
+    LASP_RETURN_IF_ERROR(done(layout_.HeadUnit()));
+  }
+  for (int64_t layer = config_.layers - 1; layer >= 0; --layer) {
+    const int64_t unit = ParameterLayout::BlockUnit(layer);
+    LASP_RETURN_IF_ERROR(
+        parallel_.UseWeights(unit, layer > 0 ? ParameterLayout::BlockUnit(layer - 1) : kNoUnit));
+    const AttentionMemory memory = PartOf({}, layer, 0).attention;
+    LASP_RETURN_IF_ERROR(
+        attention_.Backward(ShapeOf(layer, 0), {}, memory, Tensor{}, AttentionGradients{}));
+    LASP_RETURN_IF_ERROR(done(unit));
+  }
+  return done(ParameterLayout::kEmbedding);
+}
+
+absl::Status TransNormer::ForwardStates(const TokenBatch& batch) {
+  const int64_t rows = batch.ids.rows;
+  const int64_t last = config_.layers - 1;
+  LASP_ASSIGN_OR_RETURN(const Tensor stream, ForwardFirst(last, batch, States::kExchanged));
+  LASP_ASSIGN_OR_RETURN(const BlockActivations taken, activations_->ForForward(last));
+  BlockActivations block = PartOf(taken, last, rows);
+  LASP_RETURN_IF_ERROR(
+      parallel_.UseWeights(ParameterLayout::BlockUnit(last), ParameterLayout::kEmbedding));
+  NormInput(last, stream, block);
+  LASP_RETURN_IF_ERROR(
+      TokenMixerStates(backend_, attention_, ShapeOf(last, rows), weights_.blocks[last], block));
+  return attention_.Finish();
+}
+
+absl::Status TransNormer::ForwardForTraining(const TokenBatch& batch, States states,
+                                             double gradient_scale, Tensor loss_sum, bool adds) {
+  adds_ = adds && parallel_.keeps_sums();
+  const int64_t rows = batch.ids.rows;
+  if (rows == 0) {
+    return PassStates(states);
+  }
+  LASP_RETURN_IF_ERROR(ForwardBlocks(batch, states));
+  LASP_RETURN_IF_ERROR(parallel_.UseGradients(layout_.HeadUnit()));
+  head_.Run(final_normed_.Rows(0, rows), weights_.head, batch.labels, gradient_scale, loss_sum,
+            normed_gradient_.Rows(0, rows), gradients_.head, adds_);
   return absl::OkStatus();
 }
 
 absl::Status TransNormer::ForwardForEvaluation(const TokenBatch& batch, Tensor loss_sum) {
-  LASP_RETURN_IF_ERROR(ForwardBlocks(batch));
-  head_.Run(final_normed_, weights_.head, batch.labels, 0, loss_sum, Tensor{}, Tensor{}, false);
+  const int64_t rows = batch.ids.rows;
+  if (rows == 0) {
+    LASP_RETURN_IF_ERROR(PassStates(States::kExchanged));
+    return attention_.Finish();
+  }
+  LASP_RETURN_IF_ERROR(ForwardBlocks(batch, States::kExchanged));
+  head_.Run(final_normed_.Rows(0, rows), weights_.head, batch.labels, 0, loss_sum, Tensor{},
+            Tensor{}, false);
   return attention_.Finish();
 }
 
-absl::Status TransNormer::Backward(const TokenBatch& batch, DataParallel* reducer) {
-  const auto final_from = [&](int64_t offset) {
-    if (reducer != nullptr) {
-      reducer->GradientsFinalFrom(offset);
-    }
-  };
-  final_from(layout_.LayerOffset(config_.layers));
-  backend_.RmsNormBackward(final_input_, final_inverse_rms_, normed_gradient_, Tensor{},
-                           residual_gradient_);
-  for (int64_t layer = config_.layers - 1; layer >= 0; --layer) {
-    BlockActivations& block = activations_->ForBackward(layer);
-    const BlockWeights& weights = weights_.blocks[layer];
-    BlockWeights& gradients = gradients_.blocks[layer];
-    ChannelMixerBackward(backend_, weights, block, residual_gradient_, product_scratch_, gradients,
-                         adds_, normed_gradient_);
-    backend_.RmsNormBackward(block.channel_input, block.channel_inverse_rms, normed_gradient_,
-                             residual_gradient_, residual_gradient_);
-    LASP_RETURN_IF_ERROR(TokenMixerBackward(backend_, attention_, attention_shapes_[layer], weights,
-                                            block, residual_gradient_, mixer_scratch_, gradients,
-                                            adds_, normed_gradient_));
-    backend_.RmsNormBackward(block.mixer_input, block.mixer_inverse_rms, normed_gradient_,
-                             residual_gradient_, residual_gradient_);
-    final_from(layout_.LayerOffset(layer));
+absl::Status TransNormer::Recompute(int64_t layer, BlockActivations& block) {
+  const Recomputation missing = activations_->Missing(layer);
+  if (missing == Recomputation::kNothing) {
+    return absl::OkStatus();
   }
-  backend_.EmbeddingBackward(embedding_scale_, batch.ids, residual_gradient_, gradients_.embedding);
-  final_from(0);
+  const BlockWeights& weights = weights_.blocks[layer];
+  const int64_t rows = block.mixer_input.rows;
+  const Tensor branch = branch_output_.Rows(0, rows);
+  backend_.RmsNormForward(block.mixer_input, Tensor{}, Tensor{}, block.mixer_normed,
+                          block.mixer_inverse_rms);
+  LASP_RETURN_IF_ERROR(TokenMixerRecompute(backend_, attention_, ShapeOf(layer, rows), weights,
+                                           missing, block, branch));
+  if (missing == Recomputation::kBlock) {
+    backend_.RmsNormForward(block.mixer_input, branch, block.channel_input, block.channel_normed,
+                            block.channel_inverse_rms);
+    ChannelMixerRecompute(backend_, weights, block);
+  } else {
+    backend_.RmsNormForward(block.channel_input, Tensor{}, Tensor{}, block.channel_normed,
+                            block.channel_inverse_rms);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TransNormer::BackwardBlock(int64_t layer, int64_t rows, bool last) {
+  const int64_t unit = ParameterLayout::BlockUnit(layer);
+  LASP_RETURN_IF_ERROR(
+      parallel_.UseWeights(unit, layer > 0 ? ParameterLayout::BlockUnit(layer - 1) : kNoUnit));
+  LASP_ASSIGN_OR_RETURN(const BlockActivations kept, activations_->ForBackward(layer));
+  BlockActivations block = PartOf(kept, layer, rows);
+  LASP_RETURN_IF_ERROR(Recompute(layer, block));
+  const BlockWeights& weights = weights_.blocks[layer];
+  BlockWeights& gradients = gradients_.blocks[layer];
+  LASP_RETURN_IF_ERROR(parallel_.UseGradients(unit));
+  if (!adds_ && !gradients.theta.empty()) {
+    backend_.Fill(0, gradients.theta);  // it is always added to
+  }
+  const Tensor residual_gradient = residual_gradient_.Rows(0, rows);
+  const Tensor normed_gradient = normed_gradient_.Rows(0, rows);
+  ChannelMixerBackward(backend_, weights, block, residual_gradient, product_scratch_.Rows(0, rows),
+                       gradients, adds_, normed_gradient);
+  backend_.RmsNormBackward(block.channel_input, block.channel_inverse_rms, normed_gradient,
+                           residual_gradient, residual_gradient);
+  LASP_RETURN_IF_ERROR(TokenMixerBackward(
+      backend_, attention_, ShapeOf(layer, rows), weights, block, residual_gradient,
+      {.gated_gradient = mixer_scratch_.gated_gradient.Rows(0, rows),
+       .qkvu_gradient = mixer_scratch_.qkvu_gradient.Rows(0, rows)},
+      gradients, adds_, normed_gradient));
+  backend_.RmsNormBackward(block.mixer_input, block.mixer_inverse_rms, normed_gradient,
+                           residual_gradient, residual_gradient);
+  parallel_.GradientsDone(unit, last);
+  return absl::OkStatus();
+}
+
+absl::Status TransNormer::Backward(const TokenBatch& batch, bool last) {
+  const int64_t rows = batch.ids.rows;
+  if (rows == 0) {
+    LASP_RETURN_IF_ERROR(PassGradients(last));
+    return attention_.Finish();
+  }
+  if (!config_.tie_embeddings) {
+    parallel_.GradientsDone(layout_.HeadUnit(), last);
+  }
+  backend_.RmsNormBackward(final_input_.Rows(0, rows), final_inverse_rms_.Rows(0, rows),
+                           normed_gradient_.Rows(0, rows), Tensor{},
+                           residual_gradient_.Rows(0, rows));
+  for (int64_t layer = config_.layers - 1; layer >= 0; --layer) {
+    LASP_RETURN_IF_ERROR(BackwardBlock(layer, rows, last));
+  }
+  // The embedding's is always added to, as theta's; a tied one has the head's.
+  if (!config_.tie_embeddings) {
+    LASP_RETURN_IF_ERROR(parallel_.UseGradients(ParameterLayout::kEmbedding));
+    if (!adds_) {
+      backend_.Fill(0, gradients_.embedding);
+    }
+  }
+  backend_.EmbeddingBackward(embedding_scale_, batch.ids, residual_gradient_.Rows(0, rows),
+                             gradients_.embedding);
+  parallel_.GradientsDone(ParameterLayout::kEmbedding, last);
   return attention_.Finish();
 }
 

@@ -13,11 +13,13 @@
 #include "absl/status/status.h"
 #include "worker/device/arena.h"
 #include "worker/device/backend.h"
+#include "worker/device/host_stash.h"
 #include "worker/model/activation_plan.h"
 #include "worker/model/language_head.h"
 #include "worker/model/model_config.h"
 #include "worker/model/parameter_layout.h"
 #include "worker/model/token_mixer.h"
+#include "worker/parallel/carried_states.h"
 #include "worker/parallel/data_parallel.h"
 #include "worker/parallel/sequence_parallel.h"
 
@@ -29,29 +31,60 @@ struct TokenBatch {
   Tensor labels;
 };
 
-// [1, layout.count()] each.
+// What the model reads and writes of its parameters.
 struct ParameterTensors {
-  Tensor masters;    // the parameters
-  Tensor weights;    // their copy for the products, or the same
-  Tensor gradients;  // of the accumulation type, as the masters
+  // Told of each use of a unit of the layout (ParameterLayout::units), and of its gradients.
+  DataParallel* parallel = nullptr;
+  // Where learned frequencies are before a forward pass, of the accumulation type: [heads,
+  // head_size]; empty unless they are learned.
+  Tensor learned_theta;
+};
+
+// What is kept from forward to backward, and where. The pointers are null while memory is measured,
+// and outlive the model.
+struct ActivationOptions {
+  Recomputation recomputation = Recomputation::kNothing;
+  // Blocks' inputs go to the host's memory; with kBlock.
+  bool offloads = false;
+  // Then one slot a layer, each of a block's input.
+  HostStash* stash = nullptr;
+  // The batches are macro-chunks of their sequences; with kNothing.
+  bool streams = false;
+  // Then, for the layers' shapes.
+  CarriedStates* carried = nullptr;
 };
 
 // Not thread-safe.
 class TransNormer {
  public:
-  // Takes all its memory from `arena`. All but `config`, `shape` and `arena` must outlive this.
+  // Takes its memory, but that of the parameters, from `arena`. All but `config`, `shape`,
+  // `activations` and `arena` must outlive this.
   TransNormer(const ModelConfig& config, const MicroBatchShape& shape,
-              const ParameterLayout* layout, const ParameterTensors& parameters, Backend* backend,
-              SequenceParallel* attention, Arena& arena);
+              const ActivationOptions& activations, const ParameterLayout* layout,
+              const ParameterTensors& parameters, Backend* backend, SequenceParallel* attention,
+              Arena& arena);
 
+  // Of the layers, for CarriedStates.
+  static std::vector<AttentionShape> LayerShapes(const ModelConfig& config,
+                                                 const MicroBatchShape& shape);
+
+  // How a forward gets the states before this rank's tokens.
+  enum class States {
+    kExchanged,  // from the other ranks
+    kKept,       // they are where an earlier forward of the same tokens has left them
+  };
+
+  // A batch has shape.rows() rows, or those of short_tokens, or none.
+  //
   // Adds the batch's summed loss to loss_sum (kFloat64 [1, 1]) and prepares Backward, which will
   // give gradient_scale times the gradient of that sum. The gradients are written, or `adds` to
   // what they hold: a step's first micro-batch needs no zeros.
-  absl::Status ForwardForTraining(const TokenBatch& batch, double gradient_scale, Tensor loss_sum,
-                                  bool adds);
-  // `reducer` is told as they become final; null while more micro-batches
-  // follow.
-  absl::Status Backward(const TokenBatch& batch, DataParallel* reducer);
+  absl::Status ForwardForTraining(const TokenBatch& batch, States states, double gradient_scale,
+                                  Tensor loss_sum, bool adds);
+  // `last`: no more macro-chunks or micro-batches follow in this step.
+  absl::Status Backward(const TokenBatch& batch, bool last);
+  // No more than what the next macro-chunk needs: the layers' states.
+  absl::Status ForwardStates(const TokenBatch& batch);
   // Adds the summed loss alone.
   absl::Status ForwardForEvaluation(const TokenBatch& batch, Tensor loss_sum);
 
@@ -59,9 +92,34 @@ class TransNormer {
   const AttentionShape& attention_shape(int64_t layer) const { return attention_shapes_[layer]; }
 
  private:
-  BlockActivations TakeBlock(int64_t layer, Arena& arena);
+  // A layer of a batch of `rows`.
+  AttentionShape ShapeOf(int64_t layer, int64_t rows) const;
+  // The part of `block` that a batch of `rows` uses, with what the macro-chunk carries.
+  BlockActivations PartOf(BlockActivations block, int64_t layer, int64_t rows) const;
+  // The one of the layer's shapes that wants more room for saved states.
+  AttentionShape RoomiestShape(int64_t layer) const;
+  // The activations of every block; tensors that are left out are the same in all.
+  std::vector<BlockActivations> TakeBlocks(const ActivationOptions& options, Arena& arena);
+  // Takes what `block` does not have yet, but for attention's memory.
+  void TakeMissing(Arena& arena, BlockActivations* block);
+  Tensor TakeActivation(int64_t columns, Arena& arena) const;
+  // The embedding and `layers` blocks. The residual stream behind them is the sum of `stream` and
+  // branch_output_.
+  absl::StatusOr<Tensor> ForwardFirst(int64_t layers, const TokenBatch& batch, States states);
+  // The normed input of a block, from the sum of the two.
+  void NormInput(int64_t layer, Tensor stream, const BlockActivations& block);
   // Leaves the normalised last hidden states in final_normed_.
-  absl::Status ForwardBlocks(const TokenBatch& batch);
+  absl::Status ForwardBlocks(const TokenBatch& batch, States states);
+  // Returns what takes the place of `stream`.
+  absl::StatusOr<Tensor> ForwardBlock(int64_t layer, int64_t rows, States states, Tensor stream);
+  // Passes on what other ranks send through a rank without tokens.
+  absl::Status PassStates(States states);
+  absl::Status PassGradients(bool last);
+  // What is missing for the backward of `layer`.
+  absl::Status Recompute(int64_t layer, BlockActivations& block);
+  absl::Status BackwardBlock(int64_t layer, int64_t rows, bool last);
+  // Tells the data parallelism of a block that comes, in the forward pass.
+  absl::Status UseBlock(int64_t layer);
   void FillConstants();
 
   const ModelConfig config_;
@@ -69,7 +127,8 @@ class TransNormer {
   const ParameterLayout& layout_;
   Backend& backend_;
   SequenceParallel& attention_;
-  Tensor learned_theta_;  // the master; empty unless it is learned
+  DataParallel& parallel_;
+  Tensor learned_theta_;  // empty unless it is learned
   ModelWeights weights_;
   ModelWeights gradients_;
   double embedding_scale_;
@@ -78,6 +137,7 @@ class TransNormer {
   Tensor theta_;
   std::vector<AttentionShape> attention_shapes_;
   std::unique_ptr<ActivationPlan> activations_;
+  const CarriedStates* const carried_;
   LanguageHead head_;
   Tensor final_input_;
   Tensor final_inverse_rms_;

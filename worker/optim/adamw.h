@@ -18,16 +18,23 @@ struct ParameterRange {
   bool decays = false;  // matrices only
 };
 
+// Such a range, and where to find it.
+struct UpdatedRange {
+  int64_t begin = 0;  // in the masters, and the moments
+  Tensor weight;      // [1, count]: the masters' copy for the products, or the masters
+  Tensor gradient;    // [1, count]
+  bool decays = false;
+};
+
 // Not thread-safe.
 class AdamW {
  public:
-  // `spec` with its defaults written out. masters, weights (their copy for the products, or the
-  // same) and gradients: [1, n]. The ranges cover what is to be updated. Takes the two moments from
-  // `arena`.
-  AdamW(const lasp::v1::OptimizerSpec& spec, Backend* backend, Tensor masters, Tensor weights,
-        Tensor gradients, const std::vector<ParameterRange>& ranges, Arena& arena);
+  // `spec` with its defaults written out. masters: [1, n]. The ranges are what is to be updated.
+  // Takes the two moments from `arena`.
+  AdamW(const lasp::v1::OptimizerSpec& spec, Backend* backend, Tensor masters,
+        const std::vector<UpdatedRange>& ranges, Arena& arena);
 
-  // [1, n].
+  // [1, n], laid out as the masters.
   Tensor first_moments() const { return first_moments_; }
 
   Tensor second_moments() const { return second_moments_; }

@@ -22,9 +22,12 @@ inline constexpr char kLocalWork[] = "local work";
 inline constexpr char kSend[] = "send";
 inline constexpr char kReceive[] = "receive";
 inline constexpr char kAllReduce[] = "all-reduce";
+inline constexpr char kReduceScatter[] = "reduce-scatter";
 inline constexpr char kBroadcast[] = "broadcast";
 inline constexpr char kAllGather[] = "all-gather";
 inline constexpr char kBarrier[] = "barrier";
+// With several ranks at once; how many a rank issues is its own matter.
+inline constexpr char kExchange[] = "exchange";
 
 struct CollectiveRecord {
   uint32_t number = 0;  // from 1, in the order of issue; it wraps round

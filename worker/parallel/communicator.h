@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -65,6 +66,16 @@ class Operation {
   absl::Duration timeout_;
 };
 
+// What goes to one other rank of the group and what comes from it, one message each way at most: an
+// empty tensor is none.
+struct PeerTransfer {
+  int peer = 0;
+  Tensor send;
+  // Lies in this rank's memory where the peer's `receive` lies in its own, as for SendInto.
+  Tensor there;
+  Tensor receive;
+};
+
 // Every rank of the group must issue its collective operations in the same order, and sends and
 // receives so that they pair up. After a failure every operation fails with the same status.
 // Operations are issued by one thread; the counters may be read by any. All tensors are contiguous.
@@ -85,13 +96,22 @@ class Communicator {
 
   virtual Operation ReceiveInto(Tensor here, int peer) { return Receive(here, peer); }
 
+  // Sends and receives that are under way together: none waits for another of the same call. Those
+  // between two ranks pair up in order. No two tensors overlap.
+  virtual Operation Exchange(const std::vector<PeerTransfer>& transfers) = 0;
+
   // Runs `work` in its turn, on the thread or stream of the communication: what must happen between
   // a receive and a send without the issuing thread.
   virtual Operation Run(std::function<absl::Status()> work) = 0;
   // Sums element by element, in place, in the order of the ranks: all ranks get the same bits.
   virtual Operation AllReduceSum(Tensor data) = 0;
+  // `whole` [size * rows of part, columns]: parts in rank order, of which each rank gets the sum of
+  // its own, added up in the order of the ranks. `part` may be its place in `whole`; the rest of
+  // `whole` stays as it is.
+  virtual Operation ReduceScatterSum(Tensor whole, Tensor part) = 0;
   virtual Operation Broadcast(Tensor data, int root) = 0;
-  // `whole` [size * rows of part, columns]: the parts in rank order.
+  // `whole` [size * rows of part, columns]: the parts in rank order. `part` may lie in its place
+  // there.
   virtual Operation AllGather(Tensor part, Tensor whole) = 0;
   // Complete when every rank has issued it.
   virtual Operation Barrier() = 0;

@@ -13,6 +13,8 @@ namespace {
 // Below this many elements a rank, one round in which every rank sends all it has beats two rounds.
 constexpr int64_t kSmallPiece = 256;
 
+absl::Status Closed() { return absl::CancelledError("the communicator is closed"); }
+
 // Elements [begin, begin + size) of a contiguous tensor.
 Tensor Elements(Tensor data, int64_t begin, int64_t size) {
   return data.Reshape(1, data.count()).Columns(begin, size).Reshape(1, size);
@@ -106,15 +108,17 @@ GlooCommunicator::GlooCommunicator(GlooMesh* mesh, Backend* backend, Options opt
 }
 
 GlooCommunicator::~GlooCommunicator() {
-  {
-    MutexLock lock(&mutex_);
-    stopping_ = true;
-    for (Transfer* transfer : transfers_) {
-      transfer->Cancel();
-    }
-    changed_.NotifyAll();
-  }
+  Abort();
   thread_.join();
+}
+
+void GlooCommunicator::Abort() {
+  MutexLock lock(&mutex_);
+  stopping_ = true;
+  for (Transfer* transfer : transfers_) {
+    transfer->Cancel();
+  }
+  changed_.NotifyAll();
 }
 
 void GlooCommunicator::RunTasks() {
@@ -136,7 +140,7 @@ void GlooCommunicator::RunTasks() {
       tasks_.pop_front();
     }
     if (failure.ok() && stopping) {
-      failure = absl::CancelledError("the communicator is closed");
+      failure = Closed();
     }
     if (failure.ok()) {
       if (options_.log != nullptr) {
@@ -159,10 +163,17 @@ Operation GlooCommunicator::Enqueue(const char* operation, int peer, int64_t byt
                                     std::function<absl::Status()> work) {
   auto completion = std::make_shared<LoggedCompletion>(options_.log);
   const uint32_t number = options_.log == nullptr ? 0 : options_.log->Issue(operation, peer, bytes);
+  bool stopping = false;
   {
     MutexLock lock(&mutex_);
-    tasks_.push_back({number, std::move(work), completion});
-    changed_.Notify();
+    stopping = stopping_;
+    if (!stopping) {
+      tasks_.push_back({number, std::move(work), completion});
+      changed_.Notify();
+    }
+  }
+  if (stopping) {
+    completion->Set(Closed());
   }
   return Operation(std::move(completion), options_.timeout + absl::Seconds(5));
 }
@@ -183,9 +194,24 @@ Operation GlooCommunicator::Receive(Tensor data, int peer) {
   });
 }
 
+Operation GlooCommunicator::Exchange(const std::vector<PeerTransfer>& transfers) {
+  int64_t bytes = 0;
+  for (const PeerTransfer& transfer : transfers) {
+    bytes += transfer.send.bytes();
+  }
+  return Enqueue(kExchange, kAllPeers, bytes, [this, transfers] { return DoExchange(transfers); });
+}
+
 Operation GlooCommunicator::AllReduceSum(Tensor data) {
   return Enqueue(kAllReduce, kAllPeers, data.bytes(),
                  [this, data] { return DoAllReduceSum(data); });
+}
+
+Operation GlooCommunicator::ReduceScatterSum(Tensor whole, Tensor part) {
+  return Enqueue(kReduceScatter, kAllPeers, whole.bytes(), [this, whole, part] {
+    return ReduceScatter(
+        [&](int rank) { return Elements(whole, rank * part.count(), part.count()); }, part);
+  });
 }
 
 Operation GlooCommunicator::Broadcast(Tensor data, int root) {
@@ -239,6 +265,37 @@ absl::Status GlooCommunicator::ReduceWhole(Tensor data) {
   return absl::OkStatus();
 }
 
+absl::Status GlooCommunicator::ReduceScatter(const std::function<Tensor(int rank)>& piece,
+                                             Tensor sum) {
+  const Tensor mine = piece(rank_);
+  const auto bytes = static_cast<size_t>(mine.bytes());
+  char* const scratch = Scratch(size() * mine.bytes());
+  const auto of_rank = [&](int rank) {
+    Tensor tensor = mine;
+    tensor.data = scratch + rank * mine.bytes();
+    return tensor;
+  };
+  // Own values too go through the scratch: `sum` may be where they lie.
+  std::memcpy(of_rank(rank_).data, mine.data, bytes);
+  {
+    Transfers transfers(this);
+    for (int step = 1; step < size(); ++step) {
+      const int peer = (rank_ + size() - step) % size();
+      LASP_RETURN_IF_ERROR(transfers.Receive(of_rank(peer).data, mine.bytes(), peer));
+    }
+    for (int step = 1; step < size(); ++step) {
+      const int peer = (rank_ + step) % size();
+      LASP_RETURN_IF_ERROR(transfers.Send(piece(peer).data, piece(peer).bytes(), peer));
+    }
+    LASP_RETURN_IF_ERROR(transfers.WaitAll());
+  }
+  std::memcpy(sum.data, of_rank(0).data, bytes);
+  for (int rank = 1; rank < size(); ++rank) {
+    backend_->Axpy(1, of_rank(rank), sum);
+  }
+  return absl::OkStatus();
+}
+
 // Reduce-scatter, then all-gather, each in one round of direct transfers: 2 (n - 1) / n of the data
 // cross each rank's link, and rank r's piece is summed in rank order by rank r alone.
 absl::Status GlooCommunicator::ReduceByPieces(Tensor data) {
@@ -247,34 +304,7 @@ absl::Status GlooCommunicator::ReduceByPieces(Tensor data) {
     return Elements(data, begin, data.count() * (rank + 1) / size() - begin);
   };
   const Tensor mine = piece(rank_);
-  char* const scratch = Scratch(size() * mine.bytes());
-  const auto received = [&](int rank) {
-    Tensor tensor = mine;
-    tensor.data = scratch + rank * mine.bytes();
-    return tensor;
-  };
-  {
-    Transfers transfers(this);
-    for (int step = 1; step < size(); ++step) {
-      const int peer = (rank_ + size() - step) % size();
-      LASP_RETURN_IF_ERROR(transfers.Receive(received(peer).data, mine.bytes(), peer));
-    }
-    for (int step = 1; step < size(); ++step) {
-      const int peer = (rank_ + step) % size();
-      LASP_RETURN_IF_ERROR(transfers.Send(piece(peer).data, piece(peer).bytes(), peer));
-    }
-    LASP_RETURN_IF_ERROR(transfers.WaitAll());
-  }
-  if (rank_ == 0) {
-    for (int peer = 1; peer < size(); ++peer) {
-      backend_->Axpy(1, received(peer), mine);
-    }
-  } else {
-    for (int peer = 1; peer < size(); ++peer) {
-      backend_->Axpy(1, peer == rank_ ? mine : received(peer), received(0));
-    }
-    std::memcpy(mine.data, received(0).data, static_cast<size_t>(mine.bytes()));
-  }
+  LASP_RETURN_IF_ERROR(ReduceScatter(piece, mine));
   Transfers transfers(this);
   for (int step = 1; step < size(); ++step) {
     const int peer = (rank_ + size() - step) % size();
@@ -291,8 +321,9 @@ absl::Status GlooCommunicator::DoAllGather(Tensor part, Tensor whole) {
   if (part.empty()) {
     return absl::OkStatus();
   }
-  std::memcpy(static_cast<char*>(whole.data) + rank_ * part.bytes(), part.data,
-              static_cast<size_t>(part.bytes()));
+  if (char* const mine = static_cast<char*>(whole.data) + rank_ * part.bytes(); mine != part.data) {
+    std::memcpy(mine, part.data, static_cast<size_t>(part.bytes()));
+  }
   Transfers transfers(this);
   for (int peer = 0; peer < size(); ++peer) {
     if (peer != rank_) {
@@ -303,6 +334,17 @@ absl::Status GlooCommunicator::DoAllGather(Tensor part, Tensor whole) {
     if (peer != rank_) {
       LASP_RETURN_IF_ERROR(transfers.Send(part.data, part.bytes(), peer));
     }
+  }
+  return transfers.WaitAll();
+}
+
+absl::Status GlooCommunicator::DoExchange(const std::vector<PeerTransfer>& wanted) {
+  Transfers transfers(this);
+  for (const PeerTransfer& one : wanted) {
+    LASP_RETURN_IF_ERROR(transfers.Receive(one.receive.data, one.receive.bytes(), one.peer));
+  }
+  for (const PeerTransfer& one : wanted) {
+    LASP_RETURN_IF_ERROR(transfers.Send(one.send.data, one.send.bytes(), one.peer));
   }
   return transfers.WaitAll();
 }

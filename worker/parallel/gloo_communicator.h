@@ -34,10 +34,13 @@ class GlooCommunicator : public Communicator {
 
   // Both must outlive this.
   GlooCommunicator(GlooMesh* mesh, Backend* backend, Options options);
-  // Cancels what is under way.
+  // Aborts.
   ~GlooCommunicator() override;
   GlooCommunicator(const GlooCommunicator&) = delete;
   GlooCommunicator& operator=(const GlooCommunicator&) = delete;
+
+  // Cancels what is under way, and all that is issued later. Any thread.
+  void Abort();
 
   int rank() const override { return rank_; }
 
@@ -45,8 +48,10 @@ class GlooCommunicator : public Communicator {
 
   Operation Send(Tensor data, int peer) override;
   Operation Receive(Tensor data, int peer) override;
+  Operation Exchange(const std::vector<PeerTransfer>& transfers) override;
   Operation Run(std::function<absl::Status()> work) override;
   Operation AllReduceSum(Tensor data) override;
+  Operation ReduceScatterSum(Tensor whole, Tensor part) override;
   Operation Broadcast(Tensor data, int root) override;
   Operation AllGather(Tensor part, Tensor whole) override;
   Operation Barrier() override;
@@ -70,7 +75,11 @@ class GlooCommunicator : public Communicator {
   absl::Status DoAllReduceSum(Tensor data);
   absl::Status ReduceWhole(Tensor data);
   absl::Status ReduceByPieces(Tensor data);
+  // Every rank sends what lies in the pieces of the others, and adds up what it has and gets of its
+  // own, in the order of the ranks, into `sum`, which may be its piece.
+  absl::Status ReduceScatter(const std::function<Tensor(int rank)>& piece, Tensor sum);
   absl::Status DoAllGather(Tensor part, Tensor whole);
+  absl::Status DoExchange(const std::vector<PeerTransfer>& wanted);
   absl::Status DoBroadcast(Tensor data, int root);
   // Memory for what peers send, on the communicator's thread; grows to the largest operation.
   char* Scratch(int64_t bytes);

@@ -1,78 +1,103 @@
 #include <memory>
+#include <utility>
 
 #include "proto/rpc/status_macros.h"
 #include "worker/parallel/sequence_parallel.h"
+#include "worker/parallel/state_passing.h"
 
 namespace lasp::worker {
 namespace {
 
-class Lasp : public SequenceParallel {
+// The schedule of LASP, around any way of passing the states.
+class Lasp final : public SequenceParallel {
  public:
-  Lasp(Backend* backend, Communicator* sp) : backend_(*backend), sp_(*sp) {}
+  Lasp(Backend* backend, Communicator* sp, std::unique_ptr<StatePassing> passing,
+       bool carries_states)
+      : backend_(*backend),
+        sp_(*sp),
+        passing_(std::move(passing)),
+        carries_states_(carries_states) {}
 
   AttentionMemory TakeMemory(const AttentionShape& shape, Arena& arena) override {
+    AttentionMemory memory = TakeLocalMemory(shape, arena);
+    TakeReceivedMemory(shape, arena, &memory);
+    return memory;
+  }
+
+  AttentionMemory TakeLocalMemory(const AttentionShape& shape, Arena& arena) override {
     AttentionMemory memory;
     memory.saved_states =
         arena.Take(MemoryUse::kStates, backend_.accumulation_type(),
                    shape.state_matrix_rows() * backend_.SavedStateCount(shape), shape.head_size);
-    if (sp_.size() > 1) {
-      // On the first rank too, so that memory is laid out alike on all.
-      memory.state_in_place = arena.Take(MemoryUse::kStates, backend_.accumulation_type(),
-                                         shape.state_matrix_rows(), shape.head_size);
-    }
-    if (!first()) {
-      memory.state_in = memory.state_in_place;
-    }
     return memory;
   }
 
+  void TakeReceivedMemory(const AttentionShape& shape, Arena& arena,
+                          AttentionMemory* memory) override {
+    if (sp_.size() > 1) {
+      // On the first rank too, so that memory is laid out alike on all.
+      memory->state_in_place = arena.Take(MemoryUse::kStates, backend_.accumulation_type(),
+                                          shape.state_matrix_rows(), shape.head_size);
+    }
+    if (!first()) {
+      memory->state_in = memory->state_in_place;
+    }
+  }
+
   void TakeScratch(const AttentionShape& widest, Arena& arena) override {
-    const auto state = [&] {
-      return arena.Take(MemoryUse::kStates, backend_.accumulation_type(),
-                        widest.state_matrix_rows(), widest.head_size);
-    };
-    local_ = state();
-    outgoing_ = state();
-    gradient_in_ = state();
+    passing_->TakeScratch(widest, arena);
+    gradient_in_ = arena.Take(MemoryUse::kStates, backend_.accumulation_type(),
+                              widest.state_matrix_rows(), widest.head_size);
     saved_gradients_ =
         arena.Take(MemoryUse::kStates, backend_.accumulation_type(),
                    widest.state_matrix_rows() * backend_.SavedStateCount(widest), widest.head_size);
   }
 
+  bool carries_states() const override { return carries_states_; }
+
   absl::Status BeginForward(const AttentionShape& shape, const AttentionInputs& inputs,
                             const AttentionMemory& memory) override {
-    // The hop of the layer before reads local_ on the communicator.
-    LASP_RETURN_IF_ERROR(WaitFor(hop_));
-    const Tensor local = StateOf(shape, local_);
-    backend_.LocalState(shape, inputs.k, inputs.v, local, memory.saved_states);
-    received_ = {};
-    if (!first()) {
-      received_ = sp_.ReceiveInto(memory.state_in, sp_.rank() - 1);
+    // The layer before may still be reading its local state.
+    LASP_RETURN_IF_ERROR(WaitFor(flow_.read));
+    const Tensor local = passing_->Local(shape);
+    if (shape.tokens > 0) {
+      backend_.LocalState(shape, inputs.k, inputs.v, local, memory.saved_states);
     }
-    if (!last()) {
-      const Tensor outgoing = StateOf(shape, outgoing_);
-      const Tensor state_in = memory.state_in;
-      hop_ = sp_.Run([this, shape, state_in, local, outgoing] {
-        backend_.StateHop(shape, state_in, local, outgoing);
-        return absl::OkStatus();
-      });
-      // The next operation on the communicator starts after this one is complete, so outgoing_ is
-      // free again by then.
-      sent_ = sp_.SendInto(outgoing, sp_.rank() + 1, memory.state_in_place);
-    }
+    flow_ = passing_->Start(shape, {.gradient = false,
+                                    .local = local,
+                                    .in = memory.state_in,
+                                    .in_place = memory.state_in_place});
     return absl::OkStatus();
   }
 
   absl::Status EndForward(const AttentionShape& shape, const AttentionInputs& inputs,
                           const AttentionMemory& memory, Tensor output) override {
-    const AttentionForward tensors{.q = inputs.q,
-                                   .k = inputs.k,
-                                   .v = inputs.v,
-                                   .saved_states = memory.saved_states,
-                                   .state_in = memory.state_in,
-                                   .output = output};
+    const AttentionForward tensors = ForwardOf(inputs, memory, output);
+    const bool computes = shape.tokens > 0 && !output.empty();
+    if (computes) {
+      backend_.BeginOutput(shape, tensors);
+    }
+    LASP_RETURN_IF_ERROR(WaitFor(flow_.received));
+    if (computes) {
+      backend_.EndOutput(shape, tensors);
+    }
+    if (last() && !memory.state_out.empty()) {
+      Hop(backend_, /*gradient=*/false, shape, memory.state_in, passing_->Local(shape),
+          memory.state_out);
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Recompute(const AttentionShape& shape, const AttentionInputs& inputs,
+                         const AttentionMemory& memory, Tensor output) override {
+    // The layer behind may still be reading its local state.
+    LASP_RETURN_IF_ERROR(WaitFor(flow_.read));
+    if (shape.tokens == 0) {
+      return absl::OkStatus();
+    }
+    backend_.LocalState(shape, inputs.k, inputs.v, passing_->Local(shape), memory.saved_states);
+    const AttentionForward tensors = ForwardOf(inputs, memory, output);
     backend_.BeginOutput(shape, tensors);
-    LASP_RETURN_IF_ERROR(WaitFor(received_));
     backend_.EndOutput(shape, tensors);
     return absl::OkStatus();
   }
@@ -80,23 +105,17 @@ class Lasp : public SequenceParallel {
   absl::Status Backward(const AttentionShape& shape, const AttentionInputs& inputs,
                         const AttentionMemory& memory, Tensor output_gradient,
                         const AttentionGradients& gradients) override {
-    LASP_RETURN_IF_ERROR(WaitFor(hop_));
-    const Tensor local = StateOf(shape, local_);
+    LASP_RETURN_IF_ERROR(WaitFor(flow_.read));
+    const Tensor local = passing_->Local(shape);
     const Tensor saved_gradients = saved_gradients_.Rows(0, memory.saved_states.rows);
-    backend_.LocalStateGradient(shape, inputs.q, output_gradient, local, saved_gradients);
-    const Tensor gradient_in = last() ? Tensor{} : StateOf(shape, gradient_in_);
-    received_ = {};
-    if (!last()) {
-      received_ = sp_.ReceiveInto(gradient_in, sp_.rank() + 1);
+    const bool computes = shape.tokens > 0;
+    if (computes) {
+      backend_.LocalStateGradient(shape, inputs.q, output_gradient, local, saved_gradients);
     }
-    if (!first()) {
-      const Tensor outgoing = StateOf(shape, outgoing_);
-      hop_ = sp_.Run([this, shape, gradient_in, local, outgoing] {
-        backend_.StateGradientHop(shape, gradient_in, local, outgoing);
-        return absl::OkStatus();
-      });
-      sent_ = sp_.SendInto(outgoing, sp_.rank() - 1, StateOf(shape, gradient_in_));
-    }
+    const Tensor gradient_place = gradient_in_.Rows(0, shape.state_matrix_rows());
+    const Tensor gradient_in = last() ? memory.state_gradient_in : gradient_place;
+    flow_ = passing_->Start(
+        shape, {.gradient = true, .local = local, .in = gradient_in, .in_place = gradient_place});
     const AttentionBackward tensors{.q = inputs.q,
                                     .k = inputs.k,
                                     .v = inputs.v,
@@ -109,21 +128,38 @@ class Lasp : public SequenceParallel {
                                     .k_gradient = gradients.k,
                                     .v_gradient = gradients.v,
                                     .theta_gradient = gradients.theta};
-    backend_.BeginGradients(shape, tensors);
-    LASP_RETURN_IF_ERROR(WaitFor(received_));
-    backend_.EndGradients(shape, tensors);
+    if (computes) {
+      backend_.BeginGradients(shape, tensors);
+    }
+    LASP_RETURN_IF_ERROR(WaitFor(flow_.received));
+    if (computes) {
+      backend_.EndGradients(shape, tensors);
+    }
+    if (first() && !memory.state_gradient_out.empty()) {
+      Hop(backend_, /*gradient=*/true, shape, gradient_in, local, memory.state_gradient_out);
+    }
     return absl::OkStatus();
   }
 
   absl::Status Finish() override {
-    LASP_RETURN_IF_ERROR(WaitFor(hop_));
-    return WaitFor(sent_);
+    LASP_RETURN_IF_ERROR(WaitFor(flow_.read));
+    return WaitFor(flow_.sent);
   }
 
  private:
   bool first() const { return sp_.rank() == 0; }
 
   bool last() const { return sp_.rank() == sp_.size() - 1; }
+
+  static AttentionForward ForwardOf(const AttentionInputs& inputs, const AttentionMemory& memory,
+                                    Tensor output) {
+    return {.q = inputs.q,
+            .k = inputs.k,
+            .v = inputs.v,
+            .saved_states = memory.saved_states,
+            .state_in = memory.state_in,
+            .output = output};
+  }
 
   absl::Status WaitFor(Operation& operation) {
     const Phase before = backend_.EnterPhase(Phase::kSpWait);
@@ -132,27 +168,33 @@ class Lasp : public SequenceParallel {
     return status;
   }
 
-  // The part of a scratch state, sized for the widest layer, that a layer of `shape` uses.
-  static Tensor StateOf(const AttentionShape& shape, Tensor scratch) {
-    return scratch.Rows(0, shape.state_matrix_rows());
-  }
-
   Backend& backend_;
   Communicator& sp_;
-  Tensor local_;
-  Tensor outgoing_;
+  const std::unique_ptr<StatePassing> passing_;
+  const bool carries_states_;
   Tensor gradient_in_;
   Tensor saved_gradients_;
   // The layer's under way.
-  Operation received_;
-  Operation hop_;
-  Operation sent_;
+  StateFlowEnds flow_;
 };
 
 }  // namespace
 
 std::unique_ptr<SequenceParallel> CreateLasp(Backend* backend, Communicator* sp) {
-  return std::make_unique<Lasp>(backend, sp);
+  return std::make_unique<Lasp>(backend, sp, CreateRingPassing(backend, sp),
+                                /*carries_states=*/true);
+}
+
+std::unique_ptr<SequenceParallel> CreateLasp2(Backend* backend, Communicator* sp) {
+  // The gathered states are summed as of equal slices.
+  return std::make_unique<Lasp>(backend, sp, CreateGatherPassing(backend, sp),
+                                /*carries_states=*/false);
+}
+
+std::unique_ptr<SequenceParallel> CreateAllScan(Backend* backend, Communicator* sp,
+                                                int64_t block_bytes) {
+  return std::make_unique<Lasp>(backend, sp, CreateScanPassing(backend, sp, block_bytes),
+                                /*carries_states=*/true);
 }
 
 }  // namespace lasp::worker

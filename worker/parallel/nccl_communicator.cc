@@ -189,6 +189,30 @@ Operation NcclCommunicator::Receive(Tensor data, int peer) {
   });
 }
 
+Operation NcclCommunicator::Exchange(const std::vector<PeerTransfer>& transfers) {
+  int64_t bytes = 0;
+  for (const PeerTransfer& transfer : transfers) {
+    bytes += transfer.send.bytes();
+  }
+  sent_bytes_ += bytes;
+  return Enqueue({kExchange, kAllPeers, bytes}, [&](ncclComm_t communicator) {
+    ncclResult_t result = ncclGroupStart();
+    for (const PeerTransfer& one : transfers) {
+      if (result == ncclSuccess && !one.send.empty()) {
+        result = ncclSend(one.send.data, static_cast<size_t>(one.send.bytes()), ncclUint8, one.peer,
+                          communicator, stream_.get());
+      }
+      if (result == ncclSuccess && !one.receive.empty()) {
+        result = ncclRecv(one.receive.data, static_cast<size_t>(one.receive.bytes()), ncclUint8,
+                          one.peer, communicator, stream_.get());
+      }
+    }
+    // A group that was begun is to be ended, whatever went wrong in it.
+    const ncclResult_t ended = ncclGroupEnd();
+    return result == ncclSuccess ? ended : result;
+  });
+}
+
 Operation NcclCommunicator::Run(std::function<absl::Status()> work) {
   absl::Status status = failure();
   status.Update(stream_.FollowBackend());
@@ -211,6 +235,21 @@ Operation NcclCommunicator::AllReduceSum(Tensor data) {
   return Enqueue({kAllReduce, kAllPeers, data.bytes()}, [&](ncclComm_t communicator) {
     return ncclAllReduce(data.data, data.data, static_cast<size_t>(data.count()), *type, ncclSum,
                          communicator, stream_.get());
+  });
+}
+
+Operation NcclCommunicator::ReduceScatterSum(Tensor whole, Tensor part) {
+  if (part.count() == 0) {
+    return {};
+  }
+  const absl::StatusOr<ncclDataType_t> type = TypeOf(part.dtype);
+  if (!type.ok()) {
+    return EndsHere<StreamEnd>(type.status());
+  }
+  sent_bytes_ += part.bytes() * (size_ - 1);
+  return Enqueue({kReduceScatter, kAllPeers, whole.bytes()}, [&](ncclComm_t communicator) {
+    return ncclReduceScatter(whole.data, part.data, static_cast<size_t>(part.count()), *type,
+                             ncclSum, communicator, stream_.get());
   });
 }
 

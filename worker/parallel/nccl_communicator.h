@@ -52,10 +52,12 @@ class NcclCommunicator final : public Communicator, public WatchedGroup {
 
   Operation Send(Tensor data, int peer) override;
   Operation Receive(Tensor data, int peer) override;
+  Operation Exchange(const std::vector<PeerTransfer>& transfers) override;
   // Issues `work` to the communicator's stream, on the calling thread.
   Operation Run(std::function<absl::Status()> work) override;
   // In the order of NCCL's algorithm, which depends on the size and the ranks alone.
   Operation AllReduceSum(Tensor data) override;
+  Operation ReduceScatterSum(Tensor whole, Tensor part) override;
   Operation Broadcast(Tensor data, int root) override;
   Operation AllGather(Tensor part, Tensor whole) override;
   Operation Barrier() override;

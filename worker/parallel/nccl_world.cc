@@ -109,6 +109,19 @@ absl::Status NcclWorld::Split(const ProcessGrid& grid) {
       nccl_[0]->Split(grid.sp_rank(), grid.dp_rank(),
                       options_.journal->Add("data parallel", grid.DpGroup()), "data parallel"));
   nccl_.push_back(std::move(dp));
+  if (options_.groups_shard) {
+    LASP_ASSIGN_OR_RETURN(
+        auto shards, nccl_[0]->Split(grid.dp_rank(), grid.sp_rank(),
+                                     options_.journal->Add("shards", grid.SpGroup()), "shards"));
+    nccl_.push_back(std::move(shards));
+  }
+  if (options_.streams) {
+    LASP_ASSIGN_OR_RETURN(auto wrap,
+                          nccl_[0]->Split(grid.dp_rank(), grid.sp_rank(),
+                                          options_.journal->Add("macro-chunk wrap", grid.SpGroup()),
+                                          "macro-chunk wrap"));
+    nccl_.push_back(std::move(wrap));
+  }
   MutexLock lock(&mutex_);
   for (const auto& communicator : nccl_) {
     watched_.push_back({.group = communicator.get(), .number = 0, .since = {}});
@@ -132,8 +145,28 @@ absl::Status NcclWorld::ReachPeers(CudaBackend* backend, const ProcessGrid& grid
            .name = "sequence parallel, by copy engines",
            .timeout = options_.timeout,
            .log = options_.journal->Add("sequence parallel, by copy engines", grid.SpGroup())}));
+  if (options_.groups_shard) {
+    LASP_ASSIGN_OR_RETURN(
+        shard_peers_, PeerCommunicator::Create(backend, nccl_[3].get(),
+                                               {.sums = true,
+                                                .name = "shards, by copy engines",
+                                                .timeout = options_.timeout,
+                                                .log = options_.journal->Add(
+                                                    "shards, by copy engines", grid.SpGroup())}));
+  }
+  if (options_.streams) {
+    LASP_ASSIGN_OR_RETURN(
+        wrap_peers_,
+        PeerCommunicator::Create(
+            backend, nccl_[WrapGroup()].get(),
+            {.sums = false,
+             .name = "macro-chunk wrap, by copy engines",
+             .timeout = options_.timeout,
+             .log = options_.journal->Add("macro-chunk wrap, by copy engines", grid.SpGroup())}));
+  }
   MutexLock lock(&mutex_);
-  for (PeerCommunicator* const peers : {world_peers_.get(), sp_peers_.get()}) {
+  for (PeerCommunicator* const peers :
+       {world_peers_.get(), sp_peers_.get(), shard_peers_.get(), wrap_peers_.get()}) {
     if (peers != nullptr) {
       // Before NCCL's: an abort there may wait for what waits for a peer here.
       watched_.insert(watched_.begin(), {.group = peers, .number = 0, .since = {}});
@@ -170,9 +203,22 @@ absl::Status NcclWorld::Warm(CudaBackend* backend, const ProcessGrid& grid) {
       LASP_RETURN_IF_ERROR(group.Send(token, to).Wait());
     }
   }
+  if (Communicator* const ring = wrap(); ring != nullptr && ring->size() > 1) {
+    const int last = ring->size() - 1;
+    for (const auto& [from, to] : {std::pair(last, 0), std::pair(0, last)}) {
+      if (ring->rank() == from) {
+        LASP_RETURN_IF_ERROR(ring->Send(token, to).Wait());
+      } else if (ring->rank() == to) {
+        LASP_RETURN_IF_ERROR(ring->Receive(token, from).Wait());
+      }
+    }
+  }
   LASP_RETURN_IF_ERROR(world().AllReduceSum(token).Wait());
   if (grid.dp_size() > 1) {
     LASP_RETURN_IF_ERROR(dp().AllReduceSum(token).Wait());
+  }
+  if (Communicator* const groups = shards(); groups != nullptr) {
+    LASP_RETURN_IF_ERROR(groups->AllReduceSum(token).Wait());
   }
   LASP_RETURN_IF_ERROR(world().Barrier().Wait());
   return backend->Synchronize();

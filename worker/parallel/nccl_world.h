@@ -33,6 +33,10 @@ struct NcclWorldOptions {
   absl::Duration timeout = absl::Minutes(10);
   // Among ranks whose GPUs reach each other's memory, states and gradients go by copy engines.
   bool peer_copies = true;
+  // SP groups get another communicator, shards().
+  bool groups_shard = false;
+  // Whether there is a wrap().
+  bool streams = false;
   // Told of every operation; must outlive the world.
   CollectiveJournal* journal = nullptr;
   // Ends the connecting early, soon after it says so; asked by several threads.
@@ -58,13 +62,22 @@ class NcclWorld {
 
   Communicator& sp() { return Fastest(sp_peers_, 1); }
 
+  // The SP group once more, for what goes from macro-chunk to macro-chunk; null unless asked for.
+  Communicator* wrap() { return options_.streams ? &Fastest(wrap_peers_, WrapGroup()) : nullptr; }
+
   Communicator& dp() { return *nccl_[2]; }
+
+  // Null where nobody asked for it.
+  Communicator* shards() { return options_.groups_shard ? &Fastest(shard_peers_, 3) : nullptr; }
 
   // Ends everything under way with `why`; later operations fail with it. Thread-safe.
   void Abort(const absl::Status& why);
 
  private:
   explicit NcclWorld(const NcclWorldOptions& options);
+
+  // Its place in nccl_.
+  size_t WrapGroup() const { return options_.groups_shard ? 4 : 3; }
 
   Communicator& Fastest(const std::unique_ptr<PeerCommunicator>& peers, size_t group) const {
     return peers != nullptr ? static_cast<Communicator&>(*peers) : *nccl_[group];
@@ -90,10 +103,12 @@ class NcclWorld {
   const NcclWorldOptions options_;
   const absl::Duration connect_deadline_;
   std::atomic<bool> connected_{false};
-  std::vector<std::unique_ptr<NcclCommunicator>> nccl_;  // world, SP, DP
+  std::vector<std::unique_ptr<NcclCommunicator>> nccl_;  // world, SP, DP, perhaps shards and wrap
   // Null where ranks do not reach each other's memory.
   std::unique_ptr<PeerCommunicator> world_peers_;
   std::unique_ptr<PeerCommunicator> sp_peers_;
+  std::unique_ptr<PeerCommunicator> shard_peers_;
+  std::unique_ptr<PeerCommunicator> wrap_peers_;
   Mutex mutex_;
   // In the order of an abort.
   std::vector<Watched> watched_ GUARDED_BY(mutex_);

@@ -195,6 +195,46 @@ Operation PeerCommunicator::ReceiveInto(Tensor here, int peer) {
   }));
 }
 
+absl::Status PeerCommunicator::CopyAll(const std::vector<PeerTransfer>& transfers) {
+  for (const PeerTransfer& one : transfers) {
+    if (!one.receive.empty()) {
+      LASP_RETURN_IF_ERROR(Tell(one.peer, kReady, Next(&received_[static_cast<size_t>(one.peer)])));
+    }
+  }
+  for (const PeerTransfer& one : transfers) {
+    if (!one.send.empty()) {
+      const uint32_t number = Next(&sent_[static_cast<size_t>(one.peer)]);
+      LASP_RETURN_IF_ERROR(Await(one.peer, kReady, number));
+      LASP_RETURN_IF_ERROR(Copy(registered_peers_->at(one.peer) + OffsetOf(one.there),
+                                one.send.data, one.send.bytes()));
+      LASP_RETURN_IF_ERROR(Tell(one.peer, kArrived, number));
+    }
+  }
+  for (const PeerTransfer& one : transfers) {
+    if (!one.receive.empty()) {
+      // The numbers only grow, so that the last from a peer stands for those before it.
+      LASP_RETURN_IF_ERROR(Await(one.peer, kArrived, received_[static_cast<size_t>(one.peer)]));
+    }
+  }
+  return absl::OkStatus();
+}
+
+Operation PeerCommunicator::Exchange(const std::vector<PeerTransfer>& transfers) {
+  int64_t bytes = 0;
+  bool reached = true;
+  for (const PeerTransfer& one : transfers) {
+    bytes += one.send.bytes();
+    reached = reached && (one.send.empty() || IsRegistered(one.there)) &&
+              (one.receive.empty() || IsRegistered(one.receive));
+  }
+  if (!reached) {
+    return Delegate([&] { return others_.Exchange(transfers); });
+  }
+  sent_bytes_ += bytes;
+  return EndsHere(
+      Issue(kExchange, kAllPeers, bytes, [&]() -> absl::Status { return CopyAll(transfers); }));
+}
+
 Operation PeerCommunicator::Run(std::function<absl::Status()> work) {
   absl::Status status = Follow();
   if (status.ok()) {
@@ -288,12 +328,77 @@ Operation PeerCommunicator::AllReduceSum(Tensor data) {
   }));
 }
 
+absl::Status PeerCommunicator::ReduceParts(const float* whole, int64_t stride, int64_t elements,
+                                           float* sum) {
+  const uint32_t number = Next(&reductions_);
+  const auto peer_after = [&](int turn) { return (rank_ + turn) % size_; };
+  // The stages are free, as in Reduce.
+  for (int turn = 1; turn < size_; ++turn) {
+    const int peer = peer_after(turn);
+    LASP_RETURN_IF_ERROR(
+        Copy(StageOf(peer, rank_), whole + peer * stride, elements * int64_t{sizeof(float)}));
+    LASP_RETURN_IF_ERROR(Tell(peer, kStaged, number));
+  }
+  kernels::cuda::RankSum parts{.ranks = size_, .count = elements, .parts = {}, .sum = sum};
+  for (int rank = 0; rank < size_; ++rank) {
+    if (rank != rank_) {
+      LASP_RETURN_IF_ERROR(Await(rank, kStaged, number));
+    }
+    parts.parts[rank] = rank == rank_ ? whole + rank_ * stride : StageOf(rank_, rank);
+  }
+  LASP_RETURN_IF_CUDA_ERROR(kernels::cuda::SumOverRanks(parts, stream_.get()), "a sum over ranks");
+  // What was staged here has been used.
+  for (int turn = 1; turn < size_; ++turn) {
+    LASP_RETURN_IF_ERROR(Tell(peer_after(turn), kSummed, number));
+  }
+  for (int turn = 1; turn < size_; ++turn) {
+    LASP_RETURN_IF_ERROR(Await(peer_after(turn), kSummed, number));
+  }
+  return absl::OkStatus();
+}
+
+Operation PeerCommunicator::ReduceScatterSum(Tensor whole, Tensor part) {
+  if (!options_.sums || whole.dtype != DType::kFloat32 || part.count() == 0) {
+    return Delegate([&] { return others_.ReduceScatterSum(whole, part); });
+  }
+  sent_bytes_ += part.bytes() * (size_ - 1);
+  return EndsHere(Issue(kReduceScatter, kAllPeers, whole.bytes(), [&]() -> absl::Status {
+    const int64_t most = StageElements(size_);
+    for (int64_t done = 0; done < part.count(); done += most) {
+      LASP_RETURN_IF_ERROR(ReduceParts(static_cast<const float*>(whole.data) + done, part.count(),
+                                       std::min(most, part.count() - done),
+                                       static_cast<float*>(part.data) + done));
+    }
+    return absl::OkStatus();
+  }));
+}
+
 Operation PeerCommunicator::Broadcast(Tensor data, int root) {
   return Delegate([&] { return others_.Broadcast(data, root); });
 }
 
 Operation PeerCommunicator::AllGather(Tensor part, Tensor whole) {
-  return Delegate([&] { return others_.AllGather(part, whole); });
+  if (!IsRegistered(whole)) {
+    return Delegate([&] { return others_.AllGather(part, whole); });
+  }
+  const int64_t bytes = part.bytes();
+  const Tensor parts = whole.Reshape(size_, part.count());
+  const Tensor mine = parts.Rows(rank_, 1);
+  std::vector<PeerTransfer> transfers;
+  transfers.reserve(static_cast<size_t>(size_));
+  // Ranks begin with different peers, so that no GPU serves all at once.
+  for (int turn = 1; turn < size_; ++turn) {
+    const int peer = (rank_ + turn) % size_;
+    transfers.push_back(
+        {.peer = peer, .send = part, .there = mine, .receive = parts.Rows(peer, 1)});
+  }
+  sent_bytes_ += bytes * (size_ - 1);
+  return EndsHere(Issue(kAllGather, kAllPeers, bytes, [&]() -> absl::Status {
+    if (mine.data != part.data) {
+      LASP_RETURN_IF_ERROR(Copy(mine.data, part.data, bytes));
+    }
+    return CopyAll(transfers);
+  }));
 }
 
 Operation PeerCommunicator::Barrier() {

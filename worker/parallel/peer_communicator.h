@@ -61,12 +61,17 @@ class PeerCommunicator final : public Communicator, public WatchedGroup {
   // take a kernel, and wait for multiprocessors.
   Operation SendInto(Tensor data, int peer, Tensor there) override;
   Operation ReceiveInto(Tensor here, int peer) override;
+  // By copy engines where all of it goes into registered memory.
+  Operation Exchange(const std::vector<PeerTransfer>& transfers) override;
   Operation Run(std::function<absl::Status()> work) override;
   // Of registered memory, fp32: each rank gets its share of every other rank's, adds them up in the
   // order of the ranks, and puts the sum where the others have theirs. 2 (P - 1) / P of the data
   // cross each link, as in a ring.
   Operation AllReduceSum(Tensor data) override;
+  // Of fp32: as the first half of a sum. (P - 1) / P of the data cross each link.
+  Operation ReduceScatterSum(Tensor whole, Tensor part) override;
   Operation Broadcast(Tensor data, int root) override;
+  // As for Exchange.
   Operation AllGather(Tensor part, Tensor whole) override;
   Operation Barrier() override;
   absl::Status Register(Tensor memory) override;
@@ -121,8 +126,14 @@ class PeerCommunicator final : public Communicator, public WatchedGroup {
   absl::Status LoadKernels();
   // Counts on, and remembers the largest number that anything waits for.
   uint32_t Next(uint32_t* number);
+  // All go into registered memory. The peers are told first that this rank is ready, so that no two
+  // ranks wait for each other.
+  absl::Status CopyAll(const std::vector<PeerTransfer>& transfers);
   // Of the registered memory: `elements` of fp32 from byte `offset` on.
   absl::Status Reduce(int64_t offset, int64_t elements);
+  // From the parts of `whole`, each `stride` apart, to `sum`: `elements` of fp32, no more than a
+  // stage holds.
+  absl::Status ReduceParts(const float* whole, int64_t stride, int64_t elements, float* sum);
 
   bool IsRegistered(Tensor data) const;
   // Where that lies in the registered memory, in bytes.

@@ -2,6 +2,7 @@
 // contiguous slice.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 
 #include "absl/status/status.h"
@@ -32,23 +33,59 @@ struct AttentionMemory {
   // Where every rank but the first has its state_in, in this rank's memory; empty where one is
   // alone.
   Tensor state_in_place;
+  // q, k and v of the heads and tokens that this rank computes on, one after another, where those
+  // are not the ones it is given.
+  Tensor whole_inputs;
+  // Where a sequence goes by in macro-chunks (CarriedStates). Then the first rank has a state_in
+  // too. For the last rank: KV_out, written where it is given, and dKV_in, the gradient of KV_out.
+  Tensor state_out;
+  Tensor state_gradient_in;
+  // For the first rank: dKV_out, the gradient of its state_in, written where it is given. May be
+  // state_gradient_in.
+  Tensor state_gradient_out;
 };
 
 class SequenceParallel {
  public:
   virtual ~SequenceParallel() = default;
 
+  // What this rank computes of a layer of `shape`, for the backend's workspace.
+  virtual AttentionShape ComputedShape(const AttentionShape& shape) const { return shape; }
+
   // A layer's memory, and what all layers share; `shape` is the layer's.
   virtual AttentionMemory TakeMemory(const AttentionShape& shape, Arena& arena) = 0;
   virtual void TakeScratch(const AttentionShape& widest, Arena& arena) = 0;
+
+  // Of a layer's memory what Recompute writes anew, so that several layers may share it.
+  virtual AttentionMemory TakeLocalMemory(const AttentionShape& shape, Arena& arena) {
+    return TakeMemory(shape, arena);
+  }
+
+  // The rest, into `memory`: what a layer's forward receives, and Recompute reads.
+  virtual void TakeReceivedMemory(const AttentionShape& /*shape*/, Arena& /*arena*/,
+                                  AttentionMemory* /*memory*/) {}
+
+  // Whether sequences can go by in macro-chunks: a state is all that one leaves to the next. Then
+  // the layer's shape may have fewer tokens than its memory was taken for, or none, where inputs
+  // and outputs are empty and the rank but passes on what it receives.
+  virtual bool carries_states() const { return false; }
 
   // Starts a layer's forward: what other ranks need is on its way. The caller then issues what
   // needs no output of the layer, and ends the forward. Errors of the communicator.
   virtual absl::Status BeginForward(const AttentionShape& shape, const AttentionInputs& inputs,
                                     const AttentionMemory& memory) = 0;
-  // output [batch * tokens, heads * head_size], written.
+  // output [batch * tokens, heads * head_size], written; empty: not wanted, nor then inputs.q.
   virtual absl::Status EndForward(const AttentionShape& shape, const AttentionInputs& inputs,
                                   const AttentionMemory& memory, Tensor output) = 0;
+
+  // The forward once more, from the same inputs: leaves in `memory` and writes to `output` the same
+  // bits. Needs no exchange where what was received is kept.
+  virtual absl::Status Recompute(const AttentionShape& shape, const AttentionInputs& inputs,
+                                 const AttentionMemory& memory, Tensor output) {
+    absl::Status status = BeginForward(shape, inputs, memory);
+    return status.ok() ? EndForward(shape, inputs, memory, output) : status;
+  }
+
   // `memory` as the forward left it; the gradients of q, k and v are written.
   virtual absl::Status Backward(const AttentionShape& shape, const AttentionInputs& inputs,
                                 const AttentionMemory& memory, Tensor output_gradient,
@@ -63,5 +100,29 @@ class SequenceParallel {
 // mirrors it, with the state cached from the forward. Both must outlive the result; `sp` is the SP
 // group in sequence order.
 std::unique_ptr<SequenceParallel> CreateLasp(Backend* backend, Communicator* sp);
+
+// LASP-2 (arXiv 2502.07563) with decay: the same schedule around one all-gather of the local
+// states. P - 1 times the bytes of LASP, and no hops in a row.
+std::unique_ptr<SequenceParallel> CreateLasp2(Backend* backend, Communicator* sp);
+
+// All-Scan (ZeCO, arXiv 2507.01004): the same schedule around a ring that takes the state in
+// blocks, so that a long ring costs the time of few states. A message takes some 10 us whatever its
+// size, and a block of the default size about as long over a link of 200 Gb/s.
+inline constexpr int64_t kAllScanBlockBytes = int64_t{256} << 10;
+std::unique_ptr<SequenceParallel> CreateAllScan(Backend* backend, Communicator* sp,
+                                                int64_t block_bytes = kAllScanBlockBytes);
+
+// DeepSpeed-Ulysses (arXiv 2309.14509): an all-to-all gives each rank all tokens of its share of
+// the heads, for which it computes as one rank alone would; another gives back the outputs.
+// Backward the same of the gradients. The heads are a multiple of the ranks; rank t has the t-th
+// share.
+std::unique_ptr<SequenceParallel> CreateUlysses(Backend* backend, Communicator* sp);
+
+// Ring attention (arXiv 2310.01889) for linear layers, in the left-product form that LASP's paper
+// compares with: keys and values go from rank to rank, and each rank forms ((Q K^T) (.) M) V with
+// those of every rank before it. Backward they go round again, and their gradients home. The cost
+// grows with the square of the length, and later ranks have more to do. Null where the backend has
+// no left product.
+std::unique_ptr<SequenceParallel> CreateRingAttention(Backend* backend, Communicator* sp);
 
 }  // namespace lasp::worker

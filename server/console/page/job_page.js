@@ -176,7 +176,7 @@ export function jobPage(content, shell, project, id) {
       logging.again();
     }
     shell.setTitle(job.display_name || id);
-    if (await view.rows.update(format.number(job.generation), signal)) {
+    if (await view.rows.update(format.number(job.generation), format.number(job.restored_step), signal)) {
       for (const chart of view.charts) {
         chart.setRows(view.rows.rows);
       }

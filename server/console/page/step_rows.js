@@ -32,11 +32,13 @@ export class StepRows {
     this.generation = 0;
   }
 
-  // Whether there was something new. A new generation begins anew at an earlier step, and its rows
-  // take the place of the old ones: all are read until the last old one is gone.
-  async update(generation, signal) {
+  // Whether there was something new. A new generation goes on after the step that it was restored at,
+  // 0 for from the start, and its rows take the place of the old ones behind that: all are read until
+  // the last of these is gone.
+  async update(generation, restored, signal) {
     const last = this.rows[this.rows.length - 1];
-    const whole = !last || this.rows.length > MAX_ROWS || this.rows.some((row) => row.generation !== generation);
+    const whole = !last || this.rows.length > MAX_ROWS ||
+      this.rows.some((row) => row.generation !== generation && row.step > restored);
     const answer = await get(this.path, whole ? {max_points: POINTS} : {from_step: last.step + 1, max_points: POINTS}, signal);
     const fresh = (answer.steps || []).map(toRow);
     if (whole) {

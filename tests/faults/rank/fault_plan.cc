@@ -75,7 +75,7 @@ FaultPlan::FaultPlan(const lasp::internal::v1::Setup& setup)
       generation_(setup.fence().generation()),
       address_(setup.rank_address()),
       pace_(ReadPace(folder_)),
-      step_(setup.restore_from().step()) {
+      step_(setup.has_rebuild() ? setup.rebuild().state().step() : setup.restore_from().step()) {
   WriteLine(absl::StrCat(folder_, "/pid.", rank_), O_TRUNC, absl::StrCat(getpid(), "\n"));
 }
 

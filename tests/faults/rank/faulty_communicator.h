@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <utility>
+#include <vector>
 
 #include "tests/faults/rank/fault_plan.h"
 #include "tests/faults/rank/faulty_backend.h"
@@ -34,11 +35,19 @@ class FaultyCommunicator : public Communicator {
     return At(step_.place()).ReceiveInto(here, peer);
   }
 
+  Operation Exchange(const std::vector<PeerTransfer>& transfers) override {
+    return At(step_.place()).Exchange(transfers);
+  }
+
   Operation Run(std::function<absl::Status()> work) override {
     return At(step_.place()).Run(std::move(work));
   }
 
   Operation AllReduceSum(Tensor data) override { return At(step_.place()).AllReduceSum(data); }
+
+  Operation ReduceScatterSum(Tensor whole, Tensor part) override {
+    return At(step_.place()).ReduceScatterSum(whole, part);
+  }
 
   Operation Broadcast(Tensor data, int root) override {
     plan_.Reach(FaultPlace::kRestore);

@@ -36,6 +36,12 @@ class FaultyRankRuntime : public RankRuntime {
 
   Communicator& world() override { return *world_; }
 
+  Communicator* shards() override { return inner_->shards(); }
+
+  Communicator* replicas() override { return inner_->replicas(); }
+
+  Communicator* wrap() override { return inner_->wrap(); }
+
   const CollectiveJournal& journal() const override { return inner_->journal(); }
 
   absl::StatusOr<std::string> AgreeOnAlgorithms() override { return inner_->AgreeOnAlgorithms(); }

@@ -37,6 +37,13 @@ class ForwardingBackend : public Backend {
     return inner_.CreateSnapshot(bytes);
   }
 
+  absl::StatusOr<std::unique_ptr<HostStash>> CreateStash(int64_t slots,
+                                                         int64_t slot_bytes) override {
+    return inner_.CreateStash(slots, slot_bytes);
+  }
+
+  std::optional<int64_t> FreeBytes() override { return inner_.FreeBytes(); }
+
   absl::Status Synchronize() override { return inner_.Synchronize(); }
 
   Phase EnterPhase(Phase phase) override { return inner_.EnterPhase(phase); }
@@ -54,6 +61,8 @@ class ForwardingBackend : public Backend {
   }
 
   void Convert(Tensor source, Tensor destination) override { inner_.Convert(source, destination); }
+
+  void Copy(Tensor source, Tensor destination) override { inner_.Copy(source, destination); }
 
   void Fill(double value, Tensor x) override { inner_.Fill(value, x); }
 
@@ -150,6 +159,8 @@ class ForwardingBackend : public Backend {
                         Tensor state_out) override {
     inner_.StateGradientHop(shape, state_in, local, state_out);
   }
+
+  LeftProduct* left_product() override { return inner_.left_product(); }
 
   void SumOfSquares(Tensor values, Tensor sum) override { inner_.SumOfSquares(values, sum); }
 

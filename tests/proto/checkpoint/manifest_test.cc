@@ -104,6 +104,7 @@ TEST(Manifest, TheSpecsDigestIsOfWhatDecidesTheLosses) {
   spec.mutable_parallelism()->mutable_sequence_parallel()->set_size(4);
   spec.set_device(lasp::v1::TrainingSpec::DEVICE_GPU);
   spec.mutable_checkpoint()->set_interval_steps(5);
+  spec.mutable_memory()->set_activations(lasp::v1::MemorySpec::ACTIVATIONS_STREAM);
   EXPECT_EQ(SpecDigest(spec), digest);
   spec.set_max_steps(11);
   EXPECT_NE(SpecDigest(spec), digest);

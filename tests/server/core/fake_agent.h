@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -68,6 +69,8 @@ struct FakeAgent {
   bool names_first_address_only = false;
   // What its ranks say when they are ready.
   std::string gemm_record;
+  // What they leave when they are told to leave their state; without it they are killed.
+  std::function<lasp::v1::StateLeft(const lasp::v1::Fence&)> leave;
 
   FakeRank* Find(const std::string& job, int rank = -1) {
     for (FakeRank& entry : ranks) {
@@ -138,6 +141,10 @@ struct FakeAgent {
     *exited->mutable_fence() = rank->fence;
     exited->set_slot(rank->slot);
     exited->set_exit_code(stop.mode() == lasp::v1::Stop::MODE_DRAIN ? kRankDrained : kKilled);
+    if (stop.mode() == lasp::v1::Stop::MODE_LEAVE_STATE && leave != nullptr) {
+      exited->set_exit_code(kRankRetry);
+      *exited->mutable_state_left() = leave(rank->fence);
+    }
     ranks.erase(rank);
     return {answer};
   }

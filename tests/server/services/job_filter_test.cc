@@ -1,6 +1,6 @@
 #include "server/job_filter.h"
 
-#include "server/proto_time.h"
+#include "proto/rpc/proto_time.h"
 #include "tests/support/status_matchers.h"
 
 namespace lasp::server {

@@ -8,6 +8,8 @@
 //   save_at     says after this step that it has written a shard, whose file is the root and the
 //               folders it was given
 //   ignore_drain=1   goes on
+//   leave_ms    leaves state, a file in the generation's folder, when it is told to: so long after
+//               it has said that it does
 //   linger=1    does not end after its last message
 //   child=1     leaves a child that holds every descriptor
 //   record      what rank 0 is ready with, unless it was given a record
@@ -29,6 +31,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "lasp/internal/v1/rank_channel.pb.h"
+#include "proto/checkpoint/left_state_folder.h"
 #include "proto/rpc/mutex.h"
 #include "proto/rpc/rank_exit_code.h"
 #include "worker/engine/process_privacy.h"
@@ -104,6 +107,7 @@ class FakeRank {
                      message.peer_addresses().addresses_size() == setup_.world_size();
       have_start_ |= message.has_start();
       drain_ |= message.has_drain() && Number("ignore_drain") == 0;
+      leave_ |= message.has_leave_state() && options_.count("leave_ms") != 0;
       changed_.NotifyAll();
     }
   }
@@ -150,8 +154,33 @@ class FakeRank {
     std::fflush(stdout);
   }
 
+  bool Leaving() {
+    MutexLock lock(&mutex_);
+    return leave_;
+  }
+
+  int LeaveState() {
+    FromRank message;
+    message.mutable_phase()->set_phase(lasp::v1::RankStatus::PHASE_STOPPING);
+    Say(message);
+    absl::SleepFor(absl::Milliseconds(Number("leave_ms")));
+    const std::filesystem::path folder =
+        std::filesystem::path(setup_.memory_root()) /
+        LeftStateFolder(setup_.fence().uid(), setup_.fence().generation());
+    std::filesystem::create_directories(folder);
+    std::ofstream(folder / "rank.state") << "state";
+    FromRank last;
+    last.mutable_finished()->mutable_status()->set_code(1);
+    last.mutable_finished()->mutable_state_left()->mutable_shard()->set_file("rank.state");
+    Say(last);
+    return kRankRetry;
+  }
+
   int Train() {
     while (step_ < setup_.spec().max_steps() && !Draining()) {
+      if (Leaving()) {
+        return LeaveState();
+      }
       absl::SleepFor(absl::Milliseconds(Number("step_ms")));
       const int64_t step = ++step_;
       FromRank message;
@@ -212,6 +241,7 @@ class FakeRank {
   bool have_peers_ = false;
   bool have_start_ = false;
   bool drain_ = false;
+  bool leave_ = false;
   // Never joined: the process ends under it.
   std::thread listener_;
 };

@@ -9,8 +9,10 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "proto/checkpoint/left_state_folder.h"
 #include "proto/rpc/clock.h"
 #include "proto/rpc/rank_exit_code.h"
+#include "tests/support/status_matchers.h"
 #include "tests/support/temp_directory.h"
 #include "tests/worker/agent/rank_orders.h"
 
@@ -27,6 +29,7 @@ class SupervisorTestPeer {
 
 namespace {
 
+using ::lasp::testing::StatusIs;
 using lasp::v1::Fence;
 using lasp::v1::RankExited;
 using lasp::v1::RankStatus;
@@ -405,6 +408,90 @@ TEST_F(SupervisorTest, StopsAsAsked) {
   EXPECT_THAT(ended["uid-deaf"].status().message(), HasSubstr("did not drain within 200ms"));
   EXPECT_EQ(ended["uid-kill"].exit_code(), 128 + SIGKILL);
   EXPECT_THAT(ended["uid-kill"].status().message(), HasSubstr("TESTED"));
+}
+
+TEST_F(SupervisorTest, ARankMayLeaveItsStateForTheNextGeneration) {
+  SupervisorOptions options = Options();
+  options.memory_root = folder_.Join("memory");
+  std::filesystem::create_directories(options.memory_root + "/of-an-earlier-agent");
+  Restart(options);
+  EXPECT_TRUE(std::filesystem::is_empty(options.memory_root));
+  // Longer than it has for its first word.
+  supervisor_->Launch(Alone("leaves", 1, 0, 1'000'000, {"step_ms=1", "leave_ms=3500"}));
+  recorder_.WaitForStep(5);
+  lasp::v1::Stop stop = StopOf(FenceOf("leaves", 1, 0), lasp::v1::Stop::MODE_LEAVE_STATE, 60'000);
+  supervisor_->Stop(stop);
+  supervisor_->Stop(stop);
+  const RankExited exited = recorder_.WaitForEnds(1)[0];
+  EXPECT_EQ(exited.exit_code(), kRankRetry);
+  EXPECT_EQ(exited.state_left().shard().file(), "rank.state");
+  const std::string file = options.memory_root + "/" + LeftStateFolder("uid-leaves", 1);
+  EXPECT_TRUE(std::filesystem::exists(file));
+  // Until the next one has made a step.
+  supervisor_->Launch(Alone("other", 2, 0, 3));
+  recorder_.WaitForEnds(2);
+  EXPECT_TRUE(std::filesystem::exists(file));
+  supervisor_->Launch(Alone("leaves", 2, 0, 3));
+  recorder_.WaitForEnds(3);
+  EXPECT_FALSE(std::filesystem::exists(file));
+  supervisor_ = nullptr;
+  EXPECT_FALSE(std::filesystem::exists(options.memory_root));
+}
+
+TEST_F(SupervisorTest, WhoDoesNotBeginToLeaveItsStateIsKilled) {
+  SupervisorOptions options = Options();
+  options.memory_root = folder_.Join("memory");
+  std::filesystem::create_directories(options.memory_root);
+  Restart(options);
+  supervisor_->Launch(Alone("deaf", 1, 0, 1'000'000, {"step_ms=1"}));
+  supervisor_->Launch(Alone("slow", 1, 1, 1'000'000, {"step_ms=1", "leave_ms=60000"}));
+  recorder_.WaitForStep(5);
+  const absl::Duration begin = SystemClock().Monotonic();
+  for (const char* const name : {"deaf", "slow"}) {
+    supervisor_->Stop(StopOf(FenceOf(name, 1, 0), lasp::v1::Stop::MODE_LEAVE_STATE, 4000));
+  }
+  for (const RankExited& exited : recorder_.WaitForEnds(2)) {
+    EXPECT_EQ(exited.exit_code(), 128 + SIGKILL);
+    EXPECT_FALSE(exited.has_state_left());
+    EXPECT_THAT(exited.status().message(), HasSubstr("TESTED"));
+  }
+  EXPECT_GE(SystemClock().Monotonic() - begin, absl::Seconds(4));
+  EXPECT_LT(SystemClock().Monotonic() - begin, absl::Seconds(30));
+}
+
+TEST(LeftStatesTest, ExpiresAndRemovesWhatIsOlder) {
+  const ::lasp::testing::TempDirectory folder;
+  const std::string root = folder.Join("memory");
+  LASP_ASSERT_OK(PrepareMemoryRoot(root));
+  LASP_ASSERT_OK(PrepareMemoryRoot(root));
+  LeftStates states(root);
+  const auto leave = [&](const std::string& job, int64_t generation, absl::Duration now) {
+    std::filesystem::create_directories(root + "/" + LeftStateFolder("uid-" + job, generation));
+    states.Expect(FenceOf(job, generation, 0), now);
+  };
+  EXPECT_EQ(states.next_expiry(), absl::InfiniteDuration());
+  leave("a", 9, absl::Seconds(0));
+  leave("a", 10, absl::Seconds(5));
+  leave("b", 1, absl::Seconds(7));
+  states.RemoveOlder(FenceOf("a", 10, 0));
+  EXPECT_FALSE(std::filesystem::exists(root + "/uid-a.gen-9"));
+  EXPECT_TRUE(std::filesystem::exists(root + "/uid-a.gen-10"));
+  EXPECT_EQ(states.next_expiry(), absl::Seconds(5) + LeftStates::kKept);
+  states.Expire(states.next_expiry());
+  EXPECT_FALSE(std::filesystem::exists(root + "/uid-a.gen-10"));
+  EXPECT_TRUE(std::filesystem::exists(root + "/uid-b.gen-1"));
+}
+
+TEST(LeftStatesTest, AFolderThatOthersMayWriteIsNotUsed) {
+  const ::lasp::testing::TempDirectory folder;
+  const std::string root = folder.Join("memory");
+  std::filesystem::create_directory(root);
+  std::filesystem::permissions(root, std::filesystem::perms::all);
+  EXPECT_THAT(PrepareMemoryRoot(root),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr(root)));
+  std::filesystem::remove(root);
+  std::filesystem::create_directory_symlink("/tmp", root);
+  EXPECT_FALSE(PrepareMemoryRoot(root).ok());
 }
 
 TEST_F(SupervisorTest, TellsOfRanksThatCannotBe) {

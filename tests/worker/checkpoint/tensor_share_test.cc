@@ -51,7 +51,7 @@ TEST(TensorShareTest, ExtentsCoverEveryTensorForAnyWorld) {
         shard.set_file(std::string(1, static_cast<char>('a' + rank)));
         shard.set_size_bytes(3 * share.count * 4);
         int64_t filled = 0;
-        for (const lasp::v1::TensorExtent& extent : ExtentsOf(layout, share)) {
+        for (const lasp::v1::TensorExtent& extent : ExtentsOf(layout, {share})) {
           EXPECT_EQ(extent.offset_bytes(), filled);
           filled += extent.count() * 4;
           *shard.add_extents() = extent;

@@ -206,7 +206,7 @@ TEST_F(BatchSourceTest, PrefetchingGivesWhatReadingGives) {
   spec_.set_micro_batch_size(2);
   const auto source = Open({1, 2, 1, 3});
   for (const int depth : {1, 2, 7}) {
-    BatchPrefetcher prefetcher(source.get(), 3, 6, depth);
+    BatchPrefetcher prefetcher(source.get(), 3, 6, source->whole(), depth);
     for (int64_t step = 3; step <= 6; ++step) {
       for (int64_t m = 0; m < source->micro_batches_per_step(); ++m) {
         const auto batch = prefetcher.Next();
@@ -219,14 +219,45 @@ TEST_F(BatchSourceTest, PrefetchingGivesWhatReadingGives) {
   }
 }
 
+TEST_F(BatchSourceTest, MacroChunksArePrefetchedForwardAndBack) {
+  // Of 23 tokens on two ranks, 5 each at a time: two whole macro-chunks, and 3 tokens on the first.
+  constexpr int64_t kShort = 23;
+  spec_.mutable_data()->set_sequence_length(kShort);
+  spec_.set_micro_batch_size(2);
+  const MacroChunks chunks(kShort, 2, 5);
+  ASSERT_EQ(chunks.count(), 3);
+  const auto whole = Open({});
+  for (const int sp_rank : {0, 1}) {
+    const auto source = Open({sp_rank, 2, 0, 1});
+    BatchPrefetcher prefetcher(source.get(), 1, 2, chunks);
+    for (const int64_t step : {1, 2}) {
+      for (int64_t m = 0; m < source->micro_batches_per_step(); ++m) {
+        const Batch sequences = whole->Read(step, m).value();
+        for (const int64_t chunk : {0, 1, 2, 1, 0}) {
+          const auto batch = prefetcher.Next();
+          LASP_ASSERT_OK(batch);
+          const int64_t tokens = chunk < 2 ? 5 : 3 * (1 - sp_rank);
+          EXPECT_EQ(batch->tokens_per_rank, tokens);
+          ASSERT_EQ(batch->tokens.size(), static_cast<size_t>(2 * tokens));
+          for (int64_t i = 0; i < 2 * tokens; ++i) {
+            const int64_t at = i / tokens * kShort + chunk * 10 + sp_rank * 5 + i % tokens;
+            EXPECT_EQ(batch->tokens[i], sequences.tokens[at]);
+            EXPECT_EQ(batch->labels[i], sequences.labels[at]);
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST_F(BatchSourceTest, APrefetcherThatIsNotEmptiedEnds) {
   const auto source = Open({});
-  const BatchPrefetcher prefetcher(source.get(), 1, 1'000'000);
+  const BatchPrefetcher prefetcher(source.get(), 1, 1'000'000, source->whole());
 }
 
 TEST_F(BatchSourceTest, AnErrorUnderThePrefetcherComesOutOnceReadyBatchesAreTaken) {
   const auto source = Open({});
-  BatchPrefetcher prefetcher(source.get(), 1, 1'000'000, 2);
+  BatchPrefetcher prefetcher(source.get(), 1, 1'000'000, source->whole(), 2);
   LASP_ASSERT_OK(prefetcher.Next());
   ASSERT_EQ(truncate(temp_.Join("a.u16").c_str(), 100), 0);
   absl::Status status;

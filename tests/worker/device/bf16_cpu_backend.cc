@@ -93,6 +93,13 @@ class Bf16CpuBackend : public Backend {
     return fp32_->CreateSnapshot(bytes);
   }
 
+  absl::StatusOr<std::unique_ptr<HostStash>> CreateStash(int64_t slots,
+                                                         int64_t slot_bytes) override {
+    return fp32_->CreateStash(slots, slot_bytes);
+  }
+
+  std::optional<int64_t> FreeBytes() override { return fp32_->FreeBytes(); }
+
   absl::Status Synchronize() override { return fp32_->Synchronize(); }
 
   Phase EnterPhase(Phase phase) override { return fp32_->EnterPhase(phase); }
@@ -112,6 +119,8 @@ class Bf16CpuBackend : public Backend {
   void Convert(Tensor source, Tensor destination) override {
     fp32_->Convert(Wide(source), Result(destination));
   }
+
+  void Copy(Tensor source, Tensor destination) override { fp32_->Copy(source, destination); }
 
   void Fill(double value, Tensor x) override { fp32_->Fill(value, Result(x)); }
 

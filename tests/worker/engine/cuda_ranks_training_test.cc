@@ -10,15 +10,18 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "proto/rpc/status_macros.h"
 #include "tests/support/gpu.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_directory.h"
 #include "tests/worker/engine/corpus_text.h"
+#include "tests/worker/engine/dump_reader.h"
 #include "tests/worker/engine/local_training.h"
 #include "tests/worker/model/computed_gradients.h"
 #include "tests/worker/model/model_under_test.h"
 #include "tests/worker/parallel/gpu_ranks.h"
+#include "tests/worker/parallel/sequence_parallel_methods.h"
 #include "worker/device/cuda_backend.h"
 
 namespace lasp::worker {
@@ -82,12 +85,14 @@ class CudaRanksTraining : public ::lasp::testing::GpuTest {
 
   // The gradients of one batch of the text for each of several sets of parameters.
   std::vector<std::vector<double>> Gradients(int sp_size,
-                                             const std::vector<std::vector<float>>& parameters) {
+                                             const std::vector<std::vector<float>>& parameters,
+                                             const SequenceParallelMethod& method = {}) {
     const ModelConfig config = ModelConfig::FromSpec(Spec(1, 1, 1).model());
     std::vector<std::vector<double>> gradients;
     const auto body = [&](LocalRank& rank) -> absl::Status {
-      LASP_ASSIGN_OR_RETURN(const auto model,
-                            ModelUnderTest::Create(config, {kCompared, kLength / sp_size}, rank));
+      LASP_ASSIGN_OR_RETURN(
+          const auto model,
+          ModelUnderTest::Create(config, {kCompared, kLength / sp_size}, rank, {.method = method}));
       for (size_t point = 0; point < parameters.size(); ++point) {
         const RandomSequences batch =
             TextSequences({kCompared, kLength}, point * kCompared * kLength);
@@ -151,6 +156,88 @@ TEST_F(CudaRanksTraining, SequenceParallelismChangesNeitherGradientsNorTheRun) {
   }
   std::printf("SP %d against 1: worst gradient tensor %.2e, norm %.2e, loss %.2e\n", gpus, worst,
               worst_norm, worst_loss);
+}
+
+TEST_F(CudaRanksTraining, EveryMethodGivesTheGradientsOfOneGpu) {
+  const auto alone = Train(Spec(1, 1, 20), 20);
+  const std::vector<std::vector<float>>& parameters = alone[0].kept_parameters;
+  const auto expected = Gradients(1, parameters);
+  const ParameterLayout layout(ModelConfig::FromSpec(Spec(1, 1, 1).model()));
+  for (const SequenceParallelMethod& method : SequenceParallelMethods()) {
+    if (method.method == lasp::v1::SequenceParallelSpec::METHOD_RING_ATTENTION) {
+      continue;  // not on GPUs
+    }
+    SCOPED_TRACE(method.name);
+    const auto actual = Gradients(2, parameters, method);
+    ASSERT_EQ(actual.size(), expected.size());
+    double worst = 0;
+    for (const Parameter& parameter : layout.parameters()) {
+      const double error = RelativeRms(actual[0], expected[0], parameter);
+      EXPECT_LE(error, 1e-2) << parameter.name;
+      worst = std::max(worst, error);
+    }
+    lasp::v1::TrainingSpec spec = Spec(2, 1, 20);
+    spec.mutable_parallelism()->mutable_sequence_parallel()->set_method(method.method);
+    const std::vector<double> losses = Losses(Train(spec));
+    ASSERT_EQ(losses.size(), Losses(alone).size());
+    double worst_loss = 0;
+    for (size_t step = 0; step < losses.size(); ++step) {
+      worst_loss = std::max(worst_loss, std::abs(losses[step] / Losses(alone)[step] - 1));
+    }
+    EXPECT_LE(worst_loss, 5e-3);
+    std::printf("%s, SP 2 against 1: worst gradient tensor %.2e, loss %.2e\n", method.name, worst,
+                worst_loss);
+  }
+}
+
+TEST_F(CudaRanksTraining, EveryDataParallelMethodIsTheTrainingOfOneGpu) {
+  using lasp::v1::DataParallelSpec;
+  constexpr int kShort = 20;
+  const auto train = [&](const lasp::v1::TrainingSpec& spec, const std::string& dump) {
+    LocalTrainingOptions options;
+    options.spec = spec;
+    options.path_roots = {folder_.path()};
+    options.dump_directory = folder_.Join(dump);
+    options.run_ranks = RunRanks;
+    const auto records = TrainLocally(options);
+    for (const LocalTrainingRecord& record : records) {
+      LASP_EXPECT_OK(record.status);
+    }
+    return std::pair(Losses(records), GradientNorms(records));
+  };
+  const auto [alone, norms] = train(Spec(1, 1, kShort), "alone");
+  const auto expected = ReadDump(folder_.Join("alone/rank-0"));
+  for (const auto method : {DataParallelSpec::METHOD_LEGACY_DDP, DataParallelSpec::METHOD_DDP,
+                            DataParallelSpec::METHOD_ZERO1, DataParallelSpec::METHOD_ZERO2,
+                            DataParallelSpec::METHOD_ZERO3}) {
+    for (const int sp_size : {1, 2}) {
+      lasp::v1::TrainingSpec spec = Spec(sp_size, 2 / sp_size, kShort);
+      spec.mutable_parallelism()->mutable_data_parallel()->set_method(method);
+      const std::string name = absl::StrCat(DataParallelSpec::Method_Name(method), "-", sp_size);
+      SCOPED_TRACE(name);
+      const auto [losses, own_norms] = train(spec, name);
+      ASSERT_EQ(losses.size(), alone.size());
+      double worst_loss = 0;
+      for (size_t step = 0; step < losses.size(); ++step) {
+        worst_loss = std::max(worst_loss, std::abs(losses[step] / alone[step] - 1));
+      }
+      EXPECT_LE(worst_loss, 5e-3);
+      double worst = 0;
+      const auto arrays = ReadDump(folder_.Join(name + "/rank-1"));
+      for (const auto& [array, want] : expected) {
+        if (array.rfind("gradient/", 0) == 0) {
+          const double error = RelativeRms(arrays.at(array), want);
+          EXPECT_LE(error, 1e-2) << array;
+          worst = std::max(worst, error);
+        }
+      }
+      const auto again = train(spec, name + "-again");
+      EXPECT_EQ(again.first, losses);
+      EXPECT_EQ(again.second, own_norms);
+      std::printf("%s on 2 GPUs against 1: worst gradient tensor %.2e, loss %.2e\n", name.c_str(),
+                  worst, worst_loss);
+    }
+  }
 }
 
 TEST_F(CudaRanksTraining, EveryShapeGivesTheSameBitsTwice) {

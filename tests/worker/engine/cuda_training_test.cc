@@ -81,6 +81,62 @@ TEST_F(CudaTraining, FollowsTheCpuFromTheSameParameters) {
   std::printf("worst gradient tensor: %.2e\n", worst);
 }
 
+TEST_F(CudaTraining, EveryActivationPlanTrainsTheSame) {
+  using lasp::v1::MemorySpec;
+  const auto train = [this](const std::string& name, MemorySpec::Activations activations,
+                            int64_t chunk_tokens, MemorySpec::Recompute recompute) {
+    LocalTrainingOptions options;
+    options.spec = Spec();
+    options.spec.mutable_model()->set_layers(4);
+    options.spec.mutable_memory()->set_activations(activations);
+    options.spec.mutable_memory()->set_stream_chunk_tokens(chunk_tokens);
+    options.spec.mutable_memory()->set_recompute(recompute);
+    options.path_roots = {folder_.path()};
+    options.dump_directory = folder_.Join(name);
+    options.create_backend = []() -> absl::StatusOr<std::unique_ptr<Backend>> {
+      return CreateCudaBackend({});
+    };
+    const LocalTrainingRecord record = TrainLocally(options)[0];
+    LASP_EXPECT_OK(record.status);
+    return Losses({record});
+  };
+  const std::vector<double> kept =
+      train("keep", MemorySpec::ACTIVATIONS_KEEP, 0, MemorySpec::RECOMPUTE_BLOCKS);
+  const auto want = ReadDump(folder_.Join("keep") + "/rank-0");
+
+  struct Case {
+    const char* name;
+    MemorySpec::Activations activations;
+    int64_t chunk_tokens;
+    MemorySpec::Recompute recompute;
+  };
+
+  // Sequences have 1000 tokens: five macro-chunks of 192, and 40; or as many as fit.
+  for (const auto& [name, activations, chunk_tokens, recompute] :
+       {Case{"blocks", MemorySpec::ACTIVATIONS_RECOMPUTE, 0, MemorySpec::RECOMPUTE_BLOCKS},
+        Case{"selective", MemorySpec::ACTIVATIONS_RECOMPUTE, 0, MemorySpec::RECOMPUTE_SELECTIVE},
+        Case{"offload", MemorySpec::ACTIVATIONS_OFFLOAD, 0, MemorySpec::RECOMPUTE_BLOCKS},
+        Case{"stream", MemorySpec::ACTIVATIONS_STREAM, 192, MemorySpec::RECOMPUTE_BLOCKS},
+        Case{"chosen", MemorySpec::ACTIVATIONS_STREAM, 0, MemorySpec::RECOMPUTE_BLOCKS}}) {
+    SCOPED_TRACE(name);
+    const std::vector<double> losses = train(name, activations, chunk_tokens, recompute);
+    ASSERT_EQ(losses.size(), kept.size());
+    for (size_t step = 0; step < kept.size(); ++step) {
+      EXPECT_NEAR(losses[step] / kept[step], 1, 5e-3) << "step " << step + 1;
+    }
+    const auto got = ReadDump(folder_.Join(name) + "/rank-0");
+    double worst = 0;
+    for (const auto& [tensor, values] : want) {
+      if (tensor.rfind("gradient/", 0) == 0) {
+        const double error = RelativeRms(got.at(tensor), values);
+        EXPECT_LE(error, 1e-2) << tensor;
+        worst = std::max(worst, error);
+      }
+    }
+    std::printf("%s: worst gradient tensor: %.2e\n", name, worst);
+  }
+}
+
 TEST_F(CudaTraining, TwoRunsAreBitEqual) {
   const LocalTrainingRecord first = Train(Spec(), true);
   const LocalTrainingRecord second = Train(Spec(), true);

@@ -28,7 +28,13 @@ inline std::map<std::string, std::vector<double>> ReadDump(const std::string& st
     }
     std::vector<double>& values = arrays[array["name"]];
     for (size_t i = 0; i < count; ++i) {
-      const char* const at = bytes.data() + array["offset"].get<size_t>() + 4 * i;
+      const bool wide = array["dtype"] == "float64";
+      const char* const at =
+          bytes.data() + array["offset"].get<size_t>() + (wide ? sizeof(double) : 4) * i;
+      if (wide) {
+        std::memcpy(&values.emplace_back(), at, sizeof(double));
+        continue;
+      }
       float real = 0;
       int32_t integer = 0;
       std::memcpy(&real, at, 4);

@@ -1,11 +1,17 @@
 #include "tests/worker/engine/local_training.h"
 
+#include <algorithm>
+
 #include "proto/rpc/status_macros.h"
 #include "proto/spec/spec_defaults.h"
 #include "worker/data/batch_source.h"
 
 namespace lasp::worker {
 namespace {
+
+std::vector<float> Narrowed(const std::vector<double>& values) {
+  return {values.begin(), values.end()};
+}
 
 class Recorder : public TrainObserver {
  public:
@@ -49,9 +55,7 @@ class Recorder : public TrainObserver {
   }
 
   std::vector<float> Parameters() const {
-    std::vector<float> parameters(static_cast<size_t>(trainer_.layout().count()));
-    rank_.backend->CopyToHost(trainer_.parameters(), parameters.data());
-    return parameters;
+    return OwnedValues(trainer_, trainer_.parameters(), *rank_.backend);
   }
 
  private:
@@ -80,16 +84,24 @@ absl::Status TrainOne(const LocalTrainingOptions& options, LocalRank& rank,
     attention = options.wrap_attention(CreateLasp(rank.backend, rank.sp), rank.backend);
   }
   DrainRequest drain;
+  const bool hybrid = options.spec.parallelism().data_parallel().shard_group() ==
+                      lasp::v1::DataParallelSpec::SHARD_GROUP_SP;
   const Trainer::Options trainer_options{.spec = options.spec,
                                          .grid = rank.grid,
                                          .backend = rank.backend,
                                          .sp = rank.sp,
                                          .world = rank.world,
+                                         .shards = hybrid ? rank.shards : nullptr,
+                                         .replicas = hybrid ? rank.dp : nullptr,
+                                         .wrap = rank.wrap,
                                          .train_data = train.get(),
                                          .eval_data = eval.get(),
                                          .drain = &drain,
                                          .checkpoint_root = options.checkpoint_root,
                                          .restore_from = options.restore_from,
+                                         .memory_root = options.memory_root,
+                                         .rebuild = options.rebuild,
+                                         .uid = "uid",
                                          .initial_weights = options.initial_weights,
                                          .dump_directory = options.dump_directory,
                                          .attention = attention.get()};
@@ -109,6 +121,7 @@ absl::Status TrainOne(const LocalTrainingOptions& options, LocalRank& rank,
                                         .layout = &trainer->layout(),
                                         .backend = rank.backend,
                                         .tensors = trainer->tensors(),
+                                        .saved = trainer->saved_shares(),
                                         .on_shard =
                                             [&recorder](const lasp::v1::ShardWritten& shard) {
                                               recorder.OnShard(shard);
@@ -124,11 +137,41 @@ absl::Status TrainOne(const LocalTrainingOptions& options, LocalRank& rank,
                                                    .checkpoints = checkpoints.get(),
                                                    .observer = &recorder});
   LASP_ASSIGN_OR_RETURN(record->end, loop.Run());
+  LASP_RETURN_IF_ERROR(rank.world->Barrier().Wait());
+  record->world_sent_bytes = rank.world->counters().sent_bytes;
   record->parameters = recorder.Parameters();
+  if (!options.memory_root.empty()) {
+    lasp::v1::Fence fence;
+    fence.set_uid("uid");
+    fence.set_generation(options.generation);
+    fence.set_rank(rank.grid.rank());
+    LASP_ASSIGN_OR_RETURN(record->left, trainer->LeaveState(fence));
+    loop.AddRecentSteps(&record->left);
+  }
   return absl::OkStatus();
 }
 
 }  // namespace
+
+std::vector<float> OwnedValues(const Trainer& trainer, Tensor tensor, Backend& backend) {
+  std::vector<float> local(static_cast<size_t>(tensor.count()));
+  if (tensor.dtype == DType::kFloat64) {
+    std::vector<double> wide(local.size());
+    backend.CopyToHost(tensor, wide.data());
+    local = Narrowed(wide);
+  } else {
+    backend.CopyToHost(tensor, local.data());
+  }
+  const auto shares = trainer.saved_shares();
+  if (!shares.has_value()) {
+    return local;
+  }
+  std::vector<float> values(static_cast<size_t>(trainer.layout().count()));
+  for (const TensorShare& share : *shares) {
+    std::copy_n(local.begin() + share.local, share.count, values.begin() + share.begin);
+  }
+  return values;
+}
 
 std::vector<LocalTrainingRecord> TrainLocally(LocalTrainingOptions options) {
   FillDefaults(&options.spec);

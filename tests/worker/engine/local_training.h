@@ -28,6 +28,9 @@ struct LocalTrainingOptions {
   std::string checkpoint_folder = {};
   std::optional<lasp::v1::CheckpointReference> restore_from = {};
   const ModelFolder* initial_weights = nullptr;
+  // Where given, every rank leaves its state there at the end; see Setup.
+  std::string memory_root = {};
+  std::optional<lasp::v1::Rebuild> rebuild = {};
   int64_t generation = 1;
   int64_t keep_parameters_every = 0;  // steps; 0: only those after the last are kept
   std::function<absl::StatusOr<std::unique_ptr<Backend>>()> create_backend;  // null: the CPU's
@@ -56,11 +59,18 @@ struct LocalTrainingRecord {
   absl::Status status;
   TrainEnd end;
   std::vector<lasp::internal::v1::RankStep> steps;
-  std::vector<float> parameters;  // after the last step
+  std::vector<float> parameters;  // OwnedValues after the last step
   std::vector<std::vector<float>> kept_parameters;
   std::vector<lasp::v1::ShardWritten> shards;
   lasp::internal::v1::CheckpointTotals checkpoint_totals;
+  lasp::v1::StateLeft left;
+  // Of the world's communicator, when every rank has ended.
+  int64_t world_sent_bytes = 0;
 };
+
+// A tensor laid out as the trainer's parameters, in the order of the layout: zeros where another
+// rank saves them.
+std::vector<float> OwnedValues(const Trainer& trainer, Tensor tensor, Backend& backend);
 
 // One record a rank.
 std::vector<LocalTrainingRecord> TrainLocally(LocalTrainingOptions options);

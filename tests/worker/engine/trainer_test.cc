@@ -14,6 +14,7 @@
 #include "tests/worker/engine/corpus_text.h"
 #include "tests/worker/engine/dump_reader.h"
 #include "tests/worker/engine/local_training.h"
+#include "tests/worker/parallel/sequence_parallel_methods.h"
 #include "worker/engine/exit_code.h"
 
 namespace lasp::worker {
@@ -86,12 +87,72 @@ TEST_F(TrainerTest, TheShapeOfTheRanksChangesNothing) {
   }
 }
 
+class TrainerMethodTest : public TrainerTest,
+                          public ::testing::WithParamInterface<SequenceParallelMethod> {};
+
+TEST_P(TrainerMethodTest, TrainsAsOneRankDoes) {
+  constexpr size_t kSteps = 6;
+  LocalTrainingOptions options = Options(Spec(1, 1));
+  options.spec.mutable_model()->set_hidden_size(48);
+  options.spec.mutable_model()->set_heads(12);
+  options.spec.mutable_model()->set_lrpe_theta(lasp::v1::ModelSpec::LRPE_THETA_LEARNED);
+  // Slices of any number of ranks end inside a block of 64.
+  options.spec.mutable_data()->set_sequence_length(276);
+  options.spec.set_micro_batch_size(2);
+  options.spec.set_max_steps(kSteps);
+  options.dump_directory = folder_.Join("dump-1");
+  const auto expected = Train(options);
+  const auto expected_arrays = ReadDump(options.dump_directory + "/rank-0");
+  auto& sp = *options.spec.mutable_parallelism()->mutable_sequence_parallel();
+  sp.set_method(GetParam().method);
+  for (const int size : {1, 2, 3, 4}) {
+    SCOPED_TRACE(size);
+    sp.set_size(size);
+    options.dump_directory = folder_.Join(absl::StrCat("dump-", size));
+    const auto records = Train(options);
+    ASSERT_EQ(Losses(records).size(), kSteps);
+    for (size_t step = 0; step < kSteps; ++step) {
+      EXPECT_NEAR(Losses(records)[step] / Losses(expected)[step], 1, 1e-5) << step + 1;
+    }
+    for (size_t rank = 0; rank < records.size(); ++rank) {
+      const auto arrays = ReadDump(absl::StrCat(options.dump_directory, "/rank-", rank));
+      for (const auto& [name, want] : expected_arrays) {
+        if (name.rfind("gradient/", 0) == 0) {
+          EXPECT_LE(RelativeRms(arrays.at(name), want), 1e-5) << name << " on rank " << rank;
+        }
+      }
+      EXPECT_EQ(records[rank].parameters, records[0].parameters) << "rank " << rank;
+    }
+    if (size == 3) {
+      EXPECT_EQ(Losses(Train(options)), Losses(records));
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Methods, TrainerMethodTest, ::testing::ValuesIn(SequenceParallelMethods()),
+                         [](const auto& tested) { return std::string(tested.param.name); });
+
 TEST_F(TrainerTest, TwoRunsOfOneShapeAreBitEqual) {
   const auto first = Train(Options(Spec(2, 2)));
   const auto second = Train(Options(Spec(2, 2)));
   EXPECT_EQ(Losses(first), Losses(second));
   EXPECT_EQ(GradientNorms(first), GradientNorms(second));
   EXPECT_EQ(first[3].parameters, second[3].parameters);
+}
+
+TEST_F(TrainerTest, WhatIsComputedAnewChangesNoLoss) {
+  lasp::v1::TrainingSpec spec = Spec(2, 1);
+  spec.mutable_model()->set_layers(3);
+  spec.set_micro_batch_size(2);
+  const auto kept = Train(Options(spec));
+  spec.mutable_memory()->set_activations(lasp::v1::MemorySpec::ACTIVATIONS_RECOMPUTE);
+  for (const auto what :
+       {lasp::v1::MemorySpec::RECOMPUTE_BLOCKS, lasp::v1::MemorySpec::RECOMPUTE_SELECTIVE}) {
+    spec.mutable_memory()->set_recompute(what);
+    const auto recomputed = Train(Options(spec));
+    EXPECT_EQ(Losses(recomputed), Losses(kept)) << what;
+    EXPECT_EQ(recomputed[1].parameters, kept[1].parameters) << what;
+  }
 }
 
 TEST_F(TrainerTest, AccumulatingMicroBatchesIsTheWholeBatch) {
@@ -259,6 +320,13 @@ TEST_F(TrainerTest, WhatCannotFitIsRefusedBeforeItStartsWithTheBill) {
               StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("optimizer 320.0 TiB")));
   EXPECT_THAT(records[0].status.message(), HasSubstr("use more ranks, or a smaller model"));
   EXPECT_TRUE(records[0].steps.empty());
+  // Two ranks could share what the optimizer keeps.
+  spec.mutable_parallelism()->mutable_data_parallel()->set_size(2);
+  EXPECT_THAT(TrainLocally(Options(spec))[0].status.message(),
+              HasSubstr("or parallelism.data_parallel.method ZERO3"));
+  spec.mutable_parallelism()->mutable_data_parallel()->set_method(
+      lasp::v1::DataParallelSpec::METHOD_ZERO1);
+  EXPECT_THAT(TrainLocally(Options(spec))[0].status.message(), HasSubstr("optimizer 160.0 TiB"));
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "tests/worker/model/model_under_test.h"
 
+#include <algorithm>
 #include <random>
 
 #include "proto/rpc/status_macros.h"
@@ -9,41 +10,58 @@ namespace lasp::worker {
 
 absl::StatusOr<std::unique_ptr<ModelUnderTest>> ModelUnderTest::Create(const ModelConfig& config,
                                                                        const MicroBatchShape& shape,
-                                                                       LocalRank& rank) {
-  auto model = std::unique_ptr<ModelUnderTest>(new ModelUnderTest(config, shape, rank));
-  Arena plan;
-  model->TakeMemory(plan);
-  LASP_ASSIGN_OR_RETURN(model->arena_, Arena::Create(*rank.backend, plan.used_bytes()));
-  model->TakeMemory(model->arena_);
+                                                                       LocalRank& rank,
+                                                                       const TestedPlan& plan) {
+  auto model = std::unique_ptr<ModelUnderTest>(new ModelUnderTest(config, shape, rank, plan));
+  Arena measured;
+  LASP_RETURN_IF_ERROR(model->TakeMemory(measured));
+  LASP_ASSIGN_OR_RETURN(model->arena_, Arena::Create(*rank.backend, measured.used_bytes()));
+  LASP_RETURN_IF_ERROR(model->TakeMemory(model->arena_));
   return model;
 }
 
-void ModelUnderTest::TakeMemory(Arena& arena) {
-  const DType type = rank_.backend->accumulation_type();
-  parameters_.masters = arena.Take(MemoryUse::kWeights, type, 1, layout_.count());
-  parameters_.weights =
-      rank_.backend->activation_type() == type
-          ? parameters_.masters
-          : arena.Take(MemoryUse::kWeights, rank_.backend->activation_type(), 1, layout_.count());
-  parameters_.gradients = arena.Take(MemoryUse::kGradients, type, 1, layout_.count());
+absl::Status ModelUnderTest::TakeMemory(Arena& arena) {
+  // Small buckets, so that reduction and backward interleave.
+  parallel_ = CreateDdp({.backend = rank_.backend, .world = rank_.world, .units = layout_.units()},
+                        100, arena);
   loss_ = arena.Take(MemoryUse::kWorkspace, DType::kFloat64, 1, 1);
   tokens_ = {.ids = arena.Take(MemoryUse::kWorkspace, DType::kInt32, shape_.rows(), 1),
              .labels = arena.Take(MemoryUse::kWorkspace, DType::kInt32, shape_.rows(), 1)};
-  attention_ = CreateLasp(rank_.backend, rank_.sp);
-  model_ = std::make_unique<TransNormer>(config_, shape_, &layout_, parameters_, rank_.backend,
-                                         attention_.get(), arena);
+  attention_ = plan_.method.create(rank_.backend, rank_.sp);
+  model_.reset();
+  LASP_ASSIGN_OR_RETURN(activations_,
+                        ActivationMemory::Take({.recomputation = plan_.recomputation,
+                                                .offloads = plan_.offloads,
+                                                .streams = plan_.stream_length > 0,
+                                                .chunks = chunks_.count()},
+                                               config_, shape_, rank_.backend, rank_.wrap, arena));
+  model_ = std::make_unique<TransNormer>(
+      config_, shape_, activations_.options(), &layout_,
+      ParameterTensors{.parallel = parallel_.get(),
+                       .learned_theta = layout_.Bind(parallel_->masters()).blocks[0].theta},
+      rank_.backend, attention_.get(), arena);
+  return absl::OkStatus();
 }
 
 void ModelUnderTest::SetParameters(const std::vector<double>& parameters) {
-  if (parameters_.masters.dtype == DType::kFloat64) {
-    rank_.backend->CopyFromHost(parameters.data(), parameters_.masters);
+  const Tensor masters = parallel_->masters();
+  if (masters.dtype == DType::kFloat64) {
+    rank_.backend->CopyFromHost(parameters.data(), masters);
     return;
   }
   const std::vector<float> rounded(parameters.begin(), parameters.end());
-  rank_.backend->CopyFromHost(rounded.data(), parameters_.masters);
-  if (parameters_.weights.data != parameters_.masters.data) {
-    rank_.backend->Convert(parameters_.masters, parameters_.weights);
+  rank_.backend->CopyFromHost(rounded.data(), masters);
+  if (const Tensor weights = parallel_->owned()[0].weight; weights.data != masters.data) {
+    rank_.backend->Convert(masters, weights);
   }
+}
+
+std::vector<double> ModelUnderTest::RandomParameters(uint32_t seed, double deviation) const {
+  std::vector<double> parameters(static_cast<size_t>(layout_.count()));
+  std::mt19937 random(seed);
+  std::normal_distribution<double> normal(0, deviation);
+  std::generate(parameters.begin(), parameters.end(), [&] { return normal(random); });
+  return parameters;
 }
 
 std::vector<double> ModelUnderTest::Read(Tensor tensor) const {
@@ -57,31 +75,50 @@ std::vector<double> ModelUnderTest::Read(Tensor tensor) const {
   return {narrow.begin(), narrow.end()};
 }
 
-void ModelUnderTest::Upload(const std::vector<int32_t>& whole, Tensor slice) {
-  const int64_t length = shape_.tokens * rank_.grid.sp_size();
-  const int64_t first = rank_.grid.sp_rank() * shape_.tokens;
-  for (int64_t sequence = 0; sequence < shape_.sequences; ++sequence) {
+Tensor ModelUnderTest::Upload(const std::vector<int32_t>& whole, int64_t chunk, Tensor tokens) {
+  const auto length = static_cast<int64_t>(whole.size()) / shape_.sequences;
+  const int64_t first = chunks_.SliceBegin(chunk, rank_.grid.sp_rank());
+  const int64_t count = chunks_.SliceTokens(chunk, rank_.grid.sp_rank());
+  for (int64_t sequence = 0; sequence < shape_.sequences && count > 0; ++sequence) {
     rank_.backend->CopyFromHost(whole.data() + sequence * length + first,
-                                slice.Rows(sequence * shape_.tokens, shape_.tokens));
+                                tokens.Rows(sequence * count, count));
   }
+  return tokens.Rows(0, shape_.sequences * count);
 }
 
 absl::StatusOr<double> ModelUnderTest::Run(const std::vector<int32_t>& ids,
-                                           const std::vector<int32_t>& labels) {
-  Upload(ids, tokens_.ids);
-  Upload(labels, tokens_.labels);
+                                           const std::vector<int32_t>& labels,
+                                           const std::function<void()>& fetching) {
   rank_.backend->Fill(0, loss_);
   double count = 0;
   for (const int32_t label : labels) {
     count += label >= 0 ? 1 : 0;
   }
-  // Small buckets, so that reduction and backward interleave.
-  const auto reducer = CreateDdp(rank_.world, parameters_.gradients, 100);
-  LASP_RETURN_IF_ERROR(model_->ForwardForTraining(tokens_, 1 / count, loss_, /*adds=*/false));
-  LASP_RETURN_IF_ERROR(model_->Backward(tokens_, reducer.get()));
+  SequenceSweep sweep(rank_.backend, model_.get(), activations_.carried(), chunks_.count());
+  LASP_RETURN_IF_ERROR(sweep.Train(
+      [&](int64_t chunk) -> absl::StatusOr<TokenBatch> {
+        fetching();
+        return TokenBatch{.ids = Upload(ids, chunk, tokens_.ids),
+                          .labels = Upload(labels, chunk, tokens_.labels)};
+      },
+      1 / count, loss_, /*adds=*/false, /*last=*/true));
   LASP_RETURN_IF_ERROR(rank_.world->AllReduceSum(loss_).Wait());
-  LASP_RETURN_IF_ERROR(reducer->Finish());
+  LASP_RETURN_IF_ERROR(parallel_->Finish());
   return Read(loss_)[0] / count;
+}
+
+absl::StatusOr<double> ModelUnderTest::Evaluate(const std::vector<int32_t>& ids,
+                                                const std::vector<int32_t>& labels) {
+  rank_.backend->Fill(0, loss_);
+  SequenceSweep sweep(rank_.backend, model_.get(), activations_.carried(), chunks_.count());
+  LASP_RETURN_IF_ERROR(sweep.Evaluate(
+      [&](int64_t chunk) -> absl::StatusOr<TokenBatch> {
+        return TokenBatch{.ids = Upload(ids, chunk, tokens_.ids),
+                          .labels = Upload(labels, chunk, tokens_.labels)};
+      },
+      loss_));
+  LASP_RETURN_IF_ERROR(rank_.world->AllReduceSum(loss_).Wait());
+  return Read(loss_)[0] / static_cast<double>(labels.size());
 }
 
 RandomSequences MakeSequences(int64_t sequences, int64_t length, int64_t vocab_size,

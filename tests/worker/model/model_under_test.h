@@ -2,56 +2,95 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "tests/worker/parallel/local_ranks.h"
+#include "tests/worker/parallel/sequence_parallel_methods.h"
+#include "worker/data/macro_chunks.h"
 #include "worker/device/arena.h"
+#include "worker/engine/activation_memory.h"
+#include "worker/engine/sequence_sweep.h"
 #include "worker/model/model_config.h"
 #include "worker/model/parameter_layout.h"
 #include "worker/model/transnormer.h"
 
 namespace lasp::worker {
 
+// How the activations are kept.
+struct TestedPlan {
+  SequenceParallelMethod method = {};
+  Recomputation recomputation = Recomputation::kNothing;
+  bool offloads = false;
+  // Where given, the whole sequences' length, of which a rank takes so many tokens at a time.
+  int64_t stream_length = 0;
+};
+
 class ModelUnderTest {
  public:
   // sequences: of one replica; tokens: of each, on this rank.
   static absl::StatusOr<std::unique_ptr<ModelUnderTest>> Create(const ModelConfig& config,
                                                                 const MicroBatchShape& shape,
-                                                                LocalRank& rank);
+                                                                LocalRank& rank,
+                                                                const TestedPlan& plan = {});
 
   const ParameterLayout& layout() const { return layout_; }
 
   // [layout().count()], in the backend's precision.
   void SetParameters(const std::vector<double>& parameters);
 
-  std::vector<double> Parameters() const { return Read(parameters_.masters); }
+  // Normal deviates, for SetParameters.
+  std::vector<double> RandomParameters(uint32_t seed, double deviation) const;
+
+  std::vector<double> Parameters() const { return Read(parallel_->masters()); }
+
+  const MemoryBill& memory() const { return arena_.bill(); }
 
   // Summed over the world.
-  std::vector<double> Gradients() const { return Read(parameters_.gradients); }
+  std::vector<double> Gradients() const { return Read(parallel_->owned()[0].gradient); }
 
   // Forward and backward of whole sequences [shape.sequences, full_length], of which this rank
   // takes its slice. Returns the mean loss over the world's labels, which every rank gives alike.
-  absl::StatusOr<double> Run(const std::vector<int32_t>& ids, const std::vector<int32_t>& labels);
+  // `fetching` is called before each macro-chunk of a pass.
+  absl::StatusOr<double> Run(
+      const std::vector<int32_t>& ids, const std::vector<int32_t>& labels,
+      const std::function<void()>& fetching = [] {});
+  // The loss alone.
+  absl::StatusOr<double> Evaluate(const std::vector<int32_t>& ids,
+                                  const std::vector<int32_t>& labels);
 
  private:
-  ModelUnderTest(const ModelConfig& config, const MicroBatchShape& shape, LocalRank& rank)
-      : config_(config), shape_(shape), rank_(rank), layout_(config) {}
+  ModelUnderTest(const ModelConfig& config, const MicroBatchShape& shape, LocalRank& rank,
+                 const TestedPlan& plan)
+      : config_(config),
+        chunks_(plan.stream_length > 0 ? plan.stream_length : shape.tokens * rank.grid.sp_size(),
+                rank.grid.sp_size(), shape.tokens),
+        shape_{.sequences = shape.sequences,
+               .tokens = chunks_.slice_tokens(),
+               .short_tokens = chunks_.short_slice_tokens()},
+        rank_(rank),
+        plan_(plan),
+        layout_(config) {}
 
-  void TakeMemory(Arena& arena);
+  absl::Status TakeMemory(Arena& arena);
   std::vector<double> Read(Tensor tensor) const;
-  void Upload(const std::vector<int32_t>& whole, Tensor slice);
+  // This rank's slice of a macro-chunk of `whole`.
+  Tensor Upload(const std::vector<int32_t>& whole, int64_t chunk, Tensor tokens);
 
   const ModelConfig config_;
+  const MacroChunks chunks_;
   const MicroBatchShape shape_;
   LocalRank& rank_;
+  const TestedPlan plan_;
   const ParameterLayout layout_;
   Arena arena_;
-  ParameterTensors parameters_;
+  std::unique_ptr<DataParallel> parallel_;
   Tensor loss_;
   TokenBatch tokens_;
   std::unique_ptr<SequenceParallel> attention_;
+  ActivationMemory activations_;
   std::unique_ptr<TransNormer> model_;
 };
 

@@ -12,7 +12,7 @@ std::vector<float> Make(const ModelConfig& config, int64_t seed) {
   const ParameterLayout layout(config);
   const auto backend = CreateCpuBackend(DType::kFloat32, 1).value();
   std::vector<float> parameters(static_cast<size_t>(layout.count()));
-  InitializeParameters(config, layout, seed, *backend,
+  InitializeParameters(config, layout, seed, *backend, {{.begin = 0, .count = layout.count()}},
                        {parameters.data(), DType::kFloat32, 1, layout.count(), layout.count()});
   return parameters;
 }
@@ -69,6 +69,29 @@ TEST(ParameterInitTest, LargeTensorsAreTheirStreamWholeWhateverTheThreads) {
     EXPECT_NE(parameters[i], 0) << i;
     EXPECT_NE(parameters[i], parameters[i - 1]) << i;
   }
+}
+
+TEST(ParameterInitTest, APartIsThatPartOfTheWhole) {
+  ModelConfig config = kConfig;
+  config.learned_theta = true;
+  const ParameterLayout layout(config);
+  const std::vector<float> whole = Make(config, 1);
+  const auto backend = CreateCpuBackend(DType::kFloat32, 1).value();
+  // Across borders of parameters, and from an odd element on.
+  const std::vector<TensorShare> shares = {{.begin = 1, .count = 2100, .local = 3},
+                                           {.begin = 3001, .count = 4500, .local = 2200}};
+  std::vector<float> part(7000, -1);
+  InitializeParameters(config, layout, 1, *backend, shares,
+                       {part.data(), DType::kFloat32, 1, 7000, 7000});
+  for (const TensorShare& share : shares) {
+    for (int64_t i = 0; i < share.count; ++i) {
+      ASSERT_EQ(part[static_cast<size_t>(share.local + i)],
+                whole[static_cast<size_t>(share.begin + i)])
+          << i;
+    }
+  }
+  EXPECT_EQ(part[2], -1);
+  EXPECT_EQ(part[2103], -1);
 }
 
 TEST(ParameterInitTest, DependsOnSeedAndNameAlone) {

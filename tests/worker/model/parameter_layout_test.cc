@@ -68,8 +68,12 @@ TEST(ParameterLayoutTest, ViewsCoverTheBufferInOrder) {
   EXPECT_EQ(weights.blocks[1].l3.columns, 6);
   EXPECT_EQ(static_cast<float*>(weights.blocks[1].l3.data) + 48, buffer.data() + buffer.size());
   EXPECT_EQ(static_cast<float*>(weights.blocks[1].qkvu.data),
-            buffer.data() + layout.LayerOffset(1));
-  EXPECT_EQ(layout.LayerOffset(2), layout.count());
+            buffer.data() + layout.units()[2].begin);
+  // The embedding and two blocks, which take turns.
+  ASSERT_EQ(layout.units().size(), 3u);
+  EXPECT_EQ(layout.units()[2].begin + layout.units()[2].count, layout.count());
+  EXPECT_NE(layout.units()[1].slot, layout.units()[2].slot);
+  EXPECT_EQ(layout.HeadUnit(), ParameterLayout::kEmbedding);
 }
 
 }  // namespace

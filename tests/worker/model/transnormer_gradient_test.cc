@@ -9,6 +9,7 @@
 #include "kernels/reference/transnormer.h"
 #include "proto/rpc/status_macros.h"
 #include "tests/worker/model/model_under_test.h"
+#include "tests/worker/model/reference_model.h"
 
 namespace lasp::worker {
 namespace {
@@ -20,55 +21,6 @@ struct Case {
   // By default a slice ends inside a block of 64.
   int64_t length = 138;
 };
-
-std::vector<double> Slice(const std::vector<double>& values, int64_t begin, int64_t count) {
-  return {values.begin() + begin, values.begin() + begin + count};
-}
-
-// The reference's view of the same parameters.
-kernels::reference::TransNormer ReferenceModel(const ModelConfig& config,
-                                               const ParameterLayout& layout,
-                                               const std::vector<double>& parameters) {
-  kernels::reference::TransNormer model{.hidden_size = config.hidden_size,
-                                        .heads = config.heads,
-                                        .glu_size = config.glu_size,
-                                        .vocabulary = config.vocab_size,
-                                        .embedding = {},
-                                        .head = {},
-                                        .blocks = {}};
-  model.blocks.resize(static_cast<size_t>(config.layers));
-  for (const Parameter& parameter : layout.parameters()) {
-    const std::vector<double> values = Slice(parameters, parameter.offset, parameter.count());
-    const std::string& name = parameter.name;
-    const auto is = [&](const char* part) { return name.find(part) != std::string::npos; };
-    if (is("embed_tokens")) {
-      model.embedding = values;
-    } else if (is("lm_head")) {
-      model.head = values;
-    } else {
-      auto& block =
-          model.blocks[static_cast<size_t>(name[std::string("model.layers.").size()] - '0')];
-      if (is("qkvu_proj")) {
-        block.qkvu = values;
-      } else if (is("out_proj")) {
-        block.output = values;
-      } else if (is("theta")) {
-        block.theta = values;
-      } else if (is("l3")) {
-        block.glu_output = values;
-      } else {
-        block.glu_input.insert(block.glu_input.end(), values.begin(), values.end());
-      }
-    }
-  }
-  if (!config.learned_theta) {
-    for (int64_t i = 0; i < config.hidden_size; ++i) {
-      model.blocks[0].theta.push_back(std::pow(
-          10000.0, -2.0 * static_cast<double>(i) / static_cast<double>(config.hidden_size)));
-    }
-  }
-  return model;
-}
 
 class TransNormerGradientTest : public ::testing::TestWithParam<Case> {};
 

@@ -42,13 +42,16 @@ TEST(AdamWTest, FollowsANaiveOracleAndDecaysMatricesOnly) {
   std::vector<double> gradients(kCount);
   const Tensor parameter_view{parameters.data(), DType::kFloat64, 1, kCount, kCount};
   const Tensor gradient_view{gradients.data(), DType::kFloat64, 1, kCount, kCount};
-  const std::vector<ParameterRange> ranges = {{0, 20, true}, {20, 10, false}, {30, 7, true}};
+  const auto range = [&](int64_t begin, int64_t count, bool decays) {
+    return UpdatedRange{begin, parameter_view.Columns(begin, count),
+                        gradient_view.Columns(begin, count), decays};
+  };
+  const std::vector<UpdatedRange> ranges = {range(0, 20, true), range(20, 10, false),
+                                            range(30, 7, true)};
   Arena plan;
-  AdamW measured(Spec(), backend.get(), parameter_view, parameter_view, gradient_view, ranges,
-                 plan);
+  AdamW measured(Spec(), backend.get(), parameter_view, ranges, plan);
   Arena arena = Arena::Create(*backend, plan.used_bytes()).value();
-  AdamW optimizer(Spec(), backend.get(), parameter_view, parameter_view, gradient_view, ranges,
-                  arena);
+  AdamW optimizer(Spec(), backend.get(), parameter_view, ranges, arena);
 
   kernels::UpdateControl control;
   const auto update = [&](double learning_rate, double sum_of_squares) {

@@ -54,6 +54,11 @@ class AttentionLayer {
 
   Tensor output() const { return output_; }
 
+  const AttentionGradients& gradients() const { return gradients_; }
+
+  // All of the layer's memory, to be registered.
+  Tensor whole() const { return arena_.whole(); }
+
  private:
   AttentionLayer(const AttentionShape& shape, SequenceParallel* attention, Backend* backend)
       : shape_(shape), attention_(*attention), backend_(*backend) {}
@@ -69,6 +74,8 @@ class AttentionLayer {
     inputs_ = {.q = take(), .k = take(), .v = take()};
     gradients_ = {.q = take(), .k = take(), .v = take(), .theta = {}};
     output_ = take();
+    staged_ = arena.Take(MemoryUse::kWorkspace, DType::kFloat64, 1,
+                         shape_.batch * shape_.tokens * shape_.heads * shape_.head_size);
     memory_ = attention_.TakeMemory(shape_, arena);
     attention_.TakeScratch(shape_, arena);
   }
@@ -87,8 +94,8 @@ class AttentionLayer {
       for (double& value : values) {
         value = normal(random);
       }
-      backend_.Convert({values.data(), DType::kFloat64, 1, tensor.count(), tensor.count()},
-                       tensor.Reshape(1, tensor.count()));
+      backend_.CopyFromHost(values.data(), staged_);
+      backend_.Convert(staged_, tensor.Reshape(1, tensor.count()));
     }
   }
 
@@ -100,6 +107,7 @@ class AttentionLayer {
   AttentionGradients gradients_;
   AttentionMemory memory_;
   Tensor output_;
+  Tensor staged_;  // inputs from the host
 };
 
 }  // namespace lasp::worker

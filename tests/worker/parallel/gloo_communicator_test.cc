@@ -61,6 +61,34 @@ TEST(GlooCommunicatorTest, AllReduceAddsInRankOrderOnEveryRank) {
   }
 }
 
+TEST(GlooCommunicatorTest, ReduceScatterGivesEachRankItsSumInRankOrder) {
+  for (const int world : {1, 2, 3, 4}) {
+    constexpr int64_t kPart = 65;
+    const size_t count = kPart * static_cast<size_t>(world);
+    ExpectLocalRanks({.sp_size = 1, .dp_size = world}, [&](LocalRank& rank) -> absl::Status {
+      const int place = rank.grid.rank();
+      std::vector<float> summed = Values<float>(place, count);
+      LASP_RETURN_IF_ERROR(rank.world->AllReduceSum(View(summed)).Wait());
+      const std::vector<float> want(summed.begin() + place * kPart,
+                                    summed.begin() + (place + 1) * kPart);
+      const int64_t before = rank.world->counters().sent_bytes;
+      std::vector<float> apart(kPart);
+      const std::vector<float> given = Values<float>(place, count);
+      std::vector<float> values = given;
+      LASP_RETURN_IF_ERROR(rank.world->ReduceScatterSum(View(values), View(apart)).Wait());
+      EXPECT_EQ(apart, want);
+      EXPECT_EQ(values, given);
+      EXPECT_EQ(rank.world->counters().sent_bytes - before, (world - 1) * kPart * 4);
+      // In place; and gathered in place again: what an all-reduce gives.
+      const Tensor mine = View(values).Columns(place * kPart, kPart).Reshape(1, kPart);
+      LASP_RETURN_IF_ERROR(rank.world->ReduceScatterSum(View(values), mine).Wait());
+      LASP_RETURN_IF_ERROR(rank.world->AllGather(mine, View(values)).Wait());
+      EXPECT_EQ(values, summed);
+      return absl::OkStatus();
+    });
+  }
+}
+
 TEST(GlooCommunicatorTest, AllReduceSendsWhatTheAlgorithmNeeds) {
   constexpr int kWorld = 4;
   constexpr int64_t kCount = 4096;
@@ -101,6 +129,44 @@ TEST(GlooCommunicatorTest, ARingOfReceiveWorkAndSendRunsInOrder) {
     EXPECT_EQ(state[0], static_cast<float>(50 + place));
     EXPECT_EQ(rank.sp->counters().sent_bytes, place < kWorld - 1 ? 50 * 3 * 4 : 0);
     return absl::OkStatus();
+  });
+}
+
+TEST(GlooCommunicatorTest, AnExchangeGoesAllWaysAtOnceAndInOrderBetweenTwo) {
+  constexpr int kWorld = 4;
+  ExpectLocalRanks({.sp_size = kWorld}, [&](LocalRank& rank) -> absl::Status {
+    const int me = rank.sp->rank();
+    // More than sockets hold: nobody may wait for another to receive first.
+    constexpr size_t kCount = 1 << 20;
+    constexpr size_t kMessages = size_t{2} * kWorld;
+    for (int round = 0; round < 3; ++round) {
+      std::vector<std::vector<float>> sent;
+      std::vector<std::vector<float>> received(kMessages, std::vector<float>(kCount));
+      sent.reserve(kMessages);
+      std::vector<PeerTransfer> transfers;
+      for (int message = 0; message < 2; ++message) {
+        for (int peer = 0; peer < kWorld; ++peer) {
+          sent.emplace_back(kCount, static_cast<float>(100 * me + 10 * peer + message));
+          if (peer != me) {
+            transfers.push_back({.peer = peer,
+                                 .send = View(sent.back()),
+                                 .there = {},
+                                 .receive = View(received[message * kWorld + peer])});
+          }
+        }
+      }
+      LASP_RETURN_IF_ERROR(rank.sp->Exchange(transfers).Wait());
+      for (int message = 0; message < 2; ++message) {
+        for (int peer = 0; peer < kWorld; ++peer) {
+          const float expected =
+              peer == me ? 0 : static_cast<float>(100 * peer + 10 * me + message);
+          EXPECT_EQ(received[message * kWorld + peer], std::vector<float>(kCount, expected));
+        }
+      }
+    }
+    EXPECT_EQ(rank.sp->counters().sent_bytes,
+              int64_t{3} * 2 * (kWorld - 1) * static_cast<int64_t>(kCount) * 4);
+    return rank.sp->Exchange({}).Wait();
   });
 }
 

@@ -20,13 +20,17 @@ absl::Status RunGpuRank(const GpuRanksOptions& options, int rank, const std::str
                                                             {.connect_timeout = options.timeout,
                                                              .timeout = options.timeout,
                                                              .peer_copies = options.peer_copies,
+                                                             .groups_shard = options.groups_shard,
+                                                             .streams = options.streams,
                                                              .journal = &journal}));
   LocalRank local{.grid = grid,
                   .mesh = nullptr,
                   .backend = backend.get(),
                   .sp = &nccl->sp(),
                   .dp = &nccl->dp(),
-                  .world = &nccl->world()};
+                  .world = &nccl->world(),
+                  .shards = nccl->shards(),
+                  .wrap = nccl->wrap()};
   LASP_RETURN_IF_ERROR(body(local));
   LASP_RETURN_IF_ERROR(nccl->world().Barrier().Wait());
   return backend->Synchronize();

@@ -19,6 +19,9 @@ struct GpuRanksOptions {
   // As NcclWorldOptions'. Threads of one process block one another in the driver where many
   // operations are under way: see gpu_rank_processes.h.
   bool peer_copies = false;
+  bool groups_shard = false;
+  // Whether there is a LocalRank::wrap.
+  bool streams = false;
 };
 
 // One rank's whole life, on the calling thread. `id`: NCCL's.

@@ -37,12 +37,16 @@ absl::Status RunOne(const LocalRanksOptions& options, int rank, std::vector<std:
   const auto sp = communicator(grid.SpGroup(), 0);
   const auto world = communicator(grid.World(), 1);
   const auto dp = communicator(grid.DpGroup(), 2);
+  const auto shards = communicator(grid.SpGroup(), 3);
+  const auto wrap = communicator(grid.SpGroup(), 4);
   LocalRank local{.grid = grid,
                   .mesh = mesh->get(),
                   .backend = backend.get(),
                   .sp = sp.get(),
                   .dp = dp.get(),
-                  .world = world.get()};
+                  .world = world.get(),
+                  .shards = shards.get(),
+                  .wrap = wrap.get()};
   absl::Status status = body(local);
   finish(status);
   return status;

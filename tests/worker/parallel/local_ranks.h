@@ -23,6 +23,8 @@ struct LocalRank {
   Communicator* sp;
   Communicator* dp;
   Communicator* world;
+  Communicator* shards;          // the SP group once more; null where nobody asked for it
+  Communicator* wrap = nullptr;  // the SP group once more
 };
 
 struct LocalRanksOptions {

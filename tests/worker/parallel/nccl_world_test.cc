@@ -9,6 +9,7 @@
 
 #include <cmath>
 #include <ctime>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,7 +18,9 @@
 #include "proto/rpc/status_macros.h"
 #include "tests/support/gpu.h"
 #include "tests/support/status_matchers.h"
+#include "tests/worker/parallel/attention_layer.h"
 #include "tests/worker/parallel/gpu_rank_processes.h"
+#include "tests/worker/parallel/sequence_parallel_methods.h"
 #include "worker/device/arena.h"
 #include "worker/device/cuda_backend.h"
 #include "worker/parallel/peer_communicator.h"
@@ -199,6 +202,41 @@ TEST_P(NcclWorldTest, SumsAreTheSameBitsOnEveryRankAndInEveryRun) {
   }
 }
 
+TEST_P(NcclWorldTest, ScatteredSumsGatherToTheWholeSum) {
+  ExpectAll({.sp_size = 1, .dp_size = 2}, [](LocalRank& rank) -> absl::Status {
+    const int me = rank.world->rank();
+    // More than is staged at a time.
+    constexpr int64_t kMost = 17'000'000;
+    DeviceVector registered(rank.backend, std::vector<float>(2 * kMost));
+    LASP_RETURN_IF_ERROR(rank.world->Register(registered.tensor()));
+    for (const int64_t part : {int64_t{1}, int64_t{64}, int64_t{1'000'003}, kMost}) {
+      std::vector<float> values(static_cast<size_t>(2 * part));
+      std::vector<float> sums(values.size());
+      for (size_t i = 0; i < values.size(); ++i) {
+        values[i] = static_cast<float>(i % 1000) + static_cast<float>(me) * 1e4F;
+        sums[i] = 2 * static_cast<float>(i % 1000) + 1e4F;
+      }
+      DeviceVector apart(rank.backend, std::vector<float>(static_cast<size_t>(part)));
+      const Tensor whole = registered.tensor().Columns(0, 2 * part).Reshape(1, 2 * part);
+      const auto read = [&] {
+        std::vector<float> now(values.size());
+        rank.backend->CopyToHost(whole, now.data());
+        return now;
+      };
+      rank.backend->CopyFromHost(values.data(), whole);
+      LASP_RETURN_IF_ERROR(rank.world->ReduceScatterSum(whole, apart.tensor()).Wait());
+      EXPECT_EQ(apart.Read(),
+                std::vector<float>(sums.begin() + me * part, sums.begin() + (me + 1) * part));
+      EXPECT_EQ(read(), values);
+      const Tensor mine = whole.Columns(me * part, part).Reshape(1, part);
+      LASP_RETURN_IF_ERROR(rank.world->ReduceScatterSum(whole, mine).Wait());
+      LASP_RETURN_IF_ERROR(rank.world->AllGather(mine, whole).Wait());
+      EXPECT_EQ(read(), sums);
+    }
+    return rank.backend->Synchronize();
+  });
+}
+
 // Both ways at once, into memory that is registered and into other.
 TEST_P(NcclWorldTest, MessagesOfAnySizeCrossEachOther) {
   ExpectAll({.sp_size = 2}, [](LocalRank& rank) -> absl::Status {
@@ -265,6 +303,119 @@ TEST_P(NcclWorldTest, RegisteredMemoryIsSummedInPlace) {
       }
     }
     return absl::OkStatus();
+  });
+}
+
+// Into memory that is registered and into other.
+TEST_P(NcclWorldTest, AnExchangeAndAGatherGoBothWaysAtOnce) {
+  ExpectAll({.sp_size = 2}, [](LocalRank& rank) -> absl::Status {
+    const int me = rank.sp->rank();
+    constexpr int64_t kCount = 300'001;
+    DeviceVector registered(rank.backend, std::vector<float>(4 * kCount));
+    LASP_RETURN_IF_ERROR(rank.sp->Register(registered.tensor()));
+    const int64_t sent_before = rank.sp->counters().sent_bytes;
+    const auto filled = [](int with) {
+      return std::vector<float>(kCount, static_cast<float>(with));
+    };
+    for (int round = 0; round < 10; ++round) {
+      DeviceVector first(rank.backend, filled(10 * round + me));
+      DeviceVector second(rank.backend, filled(100 + 10 * round + me));
+      DeviceVector elsewhere(rank.backend, std::vector<float>(2 * kCount));
+      for (const Tensor here : {elsewhere.tensor(), registered.tensor()}) {
+        const Tensor one = here.Columns(0, kCount);
+        const Tensor two = here.Columns(kCount, kCount);
+        LASP_RETURN_IF_ERROR(
+            rank.sp
+                ->Exchange(
+                    {{.peer = 1 - me, .send = first.tensor(), .there = one, .receive = one},
+                     {.peer = 1 - me, .send = second.tensor(), .there = two, .receive = two}})
+                .Wait());
+        std::vector<float> read(kCount);
+        rank.backend->CopyToHost(one, read.data());
+        EXPECT_EQ(read, filled(10 * round + 1 - me));
+        rank.backend->CopyToHost(two, read.data());
+        EXPECT_EQ(read, filled(100 + 10 * round + 1 - me));
+        // Not where the exchange put it.
+        const Tensor whole = here.Columns(0, 2 * kCount).Reshape(2, kCount);
+        rank.backend->Fill(-1, here.Columns(0, 2 * kCount));
+        const Tensor mine = whole.Rows(me, 1);
+        rank.backend->Copy(second.tensor(), mine);
+        LASP_RETURN_IF_ERROR(
+            rank.sp->AllGather(round % 2 == 0 ? mine : second.tensor(), whole).Wait());
+        for (const int other : {0, 1}) {
+          rank.backend->CopyToHost(whole.Rows(other, 1), read.data());
+          EXPECT_EQ(read, filled(100 + 10 * round + other));
+        }
+      }
+    }
+    EXPECT_EQ(CopiedBytes(*rank.sp), GetParam() ? int64_t{10} * 3 * kCount * 4 : 0);
+    EXPECT_EQ(rank.sp->counters().sent_bytes - sent_before, int64_t{20} * 3 * kCount * 4);
+    return absl::OkStatus();
+  });
+}
+
+// The states in the same bits, and all tokens of half the heads to the rounding of bf16.
+TEST_P(NcclWorldTest, EveryMethodComputesALayerAsLaspDoes) {
+  ExpectAll({.sp_size = 2}, [](LocalRank& rank) -> absl::Status {
+    using Spec = lasp::v1::SequenceParallelSpec;
+    const AttentionShape shape{.batch = 2,
+                               .tokens = 1000,
+                               .heads = 4,
+                               .head_size = 64,
+                               .lrpe = false,
+                               .slopes = {},
+                               .theta = {}};
+    std::vector<std::vector<float>> expected;
+    // All live to the end: the other rank may have their memory in use.
+    std::vector<std::unique_ptr<SequenceParallel>> attentions;
+    std::vector<std::unique_ptr<AttentionLayer>> layers;
+    for (const SequenceParallelMethod& method : SequenceParallelMethods()) {
+      SCOPED_TRACE(method.name);
+      auto attention = method.create(rank.backend, rank.sp);
+      if (attention == nullptr) {
+        EXPECT_EQ(method.method, Spec::METHOD_RING_ATTENTION);
+        continue;
+      }
+      attentions.push_back(std::move(attention));
+      LASP_ASSIGN_OR_RETURN(auto made,
+                            AttentionLayer::Create(shape, attentions.back().get(), rank.backend));
+      layers.push_back(std::move(made));
+      AttentionLayer* const layer = layers.back().get();
+      LASP_RETURN_IF_ERROR(rank.sp->Register(layer->whole()));
+      const int64_t sent_before = rank.sp->counters().sent_bytes;
+      const int64_t copied_before = CopiedBytes(*rank.sp);
+      for (int round = 0; round < 3; ++round) {
+        LASP_RETURN_IF_ERROR(layer->Forward());
+        LASP_RETURN_IF_ERROR(layer->Backward());
+      }
+      LASP_RETURN_IF_ERROR(attentions.back()->Finish());
+      EXPECT_EQ(CopiedBytes(*rank.sp) - copied_before,
+                GetParam() ? rank.sp->counters().sent_bytes - sent_before : 0);
+      std::vector<std::vector<float>> actual;
+      for (const Tensor& tensor :
+           {layer->output(), layer->gradients().q, layer->gradients().k, layer->gradients().v}) {
+        DeviceVector wide(rank.backend, std::vector<float>(static_cast<size_t>(tensor.count())));
+        rank.backend->Convert(tensor.Reshape(1, tensor.count()), wide.tensor());
+        actual.push_back(wide.Read());
+      }
+      if (method.method == Spec::METHOD_LASP) {
+        expected = actual;
+      } else if (method.method == Spec::METHOD_ULYSSES) {
+        for (size_t i = 0; i < actual.size(); ++i) {
+          double difference = 0;
+          double scale = 0;
+          for (size_t j = 0; j < actual[i].size(); ++j) {
+            difference += std::pow(actual[i][j] - expected[i][j], 2);
+            scale += std::pow(expected[i][j], 2);
+          }
+          EXPECT_LE(std::sqrt(difference / scale), 1e-2) << "tensor " << i;
+        }
+      } else {
+        EXPECT_EQ(actual, expected);
+      }
+    }
+    LASP_RETURN_IF_ERROR(rank.backend->Synchronize());
+    return rank.sp->Barrier().Wait();
   });
 }
 

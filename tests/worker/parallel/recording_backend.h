@@ -40,6 +40,12 @@ class RecordingBackend : public Backend {
     return absl::UnimplementedError("nothing to copy");
   }
 
+  absl::StatusOr<std::unique_ptr<HostStash>> CreateStash(int64_t, int64_t) override {
+    return absl::UnimplementedError("nothing to copy");
+  }
+
+  std::optional<int64_t> FreeBytes() override { return std::nullopt; }
+
   absl::Status Synchronize() override { return absl::OkStatus(); }
 
   Phase EnterPhase(Phase) override { return Phase::kOther; }
@@ -53,6 +59,8 @@ class RecordingBackend : public Backend {
   void CopyToHost(Tensor, void*) override {}
 
   void Convert(Tensor, Tensor) override {}
+
+  void Copy(Tensor, Tensor) override { listener_("Copy"); }
 
   void Fill(double, Tensor) override {}
 

@@ -6,7 +6,7 @@
 
 #include "absl/time/time.h"
 
-namespace lasp::server {
+namespace lasp {
 
 inline google::protobuf::Timestamp ToProtoTime(absl::Time time) {
   google::protobuf::Timestamp proto;
@@ -32,4 +32,4 @@ inline absl::Duration FromProtoDuration(const google::protobuf::Duration& proto)
   return absl::Seconds(proto.seconds()) + absl::Nanoseconds(proto.nanos());
 }
 
-}  // namespace lasp::server
+}  // namespace lasp

@@ -1,0 +1,35 @@
+#include "proto/spec/sequence_parallel_support.h"
+
+#include "absl/strings/str_cat.h"
+
+namespace lasp {
+
+bool IsAvailable(v1::SequenceParallelSpec::Method method) {
+  switch (method) {
+    case v1::SequenceParallelSpec::METHOD_LASP:
+    case v1::SequenceParallelSpec::METHOD_LASP2:
+    case v1::SequenceParallelSpec::METHOD_ALL_SCAN:
+    case v1::SequenceParallelSpec::METHOD_RING_ATTENTION:
+    case v1::SequenceParallelSpec::METHOD_ULYSSES:
+      return true;
+    default:
+      return false;
+  }
+}
+
+std::string ReasonAgainstSize(const v1::SequenceParallelSpec& sp, const v1::ModelSpec& model) {
+  const int heads = model.heads();
+  if (sp.method() != v1::SequenceParallelSpec::METHOD_ULYSSES || sp.size() < 1 || heads < 1 ||
+      heads % sp.size() == 0) {
+    return "";
+  }
+  int below = sp.size() < heads ? sp.size() : heads;
+  while (heads % below != 0) {
+    --below;
+  }
+  return absl::StrCat("is ", sp.size(), ", which does not divide the ", heads,
+                      " heads that ULYSSES shares out: choose ", below,
+                      ", another number of heads, or LASP");
+}
+
+}  // namespace lasp

@@ -1,0 +1,20 @@
+// Which jobs a sequence-parallel method computes; LASP computes all.
+#pragma once
+
+#include <string>
+
+#include "lasp/v1/training_spec.pb.h"
+
+namespace lasp {
+
+// Whether this build has the method.
+bool IsAvailable(v1::SequenceParallelSpec::Method method);
+// For an error: what there is to choose from.
+inline constexpr char kAvailableSequenceParallelMethods[] =
+    "LASP, LASP2, ALL_SCAN, RING_ATTENTION or ULYSSES";
+
+// Why the method does not compute the model on so many ranks, of its field `size`, and what to
+// choose; empty where it does. Sizes that are not positive are not judged.
+std::string ReasonAgainstSize(const v1::SequenceParallelSpec& sp, const v1::ModelSpec& model);
+
+}  // namespace lasp

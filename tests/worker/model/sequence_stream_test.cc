@@ -1,0 +1,220 @@
+// A sequence that goes by in macro-chunks gives the gradients of the whole, wherever they end.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <random>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "proto/rpc/status_macros.h"
+#include "tests/faults/rank/forwarding_backend.h"
+#include "tests/worker/model/model_under_test.h"
+
+namespace lasp::worker {
+namespace {
+
+struct Outcome {
+  ModelConfig config;
+  std::vector<double> gradients;
+  double loss = 0;
+  double evaluated = 0;
+  int64_t device_bytes = 0;
+};
+
+ModelConfig SmallModel() {
+  return {.layers = 3,
+          .hidden_size = 16,
+          .heads = 2,
+          .glu_size = 20,
+          .vocab_size = 31,
+          .learned_theta = true};
+}
+
+// `slice`: what a rank takes at a time; 0: the whole at once, on one rank.
+Outcome Compute(int64_t length, int64_t slice, int sp_size, DType type, bool tied,
+                int64_t sequences = 2) {
+  ModelConfig config = SmallModel();
+  config.tie_embeddings = tied;
+  const RandomSequences data = MakeSequences(sequences, length, config.vocab_size, 3);
+  const TestedPlan plan{.stream_length = slice > 0 ? length : 0};
+  const MicroBatchShape shape{.sequences = sequences, .tokens = slice > 0 ? slice : length};
+  Outcome outcome;
+  ExpectLocalRanks(
+      {.sp_size = sp_size, .compute_type = type}, [&](LocalRank& rank) -> absl::Status {
+        LASP_ASSIGN_OR_RETURN(const auto model, ModelUnderTest::Create(config, shape, rank, plan));
+        model->SetParameters(model->RandomParameters(7, 0.4));
+        LASP_ASSIGN_OR_RETURN(const double evaluated, model->Evaluate(data.ids, data.labels));
+        // What one leaves behind does not show in the next.
+        LASP_RETURN_IF_ERROR(model->Run(data.ids, data.labels).status());
+        LASP_ASSIGN_OR_RETURN(const double loss, model->Run(data.ids, data.labels));
+        if (rank.grid.rank() == 0) {
+          outcome = {.config = config,
+                     .gradients = model->Gradients(),
+                     .loss = loss,
+                     .evaluated = evaluated,
+                     .device_bytes = model->memory().total()};
+        }
+        return absl::OkStatus();
+      });
+  return outcome;
+}
+
+double RelativeRms(const std::vector<double>& actual, const std::vector<double>& expected) {
+  double difference = 0;
+  double scale = 0;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    difference += std::pow(actual[i] - expected[i], 2);
+    scale += expected[i] * expected[i];
+  }
+  return std::sqrt(difference / scale);
+}
+
+void ExpectSame(const Outcome& actual, const Outcome& expected, double tolerance) {
+  ASSERT_EQ(actual.gradients.size(), expected.gradients.size());
+  EXPECT_NEAR(actual.loss / expected.loss, 1, tolerance);
+  EXPECT_NEAR(actual.evaluated / expected.loss, 1, tolerance);
+  const ParameterLayout layout(expected.config);
+  for (const Parameter& parameter : layout.parameters()) {
+    const auto part = [&](const std::vector<double>& all) {
+      const auto begin = all.begin() + static_cast<std::ptrdiff_t>(parameter.offset);
+      return std::vector<double>(begin, begin + static_cast<std::ptrdiff_t>(parameter.count()));
+    };
+    EXPECT_LE(RelativeRms(part(actual.gradients), part(expected.gradients)), tolerance)
+        << parameter.name;
+  }
+}
+
+TEST(SequenceStreamTest, GradientsAreThoseOfTheWholeSequence) {
+  constexpr int64_t kSlice = 37;
+  for (const int sp_size : {1, 2, 3}) {
+    const int64_t chunk = kSlice * sp_size;
+    // Three macro-chunks, of which the last is whole, has one token, one whole slice, one more.
+    for (const int64_t rest : {int64_t{0}, int64_t{1}, kSlice, kSlice + 1}) {
+      const int64_t length = 3 * chunk + rest;
+      SCOPED_TRACE(absl::StrCat("SP ", sp_size, ", rest ", rest));
+      const bool tied = rest == 1;
+      ExpectSame(Compute(length, kSlice, sp_size, DType::kFloat64, tied),
+                 Compute(length, 0, 1, DType::kFloat64, tied), 1e-12);
+    }
+  }
+}
+
+TEST(SequenceStreamTest, AnySizeOfMacroChunkWillDo) {
+  constexpr int64_t kLength = 131;
+  const Outcome whole = Compute(kLength, 0, 1, DType::kFloat64, false);
+  for (const int64_t slice : {1, 5, 64, 65, 130, 131, 1000}) {
+    SCOPED_TRACE(absl::StrCat("slices of ", slice));
+    ExpectSame(Compute(kLength, slice, 1, DType::kFloat64, false), whole, 1e-12);
+    if (slice > 1) {
+      ExpectSame(Compute(kLength, slice, 3, DType::kFloat64, false), whole, 1e-12);
+    }
+  }
+}
+
+TEST(SequenceStreamTest, AgreesInSinglePrecision) {
+  const Outcome whole = Compute(300, 0, 1, DType::kFloat32, false);
+  for (const int sp_size : {1, 2, 3}) {
+    ExpectSame(Compute(300, 40, sp_size, DType::kFloat32, false), whole, 1e-5);
+  }
+}
+
+// Remembers every local state.
+class StateRecorder final : public ForwardingBackend {
+ public:
+  StateRecorder(std::unique_ptr<Backend> inner, std::vector<std::vector<float>>* states)
+      : ForwardingBackend(inner.get()), inner_(std::move(inner)), states_(*states) {}
+
+  void LocalState(const AttentionShape& shape, Tensor k, Tensor v, Tensor state,
+                  Tensor saved_states) override {
+    inner_->LocalState(shape, k, v, state, saved_states);
+    const auto* const values = static_cast<const float*>(state.data);
+    states_.emplace_back(values, values + state.count());
+  }
+
+ private:
+  const std::unique_ptr<Backend> inner_;
+  std::vector<std::vector<float>>& states_;
+};
+
+TEST(SequenceStreamTest, WhatIsComputedAnewLeavesTheSameStatesToTheBit) {
+  constexpr int64_t kSlice = 33;
+  constexpr int64_t kChunks = 4;
+  const ModelConfig config = SmallModel();
+  const auto layers = static_cast<size_t>(config.layers);
+  const RandomSequences data = MakeSequences(1, kSlice * kChunks, config.vocab_size, 3);
+  std::vector<std::vector<float>> states;
+  ExpectLocalRanks({.create_backend = [&]() -> absl::StatusOr<std::unique_ptr<Backend>> {
+                     LASP_ASSIGN_OR_RETURN(auto cpu, CreateCpuBackend(DType::kFloat32, 1));
+                     return std::make_unique<StateRecorder>(std::move(cpu), &states);
+                   }},
+                   [&](LocalRank& rank) -> absl::Status {
+                     LASP_ASSIGN_OR_RETURN(
+                         const auto model,
+                         ModelUnderTest::Create(config, {.sequences = 1, .tokens = kSlice}, rank,
+                                                {.stream_length = kSlice * kChunks}));
+                     model->SetParameters(model->RandomParameters(7, 0.4));
+                     return model->Run(data.ids, data.labels).status();
+                   });
+  const MacroChunks chunks(kSlice * kChunks, 1, kSlice);
+  ASSERT_EQ(states.size(), layers * static_cast<size_t>(chunks.pass_count()));
+  for (int64_t pass = kChunks; pass < chunks.pass_count(); ++pass) {
+    const auto first = static_cast<size_t>(chunks.ChunkOfPass(pass)) * layers;
+    for (size_t layer = 0; layer < layers; ++layer) {
+      EXPECT_EQ(states[static_cast<size_t>(pass) * layers + layer], states[first + layer])
+          << "layer " << layer << " of pass " << pass;
+    }
+  }
+}
+
+TEST(SequenceStreamTest, DeviceMemoryDoesNotGrowWithTheSequence) {
+  constexpr int64_t kSlice = 8;
+  const auto bytes = [](int64_t length) {
+    return Compute(length, kSlice, 2, DType::kFloat32, false, /*sequences=*/1).device_bytes;
+  };
+  EXPECT_EQ(bytes(16 * 4 * kSlice), bytes(4 * kSlice));
+}
+
+// On three ranks, twice: the second time each waits for up to `most_delay` before some of them.
+void ExpectToPass(int64_t chunks, absl::Duration most_delay) {
+  constexpr int64_t kSlice = 2;
+  const ModelConfig config = SmallModel();
+  const int64_t length = 3 * kSlice * chunks - 1;
+  const RandomSequences data = MakeSequences(1, length, config.vocab_size, 3);
+  std::vector<double> losses;
+  for (const absl::Duration delay : {absl::ZeroDuration(), most_delay}) {
+    ExpectLocalRanks({.sp_size = 3}, [&](LocalRank& rank) -> absl::Status {
+      LASP_ASSIGN_OR_RETURN(const auto model,
+                            ModelUnderTest::Create(config, {.sequences = 1, .tokens = kSlice}, rank,
+                                                   {.stream_length = length}));
+      model->SetParameters(model->RandomParameters(7, 0.4));
+      std::mt19937 random(static_cast<uint32_t>(rank.grid.rank()));
+      LASP_ASSIGN_OR_RETURN(const double loss, model->Run(data.ids, data.labels, [&] {
+        if (delay > absl::ZeroDuration() && random() % 4 == 0) {
+          absl::SleepFor(delay * (random() % 1000) / 1000);
+        }
+      }));
+      if (rank.grid.rank() == 0) {
+        losses.push_back(loss);
+      }
+      return absl::OkStatus();
+    });
+  }
+  ASSERT_EQ(losses.size(), 2u);
+  EXPECT_EQ(losses[0], losses[1]);
+}
+
+TEST(SequenceStreamTest, ManyMacroChunksPassWhateverTheRanksDelay) {
+  ExpectToPass(60, absl::Milliseconds(4));
+}
+
+// Nightly.
+TEST(SequenceStreamTest, DISABLED_AThousandMacroChunksPassWhateverTheRanksDelay) {
+  ExpectToPass(1000, absl::Milliseconds(20));
+}
+
+}  // namespace
+}  // namespace lasp::worker
