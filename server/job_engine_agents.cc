@@ -220,6 +220,7 @@ void JobEngine::TakeStep(JobRecord* job, const lasp::v1::StepMetrics& step) {
   if (step.step() <= progress.step()) {
     return;
   }
+  job->taken = nullptr;
   progress.set_step(step.step());
   progress.set_token_count(step.token_count());
   progress.set_loss(step.loss());

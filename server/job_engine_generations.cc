@@ -122,7 +122,7 @@ void JobEngine::StartGeneration(JobRecord* job, const std::vector<WorkerRecord*>
                changed->set_restored_step(restored_step);
                changed->set_restored_generation(job->run->restored_generation);
                changed->set_rebuilt(rebuilt);
-               if (rebuilt) {
+               if (rebuilt && job->taken->takes == 1) {
                  // The generation before has come further, even if no checkpoint says so.
                  changed->set_failures_without_checkpoint(0);
                }

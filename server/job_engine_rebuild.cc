@@ -7,6 +7,13 @@
 #include "server/rebuild_plan.h"
 
 namespace lasp::server {
+namespace {
+
+// A generation that finds it gone fails as one that meets another fault does; then it is not the
+// rebuilding's turn any more.
+constexpr int kMaxTakes = 3;
+
+}  // namespace
 
 void JobEngine::KeepLeftState(JobRecord* job, int rank, const lasp::v1::StateLeft& left) {
   if (!job->replicated) {
@@ -22,10 +29,8 @@ void JobEngine::KeepLeftState(JobRecord* job, int rank, const lasp::v1::StateLef
 
 std::shared_ptr<const lasp::v1::Rebuild> JobEngine::TakeLeftStates(
     JobRecord* job, const std::vector<WorkerRecord*>& workers, int64_t checkpoint_step) {
-  const std::unique_ptr<LeftStates> left = std::move(job->left);
-  // What an older generation left belongs to a history that a checkpoint has replaced.
-  if (left == nullptr || left->generation != job->generation() ||
-      !std::all_of(workers.begin(), workers.end(),
+  std::unique_ptr<LeftStates> candidates[] = {std::move(job->left), std::move(job->taken)};
+  if (!std::all_of(workers.begin(), workers.end(),
                    [](const WorkerRecord* worker) { return worker->rebuilds(); })) {
     return nullptr;
   }
@@ -34,16 +39,28 @@ std::shared_ptr<const lasp::v1::Rebuild> JobEngine::TakeLeftStates(
   for (const WorkerRecord* worker : workers) {
     ids.push_back(worker->id());
   }
-  std::optional<lasp::v1::Rebuild> rebuild = PlanRebuild(*left, ids, checkpoint_step);
-  if (!rebuild.has_value()) {
-    LASP_LOG(kInfo, "what ranks left in memory does not make a whole that is newer",
-             {{"training_job", job->name()},
-              {"shares", left->states.size()},
-              {"checkpoint_step", checkpoint_step}});
-    return nullptr;
+  for (std::unique_ptr<LeftStates>& left : candidates) {
+    // What an older generation left belongs to a history that a checkpoint has replaced, but for
+    // what the last one had begun from when it failed.
+    if (left == nullptr || left->takes >= kMaxTakes ||
+        (left->takes == 0 && left->generation != job->generation())) {
+      continue;
+    }
+    std::optional<lasp::v1::Rebuild> rebuild = PlanRebuild(*left, ids, checkpoint_step);
+    if (!rebuild.has_value()) {
+      LASP_LOG(kInfo, "what ranks left in memory does not make a whole that is newer",
+               {{"training_job", job->name()},
+                {"left_by", left->generation},
+                {"shares", left->states.size()},
+                {"checkpoint_step", checkpoint_step}});
+      continue;
+    }
+    StoreUnreportedSteps(job, *left, rebuild->state().step());
+    ++left->takes;
+    job->taken = std::move(left);
+    return std::make_shared<const lasp::v1::Rebuild>(*std::move(rebuild));
   }
-  StoreUnreportedSteps(job, *left, rebuild->state().step());
-  return std::make_shared<const lasp::v1::Rebuild>(*std::move(rebuild));
+  return nullptr;
 }
 
 void JobEngine::StoreUnreportedSteps(JobRecord* job, const LeftStates& left, int64_t last_step) {

@@ -122,6 +122,8 @@ struct JobRecord {
   bool replicated = false;
   // What ranks of its last generation left; null for nothing.
   std::unique_ptr<LeftStates> left;
+  // What its last generation goes on from, which is still there while it has trained no step.
+  std::unique_ptr<LeftStates> taken;
   // The slots it waits for or has.
   SlotKind kind = lasp::v1::Slot::KIND_CPU;
   // What its first generation that had one said; empty before.

@@ -20,6 +20,8 @@ struct LeftState {
 struct LeftStates {
   int64_t generation = 0;
   std::vector<LeftState> states;
+  // By how many generations it has been taken up.
+  int takes = 0;
 };
 
 // The newest step whose shares, read on the hosts where they lie, make a whole; nothing where no

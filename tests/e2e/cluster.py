@@ -314,8 +314,14 @@ class ClusterTest(unittest.TestCase):
     # ---- processes ----------------------------------------------------------------------------
 
     def rank_process(self, worker, job, rank):
-        """The process of a rank of the present generation, as its agent logged it."""
-        found = re.findall(rf'rank started.*{re.escape(job)} generation \d+ rank {rank}\D.*?pid\W+(\d+)', worker.log_tail(200))
+        """The process of a rank of the present generation, as its agent logs it."""
+        generation = self.job(job)["generation"]
+        line = rf'rank started.*{re.escape(job)} generation {generation} rank {rank}\D.*?pid\W+(\d+)'
+        found = []
+        def started():
+            found[:] = re.findall(line, worker.log_tail(200))
+            return found
+        wait_until(started, 10, f"rank {rank} of generation {generation} to be started")
         return int(found[-1])
 
     def ranks_of(self, worker):

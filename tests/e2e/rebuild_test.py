@@ -79,6 +79,18 @@ class RebuildTest(ClusterTest):
             wait_until(lambda after=generation: self.job(job)["generation"] > after, 20, "the next generation")
         self.assert_rebuilt(job, expected, generation=3)
 
+    def test_a_death_during_the_rebuilding(self):
+        worker = self.start_worker("w1", slots=4)
+        expected = self.undisturbed()
+        job = self.submit(self.spec())
+        self.wait_for_step(job, 20)
+        os.kill(self.rank_process(worker, job, 1), signal.SIGKILL)
+        wait_until(lambda: self.job(job)["generation"] == 2, 20, "the next generation")
+        # As soon as the process is there, long before it has read anything.
+        os.kill(self.rank_process(worker, job, 2), signal.SIGKILL)
+        done = self.assert_rebuilt(job, expected, generation=3)
+        self.assertEqual(int(done["restored_generation"]), 1)
+
     def test_without_memory_it_begins_anew(self):
         worker = self.start_worker("w1", slots=4, memory_root="")
         expected = self.undisturbed()

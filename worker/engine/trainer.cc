@@ -342,7 +342,7 @@ absl::Status Trainer::Rehearse() {
       LASP_RETURN_IF_ERROR(model_->ForwardForTraining(batch, TransNormer::States::kExchanged, 1,
                                                       control_.Columns(kLossSum, 1),
                                                       /*adds=*/pass > 0));
-      LASP_RETURN_IF_ERROR(model_->Backward(batch, /*last=*/false));
+      LASP_RETURN_IF_ERROR(model_->Backward(batch, /*last_micro_batch=*/false));
     }
   }
   LASP_RETURN_IF_ERROR(backend.Synchronize());
@@ -382,7 +382,7 @@ absl::Status Trainer::Accumulate(int64_t step) {
     pass = 0;
     LASP_RETURN_IF_ERROR(sweep_->Train(fetch, 1 / label_count, control_.Columns(kLossSum, 1),
                                        /*adds=*/micro_batch > 0,
-                                       /*last=*/micro_batch + 1 == micro_batches));
+                                       /*last_micro_batch=*/micro_batch + 1 == micro_batches));
   }
   return absl::OkStatus();
 }

@@ -59,6 +59,12 @@ class JobEngineRebuildTest : public ::testing::Test {
     harness_.Advance(absl::Seconds(10));
   }
 
+  void LeaveNothing() {
+    for (auto& [id, agent] : harness_.agents) {
+      agent->leave = nullptr;
+    }
+  }
+
   lasp::v1::Assignment LastAssignment() const {
     lasp::v1::Assignment last;
     for (const auto& [id, agent] : harness_.agents) {
@@ -143,16 +149,37 @@ TEST_F(JobEngineRebuildTest, WithoutAWholeItBeginsAnew) {
   EXPECT_FALSE(harness_.Get(job_).rebuilt());
 }
 
-TEST_F(JobEngineRebuildTest, WhatIsLeftIsTakenUpOnce) {
+TEST_F(JobEngineRebuildTest, OnceStepsFollowWhatWasLeftIsGone) {
   Kill(0);
   ASSERT_TRUE(LastAssignment().has_rebuild());
-  for (auto& [id, agent] : harness_.agents) {
-    agent->leave = nullptr;
-  }
+  LeaveNothing();
+  FakeAgent* const agent = Host(0);
+  harness_.Report(agent, *agent->Find(job_, 0), 9, 9);
   Kill(1);
   EXPECT_EQ(LastAssignment().fence().generation(), 3);
   EXPECT_FALSE(LastAssignment().has_rebuild());
   EXPECT_FALSE(harness_.Get(job_).rebuilt());
+}
+
+TEST_F(JobEngineRebuildTest, ADeathBeforeTheFirstStepLeavesItToTheNext) {
+  Kill(0);
+  LeaveNothing();
+  Kill(1);
+  lasp::v1::Assignment assignment = LastAssignment();
+  EXPECT_EQ(assignment.fence().generation(), 3);
+  ASSERT_TRUE(assignment.has_rebuild());
+  EXPECT_EQ(assignment.rebuild().generation(), 1);
+  Job job = harness_.Get(job_);
+  EXPECT_EQ(job.restored_step(), 8);
+  EXPECT_TRUE(job.rebuilt());
+  EXPECT_EQ(job.failures_without_checkpoint(), 1) << "it has not come further";
+  // A rebuilding that fails each time is not tried for ever.
+  Kill(2);
+  EXPECT_TRUE(LastAssignment().has_rebuild());
+  Kill(3);
+  assignment = LastAssignment();
+  EXPECT_EQ(assignment.fence().generation(), 5);
+  EXPECT_FALSE(assignment.has_rebuild());
 }
 
 TEST_F(JobEngineRebuildTest, AnAgentOfTheReleaseBeforeKnowsNothingOfIt) {

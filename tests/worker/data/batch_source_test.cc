@@ -240,7 +240,7 @@ TEST_F(BatchSourceTest, MacroChunksArePrefetchedForwardAndBack) {
           EXPECT_EQ(batch->tokens_per_rank, tokens);
           ASSERT_EQ(batch->tokens.size(), static_cast<size_t>(2 * tokens));
           for (int64_t i = 0; i < 2 * tokens; ++i) {
-            const int64_t at = i / tokens * kShort + chunk * 10 + sp_rank * 5 + i % tokens;
+            const int64_t at = i / tokens * kShort + chunk * 10 + int64_t{5} * sp_rank + i % tokens;
             EXPECT_EQ(batch->tokens[i], sequences.tokens[at]);
             EXPECT_EQ(batch->labels[i], sequences.labels[at]);
           }

@@ -38,6 +38,7 @@ TEST(MacroChunksTest, NoSliceIsLongerThanItsShareOfTheWhole) {
 TEST(MacroChunksTest, TrainingGoesForwardAndBackAndTurnsAtTheLast) {
   const MacroChunks chunks(100, 2, 17);
   std::vector<int64_t> order;
+  order.reserve(5);
   for (int64_t pass = 0; pass < chunks.pass_count(); ++pass) {
     order.push_back(chunks.ChunkOfPass(pass));
   }

@@ -56,7 +56,7 @@ Outcome Compute(int sp_size, int64_t length, DType type, const TestedPlan& plan)
 TEST(ActivationPlanTest, RecomputingChangesNoBitAndExchangesNothing) {
   for (const DType type : {DType::kFloat32, DType::kFloat64}) {
     for (const int sp_size : {1, 2, 3}) {
-      const int64_t length = 69 * sp_size;
+      const int64_t length = int64_t{69} * sp_size;
       const Outcome kept = Compute(sp_size, length, type, {});
       ASSERT_FALSE(kept.gradients.empty());
       for (const TestedPlan& plan :

@@ -101,7 +101,7 @@ absl::StatusOr<double> ModelUnderTest::Run(const std::vector<int32_t>& ids,
         return TokenBatch{.ids = Upload(ids, chunk, tokens_.ids),
                           .labels = Upload(labels, chunk, tokens_.labels)};
       },
-      1 / count, loss_, /*adds=*/false, /*last=*/true));
+      1 / count, loss_, /*adds=*/false, /*last_micro_batch=*/true));
   LASP_RETURN_IF_ERROR(rank_.world->AllReduceSum(loss_).Wait());
   LASP_RETURN_IF_ERROR(parallel_->Finish());
   return Read(loss_)[0] / count;

@@ -172,10 +172,11 @@ TEST(SequenceStreamTest, WhatIsComputedAnewLeavesTheSameStatesToTheBit) {
 
 TEST(SequenceStreamTest, DeviceMemoryDoesNotGrowWithTheSequence) {
   constexpr int64_t kSlice = 8;
+  constexpr int64_t kShort = 4 * kSlice;
   const auto bytes = [](int64_t length) {
     return Compute(length, kSlice, 2, DType::kFloat32, false, /*sequences=*/1).device_bytes;
   };
-  EXPECT_EQ(bytes(16 * 4 * kSlice), bytes(4 * kSlice));
+  EXPECT_EQ(bytes(16 * kShort), bytes(kShort));
 }
 
 // On three ranks, twice: the second time each waits for up to `most_delay` before some of them.

@@ -17,8 +17,8 @@ struct SequenceParallelMethod {
   std::unique_ptr<SequenceParallel> (*create)(Backend*, Communicator*) = CreateLasp;
 
   // For test names.
-  friend void PrintTo(const SequenceParallelMethod& method, std::ostream* out) {
-    *out << method.name;
+  friend void PrintTo(const SequenceParallelMethod& printed, std::ostream* out) {
+    *out << printed.name;
   }
 };
 
