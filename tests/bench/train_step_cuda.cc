@@ -2,8 +2,10 @@
 // Prints JSON.
 //   train_step_cuda [TOKENS [LAYERS [STEPS [GPUS [SP [copies|nccl [FOLDER [INTERVAL
 //   [METHOD]]]]]]]]]
-// and anywhere --data_parallel=METHOD, such as ZERO3 (default DDP), --chunk=TOKENS, and
-// --activations=KEEP|RECOMPUTE|SELECTIVE|OFFLOAD|STREAM.
+// and anywhere --data_parallel=METHOD, such as ZERO3 (default DDP), --chunk=TOKENS,
+// --activations=KEEP|RECOMPUTE|SELECTIVE|OFFLOAD|STREAM, and --no_gradient_sync, with DDP: each
+// rank keeps its own gradients, to time what else goes over a slow link.
+//
 // TransNormerLLM-1B's shape: 16 layers; 32,768 tokens a GPU; one GPU; SP over all; states and
 // gradients by copy engines; without checkpoints ('' for FOLDER too), or with one in FOLDER every 4
 // steps; sequence parallelism by LASP, or another METHOD such as LASP2. Activations as the spec's
@@ -30,6 +32,7 @@
 #include "absl/strings/string_view.h"
 #include "proto/rpc/status_macros.h"
 #include "proto/spec/spec_defaults.h"
+#include "tests/bench/without_sums.h"
 #include "tests/worker/parallel/gpu_rank_processes.h"
 #include "worker/checkpoint/checkpoints.h"
 #include "worker/data/batch_source.h"
@@ -89,6 +92,16 @@ std::optional<lasp::v1::DataParallelSpec::Method> TakeDataParallel(int* argc, ch
   }
   *argc = kept;
   return method;
+}
+
+// Whether --no_gradient_sync was among the arguments, and takes it out.
+bool TakeNoGradientSync(int* argc, char** argv) {
+  char** const end = std::remove_if(argv, argv + *argc, [](const char* argument) {
+    return std::string(argument) == "--no_gradient_sync";
+  });
+  const bool found = end != argv + *argc;
+  *argc = static_cast<int>(end - argv);
+  return found;
 }
 
 // Likewise of --activations=PLAN and --chunk=TOKENS.
@@ -180,7 +193,8 @@ std::string CheckpointsOf(Checkpoints* checkpoints, std::vector<double> writing)
 
 // What rank 0 prints; of the others their phases.
 absl::StatusOr<std::string> Run(LocalRank& rank, const lasp::v1::TrainingSpec& spec,
-                                const std::string& folder, const std::string& checkpoint_folder) {
+                                const std::string& folder, const std::string& checkpoint_folder,
+                                bool sums_gradients) {
   LASP_ASSIGN_OR_RETURN(const auto data, BatchSource::Open(spec, {folder},
                                                            {.sp_rank = rank.grid.sp_rank(),
                                                             .sp_size = rank.grid.sp_size(),
@@ -188,15 +202,19 @@ absl::StatusOr<std::string> Run(LocalRank& rank, const lasp::v1::TrainingSpec& s
                                                             .dp_size = rank.grid.dp_size()},
                                                            DataSplit::kTrain));
   const DrainRequest drain;
-  LASP_ASSIGN_OR_RETURN(const auto trainer, Trainer::Create({.spec = spec,
-                                                             .grid = rank.grid,
-                                                             .backend = rank.backend,
-                                                             .sp = rank.sp,
-                                                             .world = rank.world,
-                                                             .wrap = rank.wrap,
-                                                             .train_data = data.get(),
-                                                             .drain = &drain,
-                                                             .dump_directory = {}}));
+  // Larger than the sums of losses and norms.
+  constexpr int64_t kSmallSum = 4096;
+  WithoutLargeSums without_sums(rank.world, kSmallSum);
+  LASP_ASSIGN_OR_RETURN(const auto trainer,
+                        Trainer::Create({.spec = spec,
+                                         .grid = rank.grid,
+                                         .backend = rank.backend,
+                                         .sp = rank.sp,
+                                         .world = sums_gradients ? rank.world : &without_sums,
+                                         .wrap = rank.wrap,
+                                         .train_data = data.get(),
+                                         .drain = &drain,
+                                         .dump_directory = {}}));
   LASP_ASSIGN_OR_RETURN(const auto checkpoints,
                         OpenCheckpoints(rank, spec, *trainer, checkpoint_folder));
   std::vector<StepResult> results;
@@ -266,8 +284,9 @@ absl::StatusOr<std::string> Run(LocalRank& rank, const lasp::v1::TrainingSpec& s
 }
 
 int Main(lasp::v1::DataParallelSpec::Method data_parallel, const lasp::v1::MemorySpec& memory,
-         int64_t tokens, int layers, int steps, int gpus, int sp_size, bool peer_copies,
-         const std::string& checkpoint_folder, int64_t interval, const std::string& method_name) {
+         bool sums_gradients, int64_t tokens, int layers, int steps, int gpus, int sp_size,
+         bool peer_copies, const std::string& checkpoint_folder, int64_t interval,
+         const std::string& method_name) {
   auto method = lasp::v1::SequenceParallelSpec::METHOD_LASP;
   if (!lasp::v1::SequenceParallelSpec::Method_Parse(absl::StrCat(kMethodPrefix, method_name),
                                                     &method)) {
@@ -294,7 +313,7 @@ int Main(lasp::v1::DataParallelSpec::Method data_parallel, const lasp::v1::Memor
        .timeout = absl::Minutes(5),
        .peer_copies = peer_copies,
        .streams = spec.memory().activations() == lasp::v1::MemorySpec::ACTIVATIONS_STREAM},
-      [&](LocalRank& rank) { return Run(rank, spec, folder, checkpoint_folder); });
+      [&](LocalRank& rank) { return Run(rank, spec, folder, checkpoint_folder, sums_gradients); });
   if (!checkpoint_folder.empty()) {
     std::filesystem::remove_all(checkpoints);
   }
@@ -327,10 +346,11 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "train_step_cuda: no such activation plan\n");
     return 2;
   }
+  const bool sums_gradients = !lasp::worker::TakeNoGradientSync(&argc, argv);
   const int gpus = argc > 4 ? std::atoi(argv[4]) : 1;
-  return lasp::worker::Main(*data_parallel, *memory, argc > 1 ? std::atoll(argv[1]) : 32768,
-                            argc > 2 ? std::atoi(argv[2]) : 16, argc > 3 ? std::atoi(argv[3]) : 12,
-                            gpus, argc > 5 ? std::atoi(argv[5]) : gpus,
-                            argc <= 6 || std::string(argv[6]) != "nccl", argc > 7 ? argv[7] : "",
-                            argc > 8 ? std::atoll(argv[8]) : 4, argc > 9 ? argv[9] : "LASP");
+  return lasp::worker::Main(
+      *data_parallel, *memory, sums_gradients, argc > 1 ? std::atoll(argv[1]) : 32768,
+      argc > 2 ? std::atoi(argv[2]) : 16, argc > 3 ? std::atoi(argv[3]) : 12, gpus,
+      argc > 5 ? std::atoi(argv[5]) : gpus, argc <= 6 || std::string(argv[6]) != "nccl",
+      argc > 7 ? argv[7] : "", argc > 8 ? std::atoll(argv[8]) : 4, argc > 9 ? argv[9] : "LASP");
 }

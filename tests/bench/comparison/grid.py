@@ -1,0 +1,89 @@
+"""What is compared: every cell of every table is one run of train_step_cuda."""
+import dataclasses
+
+K = 1024
+SP_METHODS = ("LASP", "LASP2", "ALL_SCAN", "ULYSSES", "MEGATRON_SP", "RING_ATTENTION")
+DP_METHODS = ("DDP", "LEGACY_DDP", "ZERO1", "ZERO2", "ZERO3")
+LENGTHS = tuple(32 * K << i for i in range(7))
+# Of the left product, whose cost grows with the square of the length: the longest whole model, beyond which one
+# layer is measured.
+LEFT_PRODUCT_TOKENS = 512 * K
+# TransNormerLLM-1B.
+LAYERS = 16
+# NCCL over TCP alone, as between hosts without anything better.
+SLOW_LINK = {"NCCL_P2P_DISABLE": "1", "NCCL_SHM_DISABLE": "1", "NCCL_IB_DISABLE": "1", "NCCL_SOCKET_IFNAME": "lo"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    table: str
+    gpus: int
+    # Of the whole sequence, over all GPUs of the SP group, which are all there are.
+    tokens: int
+    sp_method: str = "LASP"
+    data_parallel: str = "DDP"
+    # Tried in turn until one fits.
+    plans: tuple = ("KEEP",)
+    layers: int = LAYERS
+    slow_link: bool = False
+
+    def key(self):
+        """Names the cell among the results."""
+        return (f"{self.table} {self.gpus} {self.tokens} {self.sp_method} {self.data_parallel} {'|'.join(self.plans)}"
+                + (f" {self.layers} layers" if self.layers != LAYERS else ""))
+
+    def steps(self):
+        """Enough for a median, a minute at most where one step takes less; two where it takes long."""
+        seconds = self.tokens / self.gpus / 75_000
+        return max(2, min(12, 2 + int(12 / seconds)))
+
+    def arguments(self, plan):
+        """Of train_step_cuda."""
+        by = "nccl" if self.slow_link else "copies"
+        return [str(self.tokens // self.gpus), str(self.layers), str(self.steps()), str(self.gpus), str(self.gpus), by, "", "4",
+                self.sp_method, f"--data_parallel={self.data_parallel}", f"--activations={plan}",
+                *(["--no_gradient_sync"] if self.slow_link else [])]
+
+    def environment(self):
+        return SLOW_LINK if self.slow_link else {}
+
+
+def layers_of(method, tokens):
+    return 1 if method == "RING_ATTENTION" and tokens > LEFT_PRODUCT_TOKENS else LAYERS
+
+
+def speed(gpus):
+    """The SP methods against each other; KEEP where it fits, else RECOMPUTE."""
+    return [Cell("speed", gpus, tokens, method, data_parallel, ("KEEP", "RECOMPUTE"), layers_of(method, tokens))
+            for data_parallel in ("DDP", "ZERO3") for tokens in reversed(LENGTHS) for method in SP_METHODS
+            if gpus > 1]
+
+
+def slow_link(gpus):
+    """The same where GPUs reach each other through TCP."""
+    return [Cell("slow_link", gpus, tokens, method, "DDP", ("KEEP", "RECOMPUTE"), layers_of(method, tokens), slow_link=True)
+            for tokens in (128 * K, 512 * K) for method in SP_METHODS if gpus > 1]
+
+
+def data_parallel(gpus):
+    return [Cell("data_parallel", gpus, 32 * K * gpus, "LASP", method) for method in DP_METHODS]
+
+
+def plans(gpus):
+    """What it costs to hold less."""
+    return [Cell("plans", gpus, tokens * gpus, plans=(plan,))
+            for tokens, of in ((32 * K, ("KEEP", "SELECTIVE", "RECOMPUTE", "OFFLOAD")), (128 * K, ("RECOMPUTE", "OFFLOAD")),
+                               (1024 * K, ("STREAM",)), (4096 * K, ("STREAM",)))
+            for plan in of]
+
+
+def length(gpus):
+    """How far each plan goes: in powers of two of tokens a GPU, and halfway between them."""
+    return [Cell("length", gpus, tokens * gpus, "LASP", method, (plan,))
+            for method in ("DDP", "ZERO3") for plan, of in (
+                ("KEEP", (48 * K, 64 * K, 96 * K)), ("RECOMPUTE", (192 * K, 256 * K, 384 * K, 512 * K)),
+                ("OFFLOAD", (512 * K, 768 * K, 1024 * K)), ("STREAM", (16384 * K,)))
+            for tokens in of if gpus > 1 or method == "DDP"]
+
+
+TABLES = {"plans": plans, "data_parallel": data_parallel, "speed": speed, "slow_link": slow_link, "length": length}

@@ -1,0 +1,76 @@
+"""The comparison's program: what it runs, keeps and writes."""
+import json
+import os
+import stat
+import sys
+import tempfile
+import unittest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+from comparison import grid, runner, tables  # noqa: E402  (found beside this file)
+
+# Fits 48K tokens a GPU when all is kept and 192K otherwise; says what it was asked.
+PROGRAM = """#!/usr/bin/python3 -SE
+import json, sys
+tokens, layers = int(sys.argv[1]), int(sys.argv[2])
+if tokens > (48 << 10 if "--activations=KEEP" in sys.argv else 192 << 10):
+    sys.exit("train_step_cuda: RESOURCE_EXHAUSTED: 200 GiB are wanted")
+if "ULYSSES" in sys.argv:
+    sys.exit("train_step_cuda: INTERNAL: it broke")
+print(json.dumps({"tokens_per_gpu": tokens, "layers": layers, "step_ms": 10.0, "used_gib": 50.0,
+                  "tokens_per_second_per_gpu": 80000 if "LASP" in sys.argv else 40000}))
+"""
+
+
+class ComparisonTest(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+        self.program = os.path.join(self.folder, "program")
+        with open(self.program, "w") as file:
+            file.write(PROGRAM)
+        os.chmod(self.program, stat.S_IRWXU)
+        os.mkdir(os.path.join(self.folder, "comparison"))
+
+    def run_tables(self, names, commit="abc", minutes=1):
+        results = runner.Results(os.path.join(self.folder, "comparison", "gpu-x4.json"), commit)
+        results.content["gpu"] = "GPU"
+        left = runner.run([self.program], results, 4, names, minutes)
+        return left, list(results.content["cells"].values())
+
+    def test_each_cell_has_a_name_of_its_own(self):
+        for gpus in (1, 2, 4):
+            keys = [cell.key() for make in grid.TABLES.values() for cell in make(gpus)]
+            self.assertEqual(len(keys), len(set(keys)))
+
+    def test_what_does_not_fit_is_recomputed(self):
+        left, cells = self.run_tables(["speed"])
+        self.assertEqual(left, 0)
+        at = {(cell["tokens"] // grid.K, cell["sp_method"]): cell for cell in cells if cell["data_parallel"] == "DDP"}
+        self.assertEqual(at[128, "LASP"]["plan"], "KEEP")
+        self.assertEqual(at[256, "LASP"]["plan"], "RECOMPUTE")
+        self.assertTrue(at[1024, "LASP"]["out_of_memory"])
+        self.assertIn("it broke", at[128, "ULYSSES"]["error"])
+        text = tables.documents(self.folder)[os.path.join(self.folder, "comparison.md")]
+        row = next(line for line in text.splitlines() if line.startswith("| 128K |"))
+        self.assertIn("320,000 (50 GiB)", row)
+        self.assertIn("failed", row)
+        self.assertTrue(row.endswith("| 2.00 |"), row)
+        self.assertIn(os.path.join(self.folder, "comparison-speed-x4.svg"), tables.documents(self.folder))
+
+    def test_a_run_goes_on_where_one_ended(self):
+        self.assertEqual(self.run_tables(["plans"], minutes=0)[0], 8)
+        self.assertEqual(self.run_tables(["plans"])[0], 0)
+        os.remove(self.program)
+        self.assertEqual(len(self.run_tables(["plans"])[1]), 8)
+        with self.assertRaises(FileNotFoundError):
+            self.run_tables(["plans"], commit="a newer one")
+
+    def test_without_results_there_is_nothing_to_say(self):
+        self.assertEqual(tables.documents(self.folder), {})
+
+
+if __name__ == "__main__":
+    unittest.main()
