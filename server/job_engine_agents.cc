@@ -152,7 +152,7 @@ void JobEngine::OnHeartbeat(const AgentSessionPtr& session, const lasp::v1::Hear
     }
     if (job->run->stopping() && !job->run->stop_gently &&
         now - job->run->last_stop >= options_.stop_repeat_interval) {
-      StopRanks(job, /*gently=*/false, job->run->stop_reason);
+      StopRanks(job, /*gently=*/false, job->run->stop_reason, job->run->leave_state);
     }
   }
   for (JobRecord* const job : heard) {

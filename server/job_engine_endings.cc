@@ -266,6 +266,13 @@ void JobEngine::OnAllRanksGone(JobRecord* job) {
         Transition(job, JobEvent::kRanksGone, reason::kSuspended, stopped, "coordinator");
       }
       break;
+    case Job::STATE_RECOVERING:
+      // Told to make room, in their last step.
+      if (all_done) {
+        Transition(job, JobEvent::kAllDone, reason::kAllStepsDone,
+                   absl::StrCat("generation ", generation, " has done all steps"), "coordinator");
+      }
+      break;
     case Job::STATE_CANCELLING:
       Transition(job, JobEvent::kRanksGone, reason::kCancelled, "cancelled as asked",
                  "coordinator");

@@ -32,6 +32,7 @@ constexpr Rule kRules[] = {
     {Job::STATE_RUNNING, JobEvent::kSuspendRequested, Job::STATE_SUSPENDING},
 
     {Job::STATE_RECOVERING, JobEvent::kGranted, Job::STATE_STARTING},
+    {Job::STATE_RECOVERING, JobEvent::kAllDone, Job::STATE_SUCCEEDED},
     {Job::STATE_RECOVERING, JobEvent::kFailedForGood, Job::STATE_FAILED},
     {Job::STATE_RECOVERING, JobEvent::kCancelRequested, Job::STATE_CANCELLING},
     {Job::STATE_RECOVERING, JobEvent::kSuspendRequested, Job::STATE_SUSPENDING},

@@ -2,10 +2,11 @@
 import os
 import re
 import signal
+import subprocess
 import time
 import unittest
 
-from cluster import ClusterTest, small_spec, wait_until
+from cluster import BIN, ClusterTest, small_spec, wait_until
 
 STEPS = 200
 
@@ -26,6 +27,12 @@ class StallTest(ClusterTest):
         """Its log, once the stacks are in it."""
         log = self.lasp("logs", job, "--rank", rank, "--generation", 1).stdout
         return log if re.search(r'"stack":"[^"]*lasp::worker::Trainer::', log) else None
+
+    def test_stacks_have_names_where_the_program_is_stripped(self):
+        stripped = os.path.join(self.folder, "lasp-rank")
+        subprocess.run(["strip", "-o", stripped, os.path.join(BIN, "lasp-rank")], check=True)
+        names = subprocess.run(["nm", "-D", "-C", "--defined-only", stripped], check=True, text=True, stdout=subprocess.PIPE).stdout
+        self.assertIn("lasp::worker::Trainer::Step", names)
 
     def test_a_stopped_rank_is_named_and_its_job_goes_on(self):
         workers = {name: self.start_worker(name, slots=2, checkpoint_root=self.root) for name in ("w1", "w2")}

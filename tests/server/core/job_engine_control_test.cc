@@ -135,6 +135,18 @@ TEST(JobEngineControlTest, DrainingAWorkerMovesItsJobsWithoutTouchingTheirBudget
   EXPECT_THAT(harness.Drain("nobody"), StatusIs(absl::StatusCode::kNotFound, HasSubstr("nobody")));
 }
 
+TEST(JobEngineControlTest, AJobThatIsDoneBeforeItsWorkerHasDrainedIsDone) {
+  EngineHarness harness;
+  FakeAgent* const agent = harness.AddAgent("a", 2);
+  const std::string job = harness.Submit("run", 2, 1);
+  agent->obeys_stops = false;
+  LASP_ASSERT_OK(harness.Drain("a"));
+  EXPECT_EQ(harness.State(job), Job::STATE_RECOVERING);
+  harness.ExitAll(job, kRankDone);
+  EXPECT_EQ(harness.State(job), Job::STATE_SUCCEEDED);
+  EXPECT_EQ(harness.Get(job).generation(), 1);
+}
+
 TEST(JobEngineControlTest, AnAgentThatDrainsItselfMovesItsJobs) {
   EngineHarness harness;
   FakeAgent* a = harness.AddAgent("a", 2);

@@ -182,6 +182,28 @@ TEST_F(JobEngineRebuildTest, ADeathBeforeTheFirstStepLeavesItToTheNext) {
   EXPECT_FALSE(assignment.has_rebuild());
 }
 
+// A state of many gigabytes takes longer to leave than a Stop takes to be said again.
+TEST_F(JobEngineRebuildTest, OneThatStillLeavesItsStateIsNotKilled) {
+  for (auto& [id, agent] : harness_.agents) {
+    agent->obeys_stops = false;
+  }
+  Kill(0);
+  FakeAgent* const agent = Host(1);
+  ASSERT_NE(agent, nullptr);
+  const FakeRank leaving = *agent->Find(job_, 1);
+  lasp::v1::ConnectRequest message;
+  auto* const status = message.mutable_heartbeat()->add_ranks();
+  *status->mutable_fence() = leaving.fence;
+  status->set_phase(lasp::v1::RankStatus::PHASE_STOPPING);
+  agent->received.clear();
+  harness_.Deliver(agent, message);
+  harness_.Pump();
+  ASSERT_GT(agent->Count(lasp::v1::ConnectResponse::kStop), 0);
+  for (const lasp::v1::ConnectResponse& told : agent->received) {
+    EXPECT_TRUE(!told.has_stop() || told.stop().mode() == lasp::v1::Stop::MODE_LEAVE_STATE);
+  }
+}
+
 TEST_F(JobEngineRebuildTest, AnAgentOfTheReleaseBeforeKnowsNothingOfIt) {
   harness_.agents["b"]->newest_protocol = kCheckpointProtocol;
   harness_.RestartAgent(harness_.agents["b"].get());

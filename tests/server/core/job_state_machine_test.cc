@@ -31,6 +31,7 @@ const std::map<std::pair<JobState, E>, JobState>& Allowed() {
       {{Job::STATE_QUEUED, E::kFailedForGood}, Job::STATE_FAILED},
       {{Job::STATE_STARTING, E::kFailedForGood}, Job::STATE_FAILED},
       {{Job::STATE_RUNNING, E::kFailedForGood}, Job::STATE_FAILED},
+      {{Job::STATE_RECOVERING, E::kAllDone}, Job::STATE_SUCCEEDED},
       {{Job::STATE_RECOVERING, E::kFailedForGood}, Job::STATE_FAILED},
       {{Job::STATE_SUSPENDING, E::kFailedForGood}, Job::STATE_FAILED},
       {{Job::STATE_RUNNING, E::kAllDone}, Job::STATE_SUCCEEDED},
