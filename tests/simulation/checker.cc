@@ -29,8 +29,8 @@ bool MayFollow(Job::State from, Job::State to) {
       return to == Job::STATE_RECOVERING || to == Job::STATE_FAILED || to == Job::STATE_SUCCEEDED ||
              to == Job::STATE_CANCELLING || to == Job::STATE_SUSPENDING;
     case Job::STATE_RECOVERING:
-      return to == Job::STATE_STARTING || to == Job::STATE_FAILED || to == Job::STATE_CANCELLING ||
-             to == Job::STATE_SUSPENDING;
+      return to == Job::STATE_STARTING || to == Job::STATE_SUCCEEDED || to == Job::STATE_FAILED ||
+             to == Job::STATE_CANCELLING || to == Job::STATE_SUSPENDING;
     case Job::STATE_SUSPENDING:
       return to == Job::STATE_SUSPENDED || to == Job::STATE_SUCCEEDED || to == Job::STATE_FAILED ||
              to == Job::STATE_CANCELLING;
@@ -104,6 +104,9 @@ void Checker::Take(const server::PutJob& mutation) {
   }
   if (job.generation() != shadow.generation) {
     shadow.exits.clear();
+  }
+  if (job.restored_step() > 0) {
+    shadow.starts[job.generation()] = {job.restored_step(), job.restored_generation()};
   }
   shadow.name = job.name();
   shadow.uid = job.uid();
@@ -186,8 +189,67 @@ void Checker::Take(const server::PutSteps& mutation) {
           absl::StrCat(Describe(shadow), " takes step ", step.step(), " of generation ",
                        step.token_count() / kOrigin, " as one of ", step.generation()));
     }
-    int64_t& generation = shadow.steps[step.step()];
-    generation = std::max(generation, step.generation());
+    shadow.steps[step.step()].insert(step.generation());
+  }
+}
+
+void Checker::Take(const server::PutCheckpoint& mutation) {
+  const auto found = jobs_.find(mutation.job_id);
+  if (found == jobs_.end()) {
+    return;
+  }
+  const lasp::v1::Checkpoint& checkpoint = mutation.checkpoint;
+  found->second.checkpoints[{checkpoint.step(), checkpoint.generation()}] = checkpoint;
+  CheckCheckpoint(found->second, checkpoint);
+}
+
+void Checker::Take(const server::DeleteCheckpoint& mutation) {
+  if (const auto found = jobs_.find(mutation.job_id); found != jobs_.end()) {
+    found->second.checkpoints.erase({mutation.step, mutation.generation});
+  }
+}
+
+void Checker::CheckCheckpoint(const JobShadow& job, const lasp::v1::Checkpoint& checkpoint) {
+  if (checkpoint.state() != lasp::v1::Checkpoint::STATE_COMMITTED) {
+    return;
+  }
+  const std::string fault =
+      files_->Fault(checkpoint.folder(), checkpoint.shard_count(), checkpoint.manifest_digest());
+  if (!fault.empty()) {
+    context_->Violate(
+        Invariant::kManifestWhole,
+        absl::StrCat(Describe(job), ": its checkpoint of step ", checkpoint.step(),
+                     " by generation ", checkpoint.generation(), " is committed and ", fault));
+  }
+}
+
+void Checker::CheckCheckpoints() {
+  for (const auto& [id, job] : jobs_) {
+    for (const auto& [key, checkpoint] : job.checkpoints) {
+      CheckCheckpoint(job, checkpoint);
+    }
+  }
+}
+
+void Checker::OnRemoval(const std::string& uid, int64_t step, int64_t generation) {
+  const JobShadow* const job = FindByUid(uid);
+  if (job == nullptr) {
+    return;
+  }
+  const auto found = job->checkpoints.find({step, generation});
+  if (found != job->checkpoints.end() &&
+      found->second.state() == lasp::v1::Checkpoint::STATE_COMMITTED) {
+    context_->Violate(Invariant::kManifestWhole,
+                      absl::StrCat(Describe(*job), ": its checkpoint of step ", step,
+                                   " is removed and is committed"));
+  }
+}
+
+void Checker::OnRemoval(const std::string& uid) {
+  if (const JobShadow* const job = FindByUid(uid); job != nullptr) {
+    context_->Violate(
+        Invariant::kManifestWhole,
+        absl::StrCat(Describe(*job), " loses all its checkpoints and is not deleted"));
   }
 }
 
@@ -203,12 +265,23 @@ void Checker::CheckJob(const JobShadow& job) {
   if (job.state != Job::STATE_SUCCEEDED) {
     return;
   }
-  for (int64_t step = 1; step <= job.max_steps; ++step) {
+  CheckHistory(job);
+}
+
+// Every step is stored, of the generation that trained what was gone on from.
+void Checker::CheckHistory(const JobShadow& job) {
+  int64_t generation = job.generation;
+  for (int64_t step = job.max_steps; step >= 1; --step) {
+    for (auto start = job.starts.find(generation);
+         start != job.starts.end() && step <= start->second.first;
+         start = job.starts.find(generation)) {
+      generation = start->second.second;
+    }
     const auto row = job.steps.find(step);
-    if (row == job.steps.end() || row->second != job.generation) {
+    if (row == job.steps.end() || !row->second.contains(generation)) {
       context_->Violate(Invariant::kNothingLost,
                         absl::StrCat(Describe(job), ": its step ", step, " of ", job.max_steps,
-                                     " was never stored"));
+                                     ", of generation ", generation, ", was never stored"));
       return;
     }
   }
@@ -252,6 +325,15 @@ void Checker::OnLoad(const server::StoreContents& contents) {
           absl::StrCat(Describe(*shadow), " of revision ", shadow->revision, " comes back as ",
                        Job::State_Name(stored.view->job.state()), " of ", stored.view->revision));
     }
+    for (const server::StoredCheckpoint& row : stored.checkpoints) {
+      CheckCheckpoint(*shadow, row.checkpoint);
+    }
+    if (stored.checkpoints.size() != shadow->checkpoints.size()) {
+      context_->Violate(
+          Invariant::kNothingLost,
+          absl::StrCat(Describe(*shadow), " comes back with ", stored.checkpoints.size(), " of ",
+                       shadow->checkpoints.size(), " checkpoints"));
+    }
     std::map<int, int> exits;
     for (const server::StoredRankExit& exit : stored.exits) {
       exits[exit.rank] = exit.exit_code;
@@ -292,6 +374,24 @@ void Checker::OnSend(const lasp::v1::ConnectResponse& message) {
         absl::StrCat(Describe(fence), " is told to ", message.has_assignment() ? "start" : "go on",
                      ", and its generation is not durable"));
   }
+  if (job != nullptr && message.has_assignment() && message.assignment().has_restore_from()) {
+    CheckStart(*job, message.assignment());
+  }
+}
+
+void Checker::CheckStart(const JobShadow& job, const lasp::v1::Assignment& assignment) {
+  const lasp::v1::CheckpointReference& from = assignment.restore_from();
+  const auto found = job.checkpoints.find({from.step(), from.generation()});
+  // One that is found to be damaged while the generation begins ends it a little later.
+  if (found == job.checkpoints.end() ||
+      (found->second.state() != lasp::v1::Checkpoint::STATE_COMMITTED &&
+       found->second.state() != lasp::v1::Checkpoint::STATE_CORRUPT) ||
+      found->second.manifest_digest() != from.manifest_digest()) {
+    context_->Violate(
+        Invariant::kManifestWhole,
+        absl::StrCat(Describe(assignment.fence()), " goes on from step ", from.step(),
+                     " of generation ", from.generation(), ", which is not committed"));
+  }
 }
 
 void Checker::OnAcknowledged(const std::string& worker, const lasp::v1::ConnectRequest& report) {
@@ -317,7 +417,7 @@ void Checker::OnAcknowledged(const std::string& worker, const lasp::v1::ConnectR
   for (const lasp::v1::StepMetrics& step : report.step_reports().steps()) {
     const auto row = job->steps.find(step.step());
     if (!job->exits.contains(fence.rank()) &&
-        (row == job->steps.end() || row->second < fence.generation())) {
+        (row == job->steps.end() || !row->second.contains(fence.generation()))) {
       context_->Violate(Invariant::kNothingLost,
                         absl::StrCat("step ", step.step(), " of ", Describe(fence),
                                      " is acknowledged and not stored"));

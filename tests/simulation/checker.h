@@ -11,6 +11,7 @@
 
 #include "lasp/v1/worker_service.pb.h"
 #include "server/job_store.h"
+#include "tests/simulation/checkpoint_files.h"
 #include "tests/simulation/context.h"
 
 namespace lasp::simulation {
@@ -33,8 +34,12 @@ struct JobShadow {
   std::vector<std::pair<std::string, int>> places;
   // Of the present generation, by rank.
   std::map<int, int> exits;
-  // The generation of each step's row.
-  std::map<int64_t, int64_t> steps;
+  // The generations of each step's rows.
+  std::map<int64_t, std::set<int64_t>> steps;
+  // What a generation goes on from: the step and the generation that trained it.
+  std::map<int64_t, std::pair<int64_t, int64_t>> starts;
+  // By step and generation.
+  std::map<std::pair<int64_t, int64_t>, lasp::v1::Checkpoint> checkpoints;
 
   // Whether its ranks train, or are about to.
   bool live() const {
@@ -45,7 +50,7 @@ struct JobShadow {
 
 class Checker {
  public:
-  explicit Checker(Context* context) : context_(context) {}
+  Checker(Context* context, const CheckpointFiles* files) : context_(context), files_(files) {}
 
   // --- the store ---
   // A transaction has become durable.
@@ -62,6 +67,13 @@ class Checker {
   void OnCreated(const std::string& uid) { created_.insert(uid); }
 
   void OnDeletionAsked(const std::string& uid) { created_.erase(uid); }
+
+  // --- the disk with checkpoints ---
+  // The coordinator removes a checkpoint; all of a job's.
+  void OnRemoval(const std::string& uid, int64_t step, int64_t generation);
+  void OnRemoval(const std::string& uid);
+  // Every committed checkpoint is there.
+  void CheckCheckpoints();
 
   // Null where there is none.
   const JobShadow* FindByUid(const std::string& uid) const;
@@ -80,14 +92,20 @@ class Checker {
   void Take(const server::AddGeneration& mutation);
   void Take(const server::PutRankExit& mutation);
   void Take(const server::PutSteps& mutation);
+  void Take(const server::PutCheckpoint& mutation);
+  void Take(const server::DeleteCheckpoint& mutation);
 
   template <typename Other>
   void Take(const Other& /*mutation*/) {}
 
   void CheckJob(const JobShadow& job);
   void CheckPlaces();
+  void CheckStart(const JobShadow& job, const lasp::v1::Assignment& assignment);
+  void CheckHistory(const JobShadow& job);
+  void CheckCheckpoint(const JobShadow& job, const lasp::v1::Checkpoint& checkpoint);
 
   Context* const context_;
+  const CheckpointFiles* const files_;
   std::map<int64_t, JobShadow> jobs_;
   // Of jobs that users were told of and have not asked to delete.
   std::set<std::string> created_;

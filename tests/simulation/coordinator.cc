@@ -47,6 +47,8 @@ struct Coordinator::Process {
   VirtualClock clock;
   LeaseObserver observer;
   std::unique_ptr<SimulatedStore> store;
+  std::unique_ptr<SimulatedCheckpointDisk> checkpoint_disk;
+  server::CheckpointCatalog checkpoints;
   server::JobCatalog jobs;
   server::WorkerCatalog workers;
   std::unique_ptr<server::WatchHub> watches;
@@ -59,10 +61,11 @@ struct Coordinator::Process {
   std::unique_ptr<server::JobController> controller;
 };
 
-Coordinator::Coordinator(Context* context, Checker* checker, Disk* disk)
+Coordinator::Coordinator(Context* context, Checker* checker, Disk* disk, CheckpointFiles* files)
     : context_(context),
       checker_(checker),
       disk_(disk),
+      files_(files),
       random_(context->MakeRandom()),
       options_(ShortOptions()) {}
 
@@ -78,22 +81,26 @@ void Coordinator::Start() {
   process->clock.Jump(wall_offset_);
   process->store = std::make_unique<SimulatedStore>(
       context_, disk_, checker_, [this] { Crash(); }, [this] { Wake(); });
+  process->checkpoint_disk =
+      std::make_unique<SimulatedCheckpointDisk>(context_, files_, checker_, [this] { Wake(); });
   process->watches = std::make_unique<server::WatchHub>(
       &process->jobs, process->store->uuid(), &process->clock, options_.bookmark_interval);
   process->metrics = std::make_unique<server::MetricsHub>(process->store.get());
-  auto controller =
-      server::JobController::StartStepped(options_, {.clock = &process->clock,
-                                                     .store = process->store.get(),
-                                                     .jobs = &process->jobs,
-                                                     .workers = &process->workers,
-                                                     .watches = process->watches.get(),
-                                                     .events = &process->events,
-                                                     .metrics = process->metrics.get(),
-                                                     .logs = &process->logs,
-                                                     .log_remover = &process->log_remover,
-                                                     .leases = &process->leases,
-                                                     .refusals = &process->refusals,
-                                                     .observer = &process->observer});
+  auto controller = server::JobController::StartStepped(
+      options_, {.clock = &process->clock,
+                 .store = process->store.get(),
+                 .jobs = &process->jobs,
+                 .workers = &process->workers,
+                 .watches = process->watches.get(),
+                 .events = &process->events,
+                 .metrics = process->metrics.get(),
+                 .logs = &process->logs,
+                 .log_remover = &process->log_remover,
+                 .leases = &process->leases,
+                 .refusals = &process->refusals,
+                 .checkpoints = &process->checkpoints,
+                 .checkpoint_disk = process->checkpoint_disk.get(),
+                 .observer = &process->observer});
   if (!controller.ok()) {
     context_->Violate(Invariant::kNothingLost, std::string(controller.status().message()));
     return;

@@ -12,7 +12,9 @@
 #include "server/core_options.h"
 #include "server/job_controller.h"
 #include "tests/simulation/checker.h"
+#include "tests/simulation/checkpoint_files.h"
 #include "tests/simulation/context.h"
+#include "tests/simulation/simulated_checkpoint_disk.h"
 #include "tests/simulation/simulated_store.h"
 
 namespace lasp::simulation {
@@ -20,7 +22,7 @@ namespace lasp::simulation {
 class Coordinator {
  public:
   // `on_crash` is called with each end of the process, `on_turn` after each turn of the controller.
-  Coordinator(Context* context, Checker* checker, Disk* disk);
+  Coordinator(Context* context, Checker* checker, Disk* disk, CheckpointFiles* files);
   ~Coordinator();
 
   void OnCrash(std::function<void()> on_crash) { on_crash_ = std::move(on_crash); }
@@ -68,6 +70,7 @@ class Coordinator {
   Context* const context_;
   Checker* const checker_;
   Disk* const disk_;
+  CheckpointFiles* const files_;
   Random random_;
   server::CoreOptions options_;
   std::function<void()> on_crash_ = [] {};

@@ -7,11 +7,12 @@
 
 namespace lasp::simulation {
 
-Faults::Faults(Context* context, Coordinator* coordinator, Disk* disk, RankField* field,
-               const Agents* agents)
+Faults::Faults(Context* context, Coordinator* coordinator, Disk* disk, CheckpointFiles* files,
+               RankField* field, const Agents* agents)
     : context_(context),
       coordinator_(coordinator),
       disk_(disk),
+      files_(files),
       field_(field),
       agents_(agents),
       random_(context->MakeRandom()),
@@ -32,8 +33,10 @@ void Faults::Strike() {
   const int what = random_.Below(100);
   if (what < 45) {
     StrikeAgent();
-  } else if (what < 72) {
+  } else if (what < 70) {
     StrikeRank();
+  } else if (what < 76) {
+    StrikeCheckpoints();
   } else {
     StrikeCoordinator();
   }
@@ -132,12 +135,22 @@ void Faults::StrikeCoordinator() {
   }
 }
 
+void Faults::StrikeCheckpoints() {
+  if (random_.Chance(0.5)) {
+    files_->Damage(&random_);
+    return;
+  }
+  context_->Say("the disk with checkpoints does not answer");
+  files_->BreakUntil(context_->now() + random_.Between(absl::Milliseconds(50), absl::Seconds(20)));
+}
+
 void Faults::CrashCoordinator() { coordinator_->Crash(); }
 
 void Faults::End() {
   ended_ = true;
   disk_->kill = Disk::Kill::kNone;
   disk_->broken_until = absl::ZeroDuration();
+  files_->BreakUntil(absl::ZeroDuration());
   if (agents_->size() > 1 && random_.Chance(0.15)) {
     SimulatedAgent& gone = *agents_->back();
     gone.Retire();

@@ -16,8 +16,8 @@ class Faults {
  public:
   using Agents = std::vector<std::unique_ptr<SimulatedAgent>>;
 
-  Faults(Context* context, Coordinator* coordinator, Disk* disk, RankField* field,
-         const Agents* agents);
+  Faults(Context* context, Coordinator* coordinator, Disk* disk, CheckpointFiles* files,
+         RankField* field, const Agents* agents);
 
   // Until End something goes wrong now and then.
   void Begin();
@@ -29,12 +29,14 @@ class Faults {
   void Strike();
   void StrikeAgent();
   void StrikeRank();
+  void StrikeCheckpoints();
   void StrikeCoordinator();
   void CrashCoordinator();
 
   Context* const context_;
   Coordinator* const coordinator_;
   Disk* const disk_;
+  CheckpointFiles* const files_;
   RankField* const field_;
   const Agents* const agents_;
   Random random_;

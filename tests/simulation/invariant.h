@@ -18,8 +18,9 @@ enum class Invariant {
   kLiveness = 5,
   // Generations grow, and are stored before anything of them leaves the coordinator.
   kGenerationStored = 6,
-  // "A committed manifest names valid shards" takes the next number: it is checked in
-  // Checker::OnCommit, where a checkpoint becomes durable.
+  // A manifest implies valid shards: what is committed is a whole checkpoint on the disk, of one
+  // step and generation, as long as it is committed, and only such ones are gone on from.
+  kManifestWhole = 7,
 };
 
 // A bug, put around a seam of what is tested.
@@ -40,6 +41,10 @@ enum class Plant {
   kDeafAgent,
   // A store that says that it has written before it has. Breaks 6.
   kAnswersEarly,
+  // A disk that leaves the last shard out of a manifest. Breaks 7.
+  kShortManifest,
+  // A store that writes checkpoints as committed while ranks still write them. Breaks 7.
+  kCommitsEarly,
 };
 
 }  // namespace lasp::simulation

@@ -6,6 +6,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "proto/checkpoint/checkpoint_reader.h"
+#include "proto/checkpoint/manifest.h"
+#include "proto/rpc/error_details.h"
 #include "proto/rpc/rank_exit_code.h"
 
 namespace lasp::simulation {
@@ -30,6 +33,7 @@ std::string RankProcess::Name() const {
 RankField::Gang& RankField::GangOf(const RankProcess& process) {
   Gang& gang = gangs_[{process.fence.uid(), process.fence.generation()}];
   gang.ranks.resize(static_cast<size_t>(process.world_size));
+  gang.step = std::max(gang.step, process.restore_from.step());
   return gang;
 }
 
@@ -153,6 +157,9 @@ void RankField::MeetPeers(const RankProcessPtr& process) {
     Plan(absl::Milliseconds(250), process, [this, process] { MeetPeers(process); });
     return;
   }
+  if (!Restore(process)) {
+    return;
+  }
   process->state = State::kReady;
   FromRank message;
   message.mutable_ready();
@@ -201,8 +208,15 @@ void RankField::Step(const GangKey& key) {
     context_->timeline().After(hung_until - context_->now(), [this, key] { Step(key); });
     return;
   }
-  const int64_t step = ++gang.step;
   const RankProcessPtr first = gang.ranks[0];
+  if (gang.step >= first->max_steps) {
+    // It goes on from the end.
+    for (const RankProcessPtr& rank : std::vector<RankProcessPtr>(gang.ranks)) {
+      Leave(rank, kRankDone, gang.step);
+    }
+    return;
+  }
+  const int64_t step = ++gang.step;
   FromRank message;
   message.mutable_step()->set_step(step);
   auto* const metrics = message.mutable_step()->mutable_metrics();
@@ -213,13 +227,69 @@ void RankField::Step(const GangKey& key) {
   Say(first, message);
   const bool drain = std::any_of(gang.ranks.begin(), gang.ranks.end(),
                                  [](const RankProcessPtr& rank) { return rank->wants_drain; });
-  if (step < first->max_steps && !drain) {
+  const bool last = step >= first->max_steps || drain;
+  if (!last) {
     PlanStep(key);
+  }
+  const bool due = first->interval_steps > 0 && step % first->interval_steps == 0;
+  for (const RankProcessPtr& rank : std::vector<RankProcessPtr>(gang.ranks)) {
+    if (last) {
+      rank->state = State::kLeaving;
+      Save(rank, step, [this, rank, step] {
+        Leave(rank, step >= rank->max_steps ? kRankDone : kRankDrained, step);
+      });
+    } else if (due) {
+      Save(rank, step, [] {});
+    }
+  }
+}
+
+void RankField::Save(const RankProcessPtr& process, int64_t step, std::function<void()> then) {
+  if (process->checkpoint_folder.empty()) {
+    then();
     return;
   }
-  for (const RankProcessPtr& rank : std::vector<RankProcessPtr>(gang.ranks)) {
-    Leave(rank, step >= rank->max_steps ? kRankDone : kRankDrained, step);
+  Plan(random_.Between(absl::Milliseconds(5), absl::Milliseconds(1500)), process,
+       [this, process, step, then = std::move(then)] {
+         FromRank message;
+         lasp::v1::ShardWritten& written = *message.mutable_shard_written();
+         written.set_step(step);
+         if (files_->broken() || random_.Chance(0.02)) {
+           written.mutable_status()->set_code(
+               static_cast<int>(absl::StatusCode::kResourceExhausted));
+           written.mutable_status()->set_message("no space is left");
+         } else {
+           const int64_t generation = process->fence.generation();
+           *written.mutable_shard() =
+               CheckpointFiles::ShardOf(step, generation, process->fence.rank());
+           files_->Write(absl::StrCat(process->checkpoint_folder, "/",
+                                      CheckpointFolderName(step, generation)),
+                         written.shard());
+         }
+         Say(process, message);
+         then();
+       });
+}
+
+bool RankField::Restore(const RankProcessPtr& process) {
+  const lasp::v1::CheckpointReference& from = process->restore_from;
+  if (from.step() == 0) {
+    return true;
   }
+  const absl::Status read = files_->Verify(from.folder(), from.manifest_digest());
+  if (read.ok()) {
+    return true;
+  }
+  process->state = State::kLeaving;
+  FromRank message;
+  *message.mutable_finished()->mutable_status() =
+      StatusToProto(absl::IsDataLoss(read) ? ErrorWithReason(absl::StatusCode::kDataLoss,
+                                                             read.message(), kCheckpointCorrupt)
+                                           : read);
+  Say(process, message);
+  Plan(random_.Between(absl::Milliseconds(1), absl::Milliseconds(50)), process,
+       [this, process] { End(process, WaitStatusOfExit(kRankRetry)); });
+  return false;
 }
 
 void RankField::Leave(const RankProcessPtr& process, int code, int64_t step) {

@@ -13,6 +13,7 @@
 #include "lasp/internal/v1/rank_channel.pb.h"
 #include "lasp/v1/worker_service.pb.h"
 #include "tests/simulation/checker.h"
+#include "tests/simulation/checkpoint_files.h"
 #include "tests/simulation/context.h"
 
 namespace lasp::simulation {
@@ -25,6 +26,12 @@ struct RankProcess : std::enable_shared_from_this<RankProcess> {
   int slot = 0;
   int world_size = 1;
   int64_t max_steps = 0;
+  // Steps between checkpoints; 0 for the last step alone.
+  int64_t interval_steps = 0;
+  // Where they go; empty: nowhere.
+  std::string checkpoint_folder;
+  // What it goes on from; of step 0: the beginning.
+  lasp::v1::CheckpointReference restore_from;
   State state = State::kBooting;
   bool alive = true;
   // Whether it was ever told to train.
@@ -48,8 +55,8 @@ using RankProcessPtr = std::shared_ptr<RankProcess>;
 
 class RankField {
  public:
-  RankField(Context* context, Checker* checker)
-      : context_(context), checker_(checker), random_(context->MakeRandom()) {}
+  RankField(Context* context, Checker* checker, CheckpointFiles* files)
+      : context_(context), checker_(checker), files_(files), random_(context->MakeRandom()) {}
 
   // A process begins; `process` says where, as what, and to whom it speaks.
   void Spawn(const RankProcessPtr& process);
@@ -93,6 +100,10 @@ class RankField {
   void End(const RankProcessPtr& process, int wait_status);
   // Says its last word and goes.
   void Leave(const RankProcessPtr& process, int code, int64_t step);
+  // Writes its shard, says so, and does what comes then.
+  void Save(const RankProcessPtr& process, int64_t step, std::function<void()> then);
+  // Whether what it goes on from is whole; otherwise it says so and goes.
+  bool Restore(const RankProcessPtr& process);
   void MeetPeers(const RankProcessPtr& process);
   void PlanStep(const GangKey& key);
   void Step(const GangKey& key);
@@ -101,6 +112,7 @@ class RankField {
 
   Context* const context_;
   Checker* const checker_;
+  CheckpointFiles* const files_;
   Random random_;
   std::map<GangKey, Gang> gangs_;
   // In the order of their start.

@@ -101,6 +101,9 @@ void SimulatedKeeper::Start(const lasp::v1::Assignment& assignment) {
   process->slot = assignment.slot();
   process->world_size = assignment.world_size();
   process->max_steps = assignment.spec().max_steps();
+  process->interval_steps = assignment.spec().checkpoint().interval_steps();
+  process->checkpoint_folder = assignment.checkpoint_folder();
+  process->restore_from = assignment.restore_from();
   process->say = [this, process = process.get()](const FromRank& message) {
     defer_([this, weak = process->weak_from_this(), message] {
       if (const RankProcessPtr strong = weak.lock()) {
@@ -276,6 +279,10 @@ void SimulatedKeeper::Hear(const RankProcessPtr& process, const FromRank& messag
     observer_->OnStep(fence, message.step());
   } else if (message.has_phase()) {
     status.set_phase(message.phase().phase());
+  } else if (message.has_shard_written()) {
+    lasp::v1::ShardWritten shard = message.shard_written();
+    *shard.mutable_fence() = fence;
+    observer_->OnShard(shard);
   } else if (message.has_finished()) {
     rank->finished = message.finished();
     status.set_phase(RankStatus::PHASE_STOPPING);

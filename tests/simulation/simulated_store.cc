@@ -122,9 +122,22 @@ void SimulatedStore::Distort(std::vector<server::Mutation>* mutations) {
     context_->Say("PLANTED: a transaction is lost");
     mutations->clear();
   }
+  if (context_->plant() == Plant::kCommitsEarly) {
+    CommitEarly(mutations);
+  }
   if (context_->plant() == Plant::kForgetsEnd && random_.Chance(0.5)) {
     context_->Say("PLANTED: an end is forgotten");
     std::erase_if(*mutations, Ends);
+  }
+}
+
+void SimulatedStore::CommitEarly(std::vector<server::Mutation>* mutations) {
+  for (server::Mutation& mutation : *mutations) {
+    auto* const put = std::get_if<server::PutCheckpoint>(&mutation);
+    if (put != nullptr && put->checkpoint.state() == lasp::v1::Checkpoint::STATE_WRITING) {
+      context_->Say("PLANTED: ", put->checkpoint.name(), " is stored as committed");
+      put->checkpoint.set_state(lasp::v1::Checkpoint::STATE_COMMITTED);
+    }
   }
 }
 

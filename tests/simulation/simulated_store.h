@@ -75,6 +75,7 @@ class SimulatedStore final : public server::JobStore {
   // The planted bugs.
   void Distort(std::vector<server::Mutation>* mutations);
   void PlaceTwice(std::vector<server::Mutation>* mutations);
+  void CommitEarly(std::vector<server::Mutation>* mutations);
 
   Context* const context_;
   Disk* const disk_;

@@ -83,6 +83,7 @@ TEST(Simulation, InvariantsHold) {
     sum.jobs += result.jobs;
     sum.jobs_succeeded += result.jobs_succeeded;
     sum.generations += result.generations;
+    sum.restored_generations += result.restored_generations;
     sum.coordinator_starts += result.coordinator_starts;
   }
   const double seconds = static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC;
@@ -90,11 +91,13 @@ TEST(Simulation, InvariantsHold) {
             << static_cast<double>(count) / seconds << " a second: " << sum.virtual_seconds / 3600
             << " hours of virtual time, " << sum.jobs << " jobs, " << sum.jobs_succeeded
             << " of them succeeded, " << sum.generations << " generations, "
-            << sum.coordinator_starts << " starts of the coordinator\n";
+            << sum.restored_generations << " of them from a checkpoint, " << sum.coordinator_starts
+            << " starts of the coordinator\n";
   if (count >= 1'000) {
     // Something happens in these worlds.
     EXPECT_GT(sum.jobs_succeeded, sum.jobs / 10);
     EXPECT_GT(sum.generations, sum.jobs / 2);
+    EXPECT_GT(sum.restored_generations, sum.generations / 20);
     EXPECT_GT(sum.coordinator_starts, static_cast<int64_t>(2 * count));
   }
 }
@@ -130,9 +133,9 @@ struct PlantedBug {
 
 class PlantedBugTest : public ::testing::TestWithParam<PlantedBug> {};
 
-// The invariant that a bug breaks is the one that is reported, within a hundred seeds.
+// The invariant that a bug breaks is the one that is reported, within a few hundred seeds.
 TEST_P(PlantedBugTest, IsFound) {
-  constexpr uint64_t kSeeds = 100;
+  constexpr uint64_t kSeeds = 1000;
   for (uint64_t seed = 1; seed <= kSeeds; ++seed) {
     const WorldResult result = RunWorld(seed, {.plant = GetParam().plant});
     if (result.violated == GetParam().breaks) {
@@ -153,7 +156,9 @@ INSTANTIATE_TEST_SUITE_P(
                       PlantedBug{"LosesCommit", Plant::kLosesCommit, Invariant::kNothingLost},
                       PlantedBug{"DeafAgent", Plant::kDeafAgent, Invariant::kLiveness},
                       PlantedBug{"AnswersEarly", Plant::kAnswersEarly,
-                                 Invariant::kGenerationStored}),
+                                 Invariant::kGenerationStored},
+                      PlantedBug{"ShortManifest", Plant::kShortManifest, Invariant::kManifestWhole},
+                      PlantedBug{"CommitsEarly", Plant::kCommitsEarly, Invariant::kManifestWhole}),
     [](const auto& bug) { return std::string(bug.param.name); });
 
 }  // namespace

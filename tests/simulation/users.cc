@@ -78,6 +78,7 @@ void Users::Submit() {
   spec->mutable_parallelism()->mutable_data_parallel()->set_size(random_.Between(1, 2));
   spec->mutable_recovery()->set_max_restarts(random_.Chance(0.15) ? 0 : random_.Between(2, 12));
   spec->set_max_steps(random_.Between(2, 14));
+  spec->mutable_checkpoint()->set_interval_steps(random_.Chance(0.6) ? random_.Between(1, 5) : 0);
   if (gpus_ && random_.Chance(0.5)) {
     spec->set_device(random_.Chance(0.5) ? lasp::v1::TrainingSpec::DEVICE_GPU
                                          : lasp::v1::TrainingSpec::DEVICE_CPU);

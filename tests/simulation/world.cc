@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/log.h"
 #include "tests/simulation/checker.h"
+#include "tests/simulation/checkpoint_files.h"
 #include "tests/simulation/context.h"
 #include "tests/simulation/coordinator.h"
 #include "tests/simulation/faults.h"
@@ -31,10 +32,11 @@ class World {
  public:
   World(uint64_t seed, const WorldOptions& options)
       : context_(seed, options.plant, options.recording, options.printing),
-        checker_(&context_),
+        files_(&context_),
+        checker_(&context_, &files_),
         random_(context_.MakeRandom()),
-        field_(&context_, &checker_),
-        coordinator_(&context_, &checker_, &disk_) {
+        field_(&context_, &checker_, &files_),
+        coordinator_(&context_, &checker_, &disk_, &files_) {
     if (options.on_disk) {
       disk_.state = std::make_unique<SqliteState>();
     } else {
@@ -51,7 +53,8 @@ class World {
                                                          random_.Between(1, 4)));
     }
     users_ = std::make_unique<Users>(&context_, &checker_, &coordinator_, worker_ids, gpus);
-    faults_ = std::make_unique<Faults>(&context_, &coordinator_, &disk_, &field_, &agents_);
+    faults_ =
+        std::make_unique<Faults>(&context_, &coordinator_, &disk_, &files_, &field_, &agents_);
     standings_.resize(agents_.size(), Standing::kAwaited);
     registered_.resize(agents_.size());
     leases_seen_.resize(agents_.size());
@@ -72,6 +75,7 @@ class World {
       context_.timeline().RunNext();
     }
     if (context_.violated() == Invariant::kNone) {
+      checker_.CheckCheckpoints();
       // All of it once more, from what is stored.
       coordinator_.Crash();
       coordinator_.Start();
@@ -247,12 +251,14 @@ class World {
     for (const auto& [id, job] : checker_.jobs()) {
       result.jobs_succeeded += job.state == Job::STATE_SUCCEEDED ? 1 : 0;
       result.generations += static_cast<int64_t>(job.generations.size());
+      result.restored_generations += static_cast<int64_t>(job.starts.size());
     }
     result.coordinator_starts = coordinator_.incarnation();
     return result;
   }
 
   Context context_;
+  CheckpointFiles files_;
   Checker checker_;
   Random random_;
   Disk disk_;

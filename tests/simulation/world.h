@@ -32,6 +32,8 @@ struct WorldResult {
   int jobs = 0;
   int jobs_succeeded = 0;
   int64_t generations = 0;
+  // Of these, from a checkpoint.
+  int64_t restored_generations = 0;
   int64_t coordinator_starts = 0;
 };
 
