@@ -313,9 +313,9 @@ class ClusterTest(unittest.TestCase):
 
     # ---- processes ----------------------------------------------------------------------------
 
-    def rank_process(self, worker, job, rank):
-        """The process of a rank of the present generation, as its agent logs it."""
-        generation = self.job(job)["generation"]
+    def rank_process(self, worker, job, rank, generation=None):
+        """The process of a rank of the present or the given generation, as its agent logs it."""
+        generation = generation or self.job(job)["generation"]
         line = rf'rank started.*{re.escape(job)} generation {generation} rank {rank}\D.*?pid\W+(\d+)'
         found = []
         def started():
