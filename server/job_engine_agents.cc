@@ -308,10 +308,6 @@ void JobEngine::OnRankExited(const AgentSessionPtr& session, const lasp::v1::Ran
     }
     return;
   }
-  unit_.mutations.emplace_back(PutRankExit{.job_id = job->id(),
-                                           .generation = fence.generation(),
-                                           .rank = fence.rank(),
-                                           .exit_code = message.exit_code()});
   if (ErrorReason(StatusFromProto(message.status())) == "CHECKPOINT_CORRUPT") {
     if (CheckpointRecord* const record =
             job->checkpoints.Find(job->run->restored_step, job->run->restored_generation);

@@ -182,6 +182,10 @@ void JobEngine::RankGone(JobRecord* job, int rank, int exit_code,
   }
   record.phase = Phase::kExited;
   record.exit_code = exit_code;
+  // Also of one that is given up: what it says later is turned away by every run of the
+  // coordinator, or a history of its steps would have holes.
+  unit_.mutations.emplace_back(PutRankExit{
+      .job_id = job->id(), .generation = run.generation, .rank = rank, .exit_code = exit_code});
   if (WorkerRecord* worker = workers_.Find(record.worker_id);
       worker != nullptr && worker->Release(FenceOf(*job, rank))) {
     PublishWorker(worker);
@@ -245,7 +249,12 @@ void JobEngine::RankGone(JobRecord* job, int rank, int exit_code,
 }
 
 void JobEngine::OnAllRanksGone(JobRecord* job) {
+  const lasp::v1::TrainingProgress& progress =
+      job->progress == nullptr ? job->view->job.progress() : *job->progress;
+  // Of one that was told to stop the coordinator, or its run before, may have turned steps away:
+  // without the last one it is not done, whatever its ranks say.
   const bool all_done =
+      (job->state() == Job::STATE_RUNNING || progress.step() >= progress.max_steps()) &&
       std::all_of(job->run->ranks.begin(), job->run->ranks.end(),
                   [](const RankRecord& rank) { return rank.exit_code == kRankDone; });
   const int64_t generation = job->run->generation;

@@ -214,7 +214,7 @@ void JobEngine::SweepRun(JobRecord* job, absl::Duration now) {
        ++rank) {
     const RankRecord& record = job->run->ranks[static_cast<size_t>(rank)];
     if (record.phase != Phase::kExited && record.missing_deadline <= now) {
-      RankGone(job, rank, /*exit_code=*/-1,
+      RankGone(job, rank, kRankGivenUp,
                {.reason = record.attached ? reason::kRankLost : reason::kAgentLost,
                 .message = absl::StrCat("rank ", rank, " on workers/", record.worker_id,
                                         record.attached

@@ -130,7 +130,9 @@ void JobEngine::RestoreRun(const StoredJob& stored, JobRecord* job) {
         run->symptom = GenerationFailure{
             .reason = reason::kRankFailed,
             .message = absl::StrCat("rank ", exit.rank, " on workers/", rank.worker_id,
-                                    " exited with ", exit.exit_code),
+                                    exit.exit_code == kRankGivenUp
+                                        ? std::string(" was given up")
+                                        : absl::StrCat(" exited with ", exit.exit_code)),
             .status = {},
             .actor = "coordinator"};
         run->symptom_deadline = restored_until_;

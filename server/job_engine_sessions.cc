@@ -132,7 +132,7 @@ void JobEngine::AdoptRanks(const AgentSessionPtr& session, const lasp::v1::Hello
   }
   for (const auto& [job, rank] : gone) {
     if (job->run != nullptr) {
-      RankGone(job, rank, /*exit_code=*/-1,
+      RankGone(job, rank, kRankGivenUp,
                {.reason = reason::kAgentRestarted,
                 .message = absl::StrCat("the agent of workers/", worker->id(),
                                         " was started anew, and rank ", rank, " with it is gone"),
@@ -228,7 +228,7 @@ void JobEngine::LoseWorker(WorkerRecord* worker, absl::string_view why, absl::st
         found->second->run->generation != holder.generation) {
       continue;
     }
-    RankGone(found->second.get(), holder.rank, /*exit_code=*/-1,
+    RankGone(found->second.get(), holder.rank, kRankGivenUp,
              {.reason = std::string(why),
               .message =
                   absl::StrCat("workers/", worker->id(), " with rank ", holder.rank, ": ", message),

@@ -18,6 +18,9 @@
 
 namespace lasp::server {
 
+// In place of an exit code, of a rank that counts as gone without one.
+inline constexpr int kRankGivenUp = -1;
+
 // One rank of the generation.
 struct RankRecord {
   enum class Phase { kAssigned, kAddressed, kReady, kExited };

@@ -82,6 +82,7 @@ void SimulatedAgent::Start() {
     return;
   }
   ++incarnation_;
+  held_.clear();
   context_->Say("agent ", worker_id_, ": starts");
   const int slots = gpu_slots_ + cpu_slots_;
   process_ = std::make_unique<Process>(
@@ -127,9 +128,34 @@ void SimulatedAgent::PlanFor(int64_t incarnation, absl::Duration delay,
     if (!up() || incarnation != incarnation_) {
       return;
     }
-    if (stalled_until_ > context_->now()) {
-      PlanFor(incarnation, stalled_until_ - context_->now(), std::move(work));
+    if (stalled_until_ > context_->now() || !held_.empty()) {
+      Hold(std::move(work));
     } else {
+      work();
+    }
+  });
+}
+
+// What comes to a process that does not run waits, and is taken up in the order in which it came.
+void SimulatedAgent::Hold(std::function<void()> work) {
+  held_.push_back(std::move(work));
+  if (held_.size() == 1) {
+    PlanRelease();
+  }
+}
+
+void SimulatedAgent::PlanRelease() {
+  context_->timeline().After(stalled_until_ - context_->now(), [this, incarnation = incarnation_] {
+    if (!up() || incarnation != incarnation_) {
+      return;
+    }
+    if (stalled_until_ > context_->now()) {
+      PlanRelease();
+      return;
+    }
+    while (up() && incarnation == incarnation_ && !held_.empty()) {
+      const std::function<void()> work = std::move(held_.front());
+      held_.pop_front();
       work();
     }
   });

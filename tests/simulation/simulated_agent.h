@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <string>
@@ -68,6 +69,8 @@ class SimulatedAgent {
   void Plan(absl::Duration delay, std::function<void()> work);
   // For the process of `incarnation`: not at all where it has ended.
   void PlanFor(int64_t incarnation, absl::Duration delay, std::function<void()> work);
+  void Hold(std::function<void()> work);
+  void PlanRelease();
   void Dial();
   void EndStream();
   void DialLater(bool welcomed);
@@ -89,6 +92,8 @@ class SimulatedAgent {
   // Whether a start is planned.
   bool starting_ = false;
   absl::Duration stalled_until_;
+  // Of this incarnation, while it is stalled.
+  std::deque<std::function<void()>> held_;
   absl::Duration partitioned_until_;
   std::unique_ptr<Process> process_;
 };

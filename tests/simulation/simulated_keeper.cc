@@ -164,7 +164,8 @@ void SimulatedKeeper::Stop(const lasp::v1::Stop& stop) {
       rank->process->undying_until =
           context_->now() + random_.Between(absl::Seconds(1), absl::Seconds(20));
       observer_->OnEnded(worker::DescribeExit(fence, rank->process->slot, SIGKILL, std::nullopt,
-                                              "told early", rank->last_step));
+                                              "told early", rank->last_step,
+                                              rank->process->max_steps));
     }
     if (stop.mode() == lasp::v1::Stop::MODE_DRAIN) {
       Drain(rank, stop.has_grace_period() ? ToDuration(stop.grace_period()) : kDefaultGrace,
@@ -298,9 +299,9 @@ void SimulatedKeeper::Reap(const RankProcessPtr& process, int wait_status) {
     return;
   }
   const int slot = process->slot;
-  lasp::v1::RankExited exited =
-      worker::DescribeExit(process->fence, slot, wait_status, rank->finished,
-                           rank->killed ? rank->kill_reason : "", rank->last_step);
+  lasp::v1::RankExited exited = worker::DescribeExit(
+      process->fence, slot, wait_status, rank->finished, rank->killed ? rank->kill_reason : "",
+      rank->last_step, process->max_steps);
   Tell(std::move(exited));
   ranks_.erase(slot);
   if (const auto next = waiting_.find(slot); next != waiting_.end()) {

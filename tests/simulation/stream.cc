@@ -244,8 +244,10 @@ void Stream::Abandon(bool told) {
 void Stream::Break() {
   context_->Say("the stream of ", worker_id_, " breaks");
   const absl::Duration now = context_->now();
-  to_server_.cut = now + random_.Between(absl::ZeroDuration(), absl::Milliseconds(500));
-  to_client_.cut = now + random_.Between(absl::ZeroDuration(), absl::Milliseconds(500));
+  // One that is broken already stays so: nothing comes behind what was lost.
+  for (absl::Duration* const cut : {&to_server_.cut, &to_client_.cut}) {
+    *cut = std::min(*cut, now + random_.Between(absl::ZeroDuration(), absl::Milliseconds(500)));
+  }
   const auto notice = [this] {
     return random_.Chance(0.3) ? random_.Between(absl::Seconds(1), absl::Seconds(30))
                                : random_.Between(absl::ZeroDuration(), absl::Seconds(1));

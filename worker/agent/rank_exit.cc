@@ -35,7 +35,8 @@ bool SameFence(const lasp::v1::Fence& a, const lasp::v1::Fence& b) {
 
 lasp::v1::RankExited DescribeExit(const lasp::v1::Fence& fence, int slot, int wait_status,
                                   const std::optional<lasp::internal::v1::RankFinished>& finished,
-                                  const std::string& agent_reason, int64_t last_step) {
+                                  const std::string& agent_reason, int64_t last_step,
+                                  int64_t max_steps) {
   lasp::v1::RankExited exited;
   *exited.mutable_fence() = fence;
   exited.set_slot(slot);
@@ -47,6 +48,12 @@ lasp::v1::RankExited DescribeExit(const lasp::v1::Fence& fence, int slot, int wa
     exited.set_step(std::max(last_step, finished->step()));
     if (finished->has_state_left()) {
       *exited.mutable_state_left() = finished->state_left();
+    }
+    if (exited.exit_code() == kRankDone && exited.step() < max_steps) {
+      exited.set_exit_code(kRankRetry);
+      *exited.mutable_status() = StatusToProto(absl::InternalError(
+          absl::StrCat("rank ", fence.rank(), " ended as if it was done, after step ",
+                       exited.step(), " of ", max_steps)));
     }
     return exited;
   }

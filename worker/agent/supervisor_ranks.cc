@@ -340,9 +340,9 @@ void Supervisor::Reap(int slot) {
   }
   ledger_->Erase(rank->process.pid);
   ranks_.erase(found);
-  const lasp::v1::RankExited exited =
-      DescribeExit(rank->assignment.fence(), slot, wait_status, rank->finished,
-                   rank->killed ? rank->kill_reason : "", rank->last_step);
+  const lasp::v1::RankExited exited = DescribeExit(
+      rank->assignment.fence(), slot, wait_status, rank->finished,
+      rank->killed ? rank->kill_reason : "", rank->last_step, rank->assignment.spec().max_steps());
   LASP_LOG(kInfo, "rank ended",
            {{"rank", RankName(exited.fence())},
             {"pid", rank->process.pid},

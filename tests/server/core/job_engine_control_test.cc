@@ -82,6 +82,7 @@ TEST(JobEngineControlTest, AJobThatEndsWhileItIsSuspendedHasSucceeded) {
   EngineHarness harness;
   FakeAgent* agent = harness.AddAgent("a", 2);
   const std::string job = BringTo(&harness, agent, Job::STATE_SUSPENDING);
+  harness.Report(agent, *agent->Find(job, 0), 1, harness.Get(job).progress().max_steps());
   harness.ExitAll(job, kRankDone);
   EXPECT_EQ(harness.State(job), Job::STATE_SUCCEEDED);
 }
@@ -142,9 +143,21 @@ TEST(JobEngineControlTest, AJobThatIsDoneBeforeItsWorkerHasDrainedIsDone) {
   agent->obeys_stops = false;
   LASP_ASSERT_OK(harness.Drain("a"));
   EXPECT_EQ(harness.State(job), Job::STATE_RECOVERING);
+  harness.Report(agent, *agent->Find(job, 0), 1, harness.Get(job).progress().max_steps());
   harness.ExitAll(job, kRankDone);
   EXPECT_EQ(harness.State(job), Job::STATE_SUCCEEDED);
   EXPECT_EQ(harness.Get(job).generation(), 1);
+}
+
+TEST(JobEngineControlTest, AJobWhoseLastStepNobodyHasSeenIsNotDone) {
+  EngineHarness harness;
+  FakeAgent* const agent = harness.AddAgent("a", 2);
+  const std::string job = harness.Submit("run", 2, 1);
+  agent->obeys_stops = false;
+  LASP_ASSERT_OK(harness.Suspend(job));
+  harness.Report(agent, *agent->Find(job, 0), 1, harness.Get(job).progress().max_steps() - 1);
+  harness.ExitAll(job, kRankDone);
+  EXPECT_EQ(harness.State(job), Job::STATE_SUSPENDED);
 }
 
 TEST(JobEngineControlTest, AnAgentThatDrainsItselfMovesItsJobs) {

@@ -18,7 +18,7 @@ class JobEngineRebuildTest : public ::testing::Test {
   void SetUp() override {
     for (const char* const id : {"a", "b"}) {
       FakeAgent* const agent = harness_.AddAgent(id, 2);
-      agent->leave = [this](const lasp::v1::Fence& fence) { return Leave(fence); };
+      agent->leave = Leave;
     }
     job_ = harness_.Submit("job", 2, 2);
     ASSERT_EQ(harness_.State(job_), Job::STATE_RUNNING);
