@@ -3,7 +3,7 @@ import glob
 import json
 import os
 
-from comparison import grid, plots
+from comparison import convergence, grid, plots
 
 TITLES = {
     "speed": "Sequence parallelism: tokens a second in all",
@@ -17,7 +17,7 @@ TITLES = {
 def machines(folder):
     """[(the GPU's name, its number, cells)] of each results file."""
     found = []
-    for path in sorted(glob.glob(os.path.join(folder, "comparison", "*.json"))):
+    for path in sorted(glob.glob(os.path.join(folder, "comparison", "*-x[0-9]*.json"))):
         with open(path) as file:
             content = json.load(file)
         cells = list(content["cells"].values())
@@ -112,7 +112,21 @@ MAKERS = {"speed": methods_table, "slow_link": methods_table, "data_parallel": d
           "length": length_table}
 
 
-def document(found):
+def converged(folder):
+    path = os.path.join(folder, "comparison", "convergence.json")
+    if not os.path.exists(path):
+        return
+    with open(path) as file:
+        content = json.load(file)
+    runs = list(content["runs"].values())
+    yield "## Convergence\n"
+    yield (f"{runs[0]['ranks']} × {content['gpu']}, 92M parameters, {runs[0]['tokens'] / 1e6:.0f}M tokens of C sources a run, "
+           f"sequences of {thousands(convergence.SEQUENCE)}; the mean loss of the last {convergence.LAST_STEPS} of {runs[0]['steps']} steps. "
+           f"Without LASP the GPUs are replicas:\n")
+    yield from convergence.table(content["runs"])
+
+
+def document(found, folder):
     yield "# The comparison of LASP's paper on our own kernels\n"
     yield ("Made by `tests/bench/paper` from the files beside it; TransNormerLLM-1B (16 layers, 2048, 16 heads, GLU 5632, vocabulary 64000), "
            "bf16 with fp32 masters, one sequence a step, SP over all GPUs. Each figure is the median of the steps after two of warm-up, a full "
@@ -126,14 +140,15 @@ def document(found):
             if of:
                 yield f"### {TITLES[name]}\n"
                 yield from MAKERS[name](of)
+    yield from converged(folder)
 
 
 def documents(folder):
     """{path: text} of the document and its plots; nothing without results."""
     found = machines(folder)
-    if not found:
+    if not found and not list(converged(folder)):
         return {}
-    wanted = {os.path.join(folder, "comparison.md"): "\n".join(document(found)).rstrip() + "\n"}
+    wanted = {os.path.join(folder, "comparison.md"): "\n".join(document(found, folder)).rstrip() + "\n"}
     for _, count, cells in found:
         of = [cell for cell in cells if cell["table"] == "speed" and cell["data_parallel"] == "DDP" and ran(cell) and not extrapolated(cell)]
         if of:

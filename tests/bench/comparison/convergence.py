@@ -1,0 +1,91 @@
+"""Whether sequence parallelism changes what is learned: final losses with and without it, under every DP method, through the
+whole service."""
+import os
+import subprocess
+import tempfile
+
+from comparison import grid
+
+SEQUENCE = 16 * grid.K
+BATCH = 8
+STEPS = 800
+# The mean of the last ones is the final loss.
+LAST_STEPS = 40
+MODELS = ("TRANSNORMER", "LINEAR_TRANSFORMER")
+# What a pair may differ by.
+BAR = 0.005
+
+
+def spec(model, data_parallel, sp, ranks, device, steps, sequence):
+    """About 92M parameters, on bytes; the batches of a step are the same however it is laid out."""
+    dp = ranks // sp
+    return {
+        "model": {"architecture": model, "layers": 12, "hidden_size": 768, "heads": 12, "glu_size": 2048, "vocab_size": 256},
+        "data": {"train_paths": ["corpus.txt"], "format": "BYTES", "sequence_length": sequence},
+        "optimizer": {"learning_rate": 6e-4, "min_learning_rate": 6e-5, "warmup_steps": max(1, steps // 10), "schedule": "COSINE",
+                      "weight_decay": 0.1},
+        "parallelism": {"sequence_parallel": {"method": "LASP", "size": sp},
+                        "data_parallel": {"method": data_parallel, "size": dp}},
+        "global_batch_size": BATCH, "micro_batch_size": BATCH // dp, "max_steps": steps, "seed": 1, "device": device,
+    }
+
+
+def key(model, data_parallel, sp):
+    return f"{model} {data_parallel} SP {sp}"
+
+
+def runs(ranks):
+    return [(model, method, sp) for model in MODELS for method in grid.DP_METHODS for sp in (1, ranks)]
+
+
+def write_corpus(path, size):
+    """The C sources of Debian's Linux, in the order of their names, so many bytes of them."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(["apt-get", "download", "linux-source-6.1"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        package = next(name for name in os.listdir(folder) if name.endswith(".deb"))
+        subprocess.run(["dpkg-deb", "-x", package, "."], cwd=folder, check=True)
+        archive = os.path.join(folder, "usr", "src", "linux-source-6.1.tar.xz")
+        subprocess.run(["tar", "-xJf", archive, "--wildcards", "*.c"], cwd=folder, check=True)
+        sources = sorted(os.path.join(root, name) for root, _, names in os.walk(os.path.join(folder, "linux-source-6.1")) for name in names)
+        # Drivers are most of it: every place of the tree has its part.
+        written = 0
+        with open(path, "wb") as corpus:
+            for source in sources[::7] + sources[1::7] + sources[2::7]:
+                if written >= size or os.path.islink(source):
+                    continue
+                with open(source, "rb") as file:
+                    written += corpus.write(file.read()[:size - written])
+    return written
+
+
+def train(case, name, job_spec, timeout):
+    """A job's losses by step."""
+    case.submit(job_spec, name)
+    case.wait_for_state(name, "SUCCEEDED", timeout)
+    return [row["loss"] for row in sorted(case.metrics(name), key=lambda row: int(row["step"]))]
+
+
+def run_one(case, results, run, ranks, device, steps, sequence, timeout=900):
+    model, method, sp = run
+    losses = train(case, f"{model.lower().replace('_', '-')}-{method.lower().replace('_', '-')}-{sp}",
+                   spec(model, method, sp, ranks, device, steps, sequence), timeout)
+    last = losses[-min(LAST_STEPS, steps):]
+    results[key(*run)] = {"model": model, "data_parallel": method, "sp": sp, "ranks": ranks, "steps": steps,
+                          "tokens": steps * BATCH * sequence, "first_loss": losses[0], "final_loss": sum(last) / len(last)}
+    return results[key(*run)]
+
+
+def table(results):
+    """Rows of Markdown: each pair, and what it differs by."""
+    models = [model for model in MODELS if any(cell["model"] == model for cell in results.values())]
+    yield "| method | " + " | ".join(f"{model} | with LASP | difference" for model in models) + " |"
+    yield "|---" * (1 + 3 * len(models)) + "|"
+    for method in grid.DP_METHODS:
+        row = []
+        for model in models:
+            pair = [cell["final_loss"] for cell in sorted((cell for cell in results.values() if cell["model"] == model and
+                                                           cell["data_parallel"] == method), key=lambda cell: cell["sp"])]
+            row += [f"{loss:.4f}" for loss in pair] + [""] * (2 - len(pair))
+            row.append(f"{100 * (pair[1] / pair[0] - 1):+.3f} %" if len(pair) == 2 else "")
+        yield f"| {method} | {' | '.join(row)} |"
+    yield ""
