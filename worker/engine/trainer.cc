@@ -342,7 +342,7 @@ absl::Status Trainer::Rehearse() {
       LASP_RETURN_IF_ERROR(model_->ForwardForTraining(batch, TransNormer::States::kExchanged, 1,
                                                       control_.Columns(kLossSum, 1),
                                                       /*adds=*/pass > 0));
-      LASP_RETURN_IF_ERROR(model_->Backward(batch, /*last_micro_batch=*/false));
+      LASP_RETURN_IF_ERROR(model_->Backward(batch, /*last=*/false));
     }
   }
   LASP_RETURN_IF_ERROR(backend.Synchronize());
