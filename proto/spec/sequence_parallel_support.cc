@@ -32,4 +32,14 @@ std::string ReasonAgainstSize(const v1::SequenceParallelSpec& sp, const v1::Mode
                       ", another number of heads, or LASP");
 }
 
+std::string ReasonAgainstStreaming(v1::SequenceParallelSpec::Method method) {
+  // A macro-chunk leaves the next one its states. Keys and values of all that came before are no
+  // such thing.
+  return method == v1::SequenceParallelSpec::METHOD_RING_ATTENTION
+             ? "is STREAM, but RING_ATTENTION has no state to go on from one macro-chunk to the "
+               "next: choose LASP, LASP2, ALL_SCAN or ULYSSES as the method, or KEEP, RECOMPUTE "
+               "or OFFLOAD"
+             : "";
+}
+
 }  // namespace lasp

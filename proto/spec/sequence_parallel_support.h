@@ -17,4 +17,8 @@ inline constexpr char kAvailableSequenceParallelMethods[] =
 // choose; empty where it does. Sizes that are not positive are not judged.
 std::string ReasonAgainstSize(const v1::SequenceParallelSpec& sp, const v1::ModelSpec& model);
 
+// Why sequences cannot go by in macro-chunks with the method, of spec.memory.activations STREAM,
+// and what to choose; empty where they can.
+std::string ReasonAgainstStreaming(v1::SequenceParallelSpec::Method method);
+
 }  // namespace lasp

@@ -282,13 +282,14 @@ void CheckShapes(const v1::TrainingSpec& spec, const Sound& sound, FieldChecker*
   if (!divides || !sound.batch) {
     return;
   }
-  // At a time. For its share of the heads a rank of ULYSSES has them all.
-  const bool whole = method.method() == SequenceParallel::METHOD_ULYSSES;
-  int64_t tokens = whole ? length : (length + sp - 1) / sp;
+  // At a time. For its share of the heads a rank of ULYSSES has those of all ranks.
+  int64_t own_tokens = (length + sp - 1) / sp;
   if (streams) {
     const int64_t chunk = spec.memory().stream_chunk_tokens();
-    tokens = std::min(tokens, chunk > 0 ? chunk : int64_t{1});
+    own_tokens = std::min(own_tokens, chunk > 0 ? chunk : int64_t{1});
   }
+  const bool whole = method.method() == SequenceParallel::METHOD_ULYSSES;
+  const int64_t tokens = whole ? std::min(length, own_tokens * sp) : own_tokens;
   if (tokens > kMaxTokensPerRank / micro_batch) {
     check->Refuse(
         "spec.data.sequence_length",
@@ -299,7 +300,7 @@ void CheckShapes(const v1::TrainingSpec& spec, const Sound& sound, FieldChecker*
   }
   if (sound.model) {
     const int64_t width = std::max(spec.model().hidden_size(), spec.model().glu_size());
-    const int64_t held = (streams ? tokens : length / sp) * micro_batch;
+    const int64_t held = own_tokens * micro_batch;
     if (held > kMaxActivationElements / (spec.model().layers() * width)) {
       check->Refuse(
           "spec.data.sequence_length",
@@ -338,17 +339,8 @@ void CheckMemory(const Memory& memory, SequenceParallel::Method method, FieldChe
     check->Integer("spec.memory.stream_chunk_tokens", memory.stream_chunk_tokens(), 0,
                    kMaxTokensPerRank);
   }
-  // A macro-chunk leaves the next one its states. Keys and values of all that came before are no
-  // such thing.
-  if (streams && method == SequenceParallel::METHOD_RING_ATTENTION) {
-    check->Refuse("spec.memory.activations",
-                  "is STREAM, but RING_ATTENTION has no state to go on from one macro-chunk to the "
-                  "next: choose LASP or ALL_SCAN as the method, or KEEP, RECOMPUTE or OFFLOAD");
-  } else if (streams && method != SequenceParallel::METHOD_LASP &&
-             method != SequenceParallel::METHOD_ALL_SCAN) {
-    check->Refuse("spec.memory.activations",
-                  "is STREAM, which this method cannot do: choose LASP or ALL_SCAN as the method, "
-                  "or KEEP, RECOMPUTE or OFFLOAD");
+  if (const std::string reason = ReasonAgainstStreaming(method); streams && !reason.empty()) {
+    check->Refuse("spec.memory.activations", reason);
   }
 }
 

@@ -15,13 +15,17 @@ class StreamTest(ClusterTest):
         self.start_server()
         self.start_worker(slots=4)
 
-        def spec(sp=2, dp=2, **memory):
-            return small_spec(sp=sp, dp=dp, length=1536, steps=10, batch=4, memory=memory)
+        def spec(sp=2, dp=2, method="LASP", **memory):
+            made = small_spec(sp=sp, dp=dp, length=1536, steps=10, batch=4, memory=memory)
+            made["parallelism"]["sequence_parallel"]["method"] = method
+            return made
 
         kept = self.losses("kept", spec(activations="KEEP"))
         for job_id, wanted in (
             ("streamed", spec(activations="STREAM", stream_chunk_tokens=100)),
             ("chosen", spec(sp=1, activations="STREAM")),
+            ("gathered", spec(method="LASP2", activations="STREAM", stream_chunk_tokens=100)),
+            ("by-head", spec(method="ULYSSES", activations="STREAM", stream_chunk_tokens=500)),
             ("offloaded", spec(activations="OFFLOAD")),
             ("recomputed", spec(activations="RECOMPUTE", recompute="SELECTIVE")),
         ):

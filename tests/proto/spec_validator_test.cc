@@ -171,11 +171,14 @@ TEST(SpecValidatorTest, EveryFieldHasItsLimits) {
        "spec.parallelism", "128 x 64 = 8192 ranks: at most 4096"},
       {"memory { activations: 9 }", "spec.memory.activations", "is unknown: choose KEEP"},
       {"memory { activations: ACTIVATIONS_STREAM } parallelism { sequence_parallel { method: "
-       "METHOD_ULYSSES } }",
-       "spec.memory.activations", "choose LASP or ALL_SCAN"},
-      {"memory { activations: ACTIVATIONS_STREAM } parallelism { sequence_parallel { method: "
        "METHOD_RING_ATTENTION } }",
-       "spec.memory.activations", "no state to go on"},
+       "spec.memory.activations",
+       "no state to go on from one macro-chunk to the next: choose LASP, LASP2, ALL_SCAN or "
+       "ULYSSES"},
+      {"memory { activations: ACTIVATIONS_STREAM stream_chunk_tokens: 1073741824 } "
+       "parallelism { sequence_parallel { method: METHOD_ULYSSES } } "
+       "data { sequence_length: 1099511627776 }",
+       "spec.data.sequence_length", "choose LASP"},
       {"memory { stream_chunk_tokens: 64 }", "spec.memory.stream_chunk_tokens",
        "choose spec.memory.activations STREAM"},
       {"memory { activations: ACTIVATIONS_STREAM stream_chunk_tokens: -1 }",
@@ -281,6 +284,10 @@ TEST(SpecValidatorTest, TheBoundsThemselvesAreAllowed) {
       "parallelism { data_parallel { method: METHOD_ZERO2 shard_group: SHARD_GROUP_SP } }",
       "model { lrpe_theta: LRPE_THETA_LEARNED }",
       "data { sequence_length: 2 }",
+      "parallelism { sequence_parallel { method: METHOD_LASP2 } } memory { activations: "
+      "ACTIVATIONS_STREAM }",
+      "parallelism { sequence_parallel { method: METHOD_ULYSSES } } memory { activations: "
+      "ACTIVATIONS_STREAM }",
       "parallelism { sequence_parallel { method: METHOD_LASP2 } }",
       "parallelism { sequence_parallel { method: METHOD_ALL_SCAN } }",
       "parallelism { sequence_parallel { method: METHOD_ULYSSES } }",

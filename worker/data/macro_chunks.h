@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "worker/parallel/sequence_slices.h"
+
 namespace lasp::worker {
 
 // Immutable.
@@ -27,17 +29,20 @@ class MacroChunks {
   // c.
   int64_t slice_tokens() const { return slice_tokens_; }
 
-  // Of the slice that the sequence's end cuts short; 0 where it cuts none.
-  int64_t short_slice_tokens() const { return sequence_length_ % slice_tokens_; }
+  // All ranks' of a macro-chunk.
+  SequenceSlices SlicesOf(int64_t chunk) const {
+    return {.each = slice_tokens_,
+            .total = std::min(tokens(), sequence_length_ - chunk * tokens())};
+  }
+
+  SequenceSlices last_slices() const { return SlicesOf(count() - 1); }
 
   // Where a rank's slice begins in the sequence.
   int64_t SliceBegin(int64_t chunk, int sp_rank) const {
-    return std::min(sequence_length_, chunk * tokens() + sp_rank * slice_tokens_);
+    return chunk * tokens() + SlicesOf(chunk).Begin(sp_rank);
   }
 
-  int64_t SliceTokens(int64_t chunk, int sp_rank) const {
-    return std::min(slice_tokens_, sequence_length_ - SliceBegin(chunk, sp_rank));
-  }
+  int64_t SliceTokens(int64_t chunk, int sp_rank) const { return SlicesOf(chunk).Of(sp_rank); }
 
   // A sequence is trained in so many passes over a macro-chunk: forward from the first to the last,
   // and back from the one before the last, which is not computed twice.

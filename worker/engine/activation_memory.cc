@@ -8,11 +8,15 @@ namespace lasp::worker {
 
 absl::StatusOr<ActivationMemory> ActivationMemory::Take(const Plan& plan, const ModelConfig& config,
                                                         const MicroBatchShape& shape,
-                                                        Backend* backend, Communicator* wrap,
-                                                        Arena& arena) {
+                                                        Backend* backend,
+                                                        const SequenceParallel& attention,
+                                                        Communicator* wrap, Arena& arena) {
   ActivationMemory memory;
   const bool measures = arena.whole().empty();
-  const std::vector<AttentionShape> layers = TransNormer::LayerShapes(config, shape);
+  std::vector<AttentionShape> layers = TransNormer::LayerShapes(config, shape);
+  for (AttentionShape& layer : layers) {
+    layer = attention.ComputedShape(layer);
+  }
   int64_t slots = 0;
   int64_t slot_bytes = 0;
   if (plan.offloads) {
@@ -26,10 +30,13 @@ absl::StatusOr<ActivationMemory> ActivationMemory::Take(const Plan& plan, const 
     LASP_ASSIGN_OR_RETURN(memory.stash_, backend->CreateStash(slots, slot_bytes));
   }
   if (plan.streams) {
-    memory.carried_ = std::make_unique<CarriedStates>(
-        CarriedStates::Parts{
-            .backend = backend, .wrap = wrap, .stash = memory.stash_.get(), .chunks = plan.chunks},
-        layers, arena);
+    memory.carried_ =
+        std::make_unique<CarriedStates>(CarriedStates::Parts{.backend = backend,
+                                                             .wrap = wrap,
+                                                             .carrying = attention.state_carrying(),
+                                                             .stash = memory.stash_.get(),
+                                                             .chunks = plan.chunks},
+                                        layers, arena);
   }
   memory.options_ = {.recomputation = plan.recomputation,
                      .offloads = plan.offloads,

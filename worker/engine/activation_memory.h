@@ -13,6 +13,7 @@
 #include "worker/model/transnormer.h"
 #include "worker/parallel/carried_states.h"
 #include "worker/parallel/communicator.h"
+#include "worker/parallel/sequence_parallel.h"
 
 namespace lasp::worker {
 
@@ -26,9 +27,11 @@ class ActivationMemory {
   };
 
   // Takes it; host memory only where `arena` does not measure. `backend`, and where the plan
-  // streams `wrap`, must outlive this. RESOURCE_EXHAUSTED names the size.
+  // streams `wrap`, must outlive this; `attention` says who carries which states.
+  // RESOURCE_EXHAUSTED names the size.
   static absl::StatusOr<ActivationMemory> Take(const Plan& plan, const ModelConfig& config,
                                                const MicroBatchShape& shape, Backend* backend,
+                                               const SequenceParallel& attention,
                                                Communicator* wrap, Arena& arena);
 
   // For the model, which must not outlive this.

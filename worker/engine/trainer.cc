@@ -246,7 +246,7 @@ absl::Status Trainer::TakeMemory(Arena& arena) {
   Backend* const backend = options_.backend;
   const MicroBatchShape shape{.sequences = spec.micro_batch_size(),
                               .tokens = chunks_.slice_tokens(),
-                              .short_tokens = chunks_.short_slice_tokens()};
+                              .last = chunks_.last_slices()};
   // Not before what of the one before is under way has ended.
   data_parallel_.reset();
   // Before what it refers to.
@@ -272,14 +272,14 @@ absl::Status Trainer::TakeMemory(Arena& arena) {
     LASP_ASSIGN_OR_RETURN(owned_attention_, CreateSequenceParallel(spec, backend, options_.sp));
     attention_ = owned_attention_.get();
   }
-  if (streams() && !attention_->carries_states()) {
+  if (streams() && attention_->state_carrying() == StateCarrying::kNone) {
     return absl::InvalidArgumentError(
         "spec.memory.activations STREAM needs a sequence parallelism whose states go on from one "
-        "macro-chunk to the next: choose LASP or ALL_SCAN");
+        "macro-chunk to the next: choose LASP, LASP2, ALL_SCAN or ULYSSES");
   }
   LASP_ASSIGN_OR_RETURN(
       activations_, ActivationMemory::Take(PlanOf(spec.memory(), chunks_.count()), model_config_,
-                                           shape, backend, options_.wrap, arena));
+                                           shape, backend, *attention_, options_.wrap, arena));
   model_ = std::make_unique<TransNormer>(
       model_config_, shape, activations_.options(), &layout_,
       ParameterTensors{.parallel = data_parallel_.get(), .learned_theta = theta_}, backend,
@@ -334,7 +334,7 @@ absl::Status Trainer::Rehearse() {
     carried->TurnAround();
   }
   // Products of every size that some rank may come to, on all ranks.
-  for (const int64_t tokens : {chunks_.slice_tokens(), chunks_.short_slice_tokens()}) {
+  for (const int64_t tokens : {chunks_.slice_tokens(), chunks_.last_slices().CutShort()}) {
     const int64_t rows = options_.spec.micro_batch_size() * tokens;
     const TokenBatch batch{.ids = tokens_.ids.Rows(0, rows),
                            .labels = tokens_.labels.Rows(0, rows)};
@@ -350,9 +350,11 @@ absl::Status Trainer::Rehearse() {
   return absl::OkStatus();
 }
 
-TokenBatch Trainer::Upload(const Batch& batch) {
+TokenBatch Trainer::Upload(const Batch& batch, int64_t chunk) {
   const auto rows = static_cast<int64_t>(batch.tokens.size());
-  const TokenBatch slice{.ids = tokens_.ids.Rows(0, rows), .labels = tokens_.labels.Rows(0, rows)};
+  const TokenBatch slice{.ids = tokens_.ids.Rows(0, rows),
+                         .labels = tokens_.labels.Rows(0, rows),
+                         .slices = chunks_.SlicesOf(chunk)};
   if (rows > 0) {
     options_.backend->CopyFromHost(batch.tokens.data(), slice.ids);
     options_.backend->CopyFromHost(batch.labels.data(), slice.labels);
@@ -369,10 +371,10 @@ absl::Status Trainer::Accumulate(int64_t step) {
   options_.backend->Fill(0, control_.Columns(kSumOfSquares, 1));
   data_parallel_->BeginStep();
   int64_t pass = 0;
-  const auto fetch = [&](int64_t /*chunk*/) -> absl::StatusOr<TokenBatch> {
+  const auto fetch = [&](int64_t chunk) -> absl::StatusOr<TokenBatch> {
     // The prefetcher knows the order.
     LASP_ASSIGN_OR_RETURN(Batch batch, batches_->Next());
-    const TokenBatch slice = Upload(batch);
+    const TokenBatch slice = Upload(batch, chunk);
     if (step == 1 && !options_.dump_directory.empty() && pass++ < chunks_.count()) {
       dumped_batches_.push_back(std::move(batch));
     }
@@ -517,7 +519,7 @@ absl::StatusOr<EvaluationResult> Trainer::EvaluateAll() {
       const auto fetch = [&](int64_t chunk) -> absl::StatusOr<TokenBatch> {
         LASP_ASSIGN_OR_RETURN(const Batch batch, data.Read(batch_index, micro, chunks_, chunk));
         own_labels += static_cast<double>(batch.label_count);
-        return Upload(batch);
+        return Upload(batch, chunk);
       };
       LASP_RETURN_IF_ERROR(sweep_->Evaluate(fetch, control_.Columns(kLossSum, 1)));
     }

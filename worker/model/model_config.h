@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "lasp/v1/training_spec.pb.h"
+#include "worker/parallel/sequence_slices.h"
 
 namespace lasp::worker {
 
@@ -37,9 +38,8 @@ struct ModelConfig {
 struct MicroBatchShape {
   int64_t sequences = 0;
   int64_t tokens = 0;  // of each sequence, on this rank, at most
-  // Another number of tokens, less than that, which some rank may be given; 0: there is none but
-  // none at all.
-  int64_t short_tokens = 0;
+  // Of the sequences' last macro-chunk, where ranks may be given fewer tokens, or none.
+  SequenceSlices last = {};
 
   int64_t rows() const { return sequences * tokens; }
 };

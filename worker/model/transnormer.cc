@@ -42,24 +42,14 @@ TransNormer::TransNormer(const ModelConfig& config, const MicroBatchShape& shape
     attention_shape.slopes = arena.Take(MemoryUse::kWorkspace, DType::kFloat64, 1, config.heads);
     attention_shape.theta = theta_;
   }
+  attention_.ExpectAtEnd(shape_.last);
   std::vector<BlockActivations> blocks = TakeBlocks(activations, arena);
   activations_ = activations.offloads
                      ? CreateOffloadPlan(std::move(blocks), activations.stash)
                      : CreateKeepPlan(std::move(blocks), activations.recomputation);
-  attention_.TakeScratch(RoomiestShape(0), arena);
-  int64_t workspace_bytes = 0;
-  for (const int64_t tokens : {shape_.tokens, shape_.short_tokens}) {
-    if (tokens > 0) {
-      const int64_t rows = shape_.sequences * tokens;
-      workspace_bytes = std::max(
-          workspace_bytes,
-          backend_.WorkspaceBytes({.rows = rows,
-                                   .hidden_size = config.hidden_size,
-                                   .attention = attention_.ComputedShape(ShapeOf(0, rows))}));
-    }
-  }
+  attention_.TakeScratch(attention_shapes_[0], arena);
   backend_.UseWorkspace(
-      arena.Take(MemoryUse::kWorkspace, DType::kInt32, 1, (workspace_bytes + 3) / 4));
+      arena.Take(MemoryUse::kWorkspace, DType::kInt32, 1, (WorkspaceBytes() + 3) / 4));
   const int64_t hidden = config.hidden_size;
   final_input_ = keep(hidden);
   final_inverse_rms_ = take_inverse_rms();
@@ -93,13 +83,27 @@ AttentionShape TransNormer::ShapeOf(int64_t layer, int64_t rows) const {
   return shape;
 }
 
-AttentionShape TransNormer::RoomiestShape(int64_t layer) const {
-  AttentionShape shape = attention_shapes_[layer];
-  AttentionShape other = shape;
-  other.tokens = shape_.short_tokens;
-  return other.tokens > 0 && backend_.SavedStateCount(other) > backend_.SavedStateCount(shape)
-             ? other
-             : shape;
+int64_t TransNormer::WorkspaceBytes() const {
+  struct Case {
+    int64_t tokens;
+    SequenceSlices slices;
+  };
+
+  int64_t bytes = 0;
+  // The last as in a rehearsal, whose ranks all have what one has in training.
+  for (const auto& [tokens, slices] : {Case{shape_.tokens, {}}, Case{shape_.tokens, shape_.last},
+                                       Case{shape_.last.CutShort(), {}}}) {
+    if (tokens > 0) {
+      attention_.UseSlices(slices);
+      const int64_t rows = shape_.sequences * tokens;
+      bytes = std::max(bytes, backend_.WorkspaceBytes(
+                                  {.rows = rows,
+                                   .hidden_size = config_.hidden_size,
+                                   .attention = attention_.ComputedShape(ShapeOf(0, rows))}));
+    }
+  }
+  attention_.UseSlices({});
+  return bytes;
 }
 
 BlockActivations TransNormer::PartOf(BlockActivations block, int64_t layer, int64_t rows) const {
@@ -121,7 +125,7 @@ std::vector<BlockActivations> TransNormer::TakeBlocks(const ActivationOptions& o
   BlockActivations shared;
   if (recomputation == Recomputation::kBlock) {
     TakeMissing(arena, &shared);
-    shared.attention = attention_.TakeLocalMemory(RoomiestShape(0), arena);
+    shared.attention = attention_.TakeLocalMemory(attention_shapes_[0], arena);
   } else if (recomputation == Recomputation::kCheapest) {
     const auto take = [&](int64_t columns) { return TakeActivation(columns, arena); };
     const int64_t hidden = config_.hidden_size;
@@ -143,9 +147,9 @@ std::vector<BlockActivations> TransNormer::TakeBlocks(const ActivationOptions& o
     if (recomputation == Recomputation::kBlock) {
       attention_.TakeReceivedMemory(attention_shapes_[layer], arena, &block.attention);
     } else if (options.streams) {
-      block.attention = attention_.TakeLocalMemory(RoomiestShape(layer), arena);
+      block.attention = attention_.TakeLocalMemory(attention_shapes_[layer], arena);
     } else {
-      block.attention = attention_.TakeMemory(RoomiestShape(layer), arena);
+      block.attention = attention_.TakeMemory(attention_shapes_[layer], arena);
     }
   }
   return blocks;
@@ -232,9 +236,6 @@ absl::StatusOr<Tensor> TransNormer::ForwardBlock(int64_t layer, int64_t rows, St
 absl::StatusOr<Tensor> TransNormer::ForwardFirst(int64_t layers, const TokenBatch& batch,
                                                  States states) {
   const int64_t rows = batch.ids.rows;
-  if (config_.learned_theta) {
-    backend_.Convert(learned_theta_, theta_);
-  }
   LASP_RETURN_IF_ERROR(
       parallel_.UseWeights(ParameterLayout::kEmbedding, ParameterLayout::BlockUnit(0)));
   LASP_ASSIGN_OR_RETURN(const BlockActivations first, activations_->ForForward(0));
@@ -259,7 +260,8 @@ absl::Status TransNormer::PassStates(States states) {
       parallel_.UseWeights(ParameterLayout::kEmbedding, ParameterLayout::BlockUnit(0)));
   for (int64_t layer = 0; layer < config_.layers; ++layer) {
     const AttentionShape shape = ShapeOf(layer, 0);
-    const AttentionMemory memory = PartOf({}, layer, 0).attention;
+    LASP_ASSIGN_OR_RETURN(const BlockActivations taken, activations_->ForForward(layer));
+    const AttentionMemory memory = PartOf(taken, layer, 0).attention;
     LASP_RETURN_IF_ERROR(UseBlock(layer));
     if (states == States::kKept) {
       LASP_RETURN_IF_ERROR(attention_.Recompute(shape, {}, memory, Tensor{}));
@@ -273,30 +275,44 @@ absl::Status TransNormer::PassStates(States states) {
 
 absl::Status TransNormer::PassGradients(bool last) {
   // Nothing to add, or zeros.
-  const auto done = [&](int64_t unit) -> absl::Status {
+  const auto begin = [&](int64_t unit) -> absl::Status {
     LASP_RETURN_IF_ERROR(parallel_.UseGradients(unit));
     if (!adds_) {
       backend_.Fill(0, parallel_.gradients(unit));
     }
-    parallel_.GradientsDone(unit, last);
     return absl::OkStatus();
   };
   if (!config_.tie_embeddings) {
-    LASP_RETURN_IF_ERROR(done(layout_.HeadUnit()));
+    LASP_RETURN_IF_ERROR(begin(layout_.HeadUnit()));
+    parallel_.GradientsDone(layout_.HeadUnit(), last);
   }
   for (int64_t layer = config_.layers - 1; layer >= 0; --layer) {
     const int64_t unit = ParameterLayout::BlockUnit(layer);
     LASP_RETURN_IF_ERROR(
         parallel_.UseWeights(unit, layer > 0 ? ParameterLayout::BlockUnit(layer - 1) : kNoUnit));
-    const AttentionMemory memory = PartOf({}, layer, 0).attention;
+    LASP_ASSIGN_OR_RETURN(const BlockActivations kept, activations_->ForBackward(layer));
+    const AttentionMemory memory = PartOf(kept, layer, 0).attention;
+    LASP_RETURN_IF_ERROR(begin(unit));
+    // Only of the frequencies: a rank may have heads of other ranks' tokens.
     LASP_RETURN_IF_ERROR(
-        attention_.Backward(ShapeOf(layer, 0), {}, memory, Tensor{}, AttentionGradients{}));
-    LASP_RETURN_IF_ERROR(done(unit));
+        attention_.Backward(ShapeOf(layer, 0), {}, memory, Tensor{},
+                            {.q = {}, .k = {}, .v = {}, .theta = gradients_.blocks[layer].theta}));
+    parallel_.GradientsDone(unit, last);
   }
-  return done(ParameterLayout::kEmbedding);
+  LASP_RETURN_IF_ERROR(begin(ParameterLayout::kEmbedding));
+  parallel_.GradientsDone(ParameterLayout::kEmbedding, last);
+  return absl::OkStatus();
+}
+
+void TransNormer::BeginForward(const TokenBatch& batch) {
+  attention_.UseSlices(batch.slices);
+  if (config_.learned_theta) {
+    backend_.Convert(learned_theta_, theta_);
+  }
 }
 
 absl::Status TransNormer::ForwardStates(const TokenBatch& batch) {
+  BeginForward(batch);
   const int64_t rows = batch.ids.rows;
   const int64_t last = config_.layers - 1;
   LASP_ASSIGN_OR_RETURN(const Tensor stream, ForwardFirst(last, batch, States::kExchanged));
@@ -312,6 +328,7 @@ absl::Status TransNormer::ForwardStates(const TokenBatch& batch) {
 
 absl::Status TransNormer::ForwardForTraining(const TokenBatch& batch, States states,
                                              double gradient_scale, Tensor loss_sum, bool adds) {
+  BeginForward(batch);
   adds_ = adds && parallel_.keeps_sums();
   const int64_t rows = batch.ids.rows;
   if (rows == 0) {
@@ -325,6 +342,7 @@ absl::Status TransNormer::ForwardForTraining(const TokenBatch& batch, States sta
 }
 
 absl::Status TransNormer::ForwardForEvaluation(const TokenBatch& batch, Tensor loss_sum) {
+  BeginForward(batch);
   const int64_t rows = batch.ids.rows;
   if (rows == 0) {
     LASP_RETURN_IF_ERROR(PassStates(States::kExchanged));

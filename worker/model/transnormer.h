@@ -22,6 +22,7 @@
 #include "worker/parallel/carried_states.h"
 #include "worker/parallel/data_parallel.h"
 #include "worker/parallel/sequence_parallel.h"
+#include "worker/parallel/sequence_slices.h"
 
 namespace lasp::worker {
 
@@ -29,6 +30,8 @@ namespace lasp::worker {
 struct TokenBatch {
   Tensor ids;
   Tensor labels;
+  // Of all ranks; nothing said: each has as many tokens.
+  SequenceSlices slices = {};
 };
 
 // What the model reads and writes of its parameters.
@@ -74,7 +77,7 @@ class TransNormer {
     kKept,       // they are where an earlier forward of the same tokens has left them
   };
 
-  // A batch has shape.rows() rows, or those of short_tokens, or none.
+  // A batch has the rows of shape, or those of a slice of shape.last, which may be none.
   //
   // Adds the batch's summed loss to loss_sum (kFloat64 [1, 1]) and prepares Backward, which will
   // give gradient_scale times the gradient of that sum. The gradients are written, or `adds` to
@@ -96,10 +99,10 @@ class TransNormer {
   AttentionShape ShapeOf(int64_t layer, int64_t rows) const;
   // The part of `block` that a batch of `rows` uses, with what the macro-chunk carries.
   BlockActivations PartOf(BlockActivations block, int64_t layer, int64_t rows) const;
-  // The one of the layer's shapes that wants more room for saved states.
-  AttentionShape RoomiestShape(int64_t layer) const;
   // The activations of every block; tensors that are left out are the same in all.
   std::vector<BlockActivations> TakeBlocks(const ActivationOptions& options, Arena& arena);
+  // Of the backend, for all sizes that may come.
+  int64_t WorkspaceBytes() const;
   // Takes what `block` does not have yet, but for attention's memory.
   void TakeMissing(Arena& arena, BlockActivations* block);
   Tensor TakeActivation(int64_t columns, Arena& arena) const;
@@ -112,7 +115,9 @@ class TransNormer {
   absl::Status ForwardBlocks(const TokenBatch& batch, States states);
   // Returns what takes the place of `stream`.
   absl::StatusOr<Tensor> ForwardBlock(int64_t layer, int64_t rows, States states, Tensor stream);
-  // Passes on what other ranks send through a rank without tokens.
+  // What every forward of a batch begins with.
+  void BeginForward(const TokenBatch& batch);
+  // What other ranks need of a rank without tokens.
   absl::Status PassStates(States states);
   absl::Status PassGradients(bool last);
   // What is missing for the backward of `layer`.

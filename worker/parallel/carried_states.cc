@@ -45,21 +45,20 @@ Tensor CarriedStates::LayerOf(int64_t layer, Tensor all) const {
 void CarriedStates::PutInto(int64_t layer, AttentionMemory* memory) const {
   memory->state_in = LayerOf(layer, StatesIn(chunk_));
   memory->state_in_place = memory->state_in;
-  memory->state_out = {};
-  if (chunk_ + 1 < parts_.chunks) {
-    memory->state_out = LayerOf(layer, alone() ? StatesIn(chunk_ + 1) : carried_);
-  }
-  memory->state_gradient_in = LayerOf(layer, carried_);
-  memory->state_gradient_out = {};
-  if (chunk_ > 0) {
-    memory->state_gradient_out = memory->state_gradient_in;
-  }
+  const Tensor carried = LayerOf(layer, carried_);
+  memory->state_before = parts_.carrying == StateCarrying::kEverywhere ? carried : Tensor{};
+  memory->state_out = forms_state() && chunk_ + 1 < parts_.chunks ? carried : Tensor{};
+  memory->state_gradient_in = carried;
+  memory->state_gradient_out = forms_gradient() && chunk_ > 0 ? carried : Tensor{};
 }
 
 void CarriedStates::Begin() {
   chunk_ = 0;
-  if (first()) {
+  if (begins()) {
     parts_.backend->Fill(0, StatesIn(0));
+  }
+  if (parts_.carrying == StateCarrying::kEverywhere) {
+    parts_.backend->Fill(0, carried_);
   }
 }
 
@@ -79,9 +78,13 @@ absl::Status CarriedStates::Advance(bool keeps) {
     }
   }
   const Tensor next = StatesIn(chunk_ + 1);
-  if (!alone() && first()) {
+  if (!wraps()) {
+    if (begins()) {
+      parts_.backend->Copy(carried_, next);
+    }
+  } else if (first()) {
     LASP_RETURN_IF_ERROR(WaitFor(parts_.wrap->ReceiveInto(next, parts_.wrap->size() - 1)));
-  } else if (!alone() && last()) {
+  } else if (last()) {
     LASP_RETURN_IF_ERROR(WaitFor(parts_.wrap->SendInto(carried_, 0, next)));
   }
   ++chunk_;
@@ -89,16 +92,16 @@ absl::Status CarriedStates::Advance(bool keeps) {
 }
 
 void CarriedStates::TurnAround() {
-  if (last()) {
+  if (forms_state()) {
     parts_.backend->Fill(0, carried_);
   }
 }
 
 absl::Status CarriedStates::Retreat() {
   const int last_rank = parts_.wrap->size() - 1;
-  if (!alone() && last()) {
+  if (wraps() && last()) {
     LASP_RETURN_IF_ERROR(WaitFor(parts_.wrap->ReceiveInto(carried_, 0)));
-  } else if (!alone() && first()) {
+  } else if (wraps() && first()) {
     LASP_RETURN_IF_ERROR(WaitFor(parts_.wrap->SendInto(carried_, last_rank, carried_)));
   }
   --chunk_;

@@ -1,6 +1,7 @@
 // What a sequence that goes by in macro-chunks leaves from one to the next: forward the state of
 // each layer behind the last rank's slice, which is the state before the first rank's next slice;
-// backward its gradient, the other way. And what the ranks keep of the way forward: each layer's
+// backward its gradient, the other way. One message takes it there, unless the ranks that want it
+// form it themselves (StateCarrying). And what the ranks keep of the way forward: each layer's
 // KV_in, in the host's memory.
 #pragma once
 
@@ -27,12 +28,14 @@ class CarriedStates {
     Backend* backend = nullptr;
     // The SP group, with no other operations on it.
     Communicator* wrap = nullptr;
+    // Not kNone.
+    StateCarrying carrying = StateCarrying::kLastToFirst;
     // `chunks` - 1 slots of slot_bytes(); null while memory is measured, or where there is but one.
     HostStash* stash = nullptr;
     int64_t chunks = 1;
   };
 
-  // Memory for layers of these shapes.
+  // Memory for layers of these shapes, as this rank computes them.
   CarriedStates(const Parts& parts, const std::vector<AttentionShape>& layers, Arena& arena);
 
   // Of a stash's slot.
@@ -56,7 +59,18 @@ class CarriedStates {
 
   bool last() const { return parts_.wrap->rank() == parts_.wrap->size() - 1; }
 
-  bool alone() const { return parts_.wrap->size() == 1; }
+  // Whether states go from the last rank to the first; alone, a rank is both.
+  bool wraps() const {
+    return parts_.carrying == StateCarrying::kLastToFirst && parts_.wrap->size() > 1;
+  }
+
+  // Whether KV_in of this rank is the state before the macro-chunk.
+  bool begins() const { return first() || parts_.carrying == StateCarrying::kByHead; }
+
+  // Whether this rank forms the state behind the macro-chunk, and the gradient of the one before.
+  bool forms_state() const { return last() || !wraps(); }
+
+  bool forms_gradient() const { return first() || !wraps(); }
 
   // KV_in of all layers in macro-chunk `chunk`. Two take turns.
   Tensor StatesIn(int64_t chunk) const { return states_in_[chunk % 2]; }
@@ -68,8 +82,8 @@ class CarriedStates {
   // The first row of each layer's states, and behind the last.
   std::vector<int64_t> rows_;
   Tensor states_in_[2];
-  // On the last rank forward the states to hand on; backward the gradient of these, which comes
-  // from the first rank.
+  // On ranks that form them, forward the states to hand on, and where every rank has them those
+  // before the macro-chunk until then; backward their gradients likewise.
   Tensor carried_;
   int64_t chunk_ = 0;
 };

@@ -22,16 +22,29 @@ class GatherPassing final : public StatePassing {
     group_.AllGather(flow.local, gathered_.Rows(0, group_.size() * shape.state_matrix_rows()));
     // On the first rank too, where it does nothing: all ranks issue the same operations.
     const Operation summed = group_.Run([this, shape, flow, order] {
-      for (int place = 0; place < order.place(); ++place) {
-        Hop(backend_, flow.gradient, shape, place == 0 ? Tensor{} : flow.in,
-            PartOf(shape, order.RankAt(place)), flow.in);
-      }
+      HopOver(shape, flow, 0, order.place(), flow.before, flow.in);
       return absl::OkStatus();
     });
     return {.received = order.first() ? Operation() : summed, .read = summed, .sent = summed};
   }
 
+  void FormOut(const AttentionShape& shape, const StateFlow& flow, Tensor out) override {
+    HopOver(shape, flow, FlowOrder(group_, flow.gradient).place(), group_.size(), flow.in, out);
+  }
+
  private:
+  // From the state before the rank at place `begin` of the flow to the one before that at `end`.
+  void HopOver(const AttentionShape& shape, const StateFlow& flow, int begin, int end,
+               Tensor before, Tensor out) const {
+    const FlowOrder order(group_, flow.gradient);
+    AttentionShape slice = shape;
+    for (int place = begin; place < end; ++place) {
+      const int rank = order.RankAt(place);
+      slice.tokens = flow.slices.Of(rank);
+      Hop(backend_, flow.gradient, slice, place == begin ? before : out, PartOf(shape, rank), out);
+    }
+  }
+
   // Where a rank's state lies.
   Tensor PartOf(const AttentionShape& shape, int rank) const {
     return gathered_.Rows(rank * shape.state_matrix_rows(), shape.state_matrix_rows());

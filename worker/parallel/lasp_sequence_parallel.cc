@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <memory>
 #include <utility>
 
@@ -12,11 +13,12 @@ namespace {
 class Lasp final : public SequenceParallel {
  public:
   Lasp(Backend* backend, Communicator* sp, std::unique_ptr<StatePassing> passing,
-       bool carries_states)
-      : backend_(*backend),
-        sp_(*sp),
-        passing_(std::move(passing)),
-        carries_states_(carries_states) {}
+       StateCarrying carrying)
+      : backend_(*backend), sp_(*sp), passing_(std::move(passing)), carrying_(carrying) {}
+
+  void ExpectAtEnd(const SequenceSlices& last) override { last_ = last; }
+
+  void UseSlices(const SequenceSlices& slices) override { slices_ = slices; }
 
   AttentionMemory TakeMemory(const AttentionShape& shape, Arena& arena) override {
     AttentionMemory memory = TakeLocalMemory(shape, arena);
@@ -28,7 +30,7 @@ class Lasp final : public SequenceParallel {
     AttentionMemory memory;
     memory.saved_states =
         arena.Take(MemoryUse::kStates, backend_.accumulation_type(),
-                   shape.state_matrix_rows() * backend_.SavedStateCount(shape), shape.head_size);
+                   shape.state_matrix_rows() * MostSavedStates(shape), shape.head_size);
     return memory;
   }
 
@@ -50,23 +52,26 @@ class Lasp final : public SequenceParallel {
                               widest.state_matrix_rows(), widest.head_size);
     saved_gradients_ =
         arena.Take(MemoryUse::kStates, backend_.accumulation_type(),
-                   widest.state_matrix_rows() * backend_.SavedStateCount(widest), widest.head_size);
+                   widest.state_matrix_rows() * MostSavedStates(widest), widest.head_size);
   }
 
-  bool carries_states() const override { return carries_states_; }
+  StateCarrying state_carrying() const override { return carrying_; }
 
   absl::Status BeginForward(const AttentionShape& shape, const AttentionInputs& inputs,
                             const AttentionMemory& memory) override {
     // The layer before may still be reading its local state.
-    LASP_RETURN_IF_ERROR(WaitFor(flow_.read));
+    LASP_RETURN_IF_ERROR(WaitFor(ends_.read));
     const Tensor local = passing_->Local(shape);
     if (shape.tokens > 0) {
       backend_.LocalState(shape, inputs.k, inputs.v, local, memory.saved_states);
     }
-    flow_ = passing_->Start(shape, {.gradient = false,
-                                    .local = local,
-                                    .in = memory.state_in,
-                                    .in_place = memory.state_in_place});
+    flow_ = {.gradient = false,
+             .slices = SlicesOf(shape),
+             .local = local,
+             .in = memory.state_in,
+             .in_place = memory.state_in_place,
+             .before = memory.state_before};
+    ends_ = passing_->Start(shape, flow_);
     return absl::OkStatus();
   }
 
@@ -77,21 +82,17 @@ class Lasp final : public SequenceParallel {
     if (computes) {
       backend_.BeginOutput(shape, tensors);
     }
-    LASP_RETURN_IF_ERROR(WaitFor(flow_.received));
+    LASP_RETURN_IF_ERROR(WaitFor(ends_.received));
     if (computes) {
       backend_.EndOutput(shape, tensors);
     }
-    if (last() && !memory.state_out.empty()) {
-      Hop(backend_, /*gradient=*/false, shape, memory.state_in, passing_->Local(shape),
-          memory.state_out);
-    }
-    return absl::OkStatus();
+    return FormOut(shape, memory.state_out);
   }
 
   absl::Status Recompute(const AttentionShape& shape, const AttentionInputs& inputs,
                          const AttentionMemory& memory, Tensor output) override {
     // The layer behind may still be reading its local state.
-    LASP_RETURN_IF_ERROR(WaitFor(flow_.read));
+    LASP_RETURN_IF_ERROR(WaitFor(ends_.read));
     if (shape.tokens == 0) {
       return absl::OkStatus();
     }
@@ -105,7 +106,7 @@ class Lasp final : public SequenceParallel {
   absl::Status Backward(const AttentionShape& shape, const AttentionInputs& inputs,
                         const AttentionMemory& memory, Tensor output_gradient,
                         const AttentionGradients& gradients) override {
-    LASP_RETURN_IF_ERROR(WaitFor(flow_.read));
+    LASP_RETURN_IF_ERROR(WaitFor(ends_.read));
     const Tensor local = passing_->Local(shape);
     const Tensor saved_gradients = saved_gradients_.Rows(0, memory.saved_states.rows);
     const bool computes = shape.tokens > 0;
@@ -114,8 +115,13 @@ class Lasp final : public SequenceParallel {
     }
     const Tensor gradient_place = gradient_in_.Rows(0, shape.state_matrix_rows());
     const Tensor gradient_in = last() ? memory.state_gradient_in : gradient_place;
-    flow_ = passing_->Start(
-        shape, {.gradient = true, .local = local, .in = gradient_in, .in_place = gradient_place});
+    flow_ = {.gradient = true,
+             .slices = SlicesOf(shape),
+             .local = local,
+             .in = gradient_in,
+             .in_place = gradient_place,
+             .before = memory.state_gradient_in};
+    ends_ = passing_->Start(shape, flow_);
     const AttentionBackward tensors{.q = inputs.q,
                                     .k = inputs.k,
                                     .v = inputs.v,
@@ -131,25 +137,46 @@ class Lasp final : public SequenceParallel {
     if (computes) {
       backend_.BeginGradients(shape, tensors);
     }
-    LASP_RETURN_IF_ERROR(WaitFor(flow_.received));
+    LASP_RETURN_IF_ERROR(WaitFor(ends_.received));
     if (computes) {
       backend_.EndGradients(shape, tensors);
     }
-    if (first() && !memory.state_gradient_out.empty()) {
-      Hop(backend_, /*gradient=*/true, shape, gradient_in, local, memory.state_gradient_out);
-    }
-    return absl::OkStatus();
+    return FormOut(shape, memory.state_gradient_out);
   }
 
   absl::Status Finish() override {
-    LASP_RETURN_IF_ERROR(WaitFor(flow_.read));
-    return WaitFor(flow_.sent);
+    LASP_RETURN_IF_ERROR(WaitFor(ends_.read));
+    return WaitFor(ends_.sent);
   }
 
  private:
   bool first() const { return sp_.rank() == 0; }
 
   bool last() const { return sp_.rank() == sp_.size() - 1; }
+
+  SequenceSlices SlicesOf(const AttentionShape& shape) const {
+    return slices_.OrEven(shape.tokens, sp_.size());
+  }
+
+  // Of the shape's tokens and of a slice cut short: on a GPU fewer tokens may need more.
+  int64_t MostSavedStates(AttentionShape shape) const {
+    int64_t most = backend_.SavedStateCount(shape);
+    if (last_.CutShort() > 0) {
+      shape.tokens = last_.CutShort();
+      most = std::max(most, backend_.SavedStateCount(shape));
+    }
+    return most;
+  }
+
+  // What the macro-chunk leaves, where this rank is to form it.
+  absl::Status FormOut(const AttentionShape& shape, Tensor out) {
+    if (out.empty()) {
+      return absl::OkStatus();
+    }
+    LASP_RETURN_IF_ERROR(WaitFor(ends_.read));
+    passing_->FormOut(shape, flow_, out);
+    return absl::OkStatus();
+  }
 
   static AttentionForward ForwardOf(const AttentionInputs& inputs, const AttentionMemory& memory,
                                     Tensor output) {
@@ -171,30 +198,33 @@ class Lasp final : public SequenceParallel {
   Backend& backend_;
   Communicator& sp_;
   const std::unique_ptr<StatePassing> passing_;
-  const bool carries_states_;
+  const StateCarrying carrying_;
+  SequenceSlices last_;
+  SequenceSlices slices_;
   Tensor gradient_in_;
   Tensor saved_gradients_;
   // The layer's under way.
-  StateFlowEnds flow_;
+  StateFlow flow_;
+  StateFlowEnds ends_;
 };
 
 }  // namespace
 
 std::unique_ptr<SequenceParallel> CreateLasp(Backend* backend, Communicator* sp) {
   return std::make_unique<Lasp>(backend, sp, CreateRingPassing(backend, sp),
-                                /*carries_states=*/true);
+                                StateCarrying::kLastToFirst);
 }
 
 std::unique_ptr<SequenceParallel> CreateLasp2(Backend* backend, Communicator* sp) {
-  // The gathered states are summed as of equal slices.
+  // Whoever has all states forms the last one too.
   return std::make_unique<Lasp>(backend, sp, CreateGatherPassing(backend, sp),
-                                /*carries_states=*/false);
+                                StateCarrying::kEverywhere);
 }
 
 std::unique_ptr<SequenceParallel> CreateAllScan(Backend* backend, Communicator* sp,
                                                 int64_t block_bytes) {
   return std::make_unique<Lasp>(backend, sp, CreateScanPassing(backend, sp, block_bytes),
-                                /*carries_states=*/true);
+                                StateCarrying::kLastToFirst);
 }
 
 }  // namespace lasp::worker

@@ -39,6 +39,10 @@ class RingPassing final : public StatePassing {
     return ends;
   }
 
+  void FormOut(const AttentionShape& shape, const StateFlow& flow, Tensor out) override {
+    Hop(backend_, flow.gradient, shape, flow.in, flow.local, out);
+  }
+
  private:
   Backend& backend_;
   Communicator& group_;

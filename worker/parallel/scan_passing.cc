@@ -100,6 +100,10 @@ class ScanPassing final : public StatePassing {
     return ends;
   }
 
+  void FormOut(const AttentionShape& shape, const StateFlow& flow, Tensor out) override {
+    Hop(backend_, flow.gradient, shape, flow.in, flow.local, out);
+  }
+
  private:
   Backend& backend_;
   Communicator& group_;

@@ -9,6 +9,7 @@
 #include "worker/device/arena.h"
 #include "worker/device/backend.h"
 #include "worker/parallel/communicator.h"
+#include "worker/parallel/sequence_slices.h"
 
 namespace lasp::worker {
 
@@ -36,23 +37,44 @@ struct AttentionMemory {
   // q, k and v of the heads and tokens that this rank computes on, one after another, where those
   // are not the ones it is given.
   Tensor whole_inputs;
-  // Where a sequence goes by in macro-chunks (CarriedStates). Then the first rank has a state_in
-  // too. For the last rank: KV_out, written where it is given, and dKV_in, the gradient of KV_out.
+  // Where a sequence goes by in macro-chunks (CarriedStates); see StateCarrying for who has which.
+  // Then the first rank has a state_in too, and so has every rank that has states of its own.
+  // The state before the macro-chunk, for ranks other than the first.
+  Tensor state_before;
+  // The state behind it, written where it is given; and its gradient.
   Tensor state_out;
   Tensor state_gradient_in;
-  // For the first rank: dKV_out, the gradient of its state_in, written where it is given. May be
-  // state_gradient_in.
+  // The gradient of the state before it, written where it is given. May be state_gradient_in.
   Tensor state_gradient_out;
+};
+
+// How a sequence that goes by in macro-chunks takes its states from one to the next.
+enum class StateCarrying : uint8_t {
+  kNone,  // it cannot
+  // The last rank forms the state behind a macro-chunk, and the first has it before the next.
+  // Backward the other way.
+  kLastToFirst,
+  // Every rank forms the state behind, and has the one before.
+  kEverywhere,
+  // Every rank has states of its own, those of its heads, and its state_in is before all tokens.
+  kByHead,
 };
 
 class SequenceParallel {
  public:
   virtual ~SequenceParallel() = default;
 
-  // What this rank computes of a layer of `shape`, for the backend's workspace.
+  // Before memory is taken: the slices of sequences' last macro-chunk. In all others, and where
+  // nothing is said, every rank has the tokens of the shape.
+  virtual void ExpectAtEnd(const SequenceSlices& /*last*/) {}
+
+  // What follows is of such slices; {}: every rank has the tokens of the shape it gives.
+  virtual void UseSlices(const SequenceSlices& /*slices*/) {}
+
+  // What this rank computes of a layer of `shape`: for the backend's workspace, and its states.
   virtual AttentionShape ComputedShape(const AttentionShape& shape) const { return shape; }
 
-  // A layer's memory, and what all layers share; `shape` is the layer's.
+  // A layer's memory, and what all layers share; `shape` is the layer's, with the most tokens.
   virtual AttentionMemory TakeMemory(const AttentionShape& shape, Arena& arena) = 0;
   virtual void TakeScratch(const AttentionShape& widest, Arena& arena) = 0;
 
@@ -65,10 +87,10 @@ class SequenceParallel {
   virtual void TakeReceivedMemory(const AttentionShape& /*shape*/, Arena& /*arena*/,
                                   AttentionMemory* /*memory*/) {}
 
-  // Whether sequences can go by in macro-chunks: a state is all that one leaves to the next. Then
-  // the layer's shape may have fewer tokens than its memory was taken for, or none, where inputs
-  // and outputs are empty and the rank but passes on what it receives.
-  virtual bool carries_states() const { return false; }
+  // Whether sequences can go by in macro-chunks, a state being all that one leaves to the next.
+  // Then the layer's shape may have fewer tokens than its memory was taken for, or none, where
+  // inputs and outputs are empty and the rank does what others need of it.
+  virtual StateCarrying state_carrying() const { return StateCarrying::kNone; }
 
   // Starts a layer's forward: what other ranks need is on its way. The caller then issues what
   // needs no output of the layer, and ends the forward. Errors of the communicator.

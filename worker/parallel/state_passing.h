@@ -8,6 +8,7 @@
 #include "worker/device/arena.h"
 #include "worker/device/backend.h"
 #include "worker/parallel/communicator.h"
+#include "worker/parallel/sequence_slices.h"
 
 namespace lasp::worker {
 
@@ -17,9 +18,11 @@ namespace lasp::worker {
 // last rank to the first, the rank counted from the end.
 struct StateFlow {
   bool gradient = false;
+  SequenceSlices slices;
   Tensor local;     // Local(shape), which this rank has written
   Tensor in;        // written, but on the first rank of the flow: in(0) there, or empty
   Tensor in_place;  // where every other rank has its `in`, in this rank's memory
+  Tensor before;    // in(0), for ranks other than the first that need it; or empty
 };
 
 struct StateFlowEnds {
@@ -39,6 +42,10 @@ class StatePassing {
   // Where a rank's own state is to be written, once the flow before has read it.
   virtual Tensor Local(const AttentionShape& shape) const = 0;
   virtual StateFlowEnds Start(const AttentionShape& shape, const StateFlow& flow) = 0;
+  // in(P) of the flow that was started last, once `in` and `local` have been received and read:
+  // the last rank of the flow forms it, and with the gather passing every rank. Issued by the
+  // caller. `out` may be what the flow began with.
+  virtual void FormOut(const AttentionShape& shape, const StateFlow& flow, Tensor out) = 0;
 };
 
 // The order in which a flow visits the ranks of a group.
@@ -70,7 +77,9 @@ class FlowOrder {
 inline void Hop(Backend& backend, bool gradient, const AttentionShape& shape, Tensor in,
                 Tensor local, Tensor out) {
   if (shape.tokens == 0) {
-    backend.Convert(in, out);
+    if (in.data != out.data) {
+      backend.Convert(in, out);
+    }
   } else if (gradient) {
     backend.StateGradientHop(shape, in, local, out);
   } else {

@@ -1,22 +1,34 @@
+#include <algorithm>
 #include <memory>
 #include <vector>
 
 #include "proto/rpc/status_macros.h"
 #include "worker/parallel/sequence_parallel.h"
+#include "worker/parallel/state_passing.h"
 
 namespace lasp::worker {
 namespace {
 
 constexpr int kInputs = 3;  // q, k, v
 
+// All heads of this rank's tokens, and all tokens of this rank's heads.
+struct BothViews {
+  Tensor local;
+  Tensor whole;
+};
+
 class Ulysses final : public SequenceParallel {
  public:
   Ulysses(Backend* backend, Communicator* sp) : backend_(*backend), sp_(*sp) {}
 
-  // All of the sequence, this rank's heads.
+  void ExpectAtEnd(const SequenceSlices& last) override { last_ = last; }
+
+  void UseSlices(const SequenceSlices& slices) override { slices_ = slices; }
+
+  // All of the slices, this rank's heads.
   AttentionShape ComputedShape(const AttentionShape& shape) const override {
     AttentionShape whole = shape;
-    whole.tokens = shape.tokens * sp_.size();
+    whole.tokens = SlicesOf(shape).total;
     whole.heads = shape.heads / sp_.size();
     whole.slopes = shape.slopes.Columns(FirstHead(shape), whole.heads);
     whole.theta = shape.theta.Rows(FirstHead(shape), whole.heads);
@@ -28,7 +40,7 @@ class Ulysses final : public SequenceParallel {
     AttentionMemory memory;
     memory.saved_states =
         arena.Take(MemoryUse::kStates, backend_.accumulation_type(),
-                   whole.state_matrix_rows() * backend_.SavedStateCount(whole), whole.head_size);
+                   whole.state_matrix_rows() * MostSavedStates(whole), whole.head_size);
     memory.whole_inputs =
         arena.Take(MemoryUse::kActivations, backend_.activation_type(),
                    kInputs * whole.batch * whole.tokens, whole.heads * whole.head_size);
@@ -49,57 +61,87 @@ class Ulysses final : public SequenceParallel {
                         whole.head_size);
     saved_gradients_ =
         arena.Take(MemoryUse::kStates, backend_.accumulation_type(),
-                   whole.state_matrix_rows() * backend_.SavedStateCount(whole), whole.head_size);
+                   whole.state_matrix_rows() * MostSavedStates(whole), whole.head_size);
   }
+
+  StateCarrying state_carrying() const override { return StateCarrying::kByHead; }
 
   absl::Status BeginForward(const AttentionShape& shape, const AttentionInputs& inputs,
                             const AttentionMemory& memory) override {
-    inputs_exchange_ = HeadsForTokens(shape, {inputs.q, inputs.k, inputs.v}, memory.whole_inputs);
+    const AttentionInputs whole = InputsOf(shape, memory);
+    std::vector<BothViews> views = {{inputs.k, whole.k}, {inputs.v, whole.v}};
+    if (Wanted(shape, inputs.q)) {
+      views.push_back({inputs.q, whole.q});
+    }
+    inputs_exchange_ = HeadsForTokens(shape, views);
     return absl::OkStatus();
   }
 
   absl::Status EndForward(const AttentionShape& shape, const AttentionInputs& /*inputs*/,
                           const AttentionMemory& memory, Tensor output) override {
     const AttentionShape whole = ComputedShape(shape);
-    const AttentionForward tensors{.q = PartOf(memory.whole_inputs, kInputs, 0),
-                                   .k = PartOf(memory.whole_inputs, kInputs, 1),
-                                   .v = PartOf(memory.whole_inputs, kInputs, 2),
+    const AttentionInputs inputs = InputsOf(shape, memory);
+    const Tensor state = state_.Rows(0, whole.state_matrix_rows());
+    const AttentionForward tensors{.q = inputs.q,
+                                   .k = inputs.k,
+                                   .v = inputs.v,
                                    .saved_states = memory.saved_states,
-                                   .state_in = {},
-                                   .output = whole_output_};
+                                   .state_in = memory.state_in,
+                                   .output = PartOf(whole, whole_output_, 1, 0)};
     LASP_RETURN_IF_ERROR(WaitFor(inputs_exchange_));
-    backend_.LocalState(whole, tensors.k, tensors.v, state_.Rows(0, whole.state_matrix_rows()),
-                        tensors.saved_states);
+    backend_.LocalState(whole, tensors.k, tensors.v, state, tensors.saved_states);
+    if (!memory.state_out.empty()) {
+      Hop(backend_, /*gradient=*/false, whole, memory.state_in, state, memory.state_out);
+    }
+    if (!Wanted(shape, output)) {
+      return absl::OkStatus();
+    }
     backend_.BeginOutput(whole, tensors);
     backend_.EndOutput(whole, tensors);
-    return TokensForHeads(shape, whole_output_, {output});
+    return TokensForHeads(shape, {{output, tensors.output}});
+  }
+
+  absl::Status Recompute(const AttentionShape& shape, const AttentionInputs& inputs,
+                         const AttentionMemory& memory, Tensor output) override {
+    // What the first forward left the next macro-chunk need not be formed again.
+    AttentionMemory again = memory;
+    again.state_out = {};
+    LASP_RETURN_IF_ERROR(BeginForward(shape, inputs, again));
+    return EndForward(shape, inputs, again, output);
   }
 
   absl::Status Backward(const AttentionShape& shape, const AttentionInputs& /*inputs*/,
                         const AttentionMemory& memory, Tensor output_gradient,
                         const AttentionGradients& gradients) override {
     const AttentionShape whole = ComputedShape(shape);
-    const Tensor whole_output_gradient = whole_output_;
-    Operation exchange = HeadsForTokens(shape, {output_gradient}, whole_output_gradient);
-    LASP_RETURN_IF_ERROR(WaitFor(exchange));
+    const AttentionInputs inputs = InputsOf(shape, memory);
+    const Tensor state_gradient = state_.Rows(0, whole.state_matrix_rows());
     const AttentionBackward tensors{
-        .q = PartOf(memory.whole_inputs, kInputs, 0),
-        .k = PartOf(memory.whole_inputs, kInputs, 1),
-        .v = PartOf(memory.whole_inputs, kInputs, 2),
-        .output_gradient = whole_output_gradient,
+        .q = inputs.q,
+        .k = inputs.k,
+        .v = inputs.v,
+        .output_gradient = PartOf(whole, whole_output_, 1, 0),
         .saved_states = memory.saved_states,
         .saved_gradients = saved_gradients_.Rows(0, memory.saved_states.rows),
-        .state_in = {},
-        .state_gradient_in = {},
-        .q_gradient = PartOf(whole_gradients_, kInputs, 0),
-        .k_gradient = PartOf(whole_gradients_, kInputs, 1),
-        .v_gradient = PartOf(whole_gradients_, kInputs, 2),
+        .state_in = memory.state_in,
+        .state_gradient_in = memory.state_gradient_in,
+        .q_gradient = PartOf(whole, whole_gradients_, kInputs, 0),
+        .k_gradient = PartOf(whole, whole_gradients_, kInputs, 1),
+        .v_gradient = PartOf(whole, whole_gradients_, kInputs, 2),
         .theta_gradient = gradients.theta.Rows(FirstHead(shape), whole.heads)};
-    backend_.LocalStateGradient(whole, tensors.q, tensors.output_gradient,
-                                state_.Rows(0, whole.state_matrix_rows()), tensors.saved_gradients);
+    Operation exchange = HeadsForTokens(shape, {{output_gradient, tensors.output_gradient}});
+    LASP_RETURN_IF_ERROR(WaitFor(exchange));
+    backend_.LocalStateGradient(whole, tensors.q, tensors.output_gradient, state_gradient,
+                                tensors.saved_gradients);
     backend_.BeginGradients(whole, tensors);
     backend_.EndGradients(whole, tensors);
-    return TokensForHeads(shape, whole_gradients_, {gradients.q, gradients.k, gradients.v});
+    if (!memory.state_gradient_out.empty()) {
+      Hop(backend_, /*gradient=*/true, whole, tensors.state_gradient_in, state_gradient,
+          memory.state_gradient_out);
+    }
+    return TokensForHeads(shape, {{gradients.q, tensors.q_gradient},
+                                  {gradients.k, tensors.k_gradient},
+                                  {gradients.v, tensors.v_gradient}});
   }
 
   absl::Status Finish() override { return WaitFor(inputs_exchange_); }
@@ -109,6 +151,26 @@ class Ulysses final : public SequenceParallel {
     return shape.heads / sp_.size() * sp_.rank();
   }
 
+  SequenceSlices SlicesOf(const AttentionShape& shape) const {
+    return slices_.OrEven(shape.tokens, sp_.size());
+  }
+
+  // Of all lengths that come, in training and in a rehearsal: on a GPU fewer tokens may need more.
+  int64_t MostSavedStates(AttentionShape whole) const {
+    int64_t most = backend_.SavedStateCount(whole);
+    for (const int64_t tokens : {last_.total, last_.CutShort() * sp_.size()}) {
+      whole.tokens = tokens;
+      most = std::max(most, tokens > 0 ? backend_.SavedStateCount(whole) : 0);
+    }
+    return most;
+  }
+
+  // Whether the other ranks, too, exchange what this one is given: it is empty where nobody wants
+  // it, and where this rank has no tokens.
+  static bool Wanted(const AttentionShape& shape, Tensor local) {
+    return shape.tokens == 0 || !local.empty();
+  }
+
   absl::Status WaitFor(Operation& operation) {
     const Phase before = backend_.EnterPhase(Phase::kSpWait);
     absl::Status status = operation.Wait();
@@ -116,13 +178,22 @@ class Ulysses final : public SequenceParallel {
     return status;
   }
 
-  static Tensor PartOf(Tensor parts, int count, int index) {
-    return parts.Rows(parts.rows / count * index, parts.rows / count);
+  // One of `count` tensors over the whole of the slices.
+  static Tensor PartOf(const AttentionShape& whole, Tensor parts, int count, int index) {
+    return parts.Rows(parts.rows / count * index, whole.batch * whole.tokens);
   }
 
-  // Of a tensor over the whole sequence: the tokens of a rank in one of the sequences.
+  AttentionInputs InputsOf(const AttentionShape& shape, const AttentionMemory& memory) const {
+    const AttentionShape whole = ComputedShape(shape);
+    return {.q = PartOf(whole, memory.whole_inputs, kInputs, 0),
+            .k = PartOf(whole, memory.whole_inputs, kInputs, 1),
+            .v = PartOf(whole, memory.whole_inputs, kInputs, 2)};
+  }
+
+  // Of a tensor over the whole of the slices: the tokens of a rank in one of the sequences.
   Tensor TokensOf(const AttentionShape& shape, Tensor whole, int64_t sequence, int rank) const {
-    return whole.Rows((sequence * sp_.size() + rank) * shape.tokens, shape.tokens);
+    const SequenceSlices slices = SlicesOf(shape);
+    return whole.Rows(sequence * slices.total + slices.Begin(rank), slices.Of(rank));
   }
 
   // Of a tensor over this rank's tokens: the heads of a rank.
@@ -131,41 +202,46 @@ class Ulysses final : public SequenceParallel {
     return local.Columns(columns * rank, columns);
   }
 
-  // One of `count` tensors of this rank's tokens and a rank's heads, on their way.
-  Tensor Packed(int count, int index, int rank) const {
-    const int64_t rows = packed_.rows / kInputs / sp_.size();
-    return packed_.Rows((int64_t{count} * rank + index) * rows, rows);
+  // One of several tensors of this rank's tokens and a rank's heads, on their way.
+  Tensor Packed(const AttentionShape& shape, size_t index, int rank) const {
+    const int64_t room = packed_.rows / kInputs / sp_.size();
+    const int64_t place = int64_t{kInputs} * rank + static_cast<int64_t>(index);
+    return packed_.Rows(place * room, shape.batch * shape.tokens);
+  }
+
+  // One of the sequences in a Packed() of a rank with so many tokens.
+  static Tensor SequenceOf(Tensor packed, int64_t sequence, int64_t tokens) {
+    return packed.Rows(sequence * tokens, tokens);
   }
 
   // Ranks begin with different peers, so that none serves all at once.
   int Peer(int turn) const { return (sp_.rank() + turn) % sp_.size(); }
 
-  // From all heads of this rank's tokens to this rank's heads of all tokens, for several tensors:
-  // `whole` takes them one after another.
-  Operation HeadsForTokens(const AttentionShape& shape, const std::vector<Tensor>& locals,
-                           Tensor whole) {
-    const int count = static_cast<int>(locals.size());
+  // What is sent and received of no tokens is nothing.
+  static Tensor OrNone(Tensor tensor) { return tensor.rows > 0 ? tensor : Tensor{}; }
+
+  // From all heads of this rank's tokens to this rank's heads of all tokens.
+  Operation HeadsForTokens(const AttentionShape& shape, const std::vector<BothViews>& views) {
     std::vector<PeerTransfer> transfers;
-    transfers.reserve(static_cast<size_t>(shape.batch * sp_.size() * count));
+    transfers.reserve(static_cast<size_t>(shape.batch * sp_.size()) * views.size());
     for (int turn = 0; turn < sp_.size(); ++turn) {
       const int peer = Peer(turn);
-      for (int index = 0; index < count; ++index) {
-        const Tensor heads = HeadsOf(shape, locals[static_cast<size_t>(index)], peer);
-        const Tensor part = PartOf(whole, count, index);
-        const Tensor packed = Packed(count, index, peer);
-        if (turn > 0) {
+      for (size_t index = 0; index < views.size(); ++index) {
+        const Tensor heads = HeadsOf(shape, views[index].local, peer);
+        const Tensor packed = Packed(shape, index, peer);
+        if (turn > 0 && shape.tokens > 0) {
           backend_.Copy(heads, packed);
         }
         for (int64_t sequence = 0; sequence < shape.batch; ++sequence) {
-          const int64_t first = sequence * shape.tokens;
-          const Tensor mine = TokensOf(shape, part, sequence, sp_.rank());
-          if (turn == 0) {
-            backend_.Copy(heads.Rows(first, shape.tokens), mine);
-          } else {
-            transfers.push_back({.peer = peer,
-                                 .send = packed.Rows(first, shape.tokens),
-                                 .there = mine,
-                                 .receive = TokensOf(shape, part, sequence, peer)});
+          const Tensor mine = TokensOf(shape, views[index].whole, sequence, sp_.rank());
+          if (turn > 0) {
+            transfers.push_back(
+                {.peer = peer,
+                 .send = OrNone(SequenceOf(packed, sequence, shape.tokens)),
+                 .there = mine,
+                 .receive = OrNone(TokensOf(shape, views[index].whole, sequence, peer))});
+          } else if (shape.tokens > 0) {
+            backend_.Copy(SequenceOf(heads, sequence, shape.tokens), mine);
           }
         }
       }
@@ -174,39 +250,39 @@ class Ulysses final : public SequenceParallel {
   }
 
   // The way back.
-  absl::Status TokensForHeads(const AttentionShape& shape, Tensor whole,
-                              const std::vector<Tensor>& locals) {
-    const int count = static_cast<int>(locals.size());
+  absl::Status TokensForHeads(const AttentionShape& shape, const std::vector<BothViews>& views) {
     const int rank = sp_.rank();
     std::vector<PeerTransfer> transfers;
-    transfers.reserve(static_cast<size_t>(shape.batch * sp_.size() * count));
+    transfers.reserve(static_cast<size_t>(shape.batch * sp_.size()) * views.size());
     for (int turn = 1; turn < sp_.size(); ++turn) {
       const int peer = Peer(turn);
-      for (int index = 0; index < count; ++index) {
-        const Tensor part = PartOf(whole, count, index);
+      const int64_t peer_tokens = SlicesOf(shape).Of(peer);
+      for (size_t index = 0; index < views.size(); ++index) {
         for (int64_t sequence = 0; sequence < shape.batch; ++sequence) {
-          const int64_t first = sequence * shape.tokens;
-          transfers.push_back({.peer = peer,
-                               .send = TokensOf(shape, part, sequence, peer),
-                               .there = Packed(count, index, rank).Rows(first, shape.tokens),
-                               .receive = Packed(count, index, peer).Rows(first, shape.tokens)});
+          transfers.push_back(
+              {.peer = peer,
+               .send = OrNone(TokensOf(shape, views[index].whole, sequence, peer)),
+               .there = SequenceOf(Packed(shape, index, rank), sequence, peer_tokens),
+               .receive = OrNone(SequenceOf(Packed(shape, index, peer), sequence, shape.tokens))});
         }
       }
     }
     Operation exchange = transfers.empty() ? Operation() : sp_.Exchange(transfers);
-    for (int index = 0; index < count; ++index) {
-      const Tensor heads = HeadsOf(shape, locals[static_cast<size_t>(index)], rank);
+    if (shape.tokens == 0) {
+      return WaitFor(exchange);
+    }
+    for (const BothViews& view : views) {
+      const Tensor heads = HeadsOf(shape, view.local, rank);
       for (int64_t sequence = 0; sequence < shape.batch; ++sequence) {
-        backend_.Copy(TokensOf(shape, PartOf(whole, count, index), sequence, rank),
-                      heads.Rows(sequence * shape.tokens, shape.tokens));
+        backend_.Copy(TokensOf(shape, view.whole, sequence, rank),
+                      SequenceOf(heads, sequence, shape.tokens));
       }
     }
     LASP_RETURN_IF_ERROR(WaitFor(exchange));
     for (int turn = 1; turn < sp_.size(); ++turn) {
       const int peer = Peer(turn);
-      for (int index = 0; index < count; ++index) {
-        backend_.Copy(Packed(count, index, peer),
-                      HeadsOf(shape, locals[static_cast<size_t>(index)], peer));
+      for (size_t index = 0; index < views.size(); ++index) {
+        backend_.Copy(Packed(shape, index, peer), HeadsOf(shape, views[index].local, peer));
       }
     }
     return absl::OkStatus();
@@ -214,6 +290,8 @@ class Ulysses final : public SequenceParallel {
 
   Backend& backend_;
   Communicator& sp_;
+  SequenceSlices last_;
+  SequenceSlices slices_;
   // What goes to each rank or has come from it.
   Tensor packed_;
   Tensor whole_output_;  // and its gradient

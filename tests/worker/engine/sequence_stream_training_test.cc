@@ -99,14 +99,18 @@ TEST_F(SequenceStreamTrainingTest, WithEveryDataParallelismAndWhateverPassesTheS
   LocalTrainingOptions options = Options(1, 1, -1, "unused");
   options.dump_directory.clear();
   const std::vector<double> kept = Losses(Train(options));
-  // 384 = 2 * 100 + 100 + 84: the second rank's last slice is short; or 3 * 110 + 54: two have
-  // none.
+  // 384 = 2 * 100 + 100 + 84: the second rank's last slice is short; 3 * 110 + 54: two have none;
+  // 2 * 150 + 84: one has none.
   for (const auto& [sp_size, chunk, sp_method, dp_method] :
        {std::tuple{2, 100, Sp::METHOD_ALL_SCAN, Dp::METHOD_DDP},
         std::tuple{3, 110, Sp::METHOD_ALL_SCAN, Dp::METHOD_ZERO1},
         std::tuple{3, 110, Sp::METHOD_LASP, Dp::METHOD_ZERO2},
         std::tuple{3, 110, Sp::METHOD_LASP, Dp::METHOD_ZERO3},
-        std::tuple{2, 100, Sp::METHOD_LASP, Dp::METHOD_LEGACY_DDP}}) {
+        std::tuple{2, 100, Sp::METHOD_LASP, Dp::METHOD_LEGACY_DDP},
+        std::tuple{3, 110, Sp::METHOD_LASP2, Dp::METHOD_ZERO2},
+        std::tuple{2, 100, Sp::METHOD_LASP2, Dp::METHOD_DDP},
+        std::tuple{2, 150, Sp::METHOD_ULYSSES, Dp::METHOD_ZERO3},
+        std::tuple{2, 100, Sp::METHOD_ULYSSES, Dp::METHOD_ZERO1}}) {
     SCOPED_TRACE(absl::StrCat(Sp::Method_Name(sp_method), " with ", Dp::Method_Name(dp_method)));
     options = Options(sp_size, 1, chunk, "unused");
     options.dump_directory.clear();
@@ -122,10 +126,19 @@ TEST_F(SequenceStreamTrainingTest, WithEveryDataParallelismAndWhateverPassesTheS
 }
 
 TEST_F(SequenceStreamTrainingTest, TwoRunsAreBitEqual) {
-  const auto first = Train(Options(2, 1, 50, "first"));
-  const auto second = Train(Options(2, 1, 50, "second"));
-  EXPECT_EQ(Losses(first), Losses(second));
-  EXPECT_EQ(first[1].parameters, second[1].parameters);
+  using Sp = lasp::v1::SequenceParallelSpec;
+  for (const auto method : {Sp::METHOD_LASP, Sp::METHOD_LASP2, Sp::METHOD_ULYSSES}) {
+    SCOPED_TRACE(Sp::Method_Name(method));
+    const auto train = [&](const std::string& dump) {
+      LocalTrainingOptions options = Options(2, 1, 50, dump);
+      options.spec.mutable_parallelism()->mutable_sequence_parallel()->set_method(method);
+      return Train(options);
+    };
+    const auto first = train("first");
+    const auto second = train("second");
+    EXPECT_EQ(Losses(first), Losses(second));
+    EXPECT_EQ(first[1].parameters, second[1].parameters);
+  }
 }
 
 TEST_F(SequenceStreamTrainingTest, ALengthThatRanksDoNotDivideTrains) {

@@ -29,12 +29,12 @@ absl::Status ModelUnderTest::TakeMemory(Arena& arena) {
              .labels = arena.Take(MemoryUse::kWorkspace, DType::kInt32, shape_.rows(), 1)};
   attention_ = plan_.method.create(rank_.backend, rank_.sp);
   model_.reset();
-  LASP_ASSIGN_OR_RETURN(activations_,
-                        ActivationMemory::Take({.recomputation = plan_.recomputation,
-                                                .offloads = plan_.offloads,
-                                                .streams = plan_.stream_length > 0,
-                                                .chunks = chunks_.count()},
-                                               config_, shape_, rank_.backend, rank_.wrap, arena));
+  LASP_ASSIGN_OR_RETURN(activations_, ActivationMemory::Take({.recomputation = plan_.recomputation,
+                                                              .offloads = plan_.offloads,
+                                                              .streams = plan_.stream_length > 0,
+                                                              .chunks = chunks_.count()},
+                                                             config_, shape_, rank_.backend,
+                                                             *attention_, rank_.wrap, arena));
   model_ = std::make_unique<TransNormer>(
       config_, shape_, activations_.options(), &layout_,
       ParameterTensors{.parallel = parallel_.get(),
@@ -99,7 +99,8 @@ absl::StatusOr<double> ModelUnderTest::Run(const std::vector<int32_t>& ids,
       [&](int64_t chunk) -> absl::StatusOr<TokenBatch> {
         fetching();
         return TokenBatch{.ids = Upload(ids, chunk, tokens_.ids),
-                          .labels = Upload(labels, chunk, tokens_.labels)};
+                          .labels = Upload(labels, chunk, tokens_.labels),
+                          .slices = chunks_.SlicesOf(chunk)};
       },
       1 / count, loss_, /*adds=*/false, /*last_micro_batch=*/true));
   LASP_RETURN_IF_ERROR(rank_.world->AllReduceSum(loss_).Wait());
@@ -114,7 +115,8 @@ absl::StatusOr<double> ModelUnderTest::Evaluate(const std::vector<int32_t>& ids,
   LASP_RETURN_IF_ERROR(sweep.Evaluate(
       [&](int64_t chunk) -> absl::StatusOr<TokenBatch> {
         return TokenBatch{.ids = Upload(ids, chunk, tokens_.ids),
-                          .labels = Upload(labels, chunk, tokens_.labels)};
+                          .labels = Upload(labels, chunk, tokens_.labels),
+                          .slices = chunks_.SlicesOf(chunk)};
       },
       loss_));
   LASP_RETURN_IF_ERROR(rank_.world->AllReduceSum(loss_).Wait());

@@ -69,7 +69,7 @@ class ModelUnderTest {
                 rank.grid.sp_size(), shape.tokens),
         shape_{.sequences = shape.sequences,
                .tokens = chunks_.slice_tokens(),
-               .short_tokens = chunks_.short_slice_tokens()},
+               .last = chunks_.last_slices()},
         rank_(rank),
         plan_(plan),
         layout_(config) {}

@@ -13,6 +13,7 @@
 #include "proto/rpc/status_macros.h"
 #include "tests/faults/rank/forwarding_backend.h"
 #include "tests/worker/model/model_under_test.h"
+#include "tests/worker/parallel/sequence_parallel_methods.h"
 
 namespace lasp::worker {
 namespace {
@@ -27,8 +28,8 @@ struct Outcome {
 
 ModelConfig SmallModel() {
   return {.layers = 3,
-          .hidden_size = 16,
-          .heads = 2,
+          .hidden_size = 24,
+          .heads = 6,
           .glu_size = 20,
           .vocab_size = 31,
           .learned_theta = true};
@@ -36,11 +37,11 @@ ModelConfig SmallModel() {
 
 // `slice`: what a rank takes at a time; 0: the whole at once, on one rank.
 Outcome Compute(int64_t length, int64_t slice, int sp_size, DType type, bool tied,
-                int64_t sequences = 2) {
+                int64_t sequences = 2, const SequenceParallelMethod& method = {}) {
   ModelConfig config = SmallModel();
   config.tie_embeddings = tied;
   const RandomSequences data = MakeSequences(sequences, length, config.vocab_size, 3);
-  const TestedPlan plan{.stream_length = slice > 0 ? length : 0};
+  const TestedPlan plan{.method = method, .stream_length = slice > 0 ? length : 0};
   const MicroBatchShape shape{.sequences = sequences, .tokens = slice > 0 ? slice : length};
   Outcome outcome;
   ExpectLocalRanks(
@@ -88,7 +89,30 @@ void ExpectSame(const Outcome& actual, const Outcome& expected, double tolerance
   }
 }
 
-TEST(SequenceStreamTest, GradientsAreThoseOfTheWholeSequence) {
+// Those whose sequences can go by in macro-chunks.
+std::vector<SequenceParallelMethod> StreamingMethods() {
+  std::vector<SequenceParallelMethod> methods = SequenceParallelMethods();
+  methods.erase(std::remove_if(methods.begin(), methods.end(),
+                               [](const SequenceParallelMethod& method) {
+                                 return method.method ==
+                                        lasp::v1::SequenceParallelSpec::METHOD_RING_ATTENTION;
+                               }),
+                methods.end());
+  return methods;
+}
+
+class SequenceStreamTest : public ::testing::TestWithParam<SequenceParallelMethod> {
+ protected:
+  static Outcome Streamed(int64_t length, int64_t slice, int sp_size, DType type, bool tied,
+                          int64_t sequences = 2) {
+    return Compute(length, slice, sp_size, type, tied, sequences, GetParam());
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(Methods, SequenceStreamTest, ::testing::ValuesIn(StreamingMethods()),
+                         [](const auto& tested) { return std::string(tested.param.name); });
+
+TEST_P(SequenceStreamTest, GradientsAreThoseOfTheWholeSequence) {
   constexpr int64_t kSlice = 37;
   for (const int sp_size : {1, 2, 3}) {
     const int64_t chunk = kSlice * sp_size;
@@ -97,28 +121,49 @@ TEST(SequenceStreamTest, GradientsAreThoseOfTheWholeSequence) {
       const int64_t length = 3 * chunk + rest;
       SCOPED_TRACE(absl::StrCat("SP ", sp_size, ", rest ", rest));
       const bool tied = rest == 1;
-      ExpectSame(Compute(length, kSlice, sp_size, DType::kFloat64, tied),
+      ExpectSame(Streamed(length, kSlice, sp_size, DType::kFloat64, tied),
                  Compute(length, 0, 1, DType::kFloat64, tied), 1e-12);
     }
   }
 }
 
-TEST(SequenceStreamTest, AnySizeOfMacroChunkWillDo) {
+TEST_P(SequenceStreamTest, AnySizeOfMacroChunkWillDo) {
   constexpr int64_t kLength = 131;
   const Outcome whole = Compute(kLength, 0, 1, DType::kFloat64, false);
   for (const int64_t slice : {1, 5, 64, 65, 130, 131, 1000}) {
     SCOPED_TRACE(absl::StrCat("slices of ", slice));
-    ExpectSame(Compute(kLength, slice, 1, DType::kFloat64, false), whole, 1e-12);
+    ExpectSame(Streamed(kLength, slice, 1, DType::kFloat64, false), whole, 1e-12);
     if (slice > 1) {
-      ExpectSame(Compute(kLength, slice, 3, DType::kFloat64, false), whole, 1e-12);
+      ExpectSame(Streamed(kLength, slice, 3, DType::kFloat64, false), whole, 1e-12);
     }
   }
 }
 
-TEST(SequenceStreamTest, AgreesInSinglePrecision) {
+TEST_P(SequenceStreamTest, RanksWithoutAnyTokensDoWhatOthersNeed) {
+  for (const int64_t length : {2, 4}) {
+    SCOPED_TRACE(absl::StrCat(length, " tokens"));
+    ExpectSame(Streamed(length, 1, 3, DType::kFloat64, false),
+               Compute(length, 0, 1, DType::kFloat64, false), 1e-12);
+  }
+}
+
+TEST_P(SequenceStreamTest, AgreesInSinglePrecision) {
   const Outcome whole = Compute(300, 0, 1, DType::kFloat32, false);
   for (const int sp_size : {1, 2, 3}) {
-    ExpectSame(Compute(300, 40, sp_size, DType::kFloat32, false), whole, 1e-5);
+    ExpectSame(Streamed(300, 40, sp_size, DType::kFloat32, false), whole, 1e-5);
+  }
+}
+
+// Also with short slices, and without a wrap: the same sums in the same order.
+TEST(StreamedStatesTest, EveryWayOfPassingThemGivesTheSameBits) {
+  const Outcome ring = Compute(300, 40, 3, DType::kFloat32, false);
+  for (const SequenceParallelMethod& method : StreamingMethods()) {
+    if (method.method != lasp::v1::SequenceParallelSpec::METHOD_ULYSSES) {
+      const Outcome other = Compute(300, 40, 3, DType::kFloat32, false, 2, method);
+      EXPECT_EQ(other.loss, ring.loss) << method.name;
+      EXPECT_EQ(other.evaluated, ring.evaluated) << method.name;
+      EXPECT_EQ(other.gradients, ring.gradients) << method.name;
+    }
   }
 }
 
@@ -140,25 +185,26 @@ class StateRecorder final : public ForwardingBackend {
   std::vector<std::vector<float>>& states_;
 };
 
-TEST(SequenceStreamTest, WhatIsComputedAnewLeavesTheSameStatesToTheBit) {
+TEST_P(SequenceStreamTest, WhatIsComputedAnewLeavesTheSameStatesToTheBit) {
   constexpr int64_t kSlice = 33;
   constexpr int64_t kChunks = 4;
   const ModelConfig config = SmallModel();
   const auto layers = static_cast<size_t>(config.layers);
   const RandomSequences data = MakeSequences(1, kSlice * kChunks, config.vocab_size, 3);
   std::vector<std::vector<float>> states;
-  ExpectLocalRanks({.create_backend = [&]() -> absl::StatusOr<std::unique_ptr<Backend>> {
-                     LASP_ASSIGN_OR_RETURN(auto cpu, CreateCpuBackend(DType::kFloat32, 1));
-                     return std::make_unique<StateRecorder>(std::move(cpu), &states);
-                   }},
-                   [&](LocalRank& rank) -> absl::Status {
-                     LASP_ASSIGN_OR_RETURN(
-                         const auto model,
-                         ModelUnderTest::Create(config, {.sequences = 1, .tokens = kSlice}, rank,
-                                                {.stream_length = kSlice * kChunks}));
-                     model->SetParameters(model->RandomParameters(7, 0.4));
-                     return model->Run(data.ids, data.labels).status();
-                   });
+  ExpectLocalRanks(
+      {.create_backend = [&]() -> absl::StatusOr<std::unique_ptr<Backend>> {
+        LASP_ASSIGN_OR_RETURN(auto cpu, CreateCpuBackend(DType::kFloat32, 1));
+        return std::make_unique<StateRecorder>(std::move(cpu), &states);
+      }},
+      [&](LocalRank& rank) -> absl::Status {
+        LASP_ASSIGN_OR_RETURN(
+            const auto model,
+            ModelUnderTest::Create(config, {.sequences = 1, .tokens = kSlice}, rank,
+                                   {.method = GetParam(), .stream_length = kSlice * kChunks}));
+        model->SetParameters(model->RandomParameters(7, 0.4));
+        return model->Run(data.ids, data.labels).status();
+      });
   const MacroChunks chunks(kSlice * kChunks, 1, kSlice);
   ASSERT_EQ(states.size(), layers * static_cast<size_t>(chunks.pass_count()));
   for (int64_t pass = kChunks; pass < chunks.pass_count(); ++pass) {
@@ -170,17 +216,17 @@ TEST(SequenceStreamTest, WhatIsComputedAnewLeavesTheSameStatesToTheBit) {
   }
 }
 
-TEST(SequenceStreamTest, DeviceMemoryDoesNotGrowWithTheSequence) {
+TEST_P(SequenceStreamTest, DeviceMemoryDoesNotGrowWithTheSequence) {
   constexpr int64_t kSlice = 8;
   constexpr int64_t kShort = 4 * kSlice;
   const auto bytes = [](int64_t length) {
-    return Compute(length, kSlice, 2, DType::kFloat32, false, /*sequences=*/1).device_bytes;
+    return Streamed(length, kSlice, 2, DType::kFloat32, false, /*sequences=*/1).device_bytes;
   };
   EXPECT_EQ(bytes(16 * kShort), bytes(kShort));
 }
 
 // On three ranks, twice: the second time each waits for up to `most_delay` before some of them.
-void ExpectToPass(int64_t chunks, absl::Duration most_delay) {
+void ExpectToPass(const SequenceParallelMethod& method, int64_t chunks, absl::Duration most_delay) {
   constexpr int64_t kSlice = 2;
   const ModelConfig config = SmallModel();
   const int64_t length = 3 * kSlice * chunks - 1;
@@ -190,7 +236,7 @@ void ExpectToPass(int64_t chunks, absl::Duration most_delay) {
     ExpectLocalRanks({.sp_size = 3}, [&](LocalRank& rank) -> absl::Status {
       LASP_ASSIGN_OR_RETURN(const auto model,
                             ModelUnderTest::Create(config, {.sequences = 1, .tokens = kSlice}, rank,
-                                                   {.stream_length = length}));
+                                                   {.method = method, .stream_length = length}));
       model->SetParameters(model->RandomParameters(7, 0.4));
       std::mt19937 random(static_cast<uint32_t>(rank.grid.rank()));
       LASP_ASSIGN_OR_RETURN(const double loss, model->Run(data.ids, data.labels, [&] {
@@ -208,13 +254,13 @@ void ExpectToPass(int64_t chunks, absl::Duration most_delay) {
   EXPECT_EQ(losses[0], losses[1]);
 }
 
-TEST(SequenceStreamTest, ManyMacroChunksPassWhateverTheRanksDelay) {
-  ExpectToPass(60, absl::Milliseconds(4));
+TEST_P(SequenceStreamTest, ManyMacroChunksPassWhateverTheRanksDelay) {
+  ExpectToPass(GetParam(), 60, absl::Milliseconds(4));
 }
 
 // Nightly.
-TEST(SequenceStreamTest, DISABLED_AThousandMacroChunksPassWhateverTheRanksDelay) {
-  ExpectToPass(1000, absl::Milliseconds(20));
+TEST_P(SequenceStreamTest, DISABLED_AThousandMacroChunksPassWhateverTheRanksDelay) {
+  ExpectToPass(GetParam(), 1000, absl::Milliseconds(20));
 }
 
 }  // namespace
