@@ -270,6 +270,12 @@ TEST(SpecValidatorTest, TheBoundsThemselvesAreAllowed) {
   constexpr char kLongest[] =
       "data { sequence_length: 1099511627776 } parallelism { sequence_parallel { size: 4096 } "
       "data_parallel { size: 1 } } model { layers: 1 }";
+  constexpr char kLasp2Streams[] =
+      "parallelism { sequence_parallel { method: METHOD_LASP2 } } "
+      "memory { activations: ACTIVATIONS_STREAM }";
+  constexpr char kUlyssesStreams[] =
+      "parallelism { sequence_parallel { method: METHOD_ULYSSES } } "
+      "memory { activations: ACTIVATIONS_STREAM }";
   const char* changes[] = {
       "model { layers: 1024 }",
       "model { layers: 1 hidden_size: 1 heads: 1 glu_size: 1 }",
@@ -284,10 +290,8 @@ TEST(SpecValidatorTest, TheBoundsThemselvesAreAllowed) {
       "parallelism { data_parallel { method: METHOD_ZERO2 shard_group: SHARD_GROUP_SP } }",
       "model { lrpe_theta: LRPE_THETA_LEARNED }",
       "data { sequence_length: 2 }",
-      "parallelism { sequence_parallel { method: METHOD_LASP2 } } memory { activations: "
-      "ACTIVATIONS_STREAM }",
-      "parallelism { sequence_parallel { method: METHOD_ULYSSES } } memory { activations: "
-      "ACTIVATIONS_STREAM }",
+      kLasp2Streams,
+      kUlyssesStreams,
       "parallelism { sequence_parallel { method: METHOD_LASP2 } }",
       "parallelism { sequence_parallel { method: METHOD_ALL_SCAN } }",
       "parallelism { sequence_parallel { method: METHOD_ULYSSES } }",
