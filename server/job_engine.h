@@ -273,9 +273,9 @@ class JobEngine {
   // --- job_engine_rebuild.cc ---
   // A rank of the present generation has left its state.
   void KeepLeftState(JobRecord* job, int rank, const lasp::v1::StateLeft& left);
-  // How a generation on these workers goes on from what was left, by the last one or, where that one
-  // failed before it had trained, by the one that it goes on from; null where it does not, or not
-  // further than the checkpoint.
+  // How a generation on these workers goes on from what was left, by the last one or, where that
+  // one failed before it had trained, by the one that it goes on from; null where it does not, or
+  // not further than the checkpoint.
   std::shared_ptr<const lasp::v1::Rebuild> TakeLeftStates(JobRecord* job,
                                                           const std::vector<WorkerRecord*>& workers,
                                                           int64_t checkpoint_step);

@@ -101,8 +101,7 @@ absl::StatusOr<lasp::v1::StateLeft> LeaveState(const LeaveOptions& options,
     return absl::ErrnoToStatus(errno, absl::StrCat("opening ", path));
   }
   BlockDigester digester;
-  if (absl::Status written = WriteTensors(options, file.get(), path, &digester);
-      !written.ok()) {
+  if (absl::Status written = WriteTensors(options, file.get(), path, &digester); !written.ok()) {
     (void)unlinkat(folder.get(), file_name.c_str(), 0);
     return written;
   }
