@@ -350,9 +350,11 @@ absl::Status Trainer::Rehearse() {
   return absl::OkStatus();
 }
 
-TokenBatch Trainer::Upload(const Batch& batch) {
+TokenBatch Trainer::Upload(const Batch& batch, int64_t chunk) {
   const auto rows = static_cast<int64_t>(batch.tokens.size());
-  const TokenBatch slice{.ids = tokens_.ids.Rows(0, rows), .labels = tokens_.labels.Rows(0, rows)};
+  const TokenBatch slice{.ids = tokens_.ids.Rows(0, rows),
+                         .labels = tokens_.labels.Rows(0, rows),
+                         .first_position = chunks_.SliceBegin(chunk, options_.grid.sp_rank())};
   if (rows > 0) {
     options_.backend->CopyFromHost(batch.tokens.data(), slice.ids);
     options_.backend->CopyFromHost(batch.labels.data(), slice.labels);
@@ -369,10 +371,10 @@ absl::Status Trainer::Accumulate(int64_t step) {
   options_.backend->Fill(0, control_.Columns(kSumOfSquares, 1));
   data_parallel_->BeginStep();
   int64_t pass = 0;
-  const auto fetch = [&](int64_t /*chunk*/) -> absl::StatusOr<TokenBatch> {
+  const auto fetch = [&](int64_t chunk) -> absl::StatusOr<TokenBatch> {
     // The prefetcher knows the order.
     LASP_ASSIGN_OR_RETURN(Batch batch, batches_->Next());
-    const TokenBatch slice = Upload(batch);
+    const TokenBatch slice = Upload(batch, chunk);
     if (step == 1 && !options_.dump_directory.empty() && pass++ < chunks_.count()) {
       dumped_batches_.push_back(std::move(batch));
     }
@@ -517,7 +519,7 @@ absl::StatusOr<EvaluationResult> Trainer::EvaluateAll() {
       const auto fetch = [&](int64_t chunk) -> absl::StatusOr<TokenBatch> {
         LASP_ASSIGN_OR_RETURN(const Batch batch, data.Read(batch_index, micro, chunks_, chunk));
         own_labels += static_cast<double>(batch.label_count);
-        return Upload(batch);
+        return Upload(batch, chunk);
       };
       LASP_RETURN_IF_ERROR(sweep_->Evaluate(fetch, control_.Columns(kLossSum, 1)));
     }

@@ -164,7 +164,8 @@ class Trainer {
   absl::Status MakeState();
   // What the update counts, as restored_ has it.
   void TakeUpCounts();
-  TokenBatch Upload(const Batch& batch);
+  // This rank's slice of macro-chunk `chunk`.
+  TokenBatch Upload(const Batch& batch, int64_t chunk);
   // Forward and backward of all micro-batches; leaves the loss sum in control_.
   absl::Status Accumulate(int64_t step);
   absl::Status Reduce(int64_t step, const Checkpoints* checkpoints);

@@ -28,10 +28,15 @@ class Ulysses final : public SequenceParallel {
     AttentionMemory memory;
     memory.saved_states =
         arena.Take(MemoryUse::kStates, backend_.accumulation_type(),
-                   whole.state_matrix_rows() * backend_.SavedStateCount(whole), whole.head_size);
-    memory.whole_inputs =
-        arena.Take(MemoryUse::kActivations, backend_.activation_type(),
-                   kInputs * whole.batch * whole.tokens, whole.heads * whole.head_size);
+                   whole.product_rows() * backend_.SavedStateCount(whole), whole.head_size);
+    const auto take = [&](int64_t count) {
+      return arena.Take(MemoryUse::kActivations, backend_.activation_type(),
+                        count * whole.batch * whole.tokens, whole.heads * whole.head_size);
+    };
+    memory.whole_inputs = take(kInputs);
+    if (shape.normalised) {
+      memory.whole_output = take(1);
+    }
     return memory;
   }
 
@@ -49,7 +54,7 @@ class Ulysses final : public SequenceParallel {
                         whole.head_size);
     saved_gradients_ =
         arena.Take(MemoryUse::kStates, backend_.accumulation_type(),
-                   whole.state_matrix_rows() * backend_.SavedStateCount(whole), whole.head_size);
+                   whole.product_rows() * backend_.SavedStateCount(whole), whole.head_size);
   }
 
   absl::Status BeginForward(const AttentionShape& shape, const AttentionInputs& inputs,
@@ -61,18 +66,23 @@ class Ulysses final : public SequenceParallel {
   absl::Status EndForward(const AttentionShape& shape, const AttentionInputs& /*inputs*/,
                           const AttentionMemory& memory, Tensor output) override {
     const AttentionShape whole = ComputedShape(shape);
+    const Tensor whole_output = shape.normalised ? memory.whole_output : whole_output_;
     const AttentionForward tensors{.q = PartOf(memory.whole_inputs, kInputs, 0),
                                    .k = PartOf(memory.whole_inputs, kInputs, 1),
                                    .v = PartOf(memory.whole_inputs, kInputs, 2),
                                    .saved_states = memory.saved_states,
                                    .state_in = {},
-                                   .output = whole_output_};
+                                   .output = whole_output};
     LASP_RETURN_IF_ERROR(WaitFor(inputs_exchange_));
     backend_.LocalState(whole, tensors.k, tensors.v, state_.Rows(0, whole.state_matrix_rows()),
                         tensors.saved_states);
     backend_.BeginOutput(whole, tensors);
     backend_.EndOutput(whole, tensors);
-    return TokensForHeads(shape, whole_output_, {output});
+    if (shape.normalised) {
+      backend_.linear_transformer()->Normalise(whole, tensors.q, tensors.k, Tensor{}, whole_output,
+                                               DenominatorsOf(whole, memory));
+    }
+    return TokensForHeads(shape, whole_output, {output});
   }
 
   absl::Status Backward(const AttentionShape& shape, const AttentionInputs& /*inputs*/,
@@ -95,10 +105,20 @@ class Ulysses final : public SequenceParallel {
         .k_gradient = PartOf(whole_gradients_, kInputs, 1),
         .v_gradient = PartOf(whole_gradients_, kInputs, 2),
         .theta_gradient = gradients.theta.Rows(FirstHead(shape), whole.heads)};
+    LinearTransformerOps* const normaliser =
+        shape.normalised ? backend_.linear_transformer() : nullptr;
+    const Tensor denominators = DenominatorsOf(whole, memory);
+    if (normaliser != nullptr) {
+      normaliser->SplitGradient(whole, memory.whole_output, whole_output_gradient, denominators);
+    }
     backend_.LocalStateGradient(whole, tensors.q, tensors.output_gradient,
                                 state_.Rows(0, whole.state_matrix_rows()), tensors.saved_gradients);
     backend_.BeginGradients(whole, tensors);
     backend_.EndGradients(whole, tensors);
+    if (normaliser != nullptr) {
+      normaliser->AddQueryGradients(whole, tensors.k, denominators, Tensor{}, tensors.q_gradient);
+      normaliser->AddKeyGradients(whole, tensors.q, denominators, Tensor{}, tensors.k_gradient);
+    }
     return TokensForHeads(shape, whole_gradients_, {gradients.q, gradients.k, gradients.v});
   }
 
@@ -118,6 +138,11 @@ class Ulysses final : public SequenceParallel {
 
   static Tensor PartOf(Tensor parts, int count, int index) {
     return parts.Rows(parts.rows / count * index, parts.rows / count);
+  }
+
+  // Of this rank's heads for all tokens: as many numbers as of all heads for its tokens.
+  static Tensor DenominatorsOf(const AttentionShape& whole, const AttentionMemory& memory) {
+    return memory.denominators.Reshape(whole.batch * whole.tokens, whole.heads);
   }
 
   // Of a tensor over the whole sequence: the tokens of a rank in one of the sequences.
