@@ -14,6 +14,7 @@
 #include "client/stream_retry.h"
 #include "proto/checkpoint/extent_cover.h"
 #include "proto/interchange/model_folder_writer.h"
+#include "proto/interchange/model_tensors.h"
 #include "proto/rpc/status_macros.h"
 
 namespace lasp::client {
@@ -29,9 +30,9 @@ constexpr absl::Duration kProgressInterval = absl::Milliseconds(200);
 
 class Download {
  public:
-  Download(const lasp::v1::Checkpoint& checkpoint, ModelFolderWriter::Options options,
-           Session* session)
-      : options_(std::move(options)), session_(*session) {
+  Download(const lasp::v1::Checkpoint& checkpoint, FolderReader reader,
+           ModelFolderWriter::Options options, Session* session)
+      : reader_(reader), options_(std::move(options)), session_(*session) {
     request_.set_name(checkpoint.name());
   }
 
@@ -83,6 +84,14 @@ class Download {
                  : absl::AbortedError(absl::StrCat(
                        request_.name(), " has been written anew meanwhile: export it again"));
     }
+    if (reader_ == FolderReader::kAnyone && !HasHuggingFaceLayout(head.model())) {
+      return absl::FailedPreconditionError(
+          absl::StrCat(request_.name(), ": spec.model.architecture is ",
+                       lasp::v1::ModelSpec::Architecture_Name(head.model().architecture()),
+                       ", and Hugging Face's layout is of TRANSNORMER: lasp sample and lasp "
+                       "evaluate compute with "
+                       "the checkpoint as it is"));
+    }
     head_ = head;
     for (const lasp::v1::CheckpointTensor& tensor : head.tensors()) {
       LASP_ASSIGN_OR_RETURN(const int64_t count, ElementCount(tensor));
@@ -121,6 +130,7 @@ class Download {
                                                  FormatRate(bytes), " bytes"));
   }
 
+  const FolderReader reader_;
   ModelFolderWriter::Options options_;
   Session& session_;
   lasp::v1::ExportCheckpointRequest request_;
@@ -135,11 +145,12 @@ class Download {
 }  // namespace
 
 absl::StatusOr<ExportedFolder> DownloadCheckpoint(const lasp::v1::Checkpoint& checkpoint,
-                                                  const std::string& folder, ElementType type,
-                                                  int64_t max_file_bytes, Session* session) {
+                                                  const std::string& folder, FolderReader reader,
+                                                  ElementType type, int64_t max_file_bytes,
+                                                  Session* session) {
   // Before any byte leaves the coordinator, who keeps account of that.
   LASP_RETURN_IF_ERROR(ModelFolderWriter::CheckFree(folder));
-  return Download(checkpoint,
+  return Download(checkpoint, reader,
                   {.folder = folder, .model = {}, .type = type, .max_file_bytes = max_file_bytes},
                   session)
       .Run();

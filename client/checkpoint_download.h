@@ -16,11 +16,19 @@ struct ExportedFolder {
   int files = 0;
 };
 
+// Whom the folder is for.
+enum class FolderReader {
+  kOwnPrograms,  // in a layout of our own where Hugging Face has none for the model
+  kAnyone,
+};
+
 // Writes `folder`, in Hugging Face's layout, whole or not at all. Shows the progress on a terminal;
 // goes on where it was when the connection breaks. ALREADY_EXISTS where the folder holds something;
+// FAILED_PRECONDITION where it is for anyone and Hugging Face has no layout for the model;
 // CANCELLED after Ctrl-C.
 absl::StatusOr<ExportedFolder> DownloadCheckpoint(const lasp::v1::Checkpoint& checkpoint,
-                                                  const std::string& folder, ElementType type,
-                                                  int64_t max_file_bytes, Session* session);
+                                                  const std::string& folder, FolderReader reader,
+                                                  ElementType type, int64_t max_file_bytes,
+                                                  Session* session);
 
 }  // namespace lasp::client

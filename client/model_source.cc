@@ -112,8 +112,9 @@ absl::StatusOr<ModelSource> ModelSource::Open(const ModelOptions& options,
   } else {
     LASP_ASSIGN_OR_RETURN(source.folder_, AbsoluteFolder(options.keep));
   }
-  LASP_RETURN_IF_ERROR(DownloadCheckpoint(checkpoint, source.folder_, ElementType::kFloat32,
-                                          ExportOptions().max_file_bytes, session)
+  LASP_RETURN_IF_ERROR(DownloadCheckpoint(checkpoint, source.folder_, FolderReader::kOwnPrograms,
+                                          ElementType::kFloat32, ExportOptions().max_file_bytes,
+                                          session)
                            .status());
   LASP_ASSIGN_OR_RETURN(source.model_, ReadModel(source.folder_));
   return source;

@@ -26,6 +26,22 @@ bool HoldsReplicas(const lasp::v1::ParallelismSpec& parallelism) {
   }
 }
 
+// The worker protocol since which ranks do all that the spec asks for.
+int ProtocolFor(const lasp::v1::TrainingSpec& spec) {
+  using lasp::v1::DataParallelSpec;
+  using lasp::v1::MemorySpec;
+  using lasp::v1::ModelSpec;
+  using lasp::v1::SequenceParallelSpec;
+  const lasp::v1::ParallelismSpec& parallelism = spec.parallelism();
+  const bool always_known =
+      spec.model().architecture() <= ModelSpec::ARCHITECTURE_TRANSNORMER &&
+      parallelism.sequence_parallel().method() <= SequenceParallelSpec::METHOD_LASP &&
+      (parallelism.data_parallel().method() == DataParallelSpec::METHOD_UNSPECIFIED ||
+       parallelism.data_parallel().method() == DataParallelSpec::METHOD_DDP) &&
+      spec.memory().activations() <= MemorySpec::ACTIVATIONS_KEEP;
+  return always_known ? kWorkerProtocol.oldest : kStrategiesProtocol;
+}
+
 }  // namespace
 
 using Job = lasp::v1::TrainingJob;
@@ -53,6 +69,7 @@ JobRecord* JobEngine::AddRecord(JobViewPtr view) {
   job->group_size = std::max(1, spec.parallelism().sequence_parallel().size());
   job->world_size = job->group_size * std::max(1, spec.parallelism().data_parallel().size());
   job->replicated = HoldsReplicas(spec.parallelism());
+  job->spec_protocol = ProtocolFor(spec);
   job->max_restarts = spec.recovery().has_max_restarts() ? spec.recovery().max_restarts() : 5;
   job->max_stuck = spec.recovery().has_max_failures_without_checkpoint()
                        ? spec.recovery().max_failures_without_checkpoint()

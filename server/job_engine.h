@@ -320,8 +320,8 @@ class JobEngine {
   void SortQueues();
   // Starts what can start on one kind: how many jobs.
   int ScheduleKind(SlotKind kind);
-  // Numbers of the workers whose agents know no checkpoints.
-  std::vector<int> WorkersThatStartAnew() const;
+  // Numbers of the workers whose agents are of a release that does not.
+  std::vector<int> WorkersThatDoNotSpeak(int protocol) const;
   void ExplainQueues();
   void ExplainQueue(SlotKind kind);
   // `before`: how many jobs wait in front of it for the same kind.

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <map>
 #include <utility>
 #include <vector>
 
@@ -123,10 +124,10 @@ void JobEngine::RunScheduler() {
   parts_.observer->OnSchedulerPass(parts_.clock->Monotonic() - start, placed);
 }
 
-std::vector<int> JobEngine::WorkersThatStartAnew() const {
+std::vector<int> JobEngine::WorkersThatDoNotSpeak(int protocol) const {
   std::vector<int> numbers;
   for (const auto& [id, worker] : workers_.workers()) {
-    if (!worker->lost() && !worker->resumes()) {
+    if (!worker->lost() && !worker->speaks(protocol)) {
       numbers.push_back(worker->number());
     }
   }
@@ -151,8 +152,8 @@ int JobEngine::ScheduleKind(SlotKind kind) {
   int placed = 0;
   size_t chunk = kScheduleChunk;
   std::vector<WorkerRecord*> reserved;
-  // Looked for once, and only where a job has checkpoints.
-  std::optional<std::vector<int>> starting_anew;
+  // By version of the protocol: looked for once, and only where a job needs one.
+  std::map<int, std::vector<int>> not_speaking;
   const std::vector<int> quarantined = QuarantinedWorkers();
   while (!blocked) {
     for (; next != queue.end() && candidates.size() < chunk; ++next) {
@@ -174,11 +175,12 @@ int JobEngine::ScheduleKind(SlotKind kind) {
         }
       }
       entry.avoid.insert(entry.avoid.end(), quarantined.begin(), quarantined.end());
-      if (job->begins_with_weights()) {
-        if (!starting_anew.has_value()) {
-          starting_anew = WorkersThatStartAnew();
+      if (const int needed = job->needed_protocol(); needed > kWorkerProtocol.oldest) {
+        const auto [found, is_new] = not_speaking.try_emplace(needed);
+        if (is_new) {
+          found->second = WorkersThatDoNotSpeak(needed);
         }
-        entry.avoid.insert(entry.avoid.end(), starting_anew->begin(), starting_anew->end());
+        entry.avoid.insert(entry.avoid.end(), found->second.begin(), found->second.end());
       }
     }
     const Schedule schedule = MakeSchedule(&slots, jobs, capacity);
@@ -191,12 +193,14 @@ int JobEngine::ScheduleKind(SlotKind kind) {
       }
       // A checkpoint that all ranks have written will be committed in a moment: it starts from
       // that.
-      // On an agent of an earlier release it would lose its steps: it waits until that is upgraded.
-      const bool resumes = !job->begins_with_weights() ||
-                           std::all_of(ranks.begin(), ranks.end(), [](const WorkerRecord* worker) {
-                             return worker->resumes();
-                           });
-      if (!resumes || job->checkpoints.Settling() ||
+      // On an agent of an earlier release it would lose its steps, or be another training: it waits
+      // until that is upgraded.
+      const bool understood =
+          std::all_of(ranks.begin(), ranks.end(),
+                      [needed = job->needed_protocol()](const WorkerRecord* worker) {
+                        return worker->speaks(needed);
+                      });
+      if (!understood || job->checkpoints.Settling() ||
           (job->state() == Job::STATE_RECOVERING &&
            (job->run != nullptr || job->retry_at > start))) {
         reserved.insert(reserved.end(), ranks.begin(), ranks.end());

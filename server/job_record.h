@@ -1,6 +1,7 @@
 // What the controller knows of one job, and of the ranks of its present generation.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -11,6 +12,7 @@
 #include "absl/time/time.h"
 #include "google/rpc/status.pb.h"
 #include "lasp/v1/worker_service.pb.h"
+#include "proto/rpc/protocol_range.h"
 #include "server/checkpoint_book.h"
 #include "server/job_view.h"
 #include "server/rebuild_plan.h"
@@ -121,6 +123,8 @@ struct JobRecord {
   lasp::v1::TrainingSpec::Device device = lasp::v1::TrainingSpec::DEVICE_ANY;
   // Its first generation begins with weights that are there already.
   bool has_initial_weights = false;
+  // Whose ranks do all that its spec asks for.
+  int spec_protocol = kWorkerProtocol.oldest;
   // Whether several ranks have each part of its state.
   bool replicated = false;
   // What ranks of its last generation left; null for nothing.
@@ -166,8 +170,12 @@ struct JobRecord {
 
   int64_t generation() const { return view->job.generation(); }
 
-  // Whether agents of a release that knows no checkpoints would begin it otherwise than it should.
-  bool begins_with_weights() const { return has_initial_weights || goes_on(); }
+  // Agents that do not speak this version would begin it otherwise than it should: anew, or as
+  // another training than its spec says.
+  int needed_protocol() const {
+    return std::max(spec_protocol, has_initial_weights || goes_on() ? kCheckpointProtocol
+                                                                    : kWorkerProtocol.oldest);
+  }
 };
 
 }  // namespace lasp::server

@@ -67,8 +67,8 @@ class WorkerRecord {
   // Whether ranks may be placed on it now.
   bool schedulable() const { return !lost_ && !draining() && connected(); }
 
-  // Whether its agent knows of checkpoints: one of an earlier release starts every job anew.
-  bool resumes() const { return protocol_version_ >= kCheckpointProtocol; }
+  // Whether its agent's release knows what this version of the protocol brought.
+  bool speaks(int protocol) const { return protocol_version_ >= protocol; }
 
   // Whether its ranks go on from what others left in memory.
   bool rebuilds() const { return protocol_version_ >= kRebuildProtocol; }

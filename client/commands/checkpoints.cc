@@ -163,8 +163,8 @@ absl::StatusOr<int> Remove(const Checkpoint& checkpoint, Session* session) {
 absl::StatusOr<int> Export(const Checkpoint& checkpoint, const ExportOptions& options,
                            Session* session) {
   LASP_ASSIGN_OR_RETURN(const ExportedFolder folder,
-                        DownloadCheckpoint(checkpoint, options.folder, options.type,
-                                           options.max_file_bytes, session));
+                        DownloadCheckpoint(checkpoint, options.folder, FolderReader::kAnyone,
+                                           options.type, options.max_file_bytes, session));
   PrintMessage(
       checkpoint, checkpoint.name(),
       [&] {

@@ -105,6 +105,51 @@ Matrix GatedLinearAttention(const TransNormer& model, const TransNormerBlock& bl
   return Linear(gated, block.output, width);
 }
 
+double EluPlusOne(double z) { return z > 0 ? z + 1 : std::exp(z); }
+
+Matrix NormalisedAttention(const TransNormer& model, const TransNormerBlock& block, size_t batch,
+                           size_t length, const Matrix& x) {
+  const auto width = static_cast<size_t>(model.hidden_size);
+  const auto heads = static_cast<size_t>(model.heads);
+  const size_t size = width / heads;
+  const Matrix qkv = Linear(x, block.qkvu, width);
+  Matrix o(batch * length * width);
+  for (size_t b = 0; b < batch; ++b) {
+    for (size_t h = 0; h < heads; ++h) {
+      for (size_t n = 0; n < length; ++n) {
+        const double* const q = qkv.data() + (b * length + n) * 3 * width + h * size;
+        double* const out = o.data() + (b * length + n) * width + h * size;
+        double weights = 1e-6;
+        for (size_t m = 0; m <= n; ++m) {
+          const double* const k = qkv.data() + (b * length + m) * 3 * width + width + h * size;
+          double weight = 0;
+          for (size_t c = 0; c < size; ++c) {
+            weight += EluPlusOne(q[c]) * EluPlusOne(k[c]);
+          }
+          weights += weight;
+          for (size_t c = 0; c < size; ++c) {
+            out[c] += weight * k[width + c];
+          }
+        }
+        for (size_t c = 0; c < size; ++c) {
+          out[c] /= weights;
+        }
+      }
+    }
+  }
+  return Linear(o, block.output, width);
+}
+
+void AddPositions(size_t length, size_t width, Matrix& x) {
+  for (size_t i = 0; i < x.size(); ++i) {
+    const size_t column = i % width;
+    const double position = static_cast<double>(i / width % length);
+    const double angle = position / std::pow(10000.0, 2.0 * static_cast<double>(column / 2) /
+                                                          static_cast<double>(width));
+    x[i] += column % 2 == 0 ? std::sin(angle) : std::cos(angle);
+  }
+}
+
 Matrix GatedLinearUnit(const TransNormer& model, const TransNormerBlock& block, const Matrix& x) {
   const auto width = static_cast<size_t>(model.hidden_size);
   const auto glu = static_cast<size_t>(model.glu_size);
@@ -153,10 +198,17 @@ std::vector<double> TransNormerLogits(const TransNormer& model, int64_t batch, i
       x[n * width + c] = scale * model.embedding[static_cast<size_t>(ids[n]) * width + c];
     }
   }
+  if (model.linear_transformer) {
+    AddPositions(static_cast<size_t>(length), width, x);
+  }
   for (size_t layer = 0; layer < model.blocks.size(); ++layer) {
     const TransNormerBlock& block = model.blocks[layer];
-    AddTo(x, GatedLinearAttention(model, block, layer, static_cast<size_t>(batch),
-                                  static_cast<size_t>(length), Norm(x, width)));
+    const Matrix normed = Norm(x, width);
+    AddTo(x, model.linear_transformer
+                 ? NormalisedAttention(model, block, static_cast<size_t>(batch),
+                                       static_cast<size_t>(length), normed)
+                 : GatedLinearAttention(model, block, layer, static_cast<size_t>(batch),
+                                        static_cast<size_t>(length), normed));
     AddTo(x, GatedLinearUnit(model, block, Norm(x, width)));
   }
   return Linear(Norm(x, width), model.head.empty() ? model.embedding : model.head, width);

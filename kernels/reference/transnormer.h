@@ -10,6 +10,13 @@
 //          in each head; y = (u (.) norm(o)) W_o^T, the norm over all heads together
 //   SGLU:  y = ((x W_1^T) (.) (x W_2^T)) W_3^T
 // A block with theta turns q and k by their positions in the sequence first: [x cos, x sin].
+//
+// And that of a Linear Transformer in the same blocks, phi(z) = elu(z) + 1:
+//
+//   x = sqrt(D) E[ids] + P,  P[n, 2 i] = sin(n / 10000^(2 i / D)), P[n, 2 i + 1] = cos(the same)
+//   in the place of GLA:  [q, k, v] = x W_qkv^T;
+//          o_n = sum_{m<=n} (phi(q_n) . phi(k_m)) v_m / (sum_{m<=n} phi(q_n) . phi(k_m) + 1e-6)
+//          in each head; y = o W_o^T
 #pragma once
 
 #include <cstdint>
@@ -19,14 +26,17 @@ namespace lasp::kernels::reference {
 
 // Matrices are row-major [outputs, inputs], as in y = x W^T. D is the hidden size, G the SGLU's.
 struct TransNormerBlock {
-  std::vector<double> qkvu;    // [4 D, D]: the rows of q, k, v, u in this order, heads within each
-  std::vector<double> output;  // [D, D]
+  // [4 D, D]: the rows of q, k, v, u in this order, heads within each; a Linear Transformer's has
+  // none of u.
+  std::vector<double> qkvu;
+  std::vector<double> output;      // [D, D]
   std::vector<double> glu_input;   // [2 G, D]: the rows of W_1, then those of W_2
   std::vector<double> glu_output;  // [D, G]
   std::vector<double> theta;       // [heads, D / heads], or empty: no LRPE
 };
 
 struct TransNormer {
+  bool linear_transformer = false;
   int64_t hidden_size = 0;
   int64_t heads = 0;
   int64_t glu_size = 0;

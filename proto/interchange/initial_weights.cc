@@ -27,6 +27,13 @@ std::vector<FieldViolation> ModelDifferences(const ModelSpec& asked, const Model
                                           kModelConfigFile, " is ", theirs)});
     }
   };
+  if (asked.architecture() != held.architecture()) {
+    differences.push_back(
+        {"spec.model.architecture",
+         absl::StrCat("is ", ModelSpec::Architecture_Name(asked.architecture()), ", but the ",
+                      ModelConfigKey("architecture"), " of ", kModelConfigFile, " is that of ",
+                      ModelSpec::Architecture_Name(held.architecture()))});
+  }
   compare("layers", asked.layers(), held.layers());
   compare("hidden_size", asked.hidden_size(), held.hidden_size());
   compare("heads", asked.heads(), held.heads());

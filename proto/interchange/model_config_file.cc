@@ -21,6 +21,7 @@ constexpr int64_t kMaxConfigBytes = 1 << 20;
 // As the kernels have it; what an implementation in PyTorch needs to know beside the weights.
 constexpr double kNormEpsilon = 1e-6;
 constexpr char kModelType[] = "transnormer";
+constexpr char kLinearTransformerType[] = "lasp_linear_transformer";
 constexpr char kNormType[] = "simplermsnorm";
 constexpr char kActivation[] = "silu";
 // slope(head) * (1 - layer / (layers - 1) + 1e-5), slope as ALiBi's.
@@ -105,10 +106,13 @@ absl::Status RequireFirstLayerLrpe(const json& config, int layers) {
 }
 
 absl::Status RequireArchitecture(const json& config, const ModelSpec& model) {
+  LASP_RETURN_IF_ERROR(Require(config, "norm_eps", kNormEpsilon));
+  if (!HasHuggingFaceLayout(model)) {
+    return absl::OkStatus();
+  }
   LASP_RETURN_IF_ERROR(Require(config, "hidden_dim", model.hidden_size()));
   LASP_RETURN_IF_ERROR(Require(config, "no_scale_embedding", false));
   LASP_RETURN_IF_ERROR(Require(config, "norm_type", kNormType));
-  LASP_RETURN_IF_ERROR(Require(config, "norm_eps", kNormEpsilon));
   LASP_RETURN_IF_ERROR(Require(config, "linear_act_fun", kActivation, "swish"));
   LASP_RETURN_IF_ERROR(Require(config, "linear_decay", kDecay));
   LASP_RETURN_IF_ERROR(Require(config, "bias", false));
@@ -125,6 +129,37 @@ absl::StatusOr<ModelSpec::LrpeTheta> Theta(const json& config) {
     return ModelSpec::LRPE_THETA_FIXED;
   }
   return Wrong(absl::StrCat("lrpe_theta is ", ValueText(*value), ", neither FIXED nor LEARNED"));
+}
+
+std::string LinearTransformerConfigText(const ModelSpec& model, ElementType type) {
+  const nlohmann::ordered_json config = {
+      {"model_type", kLinearTransformerType},
+      {"vocab_size", model.vocab_size()},
+      {"decoder_layers", model.layers()},
+      {"decoder_embed_dim", model.hidden_size()},
+      {"decoder_attention_heads", model.heads()},
+      {"glu_dim", model.glu_size()},
+      {"tie_word_embeddings", model.tie_embeddings()},
+      {"init_std", model.init_std()},
+      {"norm_eps", kNormEpsilon},
+      {"torch_dtype", TorchName(type)},
+  };
+  return config.dump(2) + "\n";
+}
+
+// What the config says of the architecture; theta goes with it.
+absl::Status TakeArchitecture(const json& config, ModelSpec* model) {
+  const json* const type = Find(config, "model_type");
+  if (type != nullptr && *type == kLinearTransformerType) {
+    model->set_architecture(ModelSpec::ARCHITECTURE_LINEAR_TRANSFORMER);
+    model->set_lrpe_theta(ModelSpec::LRPE_THETA_FIXED);
+    return absl::OkStatus();
+  }
+  LASP_RETURN_IF_ERROR(Require(config, "model_type", kModelType));
+  model->set_architecture(ModelSpec::ARCHITECTURE_TRANSNORMER);
+  LASP_ASSIGN_OR_RETURN(const ModelSpec::LrpeTheta theta, Theta(config));
+  model->set_lrpe_theta(theta);
+  return absl::OkStatus();
 }
 
 absl::Status CheckLimits(const ModelSpec& model) {
@@ -149,6 +184,9 @@ absl::string_view ModelConfigKey(absl::string_view field) {
 }
 
 std::string ModelConfigText(const ModelSpec& model, ElementType type) {
+  if (!HasHuggingFaceLayout(model)) {
+    return LinearTransformerConfigText(model, type);
+  }
   std::vector<int> lrpe(static_cast<size_t>(model.layers()), 0);
   lrpe[0] = 1;
   const nlohmann::ordered_json config = {
@@ -180,9 +218,9 @@ std::string ModelConfigText(const ModelSpec& model, ElementType type) {
 absl::StatusOr<ModelSpec> ParseModelConfig(absl::string_view text) {
   LASP_ASSIGN_OR_RETURN(const json config,
                         ParseJsonObject(kModelConfigFile, text, kMaxConfigBytes));
-  LASP_RETURN_IF_ERROR(Require(config, "model_type", kModelType));
   ModelSpec model;
-  model.set_architecture(ModelSpec::ARCHITECTURE_TRANSNORMER);
+  LASP_RETURN_IF_ERROR(TakeArchitecture(config, &model));
+  model.set_layer_pattern("L");
   LASP_ASSIGN_OR_RETURN(const int32_t layers, Whole(config, "decoder_layers"));
   LASP_ASSIGN_OR_RETURN(const int32_t hidden_size, Whole(config, "decoder_embed_dim"));
   LASP_ASSIGN_OR_RETURN(const int32_t heads, Whole(config, "decoder_attention_heads"));
@@ -195,8 +233,6 @@ absl::StatusOr<ModelSpec> ParseModelConfig(absl::string_view text) {
   model.set_vocab_size(vocab_size);
   LASP_ASSIGN_OR_RETURN(const bool tied, Flag(config, "tie_word_embeddings", true));
   model.set_tie_embeddings(tied);
-  LASP_ASSIGN_OR_RETURN(const ModelSpec::LrpeTheta theta, Theta(config));
-  model.set_lrpe_theta(theta);
   double init_std = 0.02;
   if (const json* const value = Find(config, "init_std")) {
     if (!value->is_number()) {

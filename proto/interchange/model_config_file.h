@@ -1,4 +1,5 @@
-// config.json: what Hugging Face's folder of a TransNormerLLM says of its shape.
+// config.json: what Hugging Face's folder of a TransNormerLLM says of its shape, and what ours of a
+// Linear Transformer, which Hugging Face does not know, says in the same keys.
 #pragma once
 
 #include <string>

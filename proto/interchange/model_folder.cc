@@ -188,6 +188,9 @@ absl::Status ModelFolder::Read(const std::string& tensor, int64_t begin, int64_t
 }
 
 absl::Status ModelFolder::CheckFixedTheta() const {
+  if (!HasHuggingFaceLayout(model_)) {
+    return absl::OkStatus();  // it has no theta
+  }
   // Half a unit of bf16's last place, and a little.
   constexpr float kTolerance = 1.0F / 200;
   const std::vector<float> fixed = FixedTheta(model_);

@@ -1,5 +1,6 @@
-// A folder in Hugging Face's TransNormerLLM layout: config.json, and safetensors in one file or in
-// several with an index. Made by anybody: nothing in it is believed before it is checked.
+// A folder in Hugging Face's TransNormerLLM layout, or another model's in one alike: config.json,
+// and safetensors in one file or in several with an index. Made by anybody: nothing in it is
+// believed before it is checked.
 #pragma once
 
 #include <cstdint>
@@ -32,7 +33,7 @@ class ModelFolder {
   // where a file is not what it was.
   absl::Status Read(const std::string& tensor, int64_t begin, int64_t count, float* to) const;
 
-  // FAILED_PRECONDITION where the frequencies are not the fixed ones.
+  // FAILED_PRECONDITION where the model has frequencies, and they are not the fixed ones.
   absl::Status CheckFixedTheta() const;
 
  private:

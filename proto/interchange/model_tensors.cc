@@ -25,6 +25,10 @@ std::vector<FieldViolation> ModelViolations(const lasp::v1::ModelSpec& model) {
   return violations;
 }
 
+bool HasHuggingFaceLayout(const lasp::v1::ModelSpec& model) {
+  return model.architecture() != lasp::v1::ModelSpec::ARCHITECTURE_LINEAR_TRANSFORMER;
+}
+
 std::vector<ModelTensor> ModelTensors(const lasp::v1::ModelSpec& model) {
   const int64_t hidden = model.hidden_size();
   std::vector<ModelTensor> tensors = {{"model.embed_tokens.weight", {model.vocab_size(), hidden}}};
@@ -32,9 +36,13 @@ std::vector<ModelTensor> ModelTensors(const lasp::v1::ModelSpec& model) {
   for (int layer = 0; layer < model.layers(); ++layer) {
     const std::string mixer = absl::StrCat("model.layers.", layer, ".token_mixer.");
     const std::string channel = absl::StrCat("model.layers.", layer, ".channel_mixer.");
-    tensors.push_back({mixer + "qkvu_proj.weight", {4 * hidden, hidden}});
+    if (HasHuggingFaceLayout(model)) {
+      tensors.push_back({mixer + "qkvu_proj.weight", {4 * hidden, hidden}});
+    } else {
+      tensors.push_back({mixer + "qkv_proj.weight", {3 * hidden, hidden}});
+    }
     tensors.push_back({mixer + "out_proj.weight", {hidden, hidden}});
-    if (layer == 0) {
+    if (layer == 0 && HasHuggingFaceLayout(model)) {
       tensors.push_back({kThetaTensor, {model.heads(), 1, hidden / model.heads()}});
     }
     tensors.push_back({channel + "l1.weight", {model.glu_size(), hidden}});

@@ -1,4 +1,4 @@
-// The tensors of a TransNormerLLM as Hugging Face's folders hold them.
+// The tensors of a model as folders hold them: a TransNormerLLM's as Hugging Face's do.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,8 @@ inline constexpr char kThetaTensor[] = "model.layers.0.token_mixer.lrpe.theta";
 
 struct ModelTensor {
   std::string name;
-  // A Linear's is [outputs, inputs]; qkvu_proj's outputs are those of q, k, v and u, in this order.
+  // A Linear's is [outputs, inputs]; qkvu_proj's outputs are those of q, k, v and u, in this order,
+  // qkv_proj's those of q, k and v.
   std::vector<int64_t> shape;
 
   int64_t count() const;
@@ -25,9 +26,13 @@ struct ModelTensor {
 // What of `model`, with its defaults written out, is not valid: fields beneath `spec.model`.
 std::vector<FieldViolation> ModelViolations(const lasp::v1::ModelSpec& model);
 
+// Whether there is a layout of Hugging Face's for the model: TRANSNORMER's. Folders of other models
+// are alike, for our own programs.
+bool HasHuggingFaceLayout(const lasp::v1::ModelSpec& model);
+
 // In the order in which the forward pass meets them, which is that of a checkpoint's parameters.
-// lm_head only where it is not tied to the embedding; theta also where it is fixed, when no
-// checkpoint holds it. `model` is valid.
+// lm_head only where it is not tied to the embedding; TRANSNORMER's theta also where it is fixed,
+// when no checkpoint holds it. `model` is valid.
 std::vector<ModelTensor> ModelTensors(const lasp::v1::ModelSpec& model);
 
 // theta where it is not learned: 10000^(-2 i / hidden_size) for i = 0 to hidden_size - 1.

@@ -27,8 +27,11 @@ inline constexpr ProtocolRange kWorkerProtocol = {.oldest = 1, .newest = 3};
 // From this version on agents write checkpoints and resume from them.
 inline constexpr int kCheckpointProtocol = 2;
 
-// From this version on their ranks leave state in memory, and go on from it.
+// From this version on their ranks leave state in memory, and go on from it; and know other
+// architectures than the TransNormer, other methods than LASP and DDP, and other activation plans
+// than KEEP. Ranks from before take no notice of these fields.
 inline constexpr int kRebuildProtocol = 3;
+inline constexpr int kStrategiesProtocol = 3;
 
 // Agents from before versions were agreed on name the only one that they speak.
 inline ProtocolRange AgentProtocol(const lasp::v1::Hello& hello) {

@@ -8,9 +8,12 @@
 
 namespace lasp {
 
-// Why GPUs do not compute the model, and what to choose; empty where they do. The model's sizes are
-// sound (ValidateSpec), or 0: then nothing is said.
+// Why GPUs do not compute heads of the model's size, and what to choose; empty where they do. The
+// model's sizes are sound (ValidateSpec), or 0: then nothing is said.
 std::string ReasonAgainstGpus(const v1::ModelSpec& model);
+
+// The same of the architecture.
+std::string ReasonAgainstGpus(v1::ModelSpec::Architecture architecture);
 
 // The same of the sequence-parallel method.
 std::string ReasonAgainstGpus(const v1::SequenceParallelSpec& sp);

@@ -14,6 +14,9 @@ void FillModel(v1::ModelSpec* model) {
   if (!model->has_init_std()) {
     model->set_init_std(0.02);
   }
+  if (model->layer_pattern().empty()) {
+    model->set_layer_pattern("L");
+  }
 }
 
 void FillOptimizer(int64_t max_steps, v1::OptimizerSpec* optimizer) {
@@ -113,6 +116,7 @@ void FillDefaults(v1::TrainingSpec* spec) {
   if (spec->device() == v1::TrainingSpec::DEVICE_UNSPECIFIED ||
       spec->device() == v1::TrainingSpec::DEVICE_ANY) {
     const bool gpus = ReasonAgainstGpus(spec->model()).empty() &&
+                      ReasonAgainstGpus(spec->model().architecture()).empty() &&
                       ReasonAgainstGpus(spec->parallelism().sequence_parallel()).empty();
     spec->set_device(gpus ? v1::TrainingSpec::DEVICE_ANY : v1::TrainingSpec::DEVICE_CPU);
   }

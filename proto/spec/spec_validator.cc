@@ -33,7 +33,9 @@ struct Sound {
 
 int64_t ParameterCount(const Model& model) {
   const int64_t hidden = model.hidden_size();
-  const int64_t block = 5 * hidden * hidden + 3 * hidden * model.glu_size();
+  // q, k, v, the output, and TransNormer's gate.
+  const int64_t squares = model.architecture() == Model::ARCHITECTURE_LINEAR_TRANSFORMER ? 4 : 5;
+  const int64_t block = squares * hidden * hidden + 3 * hidden * model.glu_size();
   const int64_t tables = (model.tie_embeddings() ? 1 : 2) * hidden * model.vocab_size();
   return model.layers() * block + tables;
 }
@@ -76,14 +78,43 @@ bool CheckPath(absl::string_view field, absl::string_view path, FieldChecker* ch
   return true;
 }
 
-bool CheckModel(const Model& model, FieldChecker* check) {
+bool CheckArchitecture(const Model& model, FieldChecker* check) {
   bool sound = true;
-  if (model.architecture() != Model::ARCHITECTURE_TRANSNORMER) {
+  const bool linear_transformer = model.architecture() == Model::ARCHITECTURE_LINEAR_TRANSFORMER;
+  if (model.architecture() != Model::ARCHITECTURE_TRANSNORMER && !linear_transformer) {
     sound = check->Refuse("spec.model.architecture",
                           model.architecture() == Model::ARCHITECTURE_UNSPECIFIED
-                              ? "is missing: choose TRANSNORMER"
-                              : "is unknown: choose TRANSNORMER");
+                              ? "is missing: choose TRANSNORMER or LINEAR_TRANSFORMER"
+                              : "is unknown: choose TRANSNORMER or LINEAR_TRANSFORMER");
   }
+  if (model.lrpe_theta() != Model::LRPE_THETA_FIXED &&
+      model.lrpe_theta() != Model::LRPE_THETA_LEARNED) {
+    sound = check->Refuse("spec.model.lrpe_theta", "is unknown: choose FIXED or LEARNED");
+  } else if (linear_transformer && model.lrpe_theta() == Model::LRPE_THETA_LEARNED) {
+    sound = check->Refuse("spec.model.lrpe_theta",
+                          "is LEARNED, but LINEAR_TRANSFORMER has no rotary frequencies: leave it "
+                          "out, or choose architecture TRANSNORMER");
+  }
+  // A model that was stored before there were patterns has none.
+  if (model.layer_pattern().find_first_not_of('L') != std::string::npos) {
+    sound = check->Refuse("spec.model.layer_pattern",
+                          "has a layer that is not linear attention, which is not available: leave "
+                          "it out, or choose L");
+  } else if (model.layer_pattern().size() > static_cast<size_t>(kMaxLayers)) {
+    sound = check->Refuse("spec.model.layer_pattern",
+                          absl::StrCat("has ", model.layer_pattern().size(), " layers: at most ",
+                                       kMaxLayers, ", name those that repeat once"));
+  }
+  if (model.kv_heads() != 0) {
+    sound = check->Refuse("spec.model.kv_heads",
+                          absl::StrCat("is ", model.kv_heads(),
+                                       ", but no layer has softmax attention: leave it out"));
+  }
+  return sound;
+}
+
+bool CheckModel(const Model& model, FieldChecker* check) {
+  bool sound = CheckArchitecture(model, check);
   const bool layers = check->Integer("spec.model.layers", model.layers(), 1, kMaxLayers);
   const bool hidden =
       check->Integer("spec.model.hidden_size", model.hidden_size(), 1, kMaxHiddenSize);
@@ -93,10 +124,6 @@ bool CheckModel(const Model& model, FieldChecker* check) {
   }
   const bool glu = check->Integer("spec.model.glu_size", model.glu_size(), 1, kMaxGluSize);
   const bool vocab = check->Integer("spec.model.vocab_size", model.vocab_size(), 2, kMaxVocabSize);
-  if (model.lrpe_theta() != Model::LRPE_THETA_FIXED &&
-      model.lrpe_theta() != Model::LRPE_THETA_LEARNED) {
-    sound = check->Refuse("spec.model.lrpe_theta", "is unknown: choose FIXED or LEARNED");
-  }
   sound &= check->Real("spec.model.init_std", model.init_std(), 0, Bound::kOpen, 10);
   if (model.has_initial_weights()) {
     sound &= CheckPath("spec.model.initial_weights.path", model.initial_weights().path(), check);
@@ -395,6 +422,10 @@ std::vector<FieldViolation> ValidateSpec(const v1::TrainingSpec& spec) {
   } else if (sound.model && spec.device() == v1::TrainingSpec::DEVICE_GPU) {
     if (const std::string reason = ReasonAgainstGpus(spec.model()); !reason.empty()) {
       check.Refuse("spec.model.heads", reason);
+    }
+    if (const std::string reason = ReasonAgainstGpus(spec.model().architecture());
+        !reason.empty()) {
+      check.Refuse("spec.model.architecture", reason);
     }
     const SequenceParallel& sp = spec.parallelism().sequence_parallel();
     if (const std::string reason = ReasonAgainstGpus(sp); !reason.empty()) {

@@ -11,6 +11,7 @@ TEST(SpecDefaultsTest, WritesEveryDefaultOut) {
   v1::TrainingSpec spec;
   FillDefaults(&spec);
   EXPECT_EQ(spec.model().lrpe_theta(), v1::ModelSpec::LRPE_THETA_FIXED);
+  EXPECT_EQ(spec.model().layer_pattern(), "L");
   EXPECT_EQ(spec.model().init_std(), 0.02);
   EXPECT_EQ(spec.optimizer().schedule(), v1::OptimizerSpec::SCHEDULE_CONSTANT);
   EXPECT_EQ(spec.optimizer().beta1(), 0.9);
@@ -53,6 +54,11 @@ TEST(SpecDefaultsTest, WhatGpusDoNotComputeIsForCpus) {
     FillDefaults(&spec);
     EXPECT_EQ(spec.device(), device) << heads;
   }
+  v1::TrainingSpec linear = spec;
+  linear.set_device(v1::TrainingSpec::DEVICE_ANY);
+  linear.mutable_model()->set_architecture(v1::ModelSpec::ARCHITECTURE_LINEAR_TRANSFORMER);
+  FillDefaults(&linear);
+  EXPECT_EQ(linear.device(), v1::TrainingSpec::DEVICE_CPU);
   spec.set_device(v1::TrainingSpec::DEVICE_ANY);
   spec.mutable_parallelism()->mutable_sequence_parallel()->set_method(
       v1::SequenceParallelSpec::METHOD_RING_ATTENTION);

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "worker/device/host_snapshot.h"
 #include "worker/device/host_stash.h"
+#include "worker/device/linear_transformer_ops.h"
 #include "worker/device/phase.h"
 #include "worker/device/tensor.h"
 
@@ -33,13 +34,26 @@ struct AttentionShape {
   int64_t heads = 0;
   int64_t head_size = 0;  // of q, k, v and o alike
   bool lrpe = false;
+  // Outputs are divided by the sums of their weights (kernels/attention_normaliser.h). Then there
+  // is neither decay nor LRPE.
+  bool normalised = false;
   Tensor slopes;  // [1, heads], kFloat64
   Tensor theta;   // [heads, head_size], kFloat64, where lrpe
 
-  // Rows and columns of a state [batch * heads * state_rows, head_size].
+  // Of one head's sum of products k^T v.
   int64_t state_rows() const { return (lrpe ? 2 : 1) * head_size; }
 
-  int64_t state_matrix_rows() const { return batch * heads * state_rows(); }
+  // Of all heads': what the parts of an attention keep of a state.
+  int64_t product_rows() const { return batch * heads * state_rows(); }
+
+  // A state is [state_matrix_rows, head_size]: the sums of products, and behind them where the
+  // layer is normalised a row a head, its sum of keys.
+  int64_t state_matrix_rows() const { return product_rows() + (normalised ? batch * heads : 0); }
+
+  // The sums of keys [batch * heads, head_size] of a state, or none of none.
+  Tensor KeySumsOf(Tensor state) const {
+    return state.empty() ? Tensor{} : state.Rows(product_rows(), batch * heads);
+  }
 };
 
 // The largest operands of a step.
@@ -227,7 +241,8 @@ class Backend {
   // state_gradient_in.
   virtual void BeginGradients(const AttentionShape& shape, const AttentionBackward& tensors) = 0;
   virtual void EndGradients(const AttentionShape& shape, const AttentionBackward& tensors) = 0;
-  // state_in may be empty: zeros.
+  // state_in may be empty: zeros. Where the layer is normalised both are the sum of the two states,
+  // whatever part of them is given.
   virtual void StateHop(const AttentionShape& shape, Tensor state_in, Tensor local,
                         Tensor state_out) = 0;
   virtual void StateGradientHop(const AttentionShape& shape, Tensor state_in, Tensor local,
@@ -235,6 +250,9 @@ class Backend {
 
   // Null where the device has none.
   virtual LeftProduct* left_product() { return nullptr; }
+
+  // Null where the device does not compute Linear Transformers.
+  virtual LinearTransformerOps* linear_transformer() { return nullptr; }
 
   // sum: kFloat64 [1, 1], added to. values: contiguous.
   virtual void SumOfSquares(Tensor values, Tensor sum) = 0;

@@ -5,7 +5,9 @@
 
 #include "kernels/left_product_attention.h"
 #include "kernels/linear_attention.h"
+#include "kernels/vector_ops.h"
 #include "worker/device/backend.h"
+#include "worker/device/cpu_linear_transformer.h"
 #include "worker/device/cpu_tensors.h"
 
 namespace lasp::worker {
@@ -126,6 +128,10 @@ class CpuAttention : public Backend {
 
   void StateHop(const AttentionShape& shape, Tensor state_in, Tensor local,
                 Tensor state_out) override {
+    if (shape.normalised) {
+      AddStates(state_in, local, state_out);
+      return;
+    }
     kernels::cpu::StateHop<T>({.shape = cpu_tensors::KernelShape(shape),
                                .state_in = cpu_tensors::In<T>(state_in),
                                .local = cpu_tensors::In<T>(local),
@@ -134,6 +140,10 @@ class CpuAttention : public Backend {
 
   void StateGradientHop(const AttentionShape& shape, Tensor state_in, Tensor local,
                         Tensor state_out) override {
+    if (shape.normalised) {
+      AddStates(state_in, local, state_out);
+      return;
+    }
     kernels::cpu::StateGradientHop<T>({.shape = cpu_tensors::KernelShape(shape),
                                        .state_in = cpu_tensors::In<T>(state_in),
                                        .local = cpu_tensors::In<T>(local),
@@ -142,8 +152,21 @@ class CpuAttention : public Backend {
 
   LeftProduct* left_product() override { return &left_product_; }
 
+  LinearTransformerOps* linear_transformer() override { return &linear_transformer_; }
+
  private:
+  // Without decay, and with nothing to turn.
+  void AddStates(Tensor state_in, Tensor local, Tensor state_out) {
+    if (!state_in.empty()) {
+      kernels::cpu::Add(local.count(), cpu_tensors::In<T>(state_in), cpu_tensors::In<T>(local),
+                        cpu_tensors::Out<T>(state_out));
+    } else if (state_out.data != local.data) {
+      this->Copy(local, state_out);
+    }
+  }
+
   CpuLeftProduct<T> left_product_;
+  CpuLinearTransformer<T> linear_transformer_;
 };
 
 }  // namespace lasp::worker

@@ -129,6 +129,10 @@ absl::StatusOr<std::unique_ptr<RankRuntime>> CreateRankRuntime(
   if (const std::string reason = ReasonAgainstGpus(setup.spec().model()); !reason.empty()) {
     return absl::InvalidArgumentError(absl::StrCat("spec.model.heads ", reason));
   }
+  if (const std::string reason = ReasonAgainstGpus(setup.spec().model().architecture());
+      !reason.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat("spec.model.architecture ", reason));
+  }
   // Before CUDA starts threads, which may read the environment.
   LASP_RETURN_IF_ERROR(ConfigureNccl(setup.rank_address()));
   absl::StatusOr<std::unique_ptr<CudaBackend>> opened = CreateCudaBackend({});

@@ -354,7 +354,8 @@ TokenBatch Trainer::Upload(const Batch& batch, int64_t chunk) {
   const auto rows = static_cast<int64_t>(batch.tokens.size());
   const TokenBatch slice{.ids = tokens_.ids.Rows(0, rows),
                          .labels = tokens_.labels.Rows(0, rows),
-                         .slices = chunks_.SlicesOf(chunk)};
+                         .slices = chunks_.SlicesOf(chunk),
+                         .first_position = chunks_.SliceBegin(chunk, options_.grid.sp_rank())};
   if (rows > 0) {
     options_.backend->CopyFromHost(batch.tokens.data(), slice.ids);
     options_.backend->CopyFromHost(batch.labels.data(), slice.labels);

@@ -164,6 +164,7 @@ class Trainer {
   absl::Status MakeState();
   // What the update counts, as restored_ has it.
   void TakeUpCounts();
+  // This rank's slice of macro-chunk `chunk`.
   TokenBatch Upload(const Batch& batch, int64_t chunk);
   // Forward and backward of all micro-batches; leaves the loss sum in control_.
   absl::Status Accumulate(int64_t step);

@@ -44,13 +44,16 @@ void Recurrence::TakeScratch(const AttentionShape& widest, Arena& arena) {
                       widest.head_size);
   saved_states_ =
       arena.Take(MemoryUse::kStates, backend_.accumulation_type(),
-                 widest.state_matrix_rows() * MostSavedStates(backend_, widest), widest.head_size);
+                 widest.product_rows() * MostSavedStates(backend_, widest), widest.head_size);
 }
 
 absl::Status Recurrence::BeginForward(const AttentionShape& shape, const AttentionInputs& inputs,
                                       const AttentionMemory& /*memory*/) {
-  backend_.LocalState(shape, inputs.k, inputs.v, local_.Rows(0, shape.state_matrix_rows()),
-                      saved_states_);
+  const Tensor local = local_.Rows(0, shape.state_matrix_rows());
+  backend_.LocalState(shape, inputs.k, inputs.v, local, saved_states_);
+  if (shape.normalised) {
+    backend_.linear_transformer()->KeySum(shape, inputs.k, shape.KeySumsOf(local));
+  }
   return absl::OkStatus();
 }
 
@@ -64,6 +67,10 @@ absl::Status Recurrence::EndForward(const AttentionShape& shape, const Attention
                                  .output = output};
   backend_.BeginOutput(shape, tensors);
   backend_.EndOutput(shape, tensors);
+  if (shape.normalised) {
+    backend_.linear_transformer()->Normalise(
+        shape, inputs.q, inputs.k, shape.KeySumsOf(memory.state_in), output, memory.denominators);
+  }
   backend_.StateHop(shape, memory.state_in, local_.Rows(0, shape.state_matrix_rows()),
                     memory.state_in);
   return absl::OkStatus();

@@ -9,7 +9,6 @@
 #include "proto/interchange/model_tensors.h"
 #include "proto/rpc/status_macros.h"
 #include "worker/model/channel_mixer.h"
-#include "worker/model/token_mixer.h"
 
 namespace lasp::worker {
 namespace {
@@ -61,7 +60,8 @@ void RecurrentModel::TakeMemory(Arena& arena) {
                                  .tokens = most_.tokens,
                                  .heads = config_.heads,
                                  .head_size = config_.head_size(),
-                                 .lrpe = layer == 0,
+                                 .lrpe = layer == 0 && !config_.linear_transformer,
+                                 .normalised = config_.linear_transformer,
                                  .slopes = take(DType::kFloat64, 1, config_.heads),
                                  .theta = theta_});
     states_.push_back(attention_.TakeMemory(attention_shapes_.back(), arena));
@@ -78,12 +78,13 @@ void RecurrentModel::TakeMemory(Arena& arena) {
   block_ = {.mixer_input = take_rows(hidden),
             .mixer_inverse_rms = inverse_rms,
             .mixer_normed = normed,
-            .qkvu = take_rows(4 * hidden),
+            .qkvu = take_rows(config_.projection_size()),
             .qk = take_rows(2 * hidden),
             .attention = {},
             .attention_output = take_rows(hidden),
             .attention_inverse_rms = inverse_rms,
             .gated = take_rows(hidden),
+            .denominators = take(backend_.accumulation_type(), most_.rows(), config_.heads),
             .channel_input = take_rows(hidden),
             .channel_inverse_rms = inverse_rms,
             .channel_normed = normed,
@@ -129,7 +130,9 @@ absl::Status RecurrentModel::FillConstants(const WeightReader& read) {
   backend_.CopyFromHost(theta.data(), theta_);
   std::vector<double> slopes(static_cast<size_t>(config_.heads));
   for (int64_t layer = 0; layer < config_.layers; ++layer) {
-    kernels::DecaySlopes(layer, config_.layers, config_.heads, slopes.data());
+    if (!config_.linear_transformer) {
+      kernels::DecaySlopes(layer, config_.layers, config_.heads, slopes.data());
+    }
     backend_.CopyFromHost(slopes.data(), attention_shapes_[layer].slopes);
   }
   backend_.Fill(0, loss_sum_);
@@ -140,8 +143,8 @@ BlockActivations RecurrentModel::BlockOf(int64_t layer, int64_t rows) const {
   BlockActivations block = block_;
   for (Tensor* const tensor :
        {&block.mixer_input, &block.mixer_inverse_rms, &block.mixer_normed, &block.qkvu, &block.qk,
-        &block.attention_output, &block.attention_inverse_rms, &block.gated, &block.channel_input,
-        &block.channel_inverse_rms, &block.channel_normed, &block.l1_l2}) {
+        &block.attention_output, &block.attention_inverse_rms, &block.gated, &block.denominators,
+        &block.channel_input, &block.channel_inverse_rms, &block.channel_normed, &block.l1_l2}) {
     *tensor = tensor->Rows(0, rows);
   }
   block.attention = states_[layer];
@@ -162,6 +165,10 @@ absl::Status RecurrentModel::Advance(absl::Span<const int32_t> ids) {
   Tensor stream = block_.mixer_input.Rows(0, rows_);
   backend_.EmbeddingForward(std::sqrt(static_cast<double>(config_.hidden_size)), chunk_ids,
                             weights_.embedding, stream);
+  if (config_.linear_transformer) {
+    backend_.linear_transformer()->AddPositions(position_, tokens, stream);
+  }
+  position_ += tokens;
   for (int64_t layer = 0; layer < config_.layers; ++layer) {
     BlockActivations block = BlockOf(layer, rows_);
     AttentionShape shape = attention_shapes_[layer];
@@ -171,7 +178,7 @@ absl::Status RecurrentModel::Advance(absl::Span<const int32_t> ids) {
     backend_.RmsNormForward(stream, layer == 0 ? Tensor{} : branch,
                             layer == 0 ? Tensor{} : block.mixer_input, block.mixer_normed,
                             block.mixer_inverse_rms);
-    LASP_RETURN_IF_ERROR(TokenMixerForward(backend_, attention_, shape, weights, block, branch));
+    LASP_RETURN_IF_ERROR(mixer_->Forward(shape, weights, block, branch));
     backend_.RmsNormForward(block.mixer_input, branch, block.channel_input, block.channel_normed,
                             block.channel_inverse_rms);
     ChannelMixerForward(backend_, weights, block, product_scratch_.Rows(0, rows_), branch);

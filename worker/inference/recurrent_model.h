@@ -1,4 +1,4 @@
-// A trained TransNormer (worker/model/transnormer.h) as a recurrence: it takes a sequence in chunks
+// A trained model (worker/model/transnormer.h) as a recurrence: it takes a sequence in chunks
 // of any length, down to one token, and keeps no more of what was before than each layer's state.
 #pragma once
 
@@ -18,6 +18,7 @@
 #include "worker/model/language_head.h"
 #include "worker/model/model_config.h"
 #include "worker/model/parameter_layout.h"
+#include "worker/model/token_mixer.h"
 
 namespace lasp::worker {
 
@@ -37,7 +38,10 @@ class RecurrentModel {
                                                                 const WeightReader& read);
 
   // What comes next begins new sequences.
-  void Begin() { attention_.Begin(); }
+  void Begin() {
+    attention_.Begin();
+    position_ = 0;
+  }
 
   // The next tokens of all sequences, [sequences, tokens], 1 <= tokens <= most.tokens.
   absl::Status Advance(absl::Span<const int32_t> ids);
@@ -57,7 +61,12 @@ class RecurrentModel {
 
  private:
   RecurrentModel(const ModelConfig& config, const MicroBatchShape& most, Backend* backend)
-      : config_(config), most_(most), backend_(*backend), layout_(config), attention_(backend) {}
+      : config_(config),
+        most_(most),
+        backend_(*backend),
+        layout_(config),
+        attention_(backend),
+        mixer_(CreateTokenMixer(config, backend, &attention_)) {}
 
   // Takes everything from `arena`; run over a measuring arena first.
   void TakeMemory(Arena& arena);
@@ -71,6 +80,7 @@ class RecurrentModel {
   Backend& backend_;
   const ParameterLayout layout_;
   Recurrence attention_;
+  const std::unique_ptr<TokenMixer> mixer_;
   Arena arena_;
 
   Tensor flat_weights_;
@@ -88,7 +98,8 @@ class RecurrentModel {
   Tensor logits_;
   Tensor loss_sum_;
   std::unique_ptr<LanguageHead> head_;
-  int64_t rows_ = 0;  // taken last
+  int64_t rows_ = 0;      // taken last
+  int64_t position_ = 0;  // of the next token of all sequences
 };
 
 }  // namespace lasp::worker

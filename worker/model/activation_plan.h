@@ -18,12 +18,13 @@ struct BlockActivations {
   Tensor mixer_input;        // [N, D] the residual stream before the mixer
   Tensor mixer_inverse_rms;  // [N, 1]
   Tensor mixer_normed;       // [N, D]
-  Tensor qkvu;               // [N, 4 D] the projection, before the activation
-  Tensor qk;                 // [N, 2 D] silu of its first half
+  Tensor qkvu;               // [N, 4 D] the projection, before the activation; without u [N, 3 D]
+  Tensor qk;                 // [N, 2 D] queries and keys behind it
   AttentionMemory attention;
   Tensor attention_output;       // [N, D]
-  Tensor attention_inverse_rms;  // [N, 1]
-  Tensor gated;                  // [N, D] u (.) SRMSNorm(o)
+  Tensor attention_inverse_rms;  // [N, 1] where there is a gate
+  Tensor gated;                  // [N, D] u (.) SRMSNorm(o), where there is a gate
+  Tensor denominators;           // [N, heads] of a normalised layer, of the accumulation type
   Tensor channel_input;          // [N, D] the residual stream before the MLP
   Tensor channel_inverse_rms;    // [N, 1]
   Tensor channel_normed;         // [N, D]
@@ -34,7 +35,8 @@ struct BlockActivations {
 // computes it anew.
 enum class Recomputation : uint8_t {
   kNothing,
-  // What takes no product: the normed inputs, silu of queries and keys, the gated output.
+  // What takes no product: the normed inputs, queries and keys behind their activation, the gated
+  // output.
   kCheapest,
   // All but the block's input and the attention state that it received.
   kBlock,

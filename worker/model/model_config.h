@@ -1,4 +1,4 @@
-// The sizes of a TransNormer, as the engine needs them.
+// The shape of a model, as the engine needs it.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +9,9 @@
 namespace lasp::worker {
 
 struct ModelConfig {
+  // A Linear Transformer in TransNormer's blocks: normalised attention without decay, LRPE and
+  // gate, and sinusoidal positions.
+  bool linear_transformer = false;
   int64_t layers = 0;
   int64_t hidden_size = 0;
   int64_t heads = 0;
@@ -21,9 +24,14 @@ struct ModelConfig {
 
   int64_t head_size() const { return hidden_size / heads; }
 
+  // Columns of a mixer's projection: queries, keys, values, and the gate where there is one.
+  int64_t projection_size() const { return (linear_transformer ? 3 : 4) * hidden_size; }
+
   // `spec` with its defaults written out, and valid.
   static ModelConfig FromSpec(const lasp::v1::ModelSpec& spec) {
-    return {.layers = spec.layers(),
+    return {.linear_transformer =
+                spec.architecture() == lasp::v1::ModelSpec::ARCHITECTURE_LINEAR_TRANSFORMER,
+            .layers = spec.layers(),
             .hidden_size = spec.hidden_size(),
             .heads = spec.heads(),
             .glu_size = spec.glu_size(),

@@ -15,7 +15,8 @@ ParameterLayout::ParameterLayout(const ModelConfig& config) : config_(config) {
     BeginUnit(static_cast<int>(1 + layer % 2));
     const std::string mixer = absl::StrCat("model.layers.", layer, ".token_mixer.");
     const std::string channel = absl::StrCat("model.layers.", layer, ".channel_mixer.");
-    Add(mixer + "qkvu_proj.weight", 4 * hidden, hidden, true);
+    Add(mixer + (config.linear_transformer ? "qkv_proj.weight" : "qkvu_proj.weight"),
+        config.projection_size(), hidden, true);
     Add(mixer + "out_proj.weight", hidden, hidden, true);
     if (layer == 0 && config.learned_theta) {
       Add(mixer + "lrpe.theta", config.heads, config.head_size(), false);

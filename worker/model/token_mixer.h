@@ -1,46 +1,68 @@
-// Gated linear attention, the token mixer of a TransNormer block:
-//   [q, k, v, u] = x W_qkvu^T;  o = attention(silu(q), silu(k), v);  y = (u (.) SRMSNorm(o)) W_o^T
+// What a block does with the tokens before each token.
 #pragma once
+
+#include <memory>
 
 #include "absl/status/status.h"
 #include "worker/device/backend.h"
 #include "worker/model/activation_plan.h"
+#include "worker/model/model_config.h"
 #include "worker/model/parameter_layout.h"
 #include "worker/parallel/sequence_parallel.h"
 
 namespace lasp::worker {
 
-// Reads activations.mixer_normed, writes the activations up to `gated` and output [N, D].
-absl::Status TokenMixerForward(Backend& backend, SequenceParallel& attention,
-                               const AttentionShape& shape, const BlockWeights& weights,
-                               BlockActivations& activations, Tensor output);
-
-// Reads activations.mixer_normed, writes attention's memory: of the forward only what the next
-// macro-chunk needs. q's columns of qkvu are written, as products of other sizes may be summed in
-// another order.
-absl::Status TokenMixerStates(Backend& backend, SequenceParallel& attention,
-                              const AttentionShape& shape, const BlockWeights& weights,
-                              BlockActivations& activations);
-
-// What is `missing` of the activations that a forward left, from the rest, in the same bits; for a
-// missing block output [N, D] too, from mixer_normed.
-absl::Status TokenMixerRecompute(Backend& backend, SequenceParallel& attention,
-                                 const AttentionShape& shape, const BlockWeights& weights,
-                                 Recomputation missing, BlockActivations& activations,
-                                 Tensor output);
-
-// Scratch shared by all blocks: gated_gradient [N, D], qkvu_gradient [N, 4 D].
+// Scratch shared by all blocks: gated_gradient [N, D], qkvu_gradient [N, projection size].
 struct TokenMixerScratch {
   Tensor gated_gradient;
   Tensor qkvu_gradient;
 };
 
-// Writes the gradients of the weights, or `adds` to them (always to that of theta), and writes
-// input_gradient [N, D], the gradient of mixer_normed.
-absl::Status TokenMixerBackward(Backend& backend, SequenceParallel& attention,
-                                const AttentionShape& shape, const BlockWeights& weights,
+// Errors are those of the attention. Not thread-safe.
+class TokenMixer {
+ public:
+  virtual ~TokenMixer() = default;
+
+  // Reads activations.mixer_normed, writes the activations up to the one that the output projection
+  // takes, and output [N, D].
+  virtual absl::Status Forward(const AttentionShape& shape, const BlockWeights& weights,
+                               BlockActivations& activations, Tensor output) = 0;
+
+  // Reads activations.mixer_normed, writes attention's memory: of the forward only what the next
+  // macro-chunk needs. q's columns of qkvu are written, as products of other sizes may be summed in
+  // another order.
+  virtual absl::Status States(const AttentionShape& shape, const BlockWeights& weights,
+                              BlockActivations& activations) = 0;
+
+  // What is `missing` of the activations that a forward left, from the rest, in the same bits; for
+  // a missing block output [N, D] too, from mixer_normed.
+  virtual absl::Status Recompute(const AttentionShape& shape, const BlockWeights& weights,
+                                 Recomputation missing, BlockActivations& activations,
+                                 Tensor output) = 0;
+
+  // Writes the gradients of the weights, or `adds` to them (always to that of theta), and writes
+  // input_gradient [N, D], the gradient of mixer_normed.
+  virtual absl::Status Backward(const AttentionShape& shape, const BlockWeights& weights,
                                 const BlockActivations& activations, Tensor output_gradient,
                                 const TokenMixerScratch& scratch, BlockWeights& gradients,
-                                bool adds, Tensor input_gradient);
+                                bool adds, Tensor input_gradient) = 0;
+};
+
+// Gated linear attention, TransNormer's:
+//   [q, k, v, u] = x W_qkvu^T;  o = attention(silu(q), silu(k), v);  y = (u (.) SRMSNorm(o)) W_o^T
+// Both must outlive the result.
+std::unique_ptr<TokenMixer> CreateGatedMixer(Backend* backend, SequenceParallel* attention);
+
+// Normalised linear attention, the Linear Transformer's (arXiv 2006.16236), phi(z) = elu(z) + 1:
+//   [q, k, v] = x W_qkv^T;  o = attention(phi(q), phi(k), v);  y = o W_o^T
+// for layers whose shapes are normalised, on a backend that has LinearTransformerOps.
+std::unique_ptr<TokenMixer> CreateNormalisedMixer(Backend* backend, SequenceParallel* attention);
+
+// The architecture's.
+inline std::unique_ptr<TokenMixer> CreateTokenMixer(const ModelConfig& config, Backend* backend,
+                                                    SequenceParallel* attention) {
+  return config.linear_transformer ? CreateNormalisedMixer(backend, attention)
+                                   : CreateGatedMixer(backend, attention);
+}
 
 }  // namespace lasp::worker

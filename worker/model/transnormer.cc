@@ -20,6 +20,7 @@ TransNormer::TransNormer(const ModelConfig& config, const MicroBatchShape& shape
       layout_(*layout),
       backend_(*backend),
       attention_(*attention),
+      mixer_(CreateTokenMixer(config, backend, attention)),
       parallel_(*parameters.parallel),
       learned_theta_(parameters.learned_theta),
       weights_(layout->Bind([&](int64_t unit) { return parallel_.weights(unit); })),
@@ -58,7 +59,8 @@ TransNormer::TransNormer(const ModelConfig& config, const MicroBatchShape& shape
   residual_gradient_ = take(hidden);
   normed_gradient_ = take(hidden);
   product_scratch_ = take(config.glu_size);
-  mixer_scratch_ = {.gated_gradient = take(hidden), .qkvu_gradient = take(4 * hidden)};
+  mixer_scratch_ = {.gated_gradient = take(hidden),
+                    .qkvu_gradient = take(config.projection_size())};
   if (!final_input_.empty()) {
     FillConstants();
   }
@@ -72,8 +74,9 @@ std::vector<AttentionShape> TransNormer::LayerShapes(const ModelConfig& config,
     layer.tokens = shape.tokens;
     layer.heads = config.heads;
     layer.head_size = config.head_size();
+    layer.normalised = config.linear_transformer;
   }
-  shapes.front().lrpe = true;
+  shapes.front().lrpe = !config.linear_transformer;
   return shapes;
 }
 
@@ -109,8 +112,8 @@ int64_t TransNormer::WorkspaceBytes() const {
 BlockActivations TransNormer::PartOf(BlockActivations block, int64_t layer, int64_t rows) const {
   for (Tensor* const tensor :
        {&block.mixer_input, &block.mixer_inverse_rms, &block.mixer_normed, &block.qkvu, &block.qk,
-        &block.attention_output, &block.attention_inverse_rms, &block.gated, &block.channel_input,
-        &block.channel_inverse_rms, &block.channel_normed, &block.l1_l2}) {
+        &block.attention_output, &block.attention_inverse_rms, &block.gated, &block.denominators,
+        &block.channel_input, &block.channel_inverse_rms, &block.channel_normed, &block.l1_l2}) {
     *tensor = tensor->Rows(0, rows);
   }
   if (carried_ != nullptr) {
@@ -131,7 +134,9 @@ std::vector<BlockActivations> TransNormer::TakeBlocks(const ActivationOptions& o
     const int64_t hidden = config_.hidden_size;
     shared.mixer_normed = take(hidden);
     shared.qk = take(2 * hidden);
-    shared.gated = take(hidden);
+    if (!config_.linear_transformer) {
+      shared.gated = take(hidden);
+    }
     shared.channel_normed = take(hidden);
   }
   std::vector<BlockActivations> blocks(static_cast<size_t>(config_.layers), shared);
@@ -162,22 +167,27 @@ void TransNormer::TakeMissing(Arena& arena, BlockActivations* block) {
       *tensor = TakeActivation(columns, arena);
     }
   };
-  const auto take_inverse_rms = [&](Tensor* tensor) {
+  const auto take_exact = [&](int64_t columns, Tensor* tensor) {
     if (tensor->rows == 0) {
-      *tensor = arena.Take(MemoryUse::kActivations, backend_.accumulation_type(), shape_.rows(), 1);
+      *tensor =
+          arena.Take(MemoryUse::kActivations, backend_.accumulation_type(), shape_.rows(), columns);
     }
   };
   const int64_t hidden = config_.hidden_size;
   take(hidden, &block->mixer_input);
-  take_inverse_rms(&block->mixer_inverse_rms);
+  take_exact(1, &block->mixer_inverse_rms);
   take(hidden, &block->mixer_normed);
-  take(4 * hidden, &block->qkvu);
+  take(config_.projection_size(), &block->qkvu);
   take(2 * hidden, &block->qk);
   take(hidden, &block->attention_output);
-  take_inverse_rms(&block->attention_inverse_rms);
-  take(hidden, &block->gated);
+  if (config_.linear_transformer) {
+    take_exact(config_.heads, &block->denominators);
+  } else {
+    take_exact(1, &block->attention_inverse_rms);
+    take(hidden, &block->gated);
+  }
   take(hidden, &block->channel_input);
-  take_inverse_rms(&block->channel_inverse_rms);
+  take_exact(1, &block->channel_inverse_rms);
   take(hidden, &block->channel_normed);
   take(2 * config_.glu_size, &block->l1_l2);
 }
@@ -192,7 +202,9 @@ void TransNormer::FillConstants() {
   backend_.CopyFromHost(theta.data(), theta_);
   for (int64_t layer = 0; layer < config_.layers; ++layer) {
     std::vector<double> slopes(static_cast<size_t>(config_.heads));
-    kernels::DecaySlopes(layer, config_.layers, config_.heads, slopes.data());
+    if (!config_.linear_transformer) {
+      kernels::DecaySlopes(layer, config_.layers, config_.heads, slopes.data());
+    }
     backend_.CopyFromHost(slopes.data(), attention_shapes_[layer].slopes);
   }
 }
@@ -221,11 +233,10 @@ absl::StatusOr<Tensor> TransNormer::ForwardBlock(int64_t layer, int64_t rows, St
   NormInput(layer, stream, block);
   LASP_RETURN_IF_ERROR(activations_->InputWritten(layer));
   if (states == States::kKept) {
-    LASP_RETURN_IF_ERROR(TokenMixerRecompute(backend_, attention_, ShapeOf(layer, rows), weights,
-                                             Recomputation::kBlock, block, branch));
-  } else {
     LASP_RETURN_IF_ERROR(
-        TokenMixerForward(backend_, attention_, ShapeOf(layer, rows), weights, block, branch));
+        mixer_->Recompute(ShapeOf(layer, rows), weights, Recomputation::kBlock, block, branch));
+  } else {
+    LASP_RETURN_IF_ERROR(mixer_->Forward(ShapeOf(layer, rows), weights, block, branch));
   }
   backend_.RmsNormForward(block.mixer_input, branch, block.channel_input, block.channel_normed,
                           block.channel_inverse_rms);
@@ -241,6 +252,10 @@ absl::StatusOr<Tensor> TransNormer::ForwardFirst(int64_t layers, const TokenBatc
   LASP_ASSIGN_OR_RETURN(const BlockActivations first, activations_->ForForward(0));
   Tensor stream = first.mixer_input.Rows(0, rows);
   backend_.EmbeddingForward(embedding_scale_, batch.ids, weights_.embedding, stream);
+  if (config_.linear_transformer) {
+    backend_.linear_transformer()->AddPositions(batch.first_position, rows / shape_.sequences,
+                                                stream);
+  }
   for (int64_t layer = 0; layer < layers; ++layer) {
     LASP_ASSIGN_OR_RETURN(stream, ForwardBlock(layer, rows, states, stream));
   }
@@ -321,8 +336,7 @@ absl::Status TransNormer::ForwardStates(const TokenBatch& batch) {
   LASP_RETURN_IF_ERROR(
       parallel_.UseWeights(ParameterLayout::BlockUnit(last), ParameterLayout::kEmbedding));
   NormInput(last, stream, block);
-  LASP_RETURN_IF_ERROR(
-      TokenMixerStates(backend_, attention_, ShapeOf(last, rows), weights_.blocks[last], block));
+  LASP_RETURN_IF_ERROR(mixer_->States(ShapeOf(last, rows), weights_.blocks[last], block));
   return attention_.Finish();
 }
 
@@ -364,8 +378,7 @@ absl::Status TransNormer::Recompute(int64_t layer, BlockActivations& block) {
   const Tensor branch = branch_output_.Rows(0, rows);
   backend_.RmsNormForward(block.mixer_input, Tensor{}, Tensor{}, block.mixer_normed,
                           block.mixer_inverse_rms);
-  LASP_RETURN_IF_ERROR(TokenMixerRecompute(backend_, attention_, ShapeOf(layer, rows), weights,
-                                           missing, block, branch));
+  LASP_RETURN_IF_ERROR(mixer_->Recompute(ShapeOf(layer, rows), weights, missing, block, branch));
   if (missing == Recomputation::kBlock) {
     backend_.RmsNormForward(block.mixer_input, branch, block.channel_input, block.channel_normed,
                             block.channel_inverse_rms);
@@ -396,11 +409,11 @@ absl::Status TransNormer::BackwardBlock(int64_t layer, int64_t rows, bool last) 
                        gradients, adds_, normed_gradient);
   backend_.RmsNormBackward(block.channel_input, block.channel_inverse_rms, normed_gradient,
                            residual_gradient, residual_gradient);
-  LASP_RETURN_IF_ERROR(TokenMixerBackward(
-      backend_, attention_, ShapeOf(layer, rows), weights, block, residual_gradient,
-      {.gated_gradient = mixer_scratch_.gated_gradient.Rows(0, rows),
-       .qkvu_gradient = mixer_scratch_.qkvu_gradient.Rows(0, rows)},
-      gradients, adds_, normed_gradient));
+  LASP_RETURN_IF_ERROR(
+      mixer_->Backward(ShapeOf(layer, rows), weights, block, residual_gradient,
+                       {.gated_gradient = mixer_scratch_.gated_gradient.Rows(0, rows),
+                        .qkvu_gradient = mixer_scratch_.qkvu_gradient.Rows(0, rows)},
+                       gradients, adds_, normed_gradient));
   backend_.RmsNormBackward(block.mixer_input, block.mixer_inverse_rms, normed_gradient,
                            residual_gradient, residual_gradient);
   parallel_.GradientsDone(unit, last);

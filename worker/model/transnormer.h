@@ -2,8 +2,10 @@
 //   x = sqrt(D) Embed(ids)
 //   x = x + GLA_l(SRMSNorm(x));  x = x + SGLU_l(SRMSNorm(x))      for each layer
 //   logits = SRMSNorm(x) W_head^T
-// with LRPE on the first layer's queries and keys and one decay a head and layer. All gradients are
-// written by hand.
+// with LRPE on the first layer's queries and keys and one decay a head and layer. A Linear
+// Transformer (ModelConfig) has the same blocks around another mixer (token_mixer.h), and
+//   x = sqrt(D) Embed(ids) + sinusoidal positions
+// All gradients are written by hand.
 #pragma once
 
 #include <cstdint>
@@ -32,6 +34,8 @@ struct TokenBatch {
   Tensor labels;
   // Of all ranks; nothing said: each has as many tokens.
   SequenceSlices slices = {};
+  // Of each sequence's first token here, in the sequence.
+  int64_t first_position = 0;
 };
 
 // What the model reads and writes of its parameters.
@@ -132,6 +136,7 @@ class TransNormer {
   const ParameterLayout& layout_;
   Backend& backend_;
   SequenceParallel& attention_;
+  const std::unique_ptr<TokenMixer> mixer_;
   DataParallel& parallel_;
   Tensor learned_theta_;  // empty unless it is learned
   ModelWeights weights_;

@@ -30,7 +30,7 @@ class Lasp final : public SequenceParallel {
     AttentionMemory memory;
     memory.saved_states =
         arena.Take(MemoryUse::kStates, backend_.accumulation_type(),
-                   shape.state_matrix_rows() * MostSavedStates(shape), shape.head_size);
+                   shape.product_rows() * MostSavedStates(shape), shape.head_size);
     return memory;
   }
 
@@ -52,7 +52,7 @@ class Lasp final : public SequenceParallel {
                               widest.state_matrix_rows(), widest.head_size);
     saved_gradients_ =
         arena.Take(MemoryUse::kStates, backend_.accumulation_type(),
-                   widest.state_matrix_rows() * MostSavedStates(widest), widest.head_size);
+                   widest.product_rows() * MostSavedStates(widest), widest.head_size);
   }
 
   StateCarrying state_carrying() const override { return carrying_; }
@@ -63,7 +63,7 @@ class Lasp final : public SequenceParallel {
     LASP_RETURN_IF_ERROR(WaitFor(ends_.read));
     const Tensor local = passing_->Local(shape);
     if (shape.tokens > 0) {
-      backend_.LocalState(shape, inputs.k, inputs.v, local, memory.saved_states);
+      LocalState(shape, inputs, local, memory);
     }
     flow_ = {.gradient = false,
              .slices = SlicesOf(shape),
@@ -84,7 +84,7 @@ class Lasp final : public SequenceParallel {
     }
     LASP_RETURN_IF_ERROR(WaitFor(ends_.received));
     if (computes) {
-      backend_.EndOutput(shape, tensors);
+      EndOutput(shape, tensors, memory);
     }
     return FormOut(shape, memory.state_out);
   }
@@ -96,10 +96,10 @@ class Lasp final : public SequenceParallel {
     if (shape.tokens == 0) {
       return absl::OkStatus();
     }
-    backend_.LocalState(shape, inputs.k, inputs.v, passing_->Local(shape), memory.saved_states);
+    LocalState(shape, inputs, passing_->Local(shape), memory);
     const AttentionForward tensors = ForwardOf(inputs, memory, output);
     backend_.BeginOutput(shape, tensors);
-    backend_.EndOutput(shape, tensors);
+    EndOutput(shape, tensors, memory);
     return absl::OkStatus();
   }
 
@@ -110,6 +110,12 @@ class Lasp final : public SequenceParallel {
     const Tensor local = passing_->Local(shape);
     const Tensor saved_gradients = saved_gradients_.Rows(0, memory.saved_states.rows);
     const bool computes = shape.tokens > 0;
+    const bool normalises = computes && shape.normalised;
+    const Tensor denominator_gradient = memory.denominators;
+    if (normalises) {
+      normaliser().SplitGradient(shape, memory.output, output_gradient, memory.denominators);
+      normaliser().QuerySum(shape, inputs.q, denominator_gradient, shape.KeySumsOf(local));
+    }
     if (computes) {
       backend_.LocalStateGradient(shape, inputs.q, output_gradient, local, saved_gradients);
     }
@@ -137,9 +143,17 @@ class Lasp final : public SequenceParallel {
     if (computes) {
       backend_.BeginGradients(shape, tensors);
     }
+    if (normalises) {
+      normaliser().AddQueryGradients(shape, inputs.k, denominator_gradient,
+                                     shape.KeySumsOf(memory.state_in), gradients.q);
+    }
     LASP_RETURN_IF_ERROR(WaitFor(ends_.received));
     if (computes) {
       backend_.EndGradients(shape, tensors);
+    }
+    if (normalises) {
+      normaliser().AddKeyGradients(shape, inputs.q, denominator_gradient,
+                                   shape.KeySumsOf(gradient_in), gradients.k);
     }
     return FormOut(shape, memory.state_gradient_out);
   }
@@ -176,6 +190,26 @@ class Lasp final : public SequenceParallel {
     LASP_RETURN_IF_ERROR(WaitFor(ends_.read));
     passing_->FormOut(shape, flow_, out);
     return absl::OkStatus();
+  }
+
+  // For normalised layers.
+  LinearTransformerOps& normaliser() { return *backend_.linear_transformer(); }
+
+  void LocalState(const AttentionShape& shape, const AttentionInputs& inputs, Tensor local,
+                  const AttentionMemory& memory) {
+    backend_.LocalState(shape, inputs.k, inputs.v, local, memory.saved_states);
+    if (shape.normalised) {
+      normaliser().KeySum(shape, inputs.k, shape.KeySumsOf(local));
+    }
+  }
+
+  void EndOutput(const AttentionShape& shape, const AttentionForward& tensors,
+                 const AttentionMemory& memory) {
+    backend_.EndOutput(shape, tensors);
+    if (shape.normalised) {
+      normaliser().Normalise(shape, tensors.q, tensors.k, shape.KeySumsOf(tensors.state_in),
+                             tensors.output, memory.denominators);
+    }
   }
 
   static AttentionForward ForwardOf(const AttentionInputs& inputs, const AttentionMemory& memory,

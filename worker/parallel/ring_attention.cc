@@ -22,8 +22,12 @@ class RingAttention final : public SequenceParallel {
   RingAttention(Backend* backend, LeftProduct* product, Communicator* sp)
       : backend_(*backend), product_(*product), sp_(*sp) {}
 
-  AttentionMemory TakeMemory(const AttentionShape& /*shape*/, Arena& /*arena*/) override {
-    return {};
+  AttentionMemory TakeMemory(const AttentionShape& shape, Arena& arena) override {
+    AttentionMemory memory;
+    if (shape.normalised) {
+      memory.state_in = TakeKeySums(shape, arena);
+    }
+    return memory;
   }
 
   void TakeScratch(const AttentionShape& widest, Arena& arena) override {
@@ -36,6 +40,9 @@ class RingAttention final : public SequenceParallel {
     gradients_ = take();
     parts_ = {take(), take()};
     arrived_ = {take(), take()};
+    if (widest.normalised) {
+      visitor_sums_ = TakeKeySums(widest, arena);
+    }
   }
 
   absl::Status BeginForward(const AttentionShape& /*shape*/, const AttentionInputs& inputs,
@@ -44,7 +51,10 @@ class RingAttention final : public SequenceParallel {
   }
 
   absl::Status EndForward(const AttentionShape& shape, const AttentionInputs& inputs,
-                          const AttentionMemory& /*memory*/, Tensor output) override {
+                          const AttentionMemory& memory, Tensor output) override {
+    if (shape.normalised) {
+      backend_.Fill(0, memory.state_in);
+    }
     product_.Output(shape, {.distance = 0,
                             .q = inputs.q,
                             .k = inputs.k,
@@ -61,14 +71,27 @@ class RingAttention final : public SequenceParallel {
                               .v = visitor.values(),
                               .adds = true,
                               .output = output});
+      if (shape.normalised) {
+        normaliser().KeySum(shape, visitor.keys(), visitor_sums_);
+        backend_.Axpy(1, visitor_sums_, memory.state_in);
+      }
+    }
+    if (shape.normalised) {
+      normaliser().Normalise(shape, inputs.q, inputs.k, memory.state_in, output,
+                             memory.denominators);
     }
     return absl::OkStatus();
   }
 
   absl::Status Backward(const AttentionShape& shape, const AttentionInputs& inputs,
-                        const AttentionMemory& /*memory*/, Tensor output_gradient,
+                        const AttentionMemory& memory, Tensor output_gradient,
                         const AttentionGradients& gradients) override {
     LASP_RETURN_IF_ERROR(SetOut(inputs));
+    if (shape.normalised) {
+      normaliser().SplitGradient(shape, memory.output, output_gradient, memory.denominators);
+      // Of the keys of every rank before this one alike.
+      normaliser().QuerySum(shape, inputs.q, memory.denominators, visitor_sums_);
+    }
     product_.Gradients(shape, {.distance = 0,
                                .q = inputs.q,
                                .k = inputs.k,
@@ -79,6 +102,12 @@ class RingAttention final : public SequenceParallel {
                                .k_gradient = gradients_.keys(),
                                .v_gradient = gradients_.values(),
                                .theta_gradient = gradients.theta});
+    if (shape.normalised) {
+      normaliser().AddQueryGradients(shape, inputs.k, memory.denominators, memory.state_in,
+                                     gradients.q);
+      normaliser().AddKeyGradients(shape, inputs.q, memory.denominators, Tensor{},
+                                   gradients_.keys());
+    }
     Operation home;
     for (int step = 1; step < sp_.size(); ++step) {
       if (Sees(step)) {
@@ -96,6 +125,9 @@ class RingAttention final : public SequenceParallel {
                                    .k_gradient = part.keys(),
                                    .v_gradient = part.values(),
                                    .theta_gradient = gradients.theta});
+        if (shape.normalised) {
+          normaliser().AddKeyGradients(shape, Tensor{}, Tensor{}, visitor_sums_, part.keys());
+        }
       }
       Operation next = GoHome(step);
       LASP_RETURN_IF_ERROR(AddArrived(home, step - 1));
@@ -110,6 +142,14 @@ class RingAttention final : public SequenceParallel {
   absl::Status Finish() override { return WaitFor(travel_); }
 
  private:
+  // For normalised layers.
+  LinearTransformerOps& normaliser() { return *backend_.linear_transformer(); }
+
+  Tensor TakeKeySums(const AttentionShape& shape, Arena& arena) {
+    return arena.Take(MemoryUse::kStates, backend_.accumulation_type(), shape.batch * shape.heads,
+                      shape.head_size);
+  }
+
   absl::Status WaitFor(Operation& operation) {
     const Phase before = backend_.EnterPhase(Phase::kSpWait);
     absl::Status status = operation.Wait();
@@ -181,6 +221,8 @@ class RingAttention final : public SequenceParallel {
   KeysAndValues gradients_;  // of this rank's own
   std::array<KeysAndValues, 2> parts_;
   std::array<KeysAndValues, 2> arrived_;
+  // Of a visitor's keys; backward what all visitors' keys get of the denominators' gradient.
+  Tensor visitor_sums_;
   Operation travel_;
 };
 

@@ -35,8 +35,14 @@ struct AttentionMemory {
   // alone.
   Tensor state_in_place;
   // q, k and v of the heads and tokens that this rank computes on, one after another, where those
-  // are not the ones it is given.
+  // are not the ones it is given; and its output and denominators of a normalised layer.
   Tensor whole_inputs;
+  Tensor whole_output;
+  Tensor whole_denominators;
+  // Of a normalised layer, as the layer's caller has them: room for [batch * tokens, heads] of the
+  // accumulation type, which a backward overwrites, and for the backward the output.
+  Tensor denominators;
+  Tensor output;
   // Where a sequence goes by in macro-chunks (CarriedStates); see StateCarrying for who has which.
   // Then the first rank has a state_in too, and so has every rank that has states of its own.
   // The state before the macro-chunk, for ranks other than the first.
@@ -108,7 +114,8 @@ class SequenceParallel {
     return status.ok() ? EndForward(shape, inputs, memory, output) : status;
   }
 
-  // `memory` as the forward left it; the gradients of q, k and v are written.
+  // `memory` as the forward left it; the gradients of q, k and v are written. Overwrites
+  // output_gradient where the layer is normalised.
   virtual absl::Status Backward(const AttentionShape& shape, const AttentionInputs& inputs,
                                 const AttentionMemory& memory, Tensor output_gradient,
                                 const AttentionGradients& gradients) = 0;

@@ -40,10 +40,17 @@ class Ulysses final : public SequenceParallel {
     AttentionMemory memory;
     memory.saved_states =
         arena.Take(MemoryUse::kStates, backend_.accumulation_type(),
-                   whole.state_matrix_rows() * MostSavedStates(whole), whole.head_size);
-    memory.whole_inputs =
-        arena.Take(MemoryUse::kActivations, backend_.activation_type(),
-                   kInputs * whole.batch * whole.tokens, whole.heads * whole.head_size);
+                   whole.product_rows() * MostSavedStates(whole), whole.head_size);
+    const auto take = [&](int64_t count) {
+      return arena.Take(MemoryUse::kActivations, backend_.activation_type(),
+                        count * whole.batch * whole.tokens, whole.heads * whole.head_size);
+    };
+    memory.whole_inputs = take(kInputs);
+    if (shape.normalised) {
+      memory.whole_output = take(1);
+      memory.whole_denominators = arena.Take(MemoryUse::kActivations, backend_.accumulation_type(),
+                                             whole.batch * whole.tokens, whole.heads);
+    }
     return memory;
   }
 
@@ -59,9 +66,8 @@ class Ulysses final : public SequenceParallel {
     whole_gradients_ = take(kInputs);
     state_ = arena.Take(MemoryUse::kStates, backend_.accumulation_type(), whole.state_matrix_rows(),
                         whole.head_size);
-    saved_gradients_ =
-        arena.Take(MemoryUse::kStates, backend_.accumulation_type(),
-                   whole.state_matrix_rows() * MostSavedStates(whole), whole.head_size);
+    saved_gradients_ = arena.Take(MemoryUse::kStates, backend_.accumulation_type(),
+                                  whole.product_rows() * MostSavedStates(whole), whole.head_size);
   }
 
   StateCarrying state_carrying() const override { return StateCarrying::kByHead; }
@@ -82,14 +88,18 @@ class Ulysses final : public SequenceParallel {
     const AttentionShape whole = ComputedShape(shape);
     const AttentionInputs inputs = InputsOf(shape, memory);
     const Tensor state = state_.Rows(0, whole.state_matrix_rows());
-    const AttentionForward tensors{.q = inputs.q,
-                                   .k = inputs.k,
-                                   .v = inputs.v,
-                                   .saved_states = memory.saved_states,
-                                   .state_in = memory.state_in,
-                                   .output = PartOf(whole, whole_output_, 1, 0)};
+    const AttentionForward tensors{
+        .q = inputs.q,
+        .k = inputs.k,
+        .v = inputs.v,
+        .saved_states = memory.saved_states,
+        .state_in = memory.state_in,
+        .output = PartOf(whole, shape.normalised ? memory.whole_output : whole_output_, 1, 0)};
     LASP_RETURN_IF_ERROR(WaitFor(inputs_exchange_));
     backend_.LocalState(whole, tensors.k, tensors.v, state, tensors.saved_states);
+    if (shape.normalised) {
+      normaliser().KeySum(whole, tensors.k, whole.KeySumsOf(state));
+    }
     if (!memory.state_out.empty()) {
       Hop(backend_, /*gradient=*/false, whole, memory.state_in, state, memory.state_out);
     }
@@ -98,6 +108,10 @@ class Ulysses final : public SequenceParallel {
     }
     backend_.BeginOutput(whole, tensors);
     backend_.EndOutput(whole, tensors);
+    if (shape.normalised) {
+      normaliser().Normalise(whole, tensors.q, tensors.k, whole.KeySumsOf(memory.state_in),
+                             tensors.output, DenominatorsOf(whole, memory));
+    }
     return TokensForHeads(shape, {{output, tensors.output}});
   }
 
@@ -131,10 +145,22 @@ class Ulysses final : public SequenceParallel {
         .theta_gradient = gradients.theta.Rows(FirstHead(shape), whole.heads)};
     Operation exchange = HeadsForTokens(shape, {{output_gradient, tensors.output_gradient}});
     LASP_RETURN_IF_ERROR(WaitFor(exchange));
+    const Tensor denominators = shape.normalised ? DenominatorsOf(whole, memory) : Tensor{};
+    if (shape.normalised) {
+      normaliser().SplitGradient(whole, PartOf(whole, memory.whole_output, 1, 0),
+                                 tensors.output_gradient, denominators);
+      normaliser().QuerySum(whole, tensors.q, denominators, whole.KeySumsOf(state_gradient));
+    }
     backend_.LocalStateGradient(whole, tensors.q, tensors.output_gradient, state_gradient,
                                 tensors.saved_gradients);
     backend_.BeginGradients(whole, tensors);
     backend_.EndGradients(whole, tensors);
+    if (shape.normalised) {
+      normaliser().AddQueryGradients(whole, tensors.k, denominators,
+                                     whole.KeySumsOf(memory.state_in), tensors.q_gradient);
+      normaliser().AddKeyGradients(whole, tensors.q, denominators,
+                                   whole.KeySumsOf(memory.state_gradient_in), tensors.k_gradient);
+    }
     if (!memory.state_gradient_out.empty()) {
       Hop(backend_, /*gradient=*/true, whole, tensors.state_gradient_in, state_gradient,
           memory.state_gradient_out);
@@ -181,6 +207,13 @@ class Ulysses final : public SequenceParallel {
   // One of `count` tensors over the whole of the slices.
   static Tensor PartOf(const AttentionShape& whole, Tensor parts, int count, int index) {
     return parts.Rows(parts.rows / count * index, whole.batch * whole.tokens);
+  }
+
+  // For normalised layers.
+  LinearTransformerOps& normaliser() { return *backend_.linear_transformer(); }
+
+  static Tensor DenominatorsOf(const AttentionShape& whole, const AttentionMemory& memory) {
+    return memory.whole_denominators.Rows(0, whole.batch * whole.tokens);
   }
 
   AttentionInputs InputsOf(const AttentionShape& shape, const AttentionMemory& memory) const {

@@ -9,8 +9,10 @@ namespace lasp::worker {
 double ModelFlopsPerToken(const lasp::v1::ModelSpec& model) {
   const auto hidden = static_cast<double>(model.hidden_size());
   const auto head = hidden / static_cast<double>(model.heads());
-  // q, k, v, the gate and the output; the gated MLP.
-  const double weights = 5 * hidden * hidden + 3 * hidden * static_cast<double>(model.glu_size());
+  const bool gated = model.architecture() != lasp::v1::ModelSpec::ARCHITECTURE_LINEAR_TRANSFORMER;
+  // q, k, v, the output, and the gate where there is one; the gated MLP.
+  const double weights =
+      (gated ? 5 : 4) * hidden * hidden + 3 * hidden * static_cast<double>(model.glu_size());
   // A head's state takes k vᵀ and gives q·state.
   const double states = 2 * hidden * head;
   const double output = hidden * static_cast<double>(model.vocab_size());

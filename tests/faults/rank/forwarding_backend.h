@@ -162,6 +162,8 @@ class ForwardingBackend : public Backend {
 
   LeftProduct* left_product() override { return inner_.left_product(); }
 
+  LinearTransformerOps* linear_transformer() override { return inner_.linear_transformer(); }
+
   void SumOfSquares(Tensor values, Tensor sum) override { inner_.SumOfSquares(values, sum); }
 
   void JudgeUpdate(const AdamWConstants& constants, double max_gradient_norm, Tensor loss,

@@ -27,6 +27,16 @@ TEST(ModelConfigFileTest, SaysWhatItWasGiven) {
   EXPECT_EQ(Config()["linear_use_lrpe_list"], nlohmann::json({1, 0}));
 }
 
+TEST(ModelConfigFileTest, SaysOfALinearTransformerThatItIsOne) {
+  lasp::v1::ModelSpec model = SmallModel(/*tied=*/true, /*learned=*/false);
+  model.set_architecture(lasp::v1::ModelSpec::ARCHITECTURE_LINEAR_TRANSFORMER);
+  const std::string text = ModelConfigText(model, ElementType::kFloat32);
+  EXPECT_EQ(nlohmann::json::parse(text)["model_type"], "lasp_linear_transformer");
+  const auto read = ParseModelConfig(text);
+  LASP_ASSERT_OK(read);
+  EXPECT_EQ(read->SerializeAsString(), model.SerializeAsString());
+}
+
 TEST(ModelConfigFileTest, TakesWhatHuggingFacesClassLeavesOut) {
   const auto model = ParseModelConfig(R"({
     "architectures": ["TransnormerForCausalLM"], "model_type": "transnormer", "pad_token_id": 0,

@@ -28,6 +28,7 @@ inline lasp::v1::ModelSpec SmallModel(bool tied = false, bool learned = false) {
   model.set_glu_size(6);
   model.set_vocab_size(11);
   model.set_tie_embeddings(tied);
+  model.set_layer_pattern("L");
   model.set_lrpe_theta(learned ? lasp::v1::ModelSpec::LRPE_THETA_LEARNED
                                : lasp::v1::ModelSpec::LRPE_THETA_FIXED);
   model.set_init_std(0.02);

@@ -363,6 +363,24 @@ TEST_F(CheckpointEngineTest, NoAgentOfAnEarlierReleaseStartsAJobAnewThatHasCheck
   EXPECT_EQ(harness_.Get(job_).placements(0).worker(), "workers/upgraded");
 }
 
+TEST_F(CheckpointEngineTest, NoAgentOfAnEarlierReleaseGetsWhatItsRanksTakeNoNoticeOf) {
+  agent_->newest_protocol = kStrategiesProtocol - 1;
+  harness_.RestartAgent(agent_);
+  lasp::v1::CreateTrainingJobRequest request =
+      harness_.Request("streamed", 2, 1, /*max_restarts=*/5);
+  request.mutable_training_job()->mutable_spec()->mutable_memory()->set_activations(
+      lasp::v1::MemorySpec::ACTIVATIONS_STREAM);
+  const auto created = harness_.Create(request);
+  LASP_ASSERT_OK(created);
+  const std::string job = (*created)->job.name();
+  LASP_ASSERT_OK(harness_.Cancel(job_));
+  harness_.Advance(absl::Seconds(5));
+  EXPECT_EQ(harness_.State(job), Job::STATE_QUEUED);
+  harness_.AddAgent("upgraded", 2);
+  harness_.Advance(absl::Seconds(2));
+  EXPECT_EQ(harness_.State(job), Job::STATE_RUNNING);
+}
+
 TEST_F(CheckpointEngineTest, ADiskThatRefusesIsTriedAgain) {
   Tell(Written(0, 10));
   const lasp::v1::ConnectRequest second = Written(1, 10);

@@ -21,6 +21,7 @@ constexpr int64_t kLength = 150;
 struct Case {
   int64_t chunk = 0;
   bool learned_theta = false;
+  bool linear_transformer = false;
 };
 
 class RecurrentModelTest : public ::testing::TestWithParam<Case> {
@@ -43,7 +44,8 @@ class RecurrentModelTest : public ::testing::TestWithParam<Case> {
     return columns;
   }
 
-  const ModelConfig config_{.layers = 3,
+  const ModelConfig config_{.linear_transformer = GetParam().linear_transformer,
+                            .layers = 3,
                             .hidden_size = 12,
                             .heads = 3,
                             .glu_size = 10,
@@ -94,10 +96,14 @@ TEST_P(RecurrentModelTest, ItsMemoryIsThatOfAChunk) {
 INSTANTIATE_TEST_SUITE_P(Chunks, RecurrentModelTest,
                          ::testing::Values(Case{1, false}, Case{1, true}, Case{7, false},
                                            Case{7, true}, Case{64, false}, Case{64, true},
-                                           Case{kLength, false}, Case{kLength, true}),
+                                           Case{kLength, false}, Case{kLength, true},
+                                           Case{1, false, true}, Case{7, false, true},
+                                           Case{kLength, false, true}),
                          [](const ::testing::TestParamInfo<Case>& tested) {
                            return "Of" + std::to_string(tested.param.chunk) +
-                                  (tested.param.learned_theta ? "Learned" : "Fixed");
+                                  (tested.param.linear_transformer ? "LinearTransformer"
+                                   : tested.param.learned_theta    ? "Learned"
+                                                                   : "Fixed");
                          });
 
 TEST(RecurrentModelErrorsTest, RefusesChunksThatItWasNotMadeFor) {

@@ -20,17 +20,19 @@ struct Outcome {
   int64_t activation_bytes = 0;
 };
 
-ModelConfig SmallModel() {
-  return {.layers = 5,
+ModelConfig SmallModel(bool linear_transformer = false) {
+  return {.linear_transformer = linear_transformer,
+          .layers = 5,
           .hidden_size = 16,
           .heads = 2,
           .glu_size = 20,
           .vocab_size = 31,
-          .learned_theta = true};
+          .learned_theta = !linear_transformer};
 }
 
-Outcome Compute(int sp_size, int64_t length, DType type, const TestedPlan& plan) {
-  const ModelConfig config = SmallModel();
+Outcome Compute(int sp_size, int64_t length, DType type, const TestedPlan& plan,
+                bool linear_transformer = false) {
+  const ModelConfig config = SmallModel(linear_transformer);
   const RandomSequences data = MakeSequences(kSequences, length, config.vocab_size, 3);
   Outcome outcome;
   outcome.sent_bytes.resize(static_cast<size_t>(sp_size));
@@ -82,6 +84,25 @@ TEST(ActivationPlanTest, EverySequenceParallelMethodComputesAnew) {
     for (const Recomputation recomputation : {Recomputation::kCheapest, Recomputation::kBlock}) {
       const Outcome recomputed =
           Compute(2, 138, DType::kFloat32, {.method = method, .recomputation = recomputation});
+      EXPECT_EQ(recomputed.loss, kept.loss);
+      EXPECT_EQ(recomputed.gradients, kept.gradients);
+    }
+  }
+}
+
+TEST(ActivationPlanTest, EveryPlanIsTheSameForALinearTransformer) {
+  for (const SequenceParallelMethod& method : SequenceParallelMethods()) {
+    SCOPED_TRACE(method.name);
+    const auto compute = [&](TestedPlan plan) {
+      plan.method = method;
+      return Compute(2, 138, DType::kFloat32, plan, /*linear_transformer=*/true);
+    };
+    const Outcome kept = compute({});
+    for (const TestedPlan& plan :
+         {TestedPlan{.recomputation = Recomputation::kCheapest},
+          TestedPlan{.recomputation = Recomputation::kBlock},
+          TestedPlan{.recomputation = Recomputation::kBlock, .offloads = true}}) {
+      const Outcome recomputed = compute(plan);
       EXPECT_EQ(recomputed.loss, kept.loss);
       EXPECT_EQ(recomputed.gradients, kept.gradients);
     }

@@ -86,6 +86,14 @@ Tensor ModelUnderTest::Upload(const std::vector<int32_t>& whole, int64_t chunk, 
   return tokens.Rows(0, shape_.sequences * count);
 }
 
+TokenBatch ModelUnderTest::Upload(const std::vector<int32_t>& ids,
+                                  const std::vector<int32_t>& labels, int64_t chunk) {
+  return {.ids = Upload(ids, chunk, tokens_.ids),
+          .labels = Upload(labels, chunk, tokens_.labels),
+          .slices = chunks_.SlicesOf(chunk),
+          .first_position = chunks_.SliceBegin(chunk, rank_.grid.sp_rank())};
+}
+
 absl::StatusOr<double> ModelUnderTest::Run(const std::vector<int32_t>& ids,
                                            const std::vector<int32_t>& labels,
                                            const std::function<void()>& fetching) {
@@ -98,9 +106,7 @@ absl::StatusOr<double> ModelUnderTest::Run(const std::vector<int32_t>& ids,
   LASP_RETURN_IF_ERROR(sweep.Train(
       [&](int64_t chunk) -> absl::StatusOr<TokenBatch> {
         fetching();
-        return TokenBatch{.ids = Upload(ids, chunk, tokens_.ids),
-                          .labels = Upload(labels, chunk, tokens_.labels),
-                          .slices = chunks_.SlicesOf(chunk)};
+        return Upload(ids, labels, chunk);
       },
       1 / count, loss_, /*adds=*/false, /*last_micro_batch=*/true));
   LASP_RETURN_IF_ERROR(rank_.world->AllReduceSum(loss_).Wait());
@@ -113,11 +119,7 @@ absl::StatusOr<double> ModelUnderTest::Evaluate(const std::vector<int32_t>& ids,
   rank_.backend->Fill(0, loss_);
   SequenceSweep sweep(rank_.backend, model_.get(), activations_.carried(), chunks_.count());
   LASP_RETURN_IF_ERROR(sweep.Evaluate(
-      [&](int64_t chunk) -> absl::StatusOr<TokenBatch> {
-        return TokenBatch{.ids = Upload(ids, chunk, tokens_.ids),
-                          .labels = Upload(labels, chunk, tokens_.labels),
-                          .slices = chunks_.SlicesOf(chunk)};
-      },
+      [&](int64_t chunk) -> absl::StatusOr<TokenBatch> { return Upload(ids, labels, chunk); },
       loss_));
   LASP_RETURN_IF_ERROR(rank_.world->AllReduceSum(loss_).Wait());
   return Read(loss_)[0] / static_cast<double>(labels.size());

@@ -78,6 +78,8 @@ class ModelUnderTest {
   std::vector<double> Read(Tensor tensor) const;
   // This rank's slice of a macro-chunk of `whole`.
   Tensor Upload(const std::vector<int32_t>& whole, int64_t chunk, Tensor tokens);
+  TokenBatch Upload(const std::vector<int32_t>& ids, const std::vector<int32_t>& labels,
+                    int64_t chunk);
 
   const ModelConfig config_;
   const MacroChunks chunks_;

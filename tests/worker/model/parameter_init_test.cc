@@ -57,7 +57,7 @@ TEST(ParameterInitTest, LargeTensorsAreTheirStreamWholeWhateverTheThreads) {
   large.vocab_size = 70001;
   const ParameterLayout layout(large);
   const Parameter& embedding = layout.parameters().front();
-  ASSERT_EQ(embedding.count(), 63 * 70001);
+  ASSERT_EQ(embedding.count(), int64_t{63} * 70001);
   const std::vector<float> parameters = Make(large, 1);
   // The same stream under another shape.
   large.vocab_size = 1001;

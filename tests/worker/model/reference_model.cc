@@ -15,7 +15,8 @@ std::vector<double> Slice(const std::vector<double>& values, int64_t begin, int6
 kernels::reference::TransNormer ReferenceModel(const ModelConfig& config,
                                                const ParameterLayout& layout,
                                                const std::vector<double>& parameters) {
-  kernels::reference::TransNormer model{.hidden_size = config.hidden_size,
+  kernels::reference::TransNormer model{.linear_transformer = config.linear_transformer,
+                                        .hidden_size = config.hidden_size,
                                         .heads = config.heads,
                                         .glu_size = config.glu_size,
                                         .vocabulary = config.vocab_size,
@@ -34,7 +35,7 @@ kernels::reference::TransNormer ReferenceModel(const ModelConfig& config,
     } else {
       auto& block =
           model.blocks[static_cast<size_t>(name[std::string("model.layers.").size()] - '0')];
-      if (is("qkvu_proj")) {
+      if (is("qkvu_proj") || is("qkv_proj")) {
         block.qkvu = values;
       } else if (is("out_proj")) {
         block.output = values;
@@ -47,7 +48,7 @@ kernels::reference::TransNormer ReferenceModel(const ModelConfig& config,
       }
     }
   }
-  if (!config.learned_theta) {
+  if (!config.learned_theta && !config.linear_transformer) {
     for (int64_t i = 0; i < config.hidden_size; ++i) {
       model.blocks[0].theta.push_back(std::pow(
           10000.0, -2.0 * static_cast<double>(i) / static_cast<double>(config.hidden_size)));

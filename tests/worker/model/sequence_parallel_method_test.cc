@@ -17,14 +17,15 @@ constexpr int64_t kSequences = 2;
 // A slice of any number of ranks ends inside a block of 64.
 constexpr int64_t kLength = 276;
 
-ModelConfig Config() {
-  return {.layers = 3,
+ModelConfig Config(bool linear_transformer) {
+  return {.linear_transformer = linear_transformer,
+          .layers = 3,
           .hidden_size = 48,
           .heads = 12,
           .glu_size = 24,
           .vocab_size = 13,
           .tie_embeddings = true,
-          .learned_theta = true};
+          .learned_theta = !linear_transformer};
 }
 
 struct Result {
@@ -33,8 +34,9 @@ struct Result {
 };
 
 // One a rank.
-std::vector<Result> RunModel(const SequenceParallelMethod& method, int sp_size, DType type) {
-  const ModelConfig config = Config();
+std::vector<Result> RunModel(const SequenceParallelMethod& method, int sp_size, DType type,
+                             bool linear_transformer = false) {
+  const ModelConfig config = Config(linear_transformer);
   const RandomSequences data = MakeSequences(kSequences, kLength, config.vocab_size, 3);
   std::vector<double> parameters(static_cast<size_t>(ParameterLayout(config).count()));
   std::mt19937 random(7);
@@ -61,14 +63,14 @@ std::vector<Result> RunModel(const SequenceParallelMethod& method, int sp_size, 
 
 class SequenceParallelMethodTest : public ::testing::TestWithParam<SequenceParallelMethod> {};
 
-TEST_P(SequenceParallelMethodTest, ComputesWhatOneRankDoes) {
-  static const Result& expected = *new Result(RunModel({}, 1, DType::kFloat64)[0]);
-  const ParameterLayout layout(Config());
+void ExpectWhatOneRankComputes(const SequenceParallelMethod& method, bool linear_transformer,
+                               const Result& expected) {
+  const ParameterLayout layout(Config(linear_transformer));
   for (const auto& [sp_size, type, bar] :
        {std::tuple(2, DType::kFloat64, 1e-12), std::tuple(3, DType::kFloat32, 1e-5),
         std::tuple(4, DType::kFloat64, 1e-12)}) {
     SCOPED_TRACE(sp_size);
-    for (const Result& result : RunModel(GetParam(), sp_size, type)) {
+    for (const Result& result : RunModel(method, sp_size, type, linear_transformer)) {
       EXPECT_NEAR(result.loss / expected.loss, 1, bar);
       ASSERT_EQ(result.gradients.size(), expected.gradients.size());
       for (const Parameter& parameter : layout.parameters()) {
@@ -77,6 +79,17 @@ TEST_P(SequenceParallelMethodTest, ComputesWhatOneRankDoes) {
       }
     }
   }
+}
+
+TEST_P(SequenceParallelMethodTest, ComputesWhatOneRankDoes) {
+  static const Result& expected = *new Result(RunModel({}, 1, DType::kFloat64)[0]);
+  ExpectWhatOneRankComputes(GetParam(), /*linear_transformer=*/false, expected);
+}
+
+TEST_P(SequenceParallelMethodTest, ComputesALinearTransformerAsOneRankDoes) {
+  static const Result& expected =
+      *new Result(RunModel({}, 1, DType::kFloat64, /*linear_transformer=*/true)[0]);
+  ExpectWhatOneRankComputes(GetParam(), /*linear_transformer=*/true, expected);
 }
 
 INSTANTIATE_TEST_SUITE_P(Methods, SequenceParallelMethodTest,

@@ -26,19 +26,21 @@ struct Outcome {
   int64_t device_bytes = 0;
 };
 
-ModelConfig SmallModel() {
-  return {.layers = 3,
+ModelConfig SmallModel(bool linear_transformer = false) {
+  return {.linear_transformer = linear_transformer,
+          .layers = 3,
           .hidden_size = 24,
           .heads = 6,
           .glu_size = 20,
           .vocab_size = 31,
-          .learned_theta = true};
+          .learned_theta = !linear_transformer};
 }
 
 // `slice`: what a rank takes at a time; 0: the whole at once, on one rank.
 Outcome Compute(int64_t length, int64_t slice, int sp_size, DType type, bool tied,
-                int64_t sequences = 2, const SequenceParallelMethod& method = {}) {
-  ModelConfig config = SmallModel();
+                int64_t sequences = 2, const SequenceParallelMethod& method = {},
+                bool linear_transformer = false) {
+  ModelConfig config = SmallModel(linear_transformer);
   config.tie_embeddings = tied;
   const RandomSequences data = MakeSequences(sequences, length, config.vocab_size, 3);
   const TestedPlan plan{.method = method, .stream_length = slice > 0 ? length : 0};
@@ -145,6 +147,21 @@ TEST_P(SequenceStreamTest, RanksWithoutAnyTokensDoWhatOthersNeed) {
     ExpectSame(Streamed(length, 1, 3, DType::kFloat64, false),
                Compute(length, 0, 1, DType::kFloat64, false), 1e-12);
   }
+}
+
+TEST_P(SequenceStreamTest, ALinearTransformersPositionsAndSumsGoOn) {
+  const auto compute = [](int64_t slice, int sp_size, DType type) {
+    return Compute(131, slice, sp_size, type, /*tied=*/false, /*sequences=*/2, GetParam(),
+                   /*linear_transformer=*/true);
+  };
+  const Outcome whole = compute(0, 1, DType::kFloat64);
+  for (const int64_t slice : {5, 33, 65, 131}) {
+    for (const int sp_size : {1, 3}) {
+      SCOPED_TRACE(absl::StrCat("slices of ", slice, ", SP ", sp_size));
+      ExpectSame(compute(slice, sp_size, DType::kFloat64), whole, 1e-12);
+    }
+  }
+  ExpectSame(compute(16, 2, DType::kFloat32), whole, 1e-5);
 }
 
 TEST_P(SequenceStreamTest, AgreesInSinglePrecision) {

@@ -20,12 +20,14 @@ struct Case {
   int sp_size;
   // By default a slice ends inside a block of 64.
   int64_t length = 138;
+  bool linear_transformer = false;
 };
 
 class TransNormerGradientTest : public ::testing::TestWithParam<Case> {};
 
 TEST_P(TransNormerGradientTest, AgreesWithFiniteDifferencesOfAnIndependentForward) {
-  const ModelConfig config{.layers = 2,
+  const ModelConfig config{.linear_transformer = GetParam().linear_transformer,
+                           .layers = 2,
                            .hidden_size = 8,
                            .heads = 2,
                            .glu_size = 10,
@@ -71,8 +73,8 @@ TEST_P(TransNormerGradientTest, AgreesWithFiniteDifferencesOfAnIndependentForwar
     const int64_t stride = std::max<int64_t>(1, parameter.count() / 6);
     for (int64_t i = parameter.offset + 1; i < parameter.offset + parameter.count(); i += stride) {
       // Five points: the error is of the fourth order in the step. A frequency is multiplied by
-      // distances of up to the length, and what it turns is normalised afterwards.
-      const double step = parameter.decays ? 2e-4 : 1e-6;
+      // distances of up to the length, and what it turns is normalised afterwards. elu bends at 0.
+      const double step = !parameter.decays ? 1e-6 : config.linear_transformer ? 2e-5 : 2e-4;
       const auto at = [&](double offset) {
         std::vector<double> moved = parameters;
         moved[static_cast<size_t>(i)] += offset;
@@ -88,7 +90,8 @@ TEST_P(TransNormerGradientTest, AgreesWithFiniteDifferencesOfAnIndependentForwar
 }
 
 std::string NameOf(const ::testing::TestParamInfo<Case>& tested) {
-  return std::string(tested.param.tie_embeddings ? "Tied" : "Untied") +
+  return std::string(tested.param.linear_transformer ? "LinearTransformer" : "") +
+         std::string(tested.param.tie_embeddings ? "Tied" : "Untied") +
          (tested.param.learned_theta ? "Learned" : "Fixed") + "Sp" +
          std::to_string(tested.param.sp_size) + "Length" + std::to_string(tested.param.length);
 }
@@ -96,7 +99,10 @@ std::string NameOf(const ::testing::TestParamInfo<Case>& tested) {
 INSTANTIATE_TEST_SUITE_P(Shapes, TransNormerGradientTest,
                          ::testing::Values(Case{true, false, 1}, Case{false, true, 1},
                                            Case{true, true, 3}, Case{false, false, 2},
-                                           Case{false, true, 4, 4}, Case{true, true, 1, 1}),
+                                           Case{false, true, 4, 4}, Case{true, true, 1, 1},
+                                           Case{true, false, 1, 138, true},
+                                           Case{false, false, 3, 138, true},
+                                           Case{true, false, 4, 4, true}),
                          NameOf);
 
 }  // namespace

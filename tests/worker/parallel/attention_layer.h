@@ -42,8 +42,11 @@ class AttentionLayer {
             .output = output_};
   }
 
+  // The output is its own gradient.
   absl::Status Backward() {
-    return attention_.Backward(shape_, inputs_, memory_, output_, gradients_);
+    AttentionMemory memory = memory_;
+    memory.output = output_;
+    return attention_.Backward(shape_, inputs_, memory, output_, gradients_);
   }
 
   const AttentionShape& shape() const { return shape_; }
@@ -77,6 +80,8 @@ class AttentionLayer {
     staged_ = arena.Take(MemoryUse::kWorkspace, DType::kFloat64, 1,
                          shape_.batch * shape_.tokens * shape_.heads * shape_.head_size);
     memory_ = attention_.TakeMemory(shape_, arena);
+    memory_.denominators = arena.Take(MemoryUse::kActivations, backend_.accumulation_type(),
+                                      shape_.batch * shape_.tokens, shape_.heads);
     attention_.TakeScratch(shape_, arena);
   }
 

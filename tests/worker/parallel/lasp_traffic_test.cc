@@ -30,9 +30,10 @@ AttentionShape Shape(int64_t tokens, bool lrpe) {
           .theta = {}};
 }
 
-// B H d_k d_v, in fp32.
+// B H d_k d_v, in fp32; of a normalised layer B H d_k (d_v + 1).
 int64_t StateBytes(const AttentionShape& shape) {
-  return shape.batch * shape.heads * shape.state_rows() * shape.head_size * 4;
+  const int64_t columns = shape.head_size + (shape.normalised ? 1 : 0);
+  return shape.batch * shape.heads * shape.state_rows() * columns * 4;
 }
 
 // What rank `place` of kRanks sends in the forward pass, or in the backward pass.
@@ -62,10 +63,12 @@ int64_t ExpectedBytes(lasp::v1::SequenceParallelSpec::Method method, const Atten
 class TrafficTest : public ::testing::TestWithParam<SequenceParallelMethod> {};
 
 TEST_P(TrafficTest, ARankSendsExactlyWhatTheMethodsFormulaSays) {
-  for (const bool lrpe : {false, true}) {
+  AttentionShape kinds[] = {Shape(0, false), Shape(0, true), Shape(0, false)};
+  kinds[2].normalised = true;
+  for (AttentionShape shape : kinds) {
     for (const int64_t tokens : {1, 63, 200}) {
+      shape.tokens = tokens;
       ExpectLocalRanks({.sp_size = kRanks}, [&](LocalRank& rank) -> absl::Status {
-        const AttentionShape shape = Shape(tokens, lrpe);
         const auto attention = GetParam().create(rank.backend, rank.sp);
         LASP_ASSIGN_OR_RETURN(auto layer,
                               AttentionLayer::Create(shape, attention.get(), rank.backend));
