@@ -141,12 +141,14 @@ Matrix NormalisedAttention(const TransNormer& model, const TransNormerBlock& blo
 }
 
 void AddPositions(size_t length, size_t width, Matrix& x) {
-  for (size_t i = 0; i < x.size(); ++i) {
-    const size_t column = i % width;
-    const double position = static_cast<double>(i / width % length);
-    const double angle = position / std::pow(10000.0, 2.0 * static_cast<double>(column / 2) /
-                                                          static_cast<double>(width));
-    x[i] += column % 2 == 0 ? std::sin(angle) : std::cos(angle);
+  for (size_t row = 0; row * width < x.size(); ++row) {
+    const auto position = static_cast<double>(row % std::max<size_t>(1, length));
+    for (size_t column = 0; column < width; ++column) {
+      // 2 floor(column / 2)
+      const auto even = static_cast<double>(column - column % 2);
+      const double angle = position / std::pow(10000.0, even / static_cast<double>(width));
+      x[row * width + column] += column % 2 == 0 ? std::sin(angle) : std::cos(angle);
+    }
   }
 }
 

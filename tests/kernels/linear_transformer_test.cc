@@ -74,9 +74,11 @@ TYPED_TEST(LinearTransformer, PositionsAreSinesAndCosinesHoweverFarOut) {
       const std::vector<T> x = Positions<T>(1, first, kTokens, width);
       for (int64_t i = 0; i < kTokens * width; ++i) {
         const int64_t column = i % width;
+        const int64_t position = first + i / width;
+        const int64_t even = column - column % 2;
         const double angle =
-            static_cast<double>(first + i / width) /
-            std::pow(10000.0, 2.0 * static_cast<double>(column / 2) / static_cast<double>(width));
+            static_cast<double>(position) /
+            std::pow(10000.0, static_cast<double>(even) / static_cast<double>(width));
         // The angle itself is rounded, here and there.
         ASSERT_NEAR(x[static_cast<size_t>(i)], column % 2 == 0 ? std::sin(angle) : std::cos(angle),
                     this->kTolerance + 1e-15 * angle + 1e-13)
