@@ -97,10 +97,10 @@ class Ulysses final : public SequenceParallel {
         .output = PartOf(whole, shape.normalised ? memory.whole_output : whole_output_, 1, 0)};
     LASP_RETURN_IF_ERROR(WaitFor(inputs_exchange_));
     backend_.LocalState(whole, tensors.k, tensors.v, state, tensors.saved_states);
-    if (shape.normalised) {
-      normaliser().KeySum(whole, tensors.k, whole.KeySumsOf(state));
-    }
     if (!memory.state_out.empty()) {
+      if (shape.normalised) {
+        normaliser().KeySum(whole, tensors.k, whole.KeySumsOf(state));
+      }
       Hop(backend_, /*gradient=*/false, whole, memory.state_in, state, memory.state_out);
     }
     if (!Wanted(shape, output)) {
@@ -149,7 +149,9 @@ class Ulysses final : public SequenceParallel {
     if (shape.normalised) {
       normaliser().SplitGradient(whole, PartOf(whole, memory.whole_output, 1, 0),
                                  tensors.output_gradient, denominators);
-      normaliser().QuerySum(whole, tensors.q, denominators, whole.KeySumsOf(state_gradient));
+      if (!memory.state_gradient_out.empty()) {
+        normaliser().QuerySum(whole, tensors.q, denominators, whole.KeySumsOf(state_gradient));
+      }
     }
     backend_.LocalStateGradient(whole, tensors.q, tensors.output_gradient, state_gradient,
                                 tensors.saved_gradients);
