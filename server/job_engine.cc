@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/log.h"
 #include "proto/rpc/proto_time.h"
@@ -29,13 +30,27 @@ bool HoldsReplicas(const lasp::v1::ParallelismSpec& parallelism) {
 // The worker protocol since which ranks do all that the spec asks for.
 int ProtocolFor(const lasp::v1::TrainingSpec& spec) {
   using lasp::v1::DataParallelSpec;
+  using lasp::v1::DataSpec;
   using lasp::v1::MemorySpec;
   using lasp::v1::ModelSpec;
+  using lasp::v1::OptimizerSpec;
   using lasp::v1::SequenceParallelSpec;
+  using lasp::v1::TrainingSpec;
   const lasp::v1::ParallelismSpec& parallelism = spec.parallelism();
+  const SequenceParallelSpec::Method method = parallelism.sequence_parallel().method();
+  const bool linear_transformer =
+      spec.model().architecture() == ModelSpec::ARCHITECTURE_LINEAR_TRANSFORMER;
+  if (method == SequenceParallelSpec::METHOD_MEGATRON_SP ||
+      absl::StrContains(spec.model().layer_pattern(), 'N') ||
+      spec.data().documents() == DataSpec::DOCUMENTS_PACKED ||
+      spec.optimizer().state_type() == OptimizerSpec::STATE_TYPE_BF16 ||
+      (spec.device() == TrainingSpec::DEVICE_GPU &&
+       (linear_transformer || method == SequenceParallelSpec::METHOD_RING_ATTENTION))) {
+    return kLayersProtocol;
+  }
   const bool always_known =
       spec.model().architecture() <= ModelSpec::ARCHITECTURE_TRANSNORMER &&
-      parallelism.sequence_parallel().method() <= SequenceParallelSpec::METHOD_LASP &&
+      method <= SequenceParallelSpec::METHOD_LASP &&
       (parallelism.data_parallel().method() == DataParallelSpec::METHOD_UNSPECIFIED ||
        parallelism.data_parallel().method() == DataParallelSpec::METHOD_DDP) &&
       spec.memory().activations() <= MemorySpec::ACTIVATIONS_KEEP;

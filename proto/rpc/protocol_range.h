@@ -22,7 +22,7 @@ struct ProtocolRange {
 
 // Of this build. A release speaks what the release before it spoke, so that hosts can be upgraded
 // one by one; a version goes when nothing of the release before is left that speaks only it.
-inline constexpr ProtocolRange kWorkerProtocol = {.oldest = 1, .newest = 3};
+inline constexpr ProtocolRange kWorkerProtocol = {.oldest = 1, .newest = 4};
 
 // From this version on agents write checkpoints and resume from them.
 inline constexpr int kCheckpointProtocol = 2;
@@ -32,6 +32,10 @@ inline constexpr int kCheckpointProtocol = 2;
 // than KEEP. Ranks from before take no notice of these fields.
 inline constexpr int kRebuildProtocol = 3;
 inline constexpr int kStrategiesProtocol = 3;
+
+// From this version on their ranks know MEGATRON_SP, layers of softmax attention, packed documents
+// and moments in bf16, and compute Linear Transformers and RING_ATTENTION on GPUs.
+inline constexpr int kLayersProtocol = 4;
 
 // Agents from before versions were agreed on name the only one that they speak.
 inline ProtocolRange AgentProtocol(const lasp::v1::Hello& hello) {

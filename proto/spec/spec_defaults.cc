@@ -43,6 +43,9 @@ void FillOptimizer(int64_t max_steps, v1::OptimizerSpec* optimizer) {
   if (!optimizer->has_max_skipped_steps()) {
     optimizer->set_max_skipped_steps(10);
   }
+  if (optimizer->state_type() == v1::OptimizerSpec::STATE_TYPE_UNSPECIFIED) {
+    optimizer->set_state_type(v1::OptimizerSpec::STATE_TYPE_FP32);
+  }
 }
 
 void FillParallelism(v1::ParallelismSpec* parallelism) {
@@ -96,7 +99,9 @@ void FillRecovery(v1::RecoverySpec* recovery) {
 
 void FillDefaults(v1::TrainingSpec* spec) {
   FillModel(spec->mutable_model());
-  spec->mutable_data();
+  if (spec->data().documents() == v1::DataSpec::DOCUMENTS_UNSPECIFIED) {
+    spec->mutable_data()->set_documents(v1::DataSpec::DOCUMENTS_JOINED);
+  }
   FillOptimizer(std::max<int64_t>(spec->max_steps(), 0), spec->mutable_optimizer());
   FillParallelism(spec->mutable_parallelism());
   FillMemory(spec->mutable_memory());

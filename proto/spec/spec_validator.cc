@@ -110,6 +110,11 @@ bool CheckArchitecture(const Model& model, FieldChecker* check) {
                           absl::StrCat("is ", model.kv_heads(),
                                        ", but no layer has softmax attention: leave it out"));
   }
+  if (model.has_rotary_base()) {
+    sound = check->Refuse("spec.model.rotary_base",
+                          absl::StrCat("is ", model.rotary_base(),
+                                       ", but no layer has softmax attention: leave it out"));
+  }
   return sound;
 }
 
@@ -174,6 +179,15 @@ bool CheckData(const v1::TrainingSpec& spec, FieldChecker* check) {
                                                                                      : "is unknown",
                                    ": choose BYTES, LLMC, MEGATRON or UINT16"));
   }
+  // A job that was stored before there was a choice has made none.
+  if (data.documents() > v1::DataSpec::DOCUMENTS_JOINED) {
+    sound = check->Refuse("spec.data.documents", "is not available: leave it out, or choose JOINED");
+  }
+  if (data.has_document_end_token()) {
+    sound = check->Refuse("spec.data.document_end_token",
+                          absl::StrCat("is ", data.document_end_token(),
+                                       ", but documents are JOINED: leave it out"));
+  }
   sound &=
       check->Integer("spec.data.sequence_length", data.sequence_length(), 1, kMaxSequenceLength);
   return sound;
@@ -225,6 +239,9 @@ void CheckOptimizer(const v1::TrainingSpec& spec, bool max_steps_sound, FieldChe
               1e30);
   check->Integer("spec.optimizer.max_skipped_steps", optimizer.max_skipped_steps(), 0,
                  kMaxSkippedSteps);
+  if (optimizer.state_type() > Optimizer::STATE_TYPE_FP32) {
+    check->Refuse("spec.optimizer.state_type", "is not available: leave it out, or choose FP32");
+  }
 }
 
 // `METHOD_LASP2` without its prefix, or the number of a value nobody knows.
