@@ -32,10 +32,17 @@ class Cell:
         return (f"{self.table} {self.gpus} {self.tokens} {self.sp_method} {self.data_parallel} {'|'.join(self.plans)}"
                 + (f" {self.layers} layers" if self.layers != LAYERS else ""))
 
+    def seconds(self):
+        """Of a step, about."""
+        return self.tokens / self.gpus / 75_000
+
     def steps(self):
         """Enough for a median, a minute at most where one step takes less; two where it takes long."""
-        seconds = self.tokens / self.gpus / 75_000
-        return max(2, min(12, 2 + int(12 / seconds)))
+        return max(2, min(12, 2 + int(12 / self.seconds())))
+
+    def timeout_seconds(self):
+        """Of one run: starting, filling memory, finding the fastest products, the steps at half the speed."""
+        return 180 + 2 * self.steps() * self.seconds()
 
     def arguments(self, plan):
         """Of train_step_cuda."""
@@ -78,11 +85,11 @@ def plans(gpus):
 
 
 def length(gpus):
-    """How far each plan goes: in powers of two of tokens a GPU, and halfway between them."""
+    """How far each plan goes on GPUs of 141 GB."""
     return [Cell("length", gpus, tokens * gpus, "LASP", method, (plan,))
             for method in ("DDP", "ZERO3") for plan, of in (
-                ("KEEP", (48 * K, 64 * K, 96 * K)), ("RECOMPUTE", (192 * K, 256 * K, 384 * K, 512 * K)),
-                ("OFFLOAD", (512 * K, 768 * K, 1024 * K)), ("STREAM", (16384 * K,)))
+                ("KEEP", (64 * K, 96 * K, 128 * K)), ("RECOMPUTE", (512 * K, 640 * K, 768 * K)),
+                ("OFFLOAD", (768 * K, 896 * K, 1024 * K)), ("STREAM", (16384 * K,)))
             for tokens in of if gpus > 1 or method == "DDP"]
 
 

@@ -6,8 +6,6 @@ import time
 
 from comparison import grid
 
-# Of one cell: starting, filling memory, the steps.
-TIMEOUT_SECONDS = 420
 # What is kept of train_step_cuda's answer.
 KEPT = ("tokens_per_gpu", "layers", "macro_chunks", "chunk_tokens", "step_ms", "tokens_per_second_per_gpu", "used_gib",
         "planned_gib", "gradient_sync_ms", "sp_wait_ms", "first_loss", "last_loss")
@@ -41,9 +39,9 @@ def run_plan(program, cell, plan):
     arguments = cell.arguments(plan)
     try:
         done = subprocess.run([*program, *arguments], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False,
-                              env={**os.environ, **cell.environment()}, timeout=TIMEOUT_SECONDS)
+                              env={**os.environ, **cell.environment()}, timeout=cell.timeout_seconds())
     except subprocess.TimeoutExpired:
-        return {"plan": plan, "error": f"not within {TIMEOUT_SECONDS} s"}
+        return {"plan": plan, "error": f"not within {cell.timeout_seconds():.0f} s"}
     if done.returncode == 0:
         said = json.loads(done.stdout)
         return {"plan": plan, **{name: said[name] for name in KEPT if name in said}}
