@@ -23,18 +23,11 @@ std::string ReasonAgainstGpus(const v1::ModelSpec& model) {
                       kMaxGpuHeadSize, ", choose other heads, or device CPU");
 }
 
-std::string ReasonAgainstGpus(v1::ModelSpec::Architecture architecture) {
-  return architecture == v1::ModelSpec::ARCHITECTURE_LINEAR_TRANSFORMER
-             ? "is LINEAR_TRANSFORMER, which is not available on GPUs: choose TRANSNORMER, or "
-               "device "
-               "CPU"
-             : "";
-}
-
-std::string ReasonAgainstGpus(const v1::SequenceParallelSpec& sp) {
-  return sp.method() == v1::SequenceParallelSpec::METHOD_RING_ATTENTION
-             ? "RING_ATTENTION is not available on GPUs: choose LASP, LASP2, ALL_SCAN or ULYSSES, "
-               "or device CPU"
+std::string ReasonAgainstGpus(const v1::SequenceParallelSpec& sp, const v1::ModelSpec& model) {
+  return sp.method() == v1::SequenceParallelSpec::METHOD_RING_ATTENTION &&
+                 model.lrpe_theta() == v1::ModelSpec::LRPE_THETA_LEARNED
+             ? "is RING_ATTENTION, which learns no rotary frequencies on GPUs: choose another "
+               "method, lrpe_theta FIXED, or device CPU"
              : "";
 }
 

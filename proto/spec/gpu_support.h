@@ -12,10 +12,7 @@ namespace lasp {
 // model's sizes are sound (ValidateSpec), or 0: then nothing is said.
 std::string ReasonAgainstGpus(const v1::ModelSpec& model);
 
-// The same of the architecture.
-std::string ReasonAgainstGpus(v1::ModelSpec::Architecture architecture);
-
-// The same of the sequence-parallel method.
-std::string ReasonAgainstGpus(const v1::SequenceParallelSpec& sp);
+// The same of the sequence-parallel method, for the model.
+std::string ReasonAgainstGpus(const v1::SequenceParallelSpec& sp, const v1::ModelSpec& model);
 
 }  // namespace lasp

@@ -181,12 +181,13 @@ bool CheckData(const v1::TrainingSpec& spec, FieldChecker* check) {
   }
   // A job that was stored before there was a choice has made none.
   if (data.documents() > v1::DataSpec::DOCUMENTS_JOINED) {
-    sound = check->Refuse("spec.data.documents", "is not available: leave it out, or choose JOINED");
+    sound =
+        check->Refuse("spec.data.documents", "is not available: leave it out, or choose JOINED");
   }
   if (data.has_document_end_token()) {
-    sound = check->Refuse("spec.data.document_end_token",
-                          absl::StrCat("is ", data.document_end_token(),
-                                       ", but documents are JOINED: leave it out"));
+    sound = check->Refuse(
+        "spec.data.document_end_token",
+        absl::StrCat("is ", data.document_end_token(), ", but documents are JOINED: leave it out"));
   }
   sound &=
       check->Integer("spec.data.sequence_length", data.sequence_length(), 1, kMaxSequenceLength);
@@ -440,12 +441,8 @@ std::vector<FieldViolation> ValidateSpec(const v1::TrainingSpec& spec) {
     if (const std::string reason = ReasonAgainstGpus(spec.model()); !reason.empty()) {
       check.Refuse("spec.model.heads", reason);
     }
-    if (const std::string reason = ReasonAgainstGpus(spec.model().architecture());
-        !reason.empty()) {
-      check.Refuse("spec.model.architecture", reason);
-    }
     const SequenceParallel& sp = spec.parallelism().sequence_parallel();
-    if (const std::string reason = ReasonAgainstGpus(sp); !reason.empty()) {
+    if (const std::string reason = ReasonAgainstGpus(sp, spec.model()); !reason.empty()) {
       check.Refuse("spec.parallelism.sequence_parallel.method", reason);
     }
   }

@@ -58,10 +58,13 @@ TEST(SpecDefaultsTest, WhatGpusDoNotComputeIsForCpus) {
   linear.set_device(v1::TrainingSpec::DEVICE_ANY);
   linear.mutable_model()->set_architecture(v1::ModelSpec::ARCHITECTURE_LINEAR_TRANSFORMER);
   FillDefaults(&linear);
-  EXPECT_EQ(linear.device(), v1::TrainingSpec::DEVICE_CPU);
+  EXPECT_EQ(linear.device(), v1::TrainingSpec::DEVICE_ANY);
   spec.set_device(v1::TrainingSpec::DEVICE_ANY);
   spec.mutable_parallelism()->mutable_sequence_parallel()->set_method(
       v1::SequenceParallelSpec::METHOD_RING_ATTENTION);
+  FillDefaults(&spec);
+  EXPECT_EQ(spec.device(), v1::TrainingSpec::DEVICE_ANY);
+  spec.mutable_model()->set_lrpe_theta(v1::ModelSpec::LRPE_THETA_LEARNED);
   FillDefaults(&spec);
   EXPECT_EQ(spec.device(), v1::TrainingSpec::DEVICE_CPU);
 }

@@ -86,8 +86,6 @@ TEST(SpecValidatorTest, EveryFieldHasItsLimits) {
       {"model { vocab_size: -256 }", "spec.model.vocab_size", "is -256"},
       {"model { vocab_size: 16777217 }", "spec.model.vocab_size", "2 to 16777216"},
       {"model { vocab_size: 255 }", "spec.model.vocab_size", "BYTES has 256 tokens"},
-      {"model { architecture: ARCHITECTURE_LINEAR_TRANSFORMER } device: DEVICE_GPU",
-       "spec.model.architecture", "not available on GPUs"},
       {"model { architecture: ARCHITECTURE_LINEAR_TRANSFORMER lrpe_theta: LRPE_THETA_LEARNED }",
        "spec.model.lrpe_theta", "no rotary frequencies"},
       {"model { layer_pattern: 'LLLN' }", "spec.model.layer_pattern", "not available"},
@@ -154,8 +152,9 @@ TEST(SpecValidatorTest, EveryFieldHasItsLimits) {
       {"parallelism { sequence_parallel { method: METHOD_MEGATRON_SP } }",
        "spec.parallelism.sequence_parallel.method",
        "MEGATRON_SP is not available: choose LASP, LASP2, ALL_SCAN, RING_ATTENTION or ULYSSES"},
-      {"device: DEVICE_GPU parallelism { sequence_parallel { method: METHOD_RING_ATTENTION } }",
-       "spec.parallelism.sequence_parallel.method", "RING_ATTENTION is not available on GPUs"},
+      {"device: DEVICE_GPU model { lrpe_theta: LRPE_THETA_LEARNED } "
+       "parallelism { sequence_parallel { method: METHOD_RING_ATTENTION } }",
+       "spec.parallelism.sequence_parallel.method", "no rotary frequencies on GPUs"},
       {"parallelism { sequence_parallel { method: 99 } }",
        "spec.parallelism.sequence_parallel.method", "99 is not available"},
       {"parallelism { sequence_parallel { method: METHOD_ULYSSES size: 3 } } model { heads: 4 } "

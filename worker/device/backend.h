@@ -96,6 +96,7 @@ struct LeftProductForward {
   Tensor v;
   bool adds = false;  // to the output
   Tensor output;
+  Tensor scratch;  // LeftProduct::ScratchElements; empty where that is 0
 };
 
 struct LeftProductBackward {
@@ -108,13 +109,18 @@ struct LeftProductBackward {
   Tensor q_gradient;
   Tensor k_gradient;
   Tensor v_gradient;
-  Tensor theta_gradient;  // [heads, head_size], added to; empty: not wanted
+  Tensor theta_gradient;  // [heads, head_size], added to; empty: not wanted. GPUs have none.
+  Tensor scratch;         // as in the forward
 };
 
 // Linear attention without states (kernels/left_product_attention.h).
 class LeftProduct {
  public:
   virtual ~LeftProduct() = default;
+
+  // What the operations need besides their operands, of the activation type.
+  virtual int64_t ScratchElements(const AttentionShape& /*shape*/) const { return 0; }
+
   virtual void Output(const AttentionShape& shape, const LeftProductForward& tensors) = 0;
   virtual void Gradients(const AttentionShape& shape, const LeftProductBackward& tensors) = 0;
 };

@@ -8,6 +8,8 @@
 
 #include "worker/device/cuda_backend.h"
 #include "worker/device/cuda_context.h"
+#include "worker/device/cuda_left_product.h"
+#include "worker/device/cuda_linear_transformer.h"
 
 namespace lasp::worker {
 
@@ -27,8 +29,15 @@ class CudaAttention : public CudaBackend {
   void StateGradientHop(const AttentionShape& shape, Tensor state_in, Tensor local,
                         Tensor state_out) override;
 
+  LeftProduct* left_product() override { return &left_product_; }
+
+  LinearTransformerOps* linear_transformer() override { return &linear_transformer_; }
+
  protected:
-  explicit CudaAttention(std::unique_ptr<CudaContext> context) : context_(std::move(context)) {}
+  explicit CudaAttention(std::unique_ptr<CudaContext> context)
+      : context_(std::move(context)),
+        left_product_(context_.get()),
+        linear_transformer_(context_.get()) {}
 
   CudaContext& context() const { return *context_; }
 
@@ -36,7 +45,12 @@ class CudaAttention : public CudaBackend {
   static int64_t AttentionWorkspaceBytes(const AttentionShape& shape);
 
  private:
+  // Of a normalised layer, which has no decay.
+  void AddStates(Tensor state_in, Tensor local, Tensor state_out);
+
   const std::unique_ptr<CudaContext> context_;
+  CudaLeftProduct left_product_;
+  CudaLinearTransformer linear_transformer_;
 };
 
 }  // namespace lasp::worker

@@ -129,9 +129,11 @@ absl::StatusOr<std::unique_ptr<RankRuntime>> CreateRankRuntime(
   if (const std::string reason = ReasonAgainstGpus(setup.spec().model()); !reason.empty()) {
     return absl::InvalidArgumentError(absl::StrCat("spec.model.heads ", reason));
   }
-  if (const std::string reason = ReasonAgainstGpus(setup.spec().model().architecture());
+  if (const std::string reason =
+          ReasonAgainstGpus(setup.spec().parallelism().sequence_parallel(), setup.spec().model());
       !reason.empty()) {
-    return absl::InvalidArgumentError(absl::StrCat("spec.model.architecture ", reason));
+    return absl::InvalidArgumentError(
+        absl::StrCat("spec.parallelism.sequence_parallel.method ", reason));
   }
   // Before CUDA starts threads, which may read the environment.
   LASP_RETURN_IF_ERROR(ConfigureNccl(setup.rank_address()));

@@ -11,9 +11,6 @@ absl::StatusOr<std::unique_ptr<Backend>> OpenModelDevice(const lasp::v1::ModelSp
   if (const std::string reason = ReasonAgainstGpus(model); !reason.empty()) {
     return absl::InvalidArgumentError(absl::StrCat("the model's number of heads ", reason));
   }
-  if (const std::string reason = ReasonAgainstGpus(model.architecture()); !reason.empty()) {
-    return absl::InvalidArgumentError(absl::StrCat("the model's architecture ", reason));
-  }
   LASP_ASSIGN_OR_RETURN(std::unique_ptr<CudaBackend> backend, CreateCudaBackend({}));
   return backend;
 }

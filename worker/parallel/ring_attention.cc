@@ -43,6 +43,9 @@ class RingAttention final : public SequenceParallel {
     if (widest.normalised) {
       visitor_sums_ = TakeKeySums(widest, arena);
     }
+    if (const int64_t elements = product_.ScratchElements(widest); elements > 0) {
+      scratch_ = arena.Take(MemoryUse::kWorkspace, backend_.activation_type(), 1, elements);
+    }
   }
 
   absl::Status BeginForward(const AttentionShape& /*shape*/, const AttentionInputs& inputs,
@@ -60,7 +63,8 @@ class RingAttention final : public SequenceParallel {
                             .k = inputs.k,
                             .v = inputs.v,
                             .adds = false,
-                            .output = output});
+                            .output = output,
+                            .scratch = scratch_});
     for (int step = 1; step <= sp_.rank(); ++step) {
       LASP_RETURN_IF_ERROR(WaitFor(travel_));
       travel_ = Travel(step + 1);
@@ -70,7 +74,8 @@ class RingAttention final : public SequenceParallel {
                               .k = visitor.keys(),
                               .v = visitor.values(),
                               .adds = true,
-                              .output = output});
+                              .output = output,
+                              .scratch = scratch_});
       if (shape.normalised) {
         normaliser().KeySum(shape, visitor.keys(), visitor_sums_);
         backend_.Axpy(1, visitor_sums_, memory.state_in);
@@ -101,7 +106,8 @@ class RingAttention final : public SequenceParallel {
                                .q_gradient = gradients.q,
                                .k_gradient = gradients_.keys(),
                                .v_gradient = gradients_.values(),
-                               .theta_gradient = gradients.theta});
+                               .theta_gradient = gradients.theta,
+                               .scratch = scratch_});
     if (shape.normalised) {
       normaliser().AddQueryGradients(shape, inputs.k, memory.denominators, memory.state_in,
                                      gradients.q);
@@ -124,7 +130,8 @@ class RingAttention final : public SequenceParallel {
                                    .q_gradient = gradients.q,
                                    .k_gradient = part.keys(),
                                    .v_gradient = part.values(),
-                                   .theta_gradient = gradients.theta});
+                                   .theta_gradient = gradients.theta,
+                                   .scratch = scratch_});
         if (shape.normalised) {
           normaliser().AddKeyGradients(shape, Tensor{}, Tensor{}, visitor_sums_, part.keys());
         }
@@ -223,6 +230,7 @@ class RingAttention final : public SequenceParallel {
   std::array<KeysAndValues, 2> arrived_;
   // Of a visitor's keys; backward what all visitors' keys get of the denominators' gradient.
   Tensor visitor_sums_;
+  Tensor scratch_;  // the product's
   Operation travel_;
 };
 

@@ -53,8 +53,9 @@ class CudaRanksTraining : public ::lasp::testing::GpuTest {
   static int Gpus() { return std::min(4, ::lasp::testing::GpuCount()); }
 
   // The quick start's model, wider.
-  static lasp::v1::TrainingSpec Spec(int sp_size, int dp_size, int steps) {
+  lasp::v1::TrainingSpec Spec(int sp_size, int dp_size, int steps) const {
     lasp::v1::TrainingSpec spec = SmallSpec("corpus.txt");
+    spec.mutable_model()->set_architecture(architecture_);
     spec.mutable_model()->set_hidden_size(256);
     spec.mutable_model()->set_heads(4);
     spec.mutable_model()->set_glu_size(704);
@@ -111,7 +112,23 @@ class CudaRanksTraining : public ::lasp::testing::GpuTest {
   }
 
   ::lasp::testing::TempDirectory folder_;
+  lasp::v1::ModelSpec::Architecture architecture_ = lasp::v1::ModelSpec::ARCHITECTURE_TRANSNORMER;
 };
+
+// What holds for every architecture.
+class CudaRanksTrainingOf
+    : public CudaRanksTraining,
+      public ::testing::WithParamInterface<lasp::v1::ModelSpec::Architecture> {
+ protected:
+  CudaRanksTrainingOf() { architecture_ = GetParam(); }
+};
+
+INSTANTIATE_TEST_SUITE_P(Architectures, CudaRanksTrainingOf,
+                         ::testing::Values(lasp::v1::ModelSpec::ARCHITECTURE_TRANSNORMER,
+                                           lasp::v1::ModelSpec::ARCHITECTURE_LINEAR_TRANSFORMER),
+                         [](const auto& test) {
+                           return lasp::v1::ModelSpec::Architecture_Name(test.param);
+                         });
 
 double Norm(const std::vector<double>& values) {
   double squares = 0;
@@ -158,15 +175,12 @@ TEST_F(CudaRanksTraining, SequenceParallelismChangesNeitherGradientsNorTheRun) {
               worst_norm, worst_loss);
 }
 
-TEST_F(CudaRanksTraining, EveryMethodGivesTheGradientsOfOneGpu) {
+TEST_P(CudaRanksTrainingOf, EveryMethodGivesTheGradientsOfOneGpu) {
   const auto alone = Train(Spec(1, 1, 20), 20);
   const std::vector<std::vector<float>>& parameters = alone[0].kept_parameters;
   const auto expected = Gradients(1, parameters);
   const ParameterLayout layout(ModelConfig::FromSpec(Spec(1, 1, 1).model()));
   for (const SequenceParallelMethod& method : SequenceParallelMethods()) {
-    if (method.method == lasp::v1::SequenceParallelSpec::METHOD_RING_ATTENTION) {
-      continue;  // not on GPUs
-    }
     SCOPED_TRACE(method.name);
     const auto actual = Gradients(2, parameters, method);
     ASSERT_EQ(actual.size(), expected.size());
@@ -191,7 +205,7 @@ TEST_F(CudaRanksTraining, EveryMethodGivesTheGradientsOfOneGpu) {
 }
 
 // Sequences of 1000 tokens: the second rank's last slice is short, or has none.
-TEST_F(CudaRanksTraining, SequencesStreamWithEveryMethodThatCarriesStates) {
+TEST_P(CudaRanksTrainingOf, SequencesStreamWithEveryMethodThatCarriesStates) {
   using lasp::v1::MemorySpec;
   constexpr int kShort = 20;
   const auto train = [&](const lasp::v1::TrainingSpec& spec, const std::string& dump) {

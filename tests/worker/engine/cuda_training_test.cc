@@ -28,8 +28,9 @@ class CudaTraining : public ::lasp::testing::GpuTest {
   CudaTraining() { folder_.Write("corpus.txt", MakeText(400'000, 5)); }
 
   // The quick start's model, on one rank.
-  static lasp::v1::TrainingSpec Spec() {
+  lasp::v1::TrainingSpec Spec() const {
     lasp::v1::TrainingSpec spec = SmallSpec("corpus.txt");
+    spec.mutable_model()->set_architecture(architecture_);
     spec.mutable_model()->set_hidden_size(256);
     spec.mutable_model()->set_heads(4);
     spec.mutable_model()->set_glu_size(704);
@@ -56,9 +57,24 @@ class CudaTraining : public ::lasp::testing::GpuTest {
   }
 
   ::lasp::testing::TempDirectory folder_;
+  lasp::v1::ModelSpec::Architecture architecture_ = lasp::v1::ModelSpec::ARCHITECTURE_TRANSNORMER;
 };
 
-TEST_F(CudaTraining, FollowsTheCpuFromTheSameParameters) {
+// What holds for every architecture.
+class CudaTrainingOf : public CudaTraining,
+                       public ::testing::WithParamInterface<lasp::v1::ModelSpec::Architecture> {
+ protected:
+  CudaTrainingOf() { architecture_ = GetParam(); }
+};
+
+INSTANTIATE_TEST_SUITE_P(Architectures, CudaTrainingOf,
+                         ::testing::Values(lasp::v1::ModelSpec::ARCHITECTURE_TRANSNORMER,
+                                           lasp::v1::ModelSpec::ARCHITECTURE_LINEAR_TRANSFORMER),
+                         [](const auto& test) {
+                           return lasp::v1::ModelSpec::Architecture_Name(test.param);
+                         });
+
+TEST_P(CudaTrainingOf, FollowsTheCpuFromTheSameParameters) {
   const std::vector<double> cpu = Losses({Train(Spec(), false)});
   const std::vector<double> gpu = Losses({Train(Spec(), true)});
   ASSERT_EQ(gpu.size(), 20u);
@@ -81,7 +97,7 @@ TEST_F(CudaTraining, FollowsTheCpuFromTheSameParameters) {
   std::printf("worst gradient tensor: %.2e\n", worst);
 }
 
-TEST_F(CudaTraining, EveryActivationPlanTrainsTheSame) {
+TEST_P(CudaTrainingOf, EveryActivationPlanTrainsTheSame) {
   using lasp::v1::MemorySpec;
   const auto train = [this](const std::string& name, MemorySpec::Activations activations,
                             int64_t chunk_tokens, MemorySpec::Recompute recompute) {
@@ -137,7 +153,7 @@ TEST_F(CudaTraining, EveryActivationPlanTrainsTheSame) {
   }
 }
 
-TEST_F(CudaTraining, TwoRunsAreBitEqual) {
+TEST_P(CudaTrainingOf, TwoRunsAreBitEqual) {
   const LocalTrainingRecord first = Train(Spec(), true);
   const LocalTrainingRecord second = Train(Spec(), true);
   EXPECT_EQ(Losses({first}), Losses({second}));

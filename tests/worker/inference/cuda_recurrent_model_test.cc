@@ -18,7 +18,9 @@ namespace {
 
 constexpr int64_t kLength = 1200;
 
-class CudaRecurrentModelTest : public lasp::testing::GpuTest {
+// Of a TransNormer, and of a Linear Transformer.
+class CudaRecurrentModelTest : public lasp::testing::GpuTest,
+                               public ::testing::WithParamInterface<bool> {
  protected:
   struct Outcome {
     std::vector<double> logits;  // after each chunk
@@ -59,7 +61,8 @@ class CudaRecurrentModelTest : public lasp::testing::GpuTest {
   }
 
   // Heads of 128; weights as an untrained model has them.
-  const ModelConfig config_{.layers = 3,
+  const ModelConfig config_{.linear_transformer = GetParam(),
+                            .layers = 3,
                             .hidden_size = 256,
                             .heads = 2,
                             .glu_size = 704,
@@ -70,7 +73,9 @@ class CudaRecurrentModelTest : public lasp::testing::GpuTest {
   const RandomSequences data_ = MakeSequences(1, kLength, config_.vocab_size, 3);
 };
 
-TEST_F(CudaRecurrentModelTest, AgreesWithTheCpuForChunksOfAnyLength) {
+INSTANTIATE_TEST_SUITE_P(LinearTransformer, CudaRecurrentModelTest, ::testing::Bool());
+
+TEST_P(CudaRecurrentModelTest, AgreesWithTheCpuForChunksOfAnyLength) {
   const auto cpu = CreateCpuBackend(DType::kFloat64, 4).value();
   const auto expected = Run(cpu.get(), {kLength});
   LASP_ASSERT_OK(expected);

@@ -1,0 +1,386 @@
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#include <algorithm>
+
+#include "kernels/cuda/attention_normaliser.h"
+#include "kernels/cuda/pack.cuh"
+#include "kernels/cuda/reduce.cuh"
+
+namespace lasp::kernels::cuda {
+namespace {
+
+// One a channel, as sizes go up to so many.
+constexpr int kThreads = 128;
+constexpr int kWarps = kThreads / 32;
+// Running sums that lie in shared memory at a time.
+constexpr int kTile = 32;
+// Each block adds up the segments before its own: few enough that nobody notices, and with a head
+// or two enough to fill a GPU.
+constexpr int64_t kMaxSegments = 64;
+
+// Channels of a lane, 8 bytes of bf16.
+constexpr int kLaneChannels = 4;
+
+int64_t SegmentTokens(const LinearAttentionShape& shape) {
+  const int64_t tiles = (shape.tokens + kTile - 1) / kTile;
+  return (tiles + kMaxSegments - 1) / kMaxSegments * kTile;
+}
+
+int64_t SegmentsOf(const LinearAttentionShape& shape) {
+  const int64_t tokens = SegmentTokens(shape);
+  return tokens == 0 ? 0 : (shape.tokens + tokens - 1) / tokens;
+}
+
+struct LaneValues {
+  float values[kLaneChannels];
+
+  __device__ static LaneValues Load(const Bf16* from) {
+    const uint2 words = *reinterpret_cast<const uint2*>(from);
+    return {{__uint_as_float(words.x << 16), __uint_as_float(words.x & 0xffff0000U),
+             __uint_as_float(words.y << 16), __uint_as_float(words.y & 0xffff0000U)}};
+  }
+
+  __device__ void Store(Bf16* to) const {
+    const __nv_bfloat162 low = __floats2bfloat162_rn(values[0], values[1]);
+    const __nv_bfloat162 high = __floats2bfloat162_rn(values[2], values[3]);
+    *reinterpret_cast<uint2*>(to) = {*reinterpret_cast<const uint32_t*>(&low),
+                                     *reinterpret_cast<const uint32_t*>(&high)};
+  }
+};
+
+// What a sum runs over: rows of one head, each times a number where there are some.
+struct Summand {
+  HeadsView<const Bf16> rows;
+  const float* factors = nullptr;  // [batch, tokens, heads]
+};
+
+struct Place {
+  int64_t batch;
+  int64_t head;
+  int64_t pair;
+};
+
+__device__ Place PlaceOf(const LinearAttentionShape& shape) {
+  const int64_t pair = blockIdx.y;
+  return {pair / shape.heads, pair % shape.heads, pair};
+}
+
+template <typename T>
+__device__ T* RowOf(const HeadsView<T>& view, const Place& place, int64_t token) {
+  return view.data + place.batch * view.batch_stride + token * view.token_stride +
+         place.head * view.head_stride;
+}
+
+__device__ int64_t NumberOf(const LinearAttentionShape& shape, const Place& place, int64_t token) {
+  return (place.batch * shape.tokens + token) * shape.heads + place.head;
+}
+
+__device__ float FactorOf(const LinearAttentionShape& shape, const Summand& summand,
+                          const Place& place, int64_t token) {
+  return summand.factors == nullptr ? 1.0F : summand.factors[NumberOf(shape, place, token)];
+}
+
+// The sum over each segment into sums [pairs, segments, key_size].
+__global__ void __launch_bounds__(kThreads)
+    SegmentSumsKernel(LinearAttentionShape shape, Summand summand, int64_t segment_tokens,
+                      float* sums) {
+  __shared__ float parts[kWarps][kThreads];
+  const Place place = PlaceOf(shape);
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int channel = static_cast<int>(threadIdx.x) % 32 * kLaneChannels;
+  const int64_t begin = blockIdx.x * segment_tokens;
+  const int64_t end = min(begin + segment_tokens, shape.tokens);
+  float sum[kLaneChannels] = {};
+  if (channel < shape.key_size) {
+#pragma unroll 4
+    for (int64_t token = begin + warp; token < end; token += kWarps) {
+      const LaneValues row = LaneValues::Load(RowOf(summand.rows, place, token) + channel);
+      const float factor = FactorOf(shape, summand, place, token);
+#pragma unroll
+      for (int i = 0; i < kLaneChannels; ++i) {
+        sum[i] = fmaf(factor, row.values[i], sum[i]);
+      }
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < kLaneChannels; ++i) {
+    parts[warp][channel + i] = sum[i];
+  }
+  __syncthreads();
+  if (threadIdx.x < shape.key_size) {
+    float total = 0;
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) {
+      total += parts[w][threadIdx.x];
+    }
+    sums[(place.pair * gridDim.x + blockIdx.x) * shape.key_size + threadIdx.x] = total;
+  }
+}
+
+// The sum of all segments.
+__global__ void __launch_bounds__(kThreads)
+    TotalKernel(int64_t key_size, int64_t segments, const float* sums, float* total) {
+  if (threadIdx.x >= key_size) {
+    return;
+  }
+  const int64_t pair = blockIdx.x;
+  float sum = 0;
+  for (int64_t segment = 0; segment < segments; ++segment) {
+    sum += sums[(pair * segments + segment) * key_size + threadIdx.x];
+  }
+  total[pair * key_size + threadIdx.x] = sum;
+}
+
+// What every row of a segment is done to with the sum up to it (of it and the rows before it, or
+// with kBackwards behind it). A Consumer has operator()(shape, place, token, sum), called by a
+// whole warp with the sum's kLaneChannels channels of each lane.
+template <bool kBackwards, typename Consumer>
+__global__ void __launch_bounds__(kThreads)
+    RunningSumKernel(LinearAttentionShape shape, Summand summand, int64_t segment_tokens,
+                     const float* start, const float* sums, Consumer consumer) {
+  // Each row's channels follow each other, as a lane takes four by one access.
+  __shared__ __align__(16) float running[kTile][kThreads];
+  const Place place = PlaceOf(shape);
+  const int channel = static_cast<int>(threadIdx.x);
+  const int warp = channel / 32;
+  const int lane_channel = channel % 32 * kLaneChannels;
+  const bool sums_here = summand.rows.data != nullptr && channel < shape.key_size;
+  const int64_t begin = blockIdx.x * segment_tokens;
+  const int64_t end = min(begin + segment_tokens, shape.tokens);
+  float sum = 0;
+  if (channel < shape.key_size) {
+    sum = start == nullptr ? 0.0F : start[place.pair * shape.key_size + channel];
+    if (sums_here) {
+      const int first = kBackwards ? static_cast<int>(blockIdx.x) + 1 : 0;
+      const int last = static_cast<int>(kBackwards ? gridDim.x : blockIdx.x);
+      const float* const of_pair = sums + place.pair * gridDim.x * shape.key_size + channel;
+      float others = 0;
+      for (int segment = first; segment < last; ++segment) {
+        others += of_pair[segment * shape.key_size];
+      }
+      sum += others;
+    }
+  }
+  const auto token_at = [&](int64_t step) { return kBackwards ? end - 1 - step : begin + step; };
+  for (int64_t step = 0; step < end - begin; step += kTile) {
+    const int count = static_cast<int>(min(static_cast<int64_t>(kTile), end - begin - step));
+#pragma unroll 8
+    for (int t = 0; t < kTile; ++t) {
+      if (sums_here && t < count) {
+        const int64_t token = token_at(step + t);
+        sum = fmaf(FactorOf(shape, summand, place, token),
+                   __bfloat162float(RowOf(summand.rows, place, token)[channel]), sum);
+      }
+      running[t][channel] = sum;
+    }
+    __syncthreads();
+    for (int t = warp; t < count; t += kWarps) {
+      const float4 four = *reinterpret_cast<const float4*>(&running[t][lane_channel]);
+      consumer(shape, place, token_at(step + t), lane_channel,
+               LaneValues{{four.x, four.y, four.z, four.w}});
+    }
+    __syncthreads();
+  }
+}
+
+struct Normaliser {
+  HeadsView<const Bf16> q;
+  HeadsView<Bf16> output;
+  float* denominators;
+
+  __device__ void operator()(const LinearAttentionShape& shape, const Place& place, int64_t token,
+                             int channel, const LaneValues& sum) const {
+    float dot = 0;
+    if (channel < shape.key_size) {
+      const LaneValues row = LaneValues::Load(RowOf(q, place, token) + channel);
+#pragma unroll
+      for (int i = 0; i < kLaneChannels; ++i) {
+        dot = fmaf(row.values[i], sum.values[i], dot);
+      }
+    }
+    const float denominator = WarpSum(dot) + static_cast<float>(kDenominatorEpsilon);
+    if (channel == 0) {
+      denominators[NumberOf(shape, place, token)] = denominator;
+    }
+    if (channel < shape.value_size) {
+      Bf16* const at = RowOf(output, place, token) + channel;
+      LaneValues row = LaneValues::Load(at);
+#pragma unroll
+      for (int i = 0; i < kLaneChannels; ++i) {
+        row.values[i] = __fdividef(row.values[i], denominator);
+      }
+      row.Store(at);
+    }
+  }
+};
+
+// gradient += factor * sum
+struct GradientAdder {
+  HeadsView<Bf16> gradient;
+  const float* factors;  // null: ones
+
+  __device__ void operator()(const LinearAttentionShape& shape, const Place& place, int64_t token,
+                             int channel, const LaneValues& sum) const {
+    if (channel >= shape.key_size) {
+      return;
+    }
+    const float factor = factors == nullptr ? 1.0F : factors[NumberOf(shape, place, token)];
+    Bf16* const at = RowOf(gradient, place, token) + channel;
+    LaneValues row = LaneValues::Load(at);
+#pragma unroll
+    for (int i = 0; i < kLaneChannels; ++i) {
+      row.values[i] = fmaf(factor, sum.values[i], row.values[i]);
+    }
+    row.Store(at);
+  }
+};
+
+// A warp a row of a head.
+__global__ void __launch_bounds__(kThreads) SplitGradientKernel(SplitGradientArgs args) {
+  const LinearAttentionShape& shape = args.shape;
+  const Place place = PlaceOf(shape);
+  const int64_t token =
+      static_cast<int64_t>(blockIdx.x) * kWarps + static_cast<int>(threadIdx.x) / 32;
+  if (token >= shape.tokens) {
+    return;
+  }
+  const int channel = static_cast<int>(threadIdx.x) % 32 * kLaneChannels;
+  const bool has = channel < shape.value_size;
+  float* const number = args.denominators + NumberOf(shape, place, token);
+  const float inverse = __frcp_rn(*number);
+  Bf16* const at = RowOf(args.gradient, place, token) + channel;
+  LaneValues gradient = {};
+  float dot = 0;
+  if (has) {
+    gradient = LaneValues::Load(at);
+    const LaneValues output = LaneValues::Load(RowOf(args.output, place, token) + channel);
+#pragma unroll
+    for (int i = 0; i < kLaneChannels; ++i) {
+      dot = fmaf(gradient.values[i], output.values[i], dot);
+      gradient.values[i] *= inverse;
+    }
+    gradient.Store(at);
+  }
+  dot = WarpSum(dot);
+  if (channel == 0) {
+    *number = -dot * inverse;
+  }
+}
+
+// Whether the kernels take the sizes, and there is something to do.
+bool Taken(const LinearAttentionShape& shape) {
+  const auto size = [](int64_t one) { return one > 0 && one <= kThreads && one % 8 == 0; };
+  return size(shape.key_size) && size(shape.value_size) && shape.batch >= 0 && shape.heads > 0 &&
+         shape.batch * shape.heads <= 65535 && shape.tokens >= 0;
+}
+
+template <typename T>
+bool Taken(const HeadsView<T>& view) {
+  return Aligned16(view.data, view.token_stride) && view.batch_stride % 8 == 0 &&
+         view.head_stride % 8 == 0;
+}
+
+dim3 GridOf(const LinearAttentionShape& shape) {
+  return {static_cast<unsigned>(SegmentsOf(shape)),
+          static_cast<unsigned>(shape.batch * shape.heads)};
+}
+
+bool Empty(const LinearAttentionShape& shape) { return shape.batch == 0 || shape.tokens == 0; }
+
+void SegmentSums(const LinearAttentionShape& shape, const Summand& summand, float* workspace,
+                 cudaStream_t stream) {
+  SegmentSumsKernel<<<GridOf(shape), kThreads, 0, stream>>>(shape, summand, SegmentTokens(shape),
+                                                            workspace);
+}
+
+cudaError_t Total(const LinearAttentionShape& shape, const Summand& summand, float* workspace,
+                  float* total, cudaStream_t stream) {
+  if (!Taken(shape) || !Taken(summand.rows)) {
+    return cudaErrorInvalidValue;
+  }
+  if (shape.batch == 0) {
+    return cudaSuccess;
+  }
+  if (shape.tokens > 0) {
+    SegmentSums(shape, summand, workspace, stream);
+  }
+  TotalKernel<<<static_cast<unsigned>(shape.batch * shape.heads), kThreads, 0, stream>>>(
+      shape.key_size, SegmentsOf(shape), workspace, total);
+  return cudaGetLastError();
+}
+
+template <bool kBackwards, typename Consumer>
+cudaError_t RunningSum(const LinearAttentionShape& shape, const Summand& summand,
+                       const float* start, float* workspace, const Consumer& consumer,
+                       cudaStream_t stream) {
+  if (!Taken(shape) || !Taken(summand.rows)) {
+    return cudaErrorInvalidValue;
+  }
+  if (Empty(shape)) {
+    return cudaSuccess;
+  }
+  if (summand.rows.data != nullptr) {
+    SegmentSums(shape, summand, workspace, stream);
+  }
+  RunningSumKernel<kBackwards><<<GridOf(shape), kThreads, 0, stream>>>(
+      shape, summand, SegmentTokens(shape), start, workspace, consumer);
+  return cudaGetLastError();
+}
+
+}  // namespace
+
+int64_t NormaliserWorkspaceElements(const LinearAttentionShape& shape) {
+  return shape.batch * shape.heads * SegmentsOf(shape) * shape.key_size;
+}
+
+cudaError_t KeySum(const KeySumArgs& args, cudaStream_t stream) {
+  return Total(args.shape, {.rows = args.k}, args.workspace, args.sum, stream);
+}
+
+cudaError_t QuerySum(const QuerySumArgs& args, cudaStream_t stream) {
+  return Total(args.shape, {.rows = args.q, .factors = args.denominator_gradient}, args.workspace,
+               args.sum, stream);
+}
+
+cudaError_t Normalise(const NormaliseArgs& args, cudaStream_t stream) {
+  if (!Taken(args.q) || !Taken(args.output)) {
+    return cudaErrorInvalidValue;
+  }
+  return RunningSum<false>(
+      args.shape, {.rows = args.k}, args.sum_in, args.workspace,
+      Normaliser{.q = args.q, .output = args.output, .denominators = args.denominators}, stream);
+}
+
+cudaError_t SplitGradient(const SplitGradientArgs& args, cudaStream_t stream) {
+  if (!Taken(args.shape) || !Taken(args.output) || !Taken(args.gradient)) {
+    return cudaErrorInvalidValue;
+  }
+  if (Empty(args.shape)) {
+    return cudaSuccess;
+  }
+  const dim3 grid(static_cast<unsigned>((args.shape.tokens + kWarps - 1) / kWarps),
+                  static_cast<unsigned>(args.shape.batch * args.shape.heads));
+  SplitGradientKernel<<<grid, kThreads, 0, stream>>>(args);
+  return cudaGetLastError();
+}
+
+cudaError_t AddQueryGradients(const NormaliserQueryGradientArgs& args, cudaStream_t stream) {
+  if (!Taken(args.q_gradient)) {
+    return cudaErrorInvalidValue;
+  }
+  return RunningSum<false>(
+      args.shape, {.rows = args.k}, args.sum_in, args.workspace,
+      GradientAdder{.gradient = args.q_gradient, .factors = args.denominator_gradient}, stream);
+}
+
+cudaError_t AddKeyGradients(const NormaliserKeyGradientArgs& args, cudaStream_t stream) {
+  if (!Taken(args.k_gradient)) {
+    return cudaErrorInvalidValue;
+  }
+  return RunningSum<true>(args.shape, {.rows = args.q, .factors = args.denominator_gradient},
+                          args.sum_gradient_in, args.workspace,
+                          GradientAdder{.gradient = args.k_gradient, .factors = nullptr}, stream);
+}
+
+}  // namespace lasp::kernels::cuda
