@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "kernels/bf16_rounding.h"
 #include "kernels/cuda/adamw.h"
 #include "kernels/cuda/pack.cuh"
 
@@ -14,8 +15,9 @@ constexpr int kUnroll = 2;
 constexpr int64_t kBlockValues = kThreads * kUnroll * 4;
 constexpr int kMostTensors = 48;  // what a launch's parameters hold
 
+template <typename Moment>
 struct Batch {
-  AdamWTensor tensors[kMostTensors];
+  AdamWTensor<Moment> tensors[kMostTensors];
   int64_t block_ends[kMostTensors];  // blocks up to and with each tensor's
   int count;
   float beta1;
@@ -33,6 +35,65 @@ struct Step {
   float inverse_correction1;
   float inverse_correction2;
   float gradient_scale;
+  uint32_t update;
+};
+
+// Four moments of one kind on their way between memory and registers. A Moment of bf16 takes the
+// 16 random bits of its element that are `kShift` up.
+template <typename Moment>
+struct Moments;
+
+template <>
+struct Moments<float> {
+  __device__ __forceinline__ static float4 Load(const float* from) {
+    return *reinterpret_cast<const float4*>(from);
+  }
+
+  template <int kShift>
+  __device__ __forceinline__ static void Store(const float4& x, const Step& /*step*/,
+                                               int64_t /*element*/, float* to) {
+    *reinterpret_cast<float4*>(to) = x;
+  }
+
+  __device__ __forceinline__ static float LoadOne(const float* from) { return *from; }
+
+  template <int kShift>
+  __device__ __forceinline__ static void StoreOne(float x, const Step& /*step*/,
+                                                  int64_t /*element*/, float* to) {
+    *to = x;
+  }
+};
+
+template <>
+struct Moments<Bf16> {
+  __device__ __forceinline__ static float4 Load(const Bf16* from) {
+    const uint2 words = *reinterpret_cast<const uint2*>(from);
+    return {__uint_as_float(words.x << 16), __uint_as_float(words.x & 0xffff0000U),
+            __uint_as_float(words.y << 16), __uint_as_float(words.y & 0xffff0000U)};
+  }
+
+  template <int kShift>
+  __device__ __forceinline__ static uint32_t Rounded(float x, const Step& step, int64_t element) {
+    return RoundedAtRandom(x, RoundingBits(step.update, element) >> kShift);
+  }
+
+  template <int kShift>
+  __device__ __forceinline__ static void Store(const float4& x, const Step& step, int64_t element,
+                                               Bf16* to) {
+    *reinterpret_cast<uint2*>(to) = {
+        Rounded<kShift>(x.x, step, element) | Rounded<kShift>(x.y, step, element + 1) << 16,
+        Rounded<kShift>(x.z, step, element + 2) | Rounded<kShift>(x.w, step, element + 3) << 16};
+  }
+
+  __device__ __forceinline__ static float LoadOne(const Bf16* from) {
+    return __bfloat162float(*from);
+  }
+
+  template <int kShift>
+  __device__ __forceinline__ static void StoreOne(float x, const Step& step, int64_t element,
+                                                  Bf16* to) {
+    *reinterpret_cast<uint16_t*>(to) = static_cast<uint16_t>(Rounded<kShift>(x, step, element));
+  }
 };
 
 __device__ __forceinline__ void Update(const Step& step, float gradient, float& p, float& m,
@@ -59,16 +120,20 @@ __device__ __forceinline__ void StoreCopy(const float4& p, Bf16* to) {
   *reinterpret_cast<uint2*>(to) = *reinterpret_cast<const uint2*>(pairs);
 }
 
-__device__ __forceinline__ bool QuadsFit(const AdamWTensor& tensor) {
+template <typename Moment>
+__device__ __forceinline__ bool QuadsFit(const AdamWTensor<Moment>& tensor) {
+  constexpr int kMomentsAWord = 4 / sizeof(Moment);
   const auto addresses = reinterpret_cast<uintptr_t>(tensor.parameter) |
                          reinterpret_cast<uintptr_t>(tensor.gradient) |
-                         reinterpret_cast<uintptr_t>(tensor.first_moment) |
-                         reinterpret_cast<uintptr_t>(tensor.second_moment) |
+                         reinterpret_cast<uintptr_t>(tensor.first_moment) * kMomentsAWord |
+                         reinterpret_cast<uintptr_t>(tensor.second_moment) * kMomentsAWord |
                          reinterpret_cast<uintptr_t>(tensor.copy) * 2;
   return addresses % 16 == 0;
 }
 
-__global__ void __launch_bounds__(kThreads) adamw_kernel(const __grid_constant__ Batch batch) {
+template <typename Moment>
+__global__ void __launch_bounds__(kThreads)
+    adamw_kernel(const __grid_constant__ Batch<Moment> batch) {
   const UpdateControl& control = *batch.control;
   if (control.apply == 0) {
     return;
@@ -77,7 +142,7 @@ __global__ void __launch_bounds__(kThreads) adamw_kernel(const __grid_constant__
   while (static_cast<int64_t>(blockIdx.x) >= batch.block_ends[index]) {
     ++index;
   }
-  const AdamWTensor& tensor = batch.tensors[index];
+  const AdamWTensor<Moment>& tensor = batch.tensors[index];
   const int64_t first_block = index == 0 ? 0 : batch.block_ends[index - 1];
   const int64_t begin = (static_cast<int64_t>(blockIdx.x) - first_block) * kBlockValues;
   const int64_t end = min(begin + kBlockValues, tensor.count);
@@ -88,7 +153,8 @@ __global__ void __launch_bounds__(kThreads) adamw_kernel(const __grid_constant__
                      .weight_decay = tensor.weight_decay,
                      .inverse_correction1 = static_cast<float>(1.0 / control.correction1),
                      .inverse_correction2 = static_cast<float>(1.0 / control.correction2),
-                     .gradient_scale = static_cast<float>(control.gradient_scale)};
+                     .gradient_scale = static_cast<float>(control.gradient_scale),
+                     .update = static_cast<uint32_t>(control.updates)};
   int64_t rest = begin;
   if (end - begin == kBlockValues && QuadsFit(tensor)) {
     float4 p[kUnroll];
@@ -100,16 +166,17 @@ __global__ void __launch_bounds__(kThreads) adamw_kernel(const __grid_constant__
       const int64_t at = begin + (static_cast<int>(threadIdx.x) + u * kThreads) * 4;
       g[u] = __ldcs(reinterpret_cast<const float4*>(tensor.gradient + at));
       p[u] = *reinterpret_cast<const float4*>(tensor.parameter + at);
-      m[u] = *reinterpret_cast<const float4*>(tensor.first_moment + at);
-      v[u] = *reinterpret_cast<const float4*>(tensor.second_moment + at);
+      m[u] = Moments<Moment>::Load(tensor.first_moment + at);
+      v[u] = Moments<Moment>::Load(tensor.second_moment + at);
     }
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) {
       const int64_t at = begin + (static_cast<int>(threadIdx.x) + u * kThreads) * 4;
       UpdateQuad(step, g[u], p[u], m[u], v[u]);
       *reinterpret_cast<float4*>(tensor.parameter + at) = p[u];
-      *reinterpret_cast<float4*>(tensor.first_moment + at) = m[u];
-      *reinterpret_cast<float4*>(tensor.second_moment + at) = v[u];
+      const int64_t element = tensor.first_element + at;
+      Moments<Moment>::template Store<0>(m[u], step, element, tensor.first_moment + at);
+      Moments<Moment>::template Store<16>(v[u], step, element, tensor.second_moment + at);
       if (tensor.copy != nullptr) {
         StoreCopy(p[u], tensor.copy + at);
       }
@@ -117,8 +184,12 @@ __global__ void __launch_bounds__(kThreads) adamw_kernel(const __grid_constant__
     rest = end;
   }
   for (int64_t i = rest + threadIdx.x; i < end; i += kThreads) {
-    Update(step, tensor.gradient[i], tensor.parameter[i], tensor.first_moment[i],
-           tensor.second_moment[i]);
+    float m = Moments<Moment>::LoadOne(tensor.first_moment + i);
+    float v = Moments<Moment>::LoadOne(tensor.second_moment + i);
+    Update(step, tensor.gradient[i], tensor.parameter[i], m, v);
+    const int64_t element = tensor.first_element + i;
+    Moments<Moment>::template StoreOne<0>(m, step, element, tensor.first_moment + i);
+    Moments<Moment>::template StoreOne<16>(v, step, element, tensor.second_moment + i);
     if (tensor.copy != nullptr) {
       tensor.copy[i] = __float2bfloat16_rn(tensor.parameter[i]);
     }
@@ -158,15 +229,16 @@ cudaError_t JudgeUpdate(const JudgeUpdateArgs& args, cudaStream_t stream) {
   return cudaGetLastError();
 }
 
-cudaError_t AdamW(const AdamWArgs& args, cudaStream_t stream) {
+template <typename Moment>
+cudaError_t AdamW(const AdamWArgs<Moment>& args, cudaStream_t stream) {
   for (int first = 0; first < args.tensor_count; first += kMostTensors) {
-    Batch batch = {.tensors = {},
-                   .block_ends = {},
-                   .count = std::min(args.tensor_count - first, kMostTensors),
-                   .beta1 = args.beta1,
-                   .beta2 = args.beta2,
-                   .epsilon = args.epsilon,
-                   .control = args.control};
+    Batch<Moment> batch = {.tensors = {},
+                           .block_ends = {},
+                           .count = std::min(args.tensor_count - first, kMostTensors),
+                           .beta1 = args.beta1,
+                           .beta2 = args.beta2,
+                           .epsilon = args.epsilon,
+                           .control = args.control};
     int64_t blocks = 0;
     for (int i = 0; i < batch.count; ++i) {
       batch.tensors[i] = args.tensors[first + i];
@@ -179,5 +251,8 @@ cudaError_t AdamW(const AdamWArgs& args, cudaStream_t stream) {
   }
   return cudaGetLastError();
 }
+
+template cudaError_t AdamW<float>(const AdamWArgs<float>&, cudaStream_t);
+template cudaError_t AdamW<Bf16>(const AdamWArgs<Bf16>&, cudaStream_t);
 
 }  // namespace lasp::kernels::cuda

@@ -16,19 +16,24 @@ namespace lasp::kernels::cuda {
 // args.control in device memory, as all it points to.
 cudaError_t JudgeUpdate(const JudgeUpdateArgs& args, cudaStream_t stream);
 
-// A range of parameters. Pointers to device memory.
+// A range of parameters. Pointers to device memory. Moment: float, or Bf16, which is rounded at
+// random as on the CPU.
+template <typename Moment>
 struct AdamWTensor {
   int64_t count = 0;
   float* parameter = nullptr;
   const float* gradient = nullptr;
-  float* first_moment = nullptr;
-  float* second_moment = nullptr;
+  Moment* first_moment = nullptr;
+  Moment* second_moment = nullptr;
   Bf16* copy = nullptr;  // parameter, rounded; null: none is kept
   float weight_decay = 0;
+  int64_t first_element = 0;  // among all parameters
 };
 
+template <typename Moment>
 struct AdamWArgs {
-  const AdamWTensor* tensors = nullptr;  // [tensor_count], in host memory, read before the return
+  // [tensor_count], in host memory, read before the return.
+  const AdamWTensor<Moment>* tensors = nullptr;
   int tensor_count = 0;
   float beta1 = 0.9F;
   float beta2 = 0.95F;
@@ -36,6 +41,7 @@ struct AdamWArgs {
   const UpdateControl* control = nullptr;  // in device memory
 };
 
-cudaError_t AdamW(const AdamWArgs& args, cudaStream_t stream);
+template <typename Moment>
+cudaError_t AdamW(const AdamWArgs<Moment>& args, cudaStream_t stream);
 
 }  // namespace lasp::kernels::cuda

@@ -240,8 +240,8 @@ void CheckOptimizer(const v1::TrainingSpec& spec, bool max_steps_sound, FieldChe
               1e30);
   check->Integer("spec.optimizer.max_skipped_steps", optimizer.max_skipped_steps(), 0,
                  kMaxSkippedSteps);
-  if (optimizer.state_type() > Optimizer::STATE_TYPE_FP32) {
-    check->Refuse("spec.optimizer.state_type", "is not available: leave it out, or choose FP32");
+  if (!Optimizer::StateType_IsValid(optimizer.state_type())) {
+    check->Refuse("spec.optimizer.state_type", "is unknown: choose FP32 or BF16");
   }
 }
 

@@ -190,9 +190,10 @@ void Embedding(int64_t tokens, Report& report) {
     }
     const auto elements = static_cast<double>(tokens * kHidden);
     const auto rows = static_cast<double>(distinct * kHidden);
-    report.Add(
-        as_words ? "embedding_forward_words" : "embedding_forward_uniform", elements * 2 + rows * 2,
-        [&] { return EmbeddingForward({tokens, kHidden, 45.25, ids_d, table, x}, nullptr); });
+    report.Add(as_words ? "embedding_forward_words" : "embedding_forward_uniform",
+               elements * 2 + rows * 2, [&] {
+                 return EmbeddingForward({tokens, kHidden, 45.25, ids_d, table, x}, nullptr);
+               });
     report.Add(as_words ? "embedding_backward_words" : "embedding_backward_uniform",
                elements * 2 + rows * 8, [&] {
                  return EmbeddingBackward({tokens, kHidden, 45.25, ids_d, x, gradient}, kVocabulary,
@@ -248,26 +249,31 @@ void Optimizer(Report& report) {
   auto* const control = GpuMemory<lasp::kernels::UpdateControl>(1);
   const lasp::kernels::UpdateControl initial = {.learning_rate = 1e-4};
   Check(cudaMemcpy(control, &initial, sizeof(initial), cudaMemcpyHostToDevice), "cudaMemcpy");
-  const AdamWTensor tensor = {.count = kParameters,
-                              .parameter = buffers[0],
-                              .gradient = buffers[1],
-                              .first_moment = buffers[2],
-                              .second_moment = buffers[3],
-                              .copy = copy,
-                              .weight_decay = 0.1F};
+  const AdamWTensor<float> tensor = {.count = kParameters,
+                                     .parameter = buffers[0],
+                                     .gradient = buffers[1],
+                                     .first_moment = buffers[2],
+                                     .second_moment = buffers[3],
+                                     .copy = copy,
+                                     .weight_decay = 0.1F};
   report.Add(
       "fill_fp32", count * 4, [&] { return Fill<float>(kParameters, 0.01, buffers[1], nullptr); },
       3);
   report.Add(
       "sum_of_squares", count * 4,
-      [&] { return SumOfSquares({kParameters, buffers[1], sum}, workspace, nullptr); }, 3);
+      [&] {
+        return SumOfSquares({kParameters, buffers[1], sum}, workspace, nullptr);
+      },
+      3);
   report.Add("judge_update", 0, [&] {
     return JudgeUpdate(
         {.max_gradient_norm = 1, .loss = sum, .sum_of_squares = sum, .control = control}, nullptr);
   });
   report.Add(
       "adamw", count * 30,
-      [&] { return AdamW({.tensors = &tensor, .tensor_count = 1, .control = control}, nullptr); },
+      [&] {
+        return AdamW<float>({.tensors = &tensor, .tensor_count = 1, .control = control}, nullptr);
+      },
       3);
   report.Add(
       "convert_fp32_to_bf16", count * 6,

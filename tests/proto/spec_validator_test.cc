@@ -149,6 +149,7 @@ TEST(SpecValidatorTest, EveryFieldHasItsLimits) {
       {"optimizer { max_gradient_norm: inf }", "spec.optimizer.max_gradient_norm", "inf"},
       {"optimizer { max_skipped_steps: -1 }", "spec.optimizer.max_skipped_steps", "is -1"},
       {"optimizer { max_skipped_steps: 1000001 }", "spec.optimizer.max_skipped_steps", "1000000"},
+      {"optimizer { state_type: 99 }", "spec.optimizer.state_type", "choose FP32 or BF16"},
       {"parallelism { sequence_parallel { method: METHOD_MEGATRON_SP } }",
        "spec.parallelism.sequence_parallel.method",
        "MEGATRON_SP is not available: choose LASP, LASP2, ALL_SCAN, RING_ATTENTION or ULYSSES"},

@@ -24,12 +24,21 @@ constexpr absl::Duration kStopInterval = absl::Milliseconds(200);
 
 absl::Duration Now() { return SystemClock().Monotonic(); }
 
-int64_t DataBytes(const std::vector<TensorShare>& shares) {
+// Of one tensor's.
+int64_t DataBytes(const std::vector<TensorShare>& shares, DType type) {
   int64_t count = 0;
   for (const TensorShare& share : shares) {
     count += share.count;
   }
-  return static_cast<int64_t>(kPartPrefixes.size() * sizeof(float)) * count;
+  return count * SizeOf(type);
+}
+
+int64_t DataBytes(const std::vector<TensorShare>& shares, const TrainingTensors& tensors) {
+  int64_t bytes = 0;
+  for (const Tensor& tensor : tensors) {
+    bytes += DataBytes(shares, tensor.dtype);
+  }
+  return bytes;
 }
 
 }  // namespace
@@ -37,7 +46,7 @@ int64_t DataBytes(const std::vector<TensorShare>& shares) {
 absl::StatusOr<std::unique_ptr<CheckpointWriter>> CheckpointWriter::Create(Options options) {
   LASP_RETURN_IF_ERROR(CheckFolderName(options.folder));
   for (const Tensor& tensor : options.tensors) {
-    if (tensor.dtype != DType::kFloat32) {
+    if (tensor.dtype != DType::kFloat32 && tensor.dtype != DType::kBFloat16) {
       return absl::InvalidArgumentError("checkpoints hold fp32, which this device does not train");
     }
   }
@@ -46,7 +55,8 @@ absl::StatusOr<std::unique_ptr<CheckpointWriter>> CheckpointWriter::Create(Optio
           ? *options.saved
           : std::vector<TensorShare>{
                 ShareOf(options.layout->count(), options.world_size, options.fence.rank())};
-  LASP_ASSIGN_OR_RETURN(auto snapshot, options.backend->CreateSnapshot(DataBytes(shares)));
+  LASP_ASSIGN_OR_RETURN(auto snapshot,
+                        options.backend->CreateSnapshot(DataBytes(shares, options.tensors)));
   auto writer = std::unique_ptr<CheckpointWriter>(
       new CheckpointWriter(std::move(options), std::move(shares), std::move(snapshot)));
   writer->thread_ = std::thread([raw = writer.get()] { raw->Run(); });
@@ -71,7 +81,7 @@ bool CheckpointWriter::busy() const {
   return job_.has_value();
 }
 
-int64_t CheckpointWriter::staging_bytes() const { return DataBytes(shares_); }
+int64_t CheckpointWriter::staging_bytes() const { return DataBytes(shares_, options_.tensors); }
 
 lasp::internal::v1::CheckpointTotals CheckpointWriter::totals() const {
   MutexLock lock(&mutex_);
@@ -228,12 +238,17 @@ absl::StatusOr<lasp::v1::CheckpointShard> CheckpointWriter::WriteShard(int64_t s
   const std::string path = absl::StrCat(options_.root, "/", options_.folder, "/", step_name);
   LASP_ASSIGN_OR_RETURN(const UniqueFd parent, MakeFolders(options_.root, options_.folder));
   LASP_ASSIGN_OR_RETURN(const UniqueFd folder, MakeFolder(parent, step_name, path));
+  std::vector<ShardPiece> pieces = {{.data = head}};
+  const char* data = snapshot_->data();
+  for (const Tensor& tensor : options_.tensors) {
+    const int64_t bytes = DataBytes(shares_, tensor.dtype);
+    pieces.push_back({.data = absl::string_view(data, static_cast<size_t>(bytes)),
+                      .widens = tensor.dtype == DType::kBFloat16});
+    data += bytes;
+  }
   LASP_ASSIGN_OR_RETURN(
       lasp::v1::CheckpointShard shard,
-      WriteShardFile(
-          folder, name, absl::StrCat(path, "/", name),
-          {head, absl::string_view(snapshot_->data(), static_cast<size_t>(staging_bytes()))},
-          stopping_));
+      WriteShardFile(folder, name, absl::StrCat(path, "/", name), pieces, stopping_));
   for (lasp::v1::TensorExtent& extent : extents) {
     extent.set_offset_bytes(extent.offset_bytes() + static_cast<int64_t>(head.size()));
     *shard.add_extents() = std::move(extent);

@@ -33,7 +33,7 @@ class CheckpointWriter {
     // Both outlive the writer.
     const ParameterLayout* layout = nullptr;
     Backend* backend = nullptr;
-    TrainingTensors tensors = {};  // fp32
+    TrainingTensors tensors = {};  // fp32, moments also bf16; the files are fp32
     // What of them this rank writes; none: it has all, and writes its share of the world's.
     std::optional<std::vector<TensorShare>> saved = {};
     // Hears of every shard once, written or not: on the writer's thread, or the training thread.
@@ -41,7 +41,7 @@ class CheckpointWriter {
   };
 
   // Takes the memory for the copies. RESOURCE_EXHAUSTED names the size; INVALID_ARGUMENT for
-  // tensors that are not fp32 and folders that are not plain paths.
+  // tensors of other types and folders that are not plain paths.
   static absl::StatusOr<std::unique_ptr<CheckpointWriter>> Create(Options options);
   // Gives up what is being written.
   ~CheckpointWriter();

@@ -6,9 +6,11 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdint>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/bf16_rounding.h"
 #include "proto/checkpoint/block_digests.h"
 #include "proto/checkpoint/left_state_folder.h"
 #include "proto/rpc/status_macros.h"
@@ -39,14 +41,27 @@ absl::Status WriteAll(int descriptor, const char* data, size_t size, absl::strin
   return absl::OkStatus();
 }
 
+// The values of a contiguous tensor of fp32 or bf16.
+absl::Status ReadFp32(Tensor tensor, Backend& backend, std::vector<float>* values) {
+  values->resize(static_cast<size_t>(tensor.count()));
+  if (tensor.dtype != DType::kBFloat16) {
+    backend.CopyToHost(tensor, values->data());
+    return backend.Synchronize();
+  }
+  std::vector<uint16_t> bits(values->size());
+  backend.CopyToHost(tensor, bits.data());
+  LASP_RETURN_IF_ERROR(backend.Synchronize());
+  std::transform(bits.begin(), bits.end(), values->begin(), kernels::FromBf16Bits);
+  return absl::OkStatus();
+}
+
 absl::Status WritePiece(const LeaveOptions& options, Tensor piece, int descriptor,
                         absl::string_view path, BlockDigester* digester) {
   std::vector<float> block;
   for (int64_t done = 0; done < piece.columns; done += kElementsAtATime) {
     const int64_t count = std::min(kElementsAtATime, piece.columns - done);
-    block.resize(static_cast<size_t>(count));
-    options.backend->CopyToHost(piece.Columns(done, count).Reshape(1, count), block.data());
-    LASP_RETURN_IF_ERROR(options.backend->Synchronize());
+    LASP_RETURN_IF_ERROR(
+        ReadFp32(piece.Columns(done, count).Reshape(1, count), *options.backend, &block));
     const size_t bytes = block.size() * sizeof(float);
     digester->Add(block.data(), bytes);
     LASP_RETURN_IF_ERROR(

@@ -28,7 +28,7 @@ struct LeaveOptions {
   std::vector<TensorShare> shares;
   int64_t elements = 0;  // of the whole
   Backend* backend = nullptr;
-  TrainingTensors tensors = {};  // fp32, at rest
+  TrainingTensors tensors = {};  // at rest; fp32, moments also bf16; the files are fp32
   // Told of each block.
   std::function<void()> on_block = [] {};
 };

@@ -24,7 +24,7 @@ struct RestoreOptions {
   const ParameterLayout* layout = nullptr;
   Backend* backend = nullptr;
   Communicator* world = nullptr;  // all ranks
-  TrainingTensors tensors = {};   // where it goes: fp32
+  TrainingTensors tensors = {};   // where it goes: fp32, moments also bf16
   // What of them this rank has; none: all of them.
   std::optional<std::vector<TensorShare>> owned = {};
   // Asked now and then.

@@ -7,8 +7,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/bf16_rounding.h"
 #include "proto/checkpoint/block_digests.h"
 #include "proto/rpc/status_macros.h"
 
@@ -29,21 +31,40 @@ absl::Status WriteAll(int descriptor, absl::string_view data, absl::string_view 
   return absl::OkStatus();
 }
 
+// `data` as fp32.
+std::vector<float> Widened(absl::string_view data) {
+  std::vector<float> wide;
+  wide.reserve(data.size() / sizeof(uint16_t));
+  for (size_t at = 0; at < data.size(); at += sizeof(uint16_t)) {
+    uint16_t bits = 0;
+    std::memcpy(&bits, data.data() + at, sizeof bits);
+    wide.push_back(kernels::FromBf16Bits(bits));
+  }
+  return wide;
+}
+
 // Each part is digested while it is in the processor's caches, and its way to the disk begins soon
 // after: what is left for the end would be written at once, and hold up whoever else writes.
-absl::Status WritePieces(int descriptor, const std::vector<absl::string_view>& pieces,
+absl::Status WritePieces(int descriptor, const std::vector<ShardPiece>& pieces,
                          absl::string_view path, const std::atomic<bool>& cancelled,
                          BlockDigester* digester) {
   constexpr size_t kPart = 1 << 20;
   constexpr off64_t kFlushed = 32 << 20;
   off64_t written = 0;
   off64_t flushed = 0;
-  for (absl::string_view piece : pieces) {
-    while (!piece.empty()) {
+  for (const ShardPiece& piece : pieces) {
+    absl::string_view rest = piece.data;
+    while (!rest.empty()) {
       if (cancelled.load(std::memory_order_relaxed)) {
         return absl::CancelledError(absl::StrCat("no longer writing ", path));
       }
-      const absl::string_view part = piece.substr(0, kPart);
+      absl::string_view part = rest.substr(0, kPart);
+      rest.remove_prefix(part.size());
+      std::vector<float> wide;
+      if (piece.widens) {
+        wide = Widened(part);
+        part = {reinterpret_cast<const char*>(wide.data()), wide.size() * sizeof(float)};
+      }
       digester->Add(part.data(), part.size());
       LASP_RETURN_IF_ERROR(WriteAll(descriptor, part, path));
       written += static_cast<off64_t>(part.size());
@@ -52,7 +73,6 @@ absl::Status WritePieces(int descriptor, const std::vector<absl::string_view>& p
         (void)sync_file_range(descriptor, flushed, written - flushed, SYNC_FILE_RANGE_WRITE);
         flushed = written;
       }
-      piece.remove_prefix(part.size());
     }
   }
   return absl::OkStatus();
@@ -60,7 +80,7 @@ absl::Status WritePieces(int descriptor, const std::vector<absl::string_view>& p
 
 absl::Status WriteAndPublish(const UniqueFd& folder, const std::string& name,
                              const std::string& temporary, absl::string_view path,
-                             const std::vector<absl::string_view>& pieces,
+                             const std::vector<ShardPiece>& pieces,
                              const std::atomic<bool>& cancelled, BlockDigester* digester) {
   const UniqueFd file(openat(folder.get(), temporary.c_str(),
                              O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC,
@@ -83,9 +103,11 @@ absl::Status WriteAndPublish(const UniqueFd& folder, const std::string& name,
 
 }  // namespace
 
-absl::StatusOr<lasp::v1::CheckpointShard> WriteShardFile(
-    const UniqueFd& folder, const std::string& name, absl::string_view path,
-    const std::vector<absl::string_view>& pieces, const std::atomic<bool>& cancelled) {
+absl::StatusOr<lasp::v1::CheckpointShard> WriteShardFile(const UniqueFd& folder,
+                                                         const std::string& name,
+                                                         absl::string_view path,
+                                                         const std::vector<ShardPiece>& pieces,
+                                                         const std::atomic<bool>& cancelled) {
   const std::string temporary = absl::StrCat(name, ".tmp");
   BlockDigester digester;
   absl::Status written =
@@ -98,8 +120,8 @@ absl::StatusOr<lasp::v1::CheckpointShard> WriteShardFile(
   lasp::v1::CheckpointShard shard;
   shard.set_file(name);
   int64_t size = 0;
-  for (const absl::string_view piece : pieces) {
-    size += static_cast<int64_t>(piece.size());
+  for (const ShardPiece& piece : pieces) {
+    size += static_cast<int64_t>(piece.data.size()) * (piece.widens ? 2 : 1);
   }
   shard.set_size_bytes(size);
   shard.set_block_bytes(kCheckpointBlockBytes);

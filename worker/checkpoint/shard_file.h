@@ -12,13 +12,21 @@
 
 namespace lasp::worker {
 
+// What a shard is made of.
+struct ShardPiece {
+  absl::string_view data;
+  bool widens = false;  // bf16, of which fp32 is written
+};
+
 // Writes `pieces` one behind the other to the file `name` in `folder`, by way of `name`.tmp; a
 // failure leaves neither. What is under `name` is whole, and on the disk for good when this
 // returns. `path` names the file in errors, whose codes are what the system says
 // (RESOURCE_EXHAUSTED for a full disk); CANCELLED soon after `cancelled` is set. Gives size and
 // digests; extents are the caller's.
-absl::StatusOr<lasp::v1::CheckpointShard> WriteShardFile(
-    const UniqueFd& folder, const std::string& name, absl::string_view path,
-    const std::vector<absl::string_view>& pieces, const std::atomic<bool>& cancelled);
+absl::StatusOr<lasp::v1::CheckpointShard> WriteShardFile(const UniqueFd& folder,
+                                                         const std::string& name,
+                                                         absl::string_view path,
+                                                         const std::vector<ShardPiece>& pieces,
+                                                         const std::atomic<bool>& cancelled);
 
 }  // namespace lasp::worker

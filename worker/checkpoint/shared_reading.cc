@@ -1,8 +1,10 @@
 #include "worker/checkpoint/shared_reading.h"
 
 #include <algorithm>
+#include <cstdint>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/bf16_rounding.h"
 #include "proto/rpc/status_macros.h"
 
 namespace lasp::worker {
@@ -31,6 +33,16 @@ absl::Status Exchange(const SharedReading& reading, const std::vector<Tensor>& t
   return reading.backend->Synchronize();
 }
 
+void Store(const std::vector<float>& values, Tensor destination, Backend& backend) {
+  if (destination.dtype != DType::kBFloat16) {
+    backend.CopyFromHost(values.data(), destination);
+    return;
+  }
+  std::vector<uint16_t> bits(values.size());
+  std::transform(values.begin(), values.end(), bits.begin(), kernels::NearestBf16Bits);
+  backend.CopyFromHost(bits.data(), destination);
+}
+
 absl::Status ReadOne(const SharedReading& reading, const ParameterReader& read, TensorShare share,
                      Tensor destination) {
   std::vector<float> buffer;
@@ -44,9 +56,8 @@ absl::Status ReadOne(const SharedReading& reading, const ParameterReader& read, 
       const int64_t count = std::min(end - begin, kElementsAtATime);
       buffer.resize(static_cast<size_t>(count));
       LASP_RETURN_IF_ERROR(read(parameter, begin - parameter.offset, count, buffer.data()));
-      reading.backend->CopyFromHost(
-          buffer.data(),
-          destination.Columns(share.local + begin - share.begin, count).Reshape(1, count));
+      Store(buffer, destination.Columns(share.local + begin - share.begin, count).Reshape(1, count),
+            *reading.backend);
       reading.on_block();
       begin += count;
     }

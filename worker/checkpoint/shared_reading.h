@@ -34,7 +34,7 @@ struct SharedReading {
 using ParameterReader =
     std::function<absl::Status(const Parameter&, int64_t begin, int64_t count, float* to)>;
 
-// This rank's shares into `destination` [1, n], fp32. CANCELLED where give_up said so.
+// This rank's shares into `destination` [1, n], fp32 or bf16. CANCELLED where give_up said so.
 absl::Status ReadShare(const SharedReading& reading, const ParameterReader& read,
                        Tensor destination);
 

@@ -133,13 +133,14 @@ struct AdamWConstants {
 };
 
 // A range of parameters that is updated alike: all contiguous and of one size, of the accumulation
-// type but for `weight`.
+// type but for `weight` and, where they are kBFloat16 and that type is fp32, both moments.
 struct AdamWTensors {
   Tensor master;
   Tensor weight;  // the master's copy for the products, or the same tensor
   Tensor gradient;
   Tensor first_moment;
   Tensor second_moment;
+  int64_t first_element = 0;  // in the flat order of all parameters
   double weight_decay = 0;
 };
 

@@ -1,14 +1,17 @@
 // The CPU behind the device seam: each operation forwards to the kernel of the same name. Memory,
 // and what an update needs; the rest lies in the classes below.
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <new>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/adamw.h"
+#include "kernels/bf16_rounding.h"
 #include "kernels/global_norm.h"
 #include "kernels/threads.h"
 #include "kernels/update_control.h"
@@ -163,6 +166,9 @@ class CpuBackend : public CpuLayers<T> {
                                : static_cast<const float*>(source.data)[i];
       if (destination.dtype == DType::kFloat64) {
         static_cast<double*>(destination.data)[i] = value;
+      } else if (destination.dtype == DType::kBFloat16) {
+        static_cast<uint16_t*>(destination.data)[i] =
+            kernels::NearestBf16Bits(static_cast<float>(value));
       } else {
         static_cast<float*>(destination.data)[i] = static_cast<float>(value);
       }
@@ -209,20 +215,32 @@ class CpuBackend : public CpuLayers<T> {
   void AdamW(const AdamWConstants& constants, Tensor control,
              const std::vector<AdamWTensors>& tensors) override {
     for (const AdamWTensors& range : tensors) {
-      cpu::AdamW<T>({.count = range.master.count(),
-                     .parameter = Out<T>(range.master),
-                     .gradient = In<T>(range.gradient),
-                     .first_moment = Out<T>(range.first_moment),
-                     .second_moment = Out<T>(range.second_moment),
-                     .beta1 = constants.beta1,
-                     .beta2 = constants.beta2,
-                     .epsilon = constants.epsilon,
-                     .weight_decay = range.weight_decay,
-                     .control = static_cast<const kernels::UpdateControl*>(control.data)});
+      if constexpr (std::is_same_v<T, float>) {
+        if (range.first_moment.dtype == DType::kBFloat16) {
+          Update<uint16_t>(constants, control, range);
+          continue;
+        }
+      }
+      Update<T>(constants, control, range);
     }
   }
 
  private:
+  template <typename Moment>
+  static void Update(const AdamWConstants& constants, Tensor control, const AdamWTensors& range) {
+    cpu::AdamW<T, Moment>({.count = range.master.count(),
+                           .parameter = Out<T>(range.master),
+                           .gradient = In<T>(range.gradient),
+                           .first_moment = Out<Moment>(range.first_moment),
+                           .second_moment = Out<Moment>(range.second_moment),
+                           .first_element = range.first_element,
+                           .beta1 = constants.beta1,
+                           .beta2 = constants.beta2,
+                           .epsilon = constants.epsilon,
+                           .weight_decay = range.weight_decay,
+                           .control = static_cast<const kernels::UpdateControl*>(control.data)});
+  }
+
   HostPhaseClock phases_;
 };
 

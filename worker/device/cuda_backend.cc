@@ -200,24 +200,37 @@ class HopperBackend : public CudaLayers {
 
   void AdamW(const AdamWConstants& constants, Tensor control,
              const std::vector<AdamWTensors>& tensors) override {
-    std::vector<cuda::AdamWTensor> ranges;
+    // Of one kind all.
+    if (!tensors.empty() && tensors.front().first_moment.dtype == DType::kBFloat16) {
+      Update<Bf16>(constants, control, tensors);
+    } else {
+      Update<float>(constants, control, tensors);
+    }
+  }
+
+ private:
+  template <typename Moment>
+  void Update(const AdamWConstants& constants, Tensor control,
+              const std::vector<AdamWTensors>& tensors) {
+    std::vector<cuda::AdamWTensor<Moment>> ranges;
     ranges.reserve(tensors.size());
     for (const AdamWTensors& range : tensors) {
       ranges.push_back({.count = range.master.count(),
                         .parameter = Out<float>(range.master),
                         .gradient = In<float>(range.gradient),
-                        .first_moment = Out<float>(range.first_moment),
-                        .second_moment = Out<float>(range.second_moment),
+                        .first_moment = Out<Moment>(range.first_moment),
+                        .second_moment = Out<Moment>(range.second_moment),
                         .copy = Out(range.weight),
-                        .weight_decay = static_cast<float>(range.weight_decay)});
+                        .weight_decay = static_cast<float>(range.weight_decay),
+                        .first_element = range.first_element});
     }
-    context().Check(cuda::AdamW({.tensors = ranges.data(),
-                                 .tensor_count = static_cast<int>(ranges.size()),
-                                 .beta1 = static_cast<float>(constants.beta1),
-                                 .beta2 = static_cast<float>(constants.beta2),
-                                 .epsilon = static_cast<float>(constants.epsilon),
-                                 .control = In<kernels::UpdateControl>(control)},
-                                context().stream()),
+    context().Check(cuda::AdamW<Moment>({.tensors = ranges.data(),
+                                         .tensor_count = static_cast<int>(ranges.size()),
+                                         .beta1 = static_cast<float>(constants.beta1),
+                                         .beta2 = static_cast<float>(constants.beta2),
+                                         .epsilon = static_cast<float>(constants.epsilon),
+                                         .control = In<kernels::UpdateControl>(control)},
+                                        context().stream()),
                     "an update");
   }
 };

@@ -15,6 +15,7 @@ std::vector<UpdatedRange> UpdatedRanges(const std::vector<ParameterRange>& alike
       if (count > 0) {
         const int64_t offset = begin - range.share.begin;
         updated.push_back({.begin = range.share.local + offset,
+                           .first_element = begin,
                            .weight = range.weight.Columns(offset, count),
                            .gradient = range.gradient.Columns(offset, count),
                            .decays = part.decays});

@@ -3,14 +3,24 @@
 #include <cstddef>
 
 namespace lasp::worker {
+namespace {
+
+DType MomentType(const lasp::v1::OptimizerSpec& spec, DType masters) {
+  const bool narrow = spec.state_type() == lasp::v1::OptimizerSpec::STATE_TYPE_BF16;
+  return narrow && masters == DType::kFloat32 ? DType::kBFloat16 : masters;
+}
+
+}  // namespace
 
 AdamW::AdamW(const lasp::v1::OptimizerSpec& spec, Backend* backend, Tensor masters,
              const std::vector<UpdatedRange>& ranges, Arena& arena)
     : backend_(*backend),
       constants_{.beta1 = spec.beta1(), .beta2 = spec.beta2(), .epsilon = spec.epsilon()},
       max_gradient_norm_(spec.max_gradient_norm()),
-      first_moments_(arena.Take(MemoryUse::kOptimizer, masters.dtype, 1, masters.columns)),
-      second_moments_(arena.Take(MemoryUse::kOptimizer, masters.dtype, 1, masters.columns)) {
+      first_moments_(
+          arena.Take(MemoryUse::kOptimizer, MomentType(spec, masters.dtype), 1, masters.columns)),
+      second_moments_(
+          arena.Take(MemoryUse::kOptimizer, MomentType(spec, masters.dtype), 1, masters.columns)) {
   tensors_.reserve(ranges.size());
   for (const UpdatedRange& range : ranges) {
     const int64_t count = range.gradient.columns;
@@ -20,6 +30,7 @@ AdamW::AdamW(const lasp::v1::OptimizerSpec& spec, Backend* backend, Tensor maste
                         .gradient = range.gradient,
                         .first_moment = part(first_moments_),
                         .second_moment = part(second_moments_),
+                        .first_element = range.first_element,
                         .weight_decay = range.decays ? spec.weight_decay() : 0});
   }
 }

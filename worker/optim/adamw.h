@@ -20,9 +20,10 @@ struct ParameterRange {
 
 // Such a range, and where to find it.
 struct UpdatedRange {
-  int64_t begin = 0;  // in the masters, and the moments
-  Tensor weight;      // [1, count]: the masters' copy for the products, or the masters
-  Tensor gradient;    // [1, count]
+  int64_t begin = 0;          // in the masters, and the moments
+  int64_t first_element = 0;  // in the flat order of all parameters
+  Tensor weight;              // [1, count]: the masters' copy for the products, or the masters
+  Tensor gradient;            // [1, count]
   bool decays = false;
 };
 
@@ -34,7 +35,7 @@ class AdamW {
   AdamW(const lasp::v1::OptimizerSpec& spec, Backend* backend, Tensor masters,
         const std::vector<UpdatedRange>& ranges, Arena& arena);
 
-  // [1, n], laid out as the masters.
+  // [1, n], laid out as the masters, of their type or in bf16.
   Tensor first_moments() const { return first_moments_; }
 
   Tensor second_moments() const { return second_moments_; }

@@ -296,15 +296,16 @@ TEST_F(LargeCuda, AdamWAndGlobalNorm) {
       JudgeUpdate({.loss = sum.data(), .sum_of_squares = sum.data(), .control = control.data()},
                   nullptr),
       cudaSuccess);
-  const AdamWTensor tensor = {.count = count,
-                              .parameter = parameter.data(),
-                              .gradient = gradient.data(),
-                              .first_moment = first.data(),
-                              .second_moment = second.data(),
-                              .copy = copy.data(),
-                              .weight_decay = 0.1F};
-  ASSERT_EQ(AdamW({.tensors = &tensor, .tensor_count = 1, .control = control.data()}, nullptr),
-            cudaSuccess);
+  const AdamWTensor<float> tensor = {.count = count,
+                                     .parameter = parameter.data(),
+                                     .gradient = gradient.data(),
+                                     .first_moment = first.data(),
+                                     .second_moment = second.data(),
+                                     .copy = copy.data(),
+                                     .weight_decay = 0.1F};
+  ASSERT_EQ(
+      AdamW<float>({.tensors = &tensor, .tensor_count = 1, .control = control.data()}, nullptr),
+      cudaSuccess);
   const std::vector<double> expected = reference::AdamW(p, {g}, 1e-2, 0.9, 0.95, 1e-8, 0.1, 1.0);
   EXPECT_LE(RelativeRms(Tail(parameter, 1), expected), kFp32Tolerance);
   EXPECT_EQ(Tail(copy, 1), RoundedToBf16(Tail(parameter, 1)));

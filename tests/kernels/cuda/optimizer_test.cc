@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "kernels/adamw.h"
+#include "kernels/bf16_rounding.h"
 #include "kernels/cuda/adamw.h"
 #include "kernels/cuda/global_norm.h"
 #include "kernels/reference/operations.h"
@@ -66,7 +68,7 @@ TEST_F(OptimizerCuda, AdamWOverManyTensorsAndSteps) {
 
   std::vector<State> states;
   states.reserve(counts.size());
-  std::vector<AdamWTensor> tensors;
+  std::vector<AdamWTensor<float>> tensors;
   for (const int64_t count : counts) {
     const auto seed = static_cast<uint32_t>(10 * states.size());
     std::vector<std::vector<double>> gradients;
@@ -99,10 +101,10 @@ TEST_F(OptimizerCuda, AdamWOverManyTensorsAndSteps) {
                            .control = control.data()},
                           nullptr),
               cudaSuccess);
-    ASSERT_EQ(AdamW({.tensors = tensors.data(),
-                     .tensor_count = static_cast<int>(tensors.size()),
-                     .control = control.data()},
-                    nullptr),
+    ASSERT_EQ(AdamW<float>({.tensors = tensors.data(),
+                            .tensor_count = static_cast<int>(tensors.size()),
+                            .control = control.data()},
+                           nullptr),
               cudaSuccess);
   }
   for (size_t i = 0; i < states.size(); ++i) {
@@ -119,6 +121,55 @@ TEST_F(OptimizerCuda, AdamWOverManyTensorsAndSteps) {
   EXPECT_EQ(judged.gradient_norm, 4);
 }
 
+// Rounded at random as on the CPU: the same, but where the last bit of fp32 decides.
+TEST_F(OptimizerCuda, Bf16MomentsAreTheCpus) {
+  constexpr int64_t kCount = 100'003;
+  constexpr int64_t kFirst = (int64_t{1} << 33) + 5;
+  std::vector<float> p(kCount);
+  std::vector<uint16_t> m(kCount);
+  std::vector<uint16_t> v(kCount);
+  const DeviceArray<float> parameter(p);
+  const DeviceArray<Bf16> first(p);
+  const DeviceArray<Bf16> second(p);
+  for (int update = 1; update <= 3; ++update) {
+    const std::vector<double> values = RandomValues<float>(kCount, static_cast<uint32_t>(update));
+    const std::vector<float> gradient(values.begin(), values.end());
+    const DeviceArray<float> gradient_d(gradient);
+    const UpdateControl control{.learning_rate = 1e-3,
+                                .apply = 1,
+                                .updates = static_cast<double>(update),
+                                .correction1 = 1 - std::pow(0.9, update),
+                                .correction2 = 1 - std::pow(0.95, update)};
+    const DeviceArray<UpdateControl> control_d(std::vector<UpdateControl>{control});
+    cpu::AdamW<float, uint16_t>({.count = kCount,
+                                 .parameter = p.data(),
+                                 .gradient = gradient.data(),
+                                 .first_moment = m.data(),
+                                 .second_moment = v.data(),
+                                 .first_element = kFirst,
+                                 .control = &control});
+    const AdamWTensor<Bf16> tensor = {.count = kCount,
+                                      .parameter = parameter.data(),
+                                      .gradient = gradient_d.data(),
+                                      .first_moment = first.data(),
+                                      .second_moment = second.data(),
+                                      .first_element = kFirst};
+    ASSERT_EQ(
+        AdamW<Bf16>({.tensors = &tensor, .tensor_count = 1, .control = control_d.data()}, nullptr),
+        cudaSuccess);
+  }
+  const std::vector<double> first_values = first.Values();
+  const std::vector<double> second_values = second.Values();
+  int64_t different = 0;
+  for (int64_t i = 0; i < kCount; ++i) {
+    const auto at = static_cast<size_t>(i);
+    different += first_values[at] == FromBf16Bits(m[at]) ? 0 : 1;
+    different += second_values[at] == FromBf16Bits(v[at]) ? 0 : 1;
+  }
+  EXPECT_LE(different, kCount / 100);
+  EXPECT_LE(RelativeRms(parameter.Values(), std::vector<double>(p.begin(), p.end())), 1e-3);
+}
+
 TEST_F(OptimizerCuda, AStepThatIsNotFiniteChangesNothing) {
   const std::vector<double> start = RandomValues<float>(5000, 1);
   const DeviceArray<float> parameter(start);
@@ -127,11 +178,11 @@ TEST_F(OptimizerCuda, AStepThatIsNotFiniteChangesNothing) {
   const DeviceArray<float> second(std::vector<float>(5000));
   const DeviceArray<UpdateControl> control(
       std::vector<UpdateControl>{UpdateControl{.learning_rate = 1}});
-  const AdamWTensor tensor = {.count = 5000,
-                              .parameter = parameter.data(),
-                              .gradient = gradient.data(),
-                              .first_moment = first.data(),
-                              .second_moment = second.data()};
+  const AdamWTensor<float> tensor = {.count = 5000,
+                                     .parameter = parameter.data(),
+                                     .gradient = gradient.data(),
+                                     .first_moment = first.data(),
+                                     .second_moment = second.data()};
   const double nan = std::numeric_limits<double>::quiet_NaN();
   double skipped = 0;
   for (const auto& [norm, loss] : {std::pair<double, double>{nan, 1},
@@ -144,8 +195,9 @@ TEST_F(OptimizerCuda, AStepThatIsNotFiniteChangesNothing) {
                            .control = control.data()},
                           nullptr),
               cudaSuccess);
-    ASSERT_EQ(AdamW({.tensors = &tensor, .tensor_count = 1, .control = control.data()}, nullptr),
-              cudaSuccess);
+    ASSERT_EQ(
+        AdamW<float>({.tensors = &tensor, .tensor_count = 1, .control = control.data()}, nullptr),
+        cudaSuccess);
     const UpdateControl judged = control.Download()[0];
     EXPECT_EQ(judged.apply, 0);
     EXPECT_EQ(judged.skipped, ++skipped);

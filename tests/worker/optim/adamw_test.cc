@@ -43,7 +43,7 @@ TEST(AdamWTest, FollowsANaiveOracleAndDecaysMatricesOnly) {
   const Tensor parameter_view{parameters.data(), DType::kFloat64, 1, kCount, kCount};
   const Tensor gradient_view{gradients.data(), DType::kFloat64, 1, kCount, kCount};
   const auto range = [&](int64_t begin, int64_t count, bool decays) {
-    return UpdatedRange{begin, parameter_view.Columns(begin, count),
+    return UpdatedRange{begin, begin, parameter_view.Columns(begin, count),
                         gradient_view.Columns(begin, count), decays};
   };
   const std::vector<UpdatedRange> ranges = {range(0, 20, true), range(20, 10, false),
