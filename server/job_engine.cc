@@ -16,6 +16,10 @@ namespace {
 bool HoldsReplicas(const lasp::v1::ParallelismSpec& parallelism) {
   using DataParallel = lasp::v1::DataParallelSpec;
   const DataParallel& data = parallelism.data_parallel();
+  if (parallelism.sequence_parallel().method() ==
+      lasp::v1::SequenceParallelSpec::METHOD_MEGATRON_SP) {
+    return false;  // each has its own heads
+  }
   switch (data.method()) {
     case DataParallel::METHOD_ZERO1:
     case DataParallel::METHOD_ZERO2:

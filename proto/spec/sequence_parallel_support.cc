@@ -1,5 +1,7 @@
 #include "proto/spec/sequence_parallel_support.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 
 namespace lasp {
@@ -11,6 +13,7 @@ bool IsAvailable(v1::SequenceParallelSpec::Method method) {
     case v1::SequenceParallelSpec::METHOD_ALL_SCAN:
     case v1::SequenceParallelSpec::METHOD_RING_ATTENTION:
     case v1::SequenceParallelSpec::METHOD_ULYSSES:
+    case v1::SequenceParallelSpec::METHOD_MEGATRON_SP:
       return true;
     default:
       return false;
@@ -18,28 +21,57 @@ bool IsAvailable(v1::SequenceParallelSpec::Method method) {
 }
 
 std::string ReasonAgainstSize(const v1::SequenceParallelSpec& sp, const v1::ModelSpec& model) {
-  const int heads = model.heads();
-  if (sp.method() != v1::SequenceParallelSpec::METHOD_ULYSSES || sp.size() < 1 || heads < 1 ||
-      heads % sp.size() == 0) {
+  const bool megatron = sp.method() == v1::SequenceParallelSpec::METHOD_MEGATRON_SP;
+  if ((sp.method() != v1::SequenceParallelSpec::METHOD_ULYSSES && !megatron) || sp.size() < 1 ||
+      model.heads() < 1) {
     return "";
   }
-  int below = sp.size() < heads ? sp.size() : heads;
-  while (heads % below != 0) {
+  const auto shared_out = [&](int ranks) {
+    return model.heads() % ranks == 0 && (!megatron || model.glu_size() % ranks == 0);
+  };
+  if (shared_out(sp.size())) {
+    return "";
+  }
+  int below = std::min(sp.size(), model.heads());
+  while (!shared_out(below)) {
     --below;
   }
-  return absl::StrCat("is ", sp.size(), ", which does not divide the ", heads,
-                      " heads that ULYSSES shares out: choose ", below,
-                      ", another number of heads, or LASP");
+  const bool heads = model.heads() % sp.size() != 0;
+  return absl::StrCat(
+      "is ", sp.size(), ", which does not divide the ",
+      heads ? absl::StrCat(model.heads(), " heads") : absl::StrCat("glu_size ", model.glu_size()),
+      " that ", megatron ? "MEGATRON_SP" : "ULYSSES", " shares out: choose ", below, ", another ",
+      heads ? "number of heads" : "glu_size", ", or LASP");
+}
+
+std::string ReasonAgainst(v1::SequenceParallelSpec::Method method,
+                          v1::DataParallelSpec::Method data_parallel) {
+  const bool shards = data_parallel == v1::DataParallelSpec::METHOD_ZERO1 ||
+                      data_parallel == v1::DataParallelSpec::METHOD_ZERO2 ||
+                      data_parallel == v1::DataParallelSpec::METHOD_ZERO3 ||
+                      data_parallel == v1::DataParallelSpec::METHOD_FSDP;
+  return method == v1::SequenceParallelSpec::METHOD_MEGATRON_SP && shards
+             ? "shards what MEGATRON_SP has shared out already: choose DDP or LEGACY_DDP, or "
+               "another "
+               "sequence-parallel method"
+             : "";
 }
 
 std::string ReasonAgainstStreaming(v1::SequenceParallelSpec::Method method) {
-  // A macro-chunk leaves the next one its states. Keys and values of all that came before are no
-  // such thing.
-  return method == v1::SequenceParallelSpec::METHOD_RING_ATTENTION
-             ? "is STREAM, but RING_ATTENTION has no state to go on from one macro-chunk to the "
-               "next: choose LASP, LASP2, ALL_SCAN or ULYSSES as the method, or KEEP, RECOMPUTE "
-               "or OFFLOAD"
-             : "";
+  constexpr char kInstead[] =
+      ": choose LASP, LASP2, ALL_SCAN or ULYSSES as the method, or KEEP, RECOMPUTE or OFFLOAD";
+  switch (method) {
+    case v1::SequenceParallelSpec::METHOD_RING_ATTENTION:
+      // A macro-chunk leaves the next one its states. Keys and values of all that came before are
+      // no such thing.
+      return absl::StrCat(
+          "is STREAM, but RING_ATTENTION has no state to go on from one macro-chunk to the next",
+          kInstead);
+    case v1::SequenceParallelSpec::METHOD_MEGATRON_SP:
+      return absl::StrCat("is STREAM, which MEGATRON_SP does not do", kInstead);
+    default:
+      return "";
+  }
 }
 
 }  // namespace lasp

@@ -11,11 +11,16 @@ namespace lasp {
 bool IsAvailable(v1::SequenceParallelSpec::Method method);
 // For an error: what there is to choose from.
 inline constexpr char kAvailableSequenceParallelMethods[] =
-    "LASP, LASP2, ALL_SCAN, RING_ATTENTION or ULYSSES";
+    "LASP, LASP2, ALL_SCAN, RING_ATTENTION, ULYSSES or MEGATRON_SP";
 
 // Why the method does not compute the model on so many ranks, of its field `size`, and what to
 // choose; empty where it does. Sizes that are not positive are not judged.
 std::string ReasonAgainstSize(const v1::SequenceParallelSpec& sp, const v1::ModelSpec& model);
+
+// Why the method does not go with the data-parallel one, of its field `method`, and what to choose;
+// empty where it does.
+std::string ReasonAgainst(v1::SequenceParallelSpec::Method method,
+                          v1::DataParallelSpec::Method data_parallel);
 
 // Why sequences cannot go by in macro-chunks with the method, of spec.memory.activations STREAM,
 // and what to choose; empty where they can.

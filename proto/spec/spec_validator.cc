@@ -282,6 +282,11 @@ bool CheckParallelism(const v1::ParallelismSpec& parallelism, FieldChecker* chec
     methods = check->Refuse("spec.parallelism.data_parallel.shard_group",
                             "SP is for methods that shard: choose method ZERO1, ZERO2 or ZERO3");
   }
+  if (const std::string reason = ReasonAgainst(sp.method(), dp.method()); !reason.empty()) {
+    methods = check->Refuse(
+        "spec.parallelism.data_parallel.method",
+        absl::StrCat(MethodName(dp.method(), DataParallel::Method_Name(dp.method())), " ", reason));
+  }
   const bool dp_size =
       check->Integer("spec.parallelism.data_parallel.size", dp.size(), 1, kMaxRanks);
   if (!sp_size || !dp_size) {
@@ -327,13 +332,14 @@ void CheckShapes(const v1::TrainingSpec& spec, const Sound& sound, FieldChecker*
   if (!divides || !sound.batch) {
     return;
   }
-  // At a time. For its share of the heads a rank of ULYSSES has those of all ranks.
+  // At a time. For its share of the heads a rank of ULYSSES or MEGATRON_SP has those of all ranks.
   int64_t own_tokens = (length + sp - 1) / sp;
   if (streams) {
     const int64_t chunk = spec.memory().stream_chunk_tokens();
     own_tokens = std::min(own_tokens, chunk > 0 ? chunk : int64_t{1});
   }
-  const bool whole = method.method() == SequenceParallel::METHOD_ULYSSES;
+  const bool whole = method.method() == SequenceParallel::METHOD_ULYSSES ||
+                     method.method() == SequenceParallel::METHOD_MEGATRON_SP;
   const int64_t tokens = whole ? std::min(length, own_tokens * sp) : own_tokens;
   if (tokens > kMaxTokensPerRank / micro_batch) {
     check->Refuse(

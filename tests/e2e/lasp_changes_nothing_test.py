@@ -5,7 +5,7 @@ from cluster import ClusterTest, small_spec
 
 SHAPES = ((1, 1), (2, 1), (3, 1), (4, 1), (2, 2), (1, 4))
 # Beside LASP, on this shape.
-METHODS = ("LASP2", "ALL_SCAN", "ULYSSES", "RING_ATTENTION")
+METHODS = ("LASP2", "ALL_SCAN", "ULYSSES", "RING_ATTENTION", "MEGATRON_SP")
 METHOD_SHAPE = (2, 2)
 
 

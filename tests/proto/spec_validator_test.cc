@@ -150,14 +150,27 @@ TEST(SpecValidatorTest, EveryFieldHasItsLimits) {
       {"optimizer { max_skipped_steps: -1 }", "spec.optimizer.max_skipped_steps", "is -1"},
       {"optimizer { max_skipped_steps: 1000001 }", "spec.optimizer.max_skipped_steps", "1000000"},
       {"optimizer { state_type: 99 }", "spec.optimizer.state_type", "choose FP32 or BF16"},
-      {"parallelism { sequence_parallel { method: METHOD_MEGATRON_SP } }",
-       "spec.parallelism.sequence_parallel.method",
-       "MEGATRON_SP is not available: choose LASP, LASP2, ALL_SCAN, RING_ATTENTION or ULYSSES"},
+      {"parallelism { sequence_parallel { method: METHOD_MEGATRON_SP size: 3 } } model { heads: 4 "
+       "glu_size: 12 } data { sequence_length: 2046 }",
+       "spec.parallelism.sequence_parallel.size",
+       "does not divide the 4 heads that MEGATRON_SP shares out: choose 2"},
+      {"parallelism { sequence_parallel { method: METHOD_MEGATRON_SP size: 4 } } model { heads: 4 "
+       "glu_size: 14 }",
+       "spec.parallelism.sequence_parallel.size",
+       "does not divide the glu_size 14 that MEGATRON_SP shares out: choose 2, another glu_size"},
+      {"parallelism { sequence_parallel { method: METHOD_MEGATRON_SP } data_parallel { method: "
+       "METHOD_ZERO1 } }",
+       "spec.parallelism.data_parallel.method",
+       "ZERO1 shards what MEGATRON_SP has shared out already: choose DDP or LEGACY_DDP"},
+      {"memory { activations: ACTIVATIONS_STREAM } parallelism { sequence_parallel { method: "
+       "METHOD_MEGATRON_SP } }",
+       "spec.memory.activations", "is STREAM, which MEGATRON_SP does not do: choose LASP, LASP2"},
       {"device: DEVICE_GPU model { lrpe_theta: LRPE_THETA_LEARNED } "
        "parallelism { sequence_parallel { method: METHOD_RING_ATTENTION } }",
        "spec.parallelism.sequence_parallel.method", "no rotary frequencies on GPUs"},
       {"parallelism { sequence_parallel { method: 99 } }",
-       "spec.parallelism.sequence_parallel.method", "99 is not available"},
+       "spec.parallelism.sequence_parallel.method",
+       "99 is not available: choose LASP, LASP2, ALL_SCAN, RING_ATTENTION, ULYSSES or MEGATRON_SP"},
       {"parallelism { sequence_parallel { method: METHOD_ULYSSES size: 3 } } model { heads: 4 } "
        "data { sequence_length: 2046 }",
        "spec.parallelism.sequence_parallel.size",

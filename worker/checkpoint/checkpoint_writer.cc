@@ -55,17 +55,26 @@ absl::StatusOr<std::unique_ptr<CheckpointWriter>> CheckpointWriter::Create(Optio
           ? *options.saved
           : std::vector<TensorShare>{
                 ShareOf(options.layout->count(), options.world_size, options.fence.rank())};
+  std::vector<TensorShare> written = shares;
+  if (options.staging != nullptr) {
+    written.insert(written.end(), options.staging->shares().begin(),
+                   options.staging->shares().end());
+  }
   LASP_ASSIGN_OR_RETURN(auto snapshot,
-                        options.backend->CreateSnapshot(DataBytes(shares, options.tensors)));
-  auto writer = std::unique_ptr<CheckpointWriter>(
-      new CheckpointWriter(std::move(options), std::move(shares), std::move(snapshot)));
+                        options.backend->CreateSnapshot(DataBytes(written, options.tensors)));
+  auto writer = std::unique_ptr<CheckpointWriter>(new CheckpointWriter(
+      std::move(options), std::move(shares), std::move(written), std::move(snapshot)));
   writer->thread_ = std::thread([raw = writer.get()] { raw->Run(); });
   return writer;
 }
 
 CheckpointWriter::CheckpointWriter(Options options, std::vector<TensorShare> shares,
+                                   std::vector<TensorShare> written,
                                    std::unique_ptr<HostSnapshot> snapshot)
-    : options_(std::move(options)), shares_(std::move(shares)), snapshot_(std::move(snapshot)) {}
+    : options_(std::move(options)),
+      shares_(std::move(shares)),
+      written_(std::move(written)),
+      snapshot_(std::move(snapshot)) {}
 
 CheckpointWriter::~CheckpointWriter() {
   stopping_ = true;
@@ -81,23 +90,37 @@ bool CheckpointWriter::busy() const {
   return job_.has_value();
 }
 
-int64_t CheckpointWriter::staging_bytes() const { return DataBytes(shares_, options_.tensors); }
+int64_t CheckpointWriter::staging_bytes() const { return DataBytes(written_, options_.tensors); }
 
 lasp::internal::v1::CheckpointTotals CheckpointWriter::totals() const {
   MutexLock lock(&mutex_);
   return totals_;
 }
 
-void CheckpointWriter::Begin(const lasp::v1::TrainingState& state) {
-  const absl::Duration began = Now();
+absl::Status CheckpointWriter::TakeSnapshot() {
+  RowStaging* const staging = options_.staging;
+  if (staging != nullptr) {
+    LASP_RETURN_IF_ERROR(staging->Fill(options_.tensors));
+  }
   std::vector<Tensor> sources;
-  sources.reserve(options_.tensors.size() * shares_.size());
-  for (const Tensor& tensor : options_.tensors) {
-    for (const TensorShare& share : shares_) {
+  sources.reserve(options_.tensors.size() * written_.size());
+  const auto add = [&sources](Tensor tensor, const std::vector<TensorShare>& shares) {
+    for (const TensorShare& share : shares) {
       sources.push_back(tensor.Columns(share.local, share.count).Reshape(1, share.count));
     }
+  };
+  for (size_t part = 0; part < options_.tensors.size(); ++part) {
+    add(options_.tensors[part], shares_);
+    if (staging != nullptr) {
+      add(staging->tensors()[part], staging->shares());
+    }
   }
-  const absl::Status taken = snapshot_->Take(sources);
+  return snapshot_->Take(sources);
+}
+
+void CheckpointWriter::Begin(const lasp::v1::TrainingState& state) {
+  const absl::Duration began = Now();
+  const absl::Status taken = TakeSnapshot();
   if (!taken.ok()) {
     Refuse(state, taken);
     return;
@@ -216,7 +239,7 @@ lasp::v1::ShardWritten CheckpointWriter::Write(const lasp::v1::TrainingState& st
 
 absl::StatusOr<lasp::v1::CheckpointShard> CheckpointWriter::WriteShard(int64_t step) {
   const int64_t generation = options_.fence.generation();
-  std::vector<lasp::v1::TensorExtent> extents = ExtentsOf(*options_.layout, shares_);
+  std::vector<lasp::v1::TensorExtent> extents = ExtentsOf(*options_.layout, written_);
   SafetensorsHeader header{.metadata = {{"format", "lasp"},
                                         {"step", absl::StrCat(step)},
                                         {"generation", absl::StrCat(generation)},
@@ -241,7 +264,7 @@ absl::StatusOr<lasp::v1::CheckpointShard> CheckpointWriter::WriteShard(int64_t s
   std::vector<ShardPiece> pieces = {{.data = head}};
   const char* data = snapshot_->data();
   for (const Tensor& tensor : options_.tensors) {
-    const int64_t bytes = DataBytes(shares_, tensor.dtype);
+    const int64_t bytes = DataBytes(written_, tensor.dtype);
     pieces.push_back({.data = absl::string_view(data, static_cast<size_t>(bytes)),
                       .widens = tensor.dtype == DType::kBFloat16});
     data += bytes;

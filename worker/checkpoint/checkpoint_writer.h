@@ -15,6 +15,7 @@
 #include "lasp/internal/v1/rank_channel.pb.h"
 #include "lasp/v1/worker_service.pb.h"
 #include "proto/rpc/mutex.h"
+#include "worker/checkpoint/row_staging.h"
 #include "worker/checkpoint/tensor_share.h"
 #include "worker/device/backend.h"
 #include "worker/device/host_snapshot.h"
@@ -36,6 +37,9 @@ class CheckpointWriter {
     TrainingTensors tensors = {};  // fp32, moments also bf16; the files are fp32
     // What of them this rank writes; none: it has all, and writes its share of the world's.
     std::optional<std::vector<TensorShare>> saved = {};
+    // Where given, also what this has, which is filled anew for each checkpoint. Outlives the
+    // writer.
+    RowStaging* staging = nullptr;
     // Hears of every shard once, written or not: on the writer's thread, or the training thread.
     std::function<void(const lasp::v1::ShardWritten&)> on_shard;
   };
@@ -51,7 +55,7 @@ class CheckpointWriter {
   // Whether a shard is on its way to the disk.
   bool busy() const;
   // Copies the tensors as they are now and has them written; must not be busy. A failure goes to
-  // on_shard.
+  // on_shard. With staging all ranks of its group begin together.
   void Begin(const lasp::v1::TrainingState& state);
 
   // To be called before the tensors change.
@@ -70,7 +74,9 @@ class CheckpointWriter {
 
  private:
   CheckpointWriter(Options options, std::vector<TensorShare> shares,
-                   std::unique_ptr<HostSnapshot> snapshot);
+                   std::vector<TensorShare> written, std::unique_ptr<HostSnapshot> snapshot);
+
+  absl::Status TakeSnapshot();
 
   void Run();
   lasp::v1::ShardWritten Write(const lasp::v1::TrainingState& state);
@@ -81,7 +87,9 @@ class CheckpointWriter {
   void Tell(const lasp::v1::ShardWritten& shard, absl::Duration began);
 
   const Options options_;
+  // In options_.tensors; and all that is written, those of staging behind them.
   const std::vector<TensorShare> shares_;
+  const std::vector<TensorShare> written_;
   const std::unique_ptr<HostSnapshot> snapshot_;
   std::atomic<bool> stopping_{false};
 

@@ -14,6 +14,7 @@
 #include "worker/device/host_stash.h"
 #include "worker/device/linear_transformer_ops.h"
 #include "worker/device/phase.h"
+#include "worker/device/split_norm_ops.h"
 #include "worker/device/tensor.h"
 
 namespace lasp::worker {
@@ -260,6 +261,9 @@ class Backend {
 
   // Null where the device does not compute Linear Transformers.
   virtual LinearTransformerOps* linear_transformer() { return nullptr; }
+
+  // Null where the device has none.
+  virtual SplitNormOps* split_norm() { return nullptr; }
 
   // sum: kFloat64 [1, 1], added to. values: contiguous.
   virtual void SumOfSquares(Tensor values, Tensor sum) = 0;

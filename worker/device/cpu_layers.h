@@ -11,6 +11,7 @@
 #include "kernels/rms_norm.h"
 #include "kernels/silu.h"
 #include "worker/device/cpu_attention.h"
+#include "worker/device/cpu_split_norm.h"
 #include "worker/device/cpu_tensors.h"
 
 namespace lasp::worker {
@@ -158,6 +159,11 @@ class CpuLayers : public CpuAttention<T> {
                                    .gradient_stride = gradient.row_stride,
                                    .loss_sum = static_cast<double*>(loss_sum.data)});
   }
+
+  SplitNormOps* split_norm() override { return &split_norm_; }
+
+ private:
+  CpuSplitNorm<T> split_norm_;
 };
 
 }  // namespace lasp::worker

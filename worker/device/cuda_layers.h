@@ -1,7 +1,11 @@
 // A GPU behind the device seam: products, norms, activations, embedding and loss.
 #pragma once
 
+#include <memory>
+#include <utility>
+
 #include "worker/device/cuda_attention.h"
+#include "worker/device/cuda_split_norm.h"
 
 namespace lasp::worker {
 
@@ -26,8 +30,14 @@ class CudaLayers : public CudaAttention {
   void CrossEntropy(Tensor logits, Tensor labels, double gradient_scale, Tensor gradient,
                     Tensor loss_sum) override;
 
+  SplitNormOps* split_norm() override { return &split_norm_; }
+
  protected:
-  using CudaAttention::CudaAttention;
+  explicit CudaLayers(std::unique_ptr<CudaContext> context)
+      : CudaAttention(std::move(context)), split_norm_(&this->context()) {}
+
+ private:
+  CudaSplitNorm split_norm_;
 };
 
 }  // namespace lasp::worker

@@ -100,10 +100,8 @@ absl::StatusOr<std::unique_ptr<RankRuntime>> CreateCpuRankRuntime(
   const lasp::v1::Fence& fence = setup.fence();
   return std::make_unique<CpuRankRuntime>(
       absl::StrCat(fence.training_job(), "/", fence.uid(), "/", fence.generation()),
-      setup.rank_address(), grid,
-      setup.spec().parallelism().data_parallel().shard_group() ==
-          lasp::v1::DataParallelSpec::SHARD_GROUP_SP,
-      Streams(setup.spec()), std::move(backend));
+      setup.rank_address(), grid, GroupsShard(setup.spec().parallelism()), Streams(setup.spec()),
+      std::move(backend));
 }
 
 }  // namespace lasp::worker

@@ -149,10 +149,8 @@ absl::StatusOr<std::unique_ptr<RankRuntime>> CreateRankRuntime(
                {{"status", pinned.status().ToString()}});
     }
   }
-  const bool groups_shard = setup.spec().parallelism().data_parallel().shard_group() ==
-                            lasp::v1::DataParallelSpec::SHARD_GROUP_SP;
-  return std::make_unique<CudaRankRuntime>(grid, groups_shard, Streams(setup.spec()),
-                                           std::move(backend));
+  return std::make_unique<CudaRankRuntime>(grid, GroupsShard(setup.spec().parallelism()),
+                                           Streams(setup.spec()), std::move(backend));
 }
 
 const char* RankProgramName() { return "lasp-rank-cuda"; }

@@ -229,6 +229,7 @@ class Rank {
                                         .backend = &runtime_->backend(),
                                         .tensors = trainer_->tensors(),
                                         .saved = trainer_->saved_shares(),
+                                        .staging = trainer_->staging(),
                                         .on_shard =
                                             [this](const lasp::v1::ShardWritten& shard) {
                                               observer_.OnShard(shard);

@@ -36,9 +36,8 @@ class RankRuntime {
   // Once connected: the SP group, and all ranks.
   virtual Communicator& sp() = 0;
   virtual Communicator& world() = 0;
-  // Where the spec says that SP groups shard (DataParallelSpec.shard_group): the SP group once
-  // more, so that weights and states do not wait for one another, and the ranks in the same place
-  // of the others; null otherwise.
+  // Where SP groups shard (GroupsShard): the SP group once more, so that weights and states do not
+  // wait for one another, and the ranks in the same place of the others; null otherwise.
   virtual Communicator* shards() = 0;
   virtual Communicator* replicas() = 0;
   // The SP group once more, for what goes from macro-chunk to macro-chunk; null unless the spec's

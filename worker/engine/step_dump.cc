@@ -8,7 +8,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/status_macros.h"
-#include "worker/parallel/gather_owned.h"
 
 namespace lasp::worker {
 namespace {
@@ -74,7 +73,7 @@ void AddTokens(const std::vector<Batch>& batches, ArrayWriter& writer) {
 }
 
 absl::Status AddParameters(const std::string& prefix, const ParameterLayout& layout,
-                           Backend& backend, DataParallel& parallel,
+                           const PlacesOf& places, Backend& backend, DataParallel& parallel,
                            const std::function<Tensor(const OwnedRange&)>& part,
                            ArrayWriter& writer) {
   for (const Parameter& parameter : layout.parameters()) {
@@ -82,7 +81,7 @@ absl::Status AddParameters(const std::string& prefix, const ParameterLayout& lay
     const int64_t count = parameter.count();
     LASP_ASSIGN_OR_RETURN(const auto memory, backend.Allocate(count * SizeOf(type)));
     const Tensor values{memory->data(), type, 1, count, count};
-    LASP_RETURN_IF_ERROR(GatherOwned(parallel, backend, part, parameter.offset, values));
+    LASP_RETURN_IF_ERROR(GatherOwned(parallel, backend, places, part, parameter.offset, values));
     std::vector<char> host(static_cast<size_t>(values.bytes()));
     backend.CopyToHost(values, host.data());
     writer.Add(absl::StrCat(prefix, parameter.name), values.dtype,
@@ -94,7 +93,7 @@ absl::Status AddParameters(const std::string& prefix, const ParameterLayout& lay
 }  // namespace
 
 absl::Status WriteStepDump(const StepDump& dump, const ProcessGrid& grid,
-                           const ParameterLayout& layout, Backend& backend,
+                           const ParameterLayout& layout, const PlacesOf& places, Backend& backend,
                            DataParallel& parallel) {
   std::error_code error;
   std::filesystem::create_directories(dump.directory, error);
@@ -103,13 +102,13 @@ absl::Status WriteStepDump(const StepDump& dump, const ProcessGrid& grid,
   AddTokens(dump.batches, writer);
   const Tensor masters = parallel.masters();
   LASP_RETURN_IF_ERROR(AddParameters(
-      "parameter/", layout, backend, parallel,
+      "parameter/", layout, places, backend, parallel,
       [&masters](const OwnedRange& range) {
         return masters.Columns(range.share.local, range.share.count);
       },
       writer));
   LASP_RETURN_IF_ERROR(AddParameters(
-      "gradient/", layout, backend, parallel,
+      "gradient/", layout, places, backend, parallel,
       [](const OwnedRange& range) { return range.gradient; }, writer));
   if (!writer.Close()) {
     return absl::FailedPreconditionError(absl::StrCat("cannot write ", stem, ".bin"));

@@ -18,6 +18,7 @@
 #include "worker/device/backend.h"
 #include "worker/model/parameter_layout.h"
 #include "worker/parallel/data_parallel.h"
+#include "worker/parallel/gather_owned.h"
 #include "worker/parallel/process_grid.h"
 
 namespace lasp::worker {
@@ -31,9 +32,10 @@ struct StepDump {
   std::vector<Batch> batches;
 };
 
-// Creates the directory where it is missing. Every rank writes all parameters, whoever owns them:
-// all call it. Errors name the file.
+// Creates the directory where it is missing. Every rank writes all parameters of `layout`, whoever
+// owns them: all call it. Errors name the file.
 absl::Status WriteStepDump(const StepDump& dump, const ProcessGrid& grid,
-                           const ParameterLayout& layout, Backend& backend, DataParallel& parallel);
+                           const ParameterLayout& layout, const PlacesOf& places, Backend& backend,
+                           DataParallel& parallel);
 
 }  // namespace lasp::worker

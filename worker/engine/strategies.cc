@@ -36,6 +36,15 @@ absl::StatusOr<std::unique_ptr<SequenceParallel>> CreateSequenceParallel(
     case Spec::METHOD_RING_ATTENTION:
       made = CreateRingAttention(backend, sp);
       break;
+    case Spec::METHOD_MEGATRON_SP:
+      if (spec.model().heads() % sp->size() != 0 || spec.model().glu_size() % sp->size() != 0) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("spec.parallelism.sequence_parallel: MEGATRON_SP shares ",
+                         spec.model().heads(), " heads and a glu_size of ", spec.model().glu_size(),
+                         " out over ", sp->size(), " ranks: choose a size that divides both"));
+      }
+      made = CreateMegatronSp(backend, sp);
+      break;
     default:
       break;
   }
@@ -68,6 +77,17 @@ absl::StatusOr<std::unique_ptr<DataParallel>> CreateDataParallel(
                                                    DataParallelSpec::Method_Name(spec.method()),
                                                    " is not in this build: use DDP"));
   }
+}
+
+int TensorRanks(const lasp::v1::ParallelismSpec& spec) {
+  return spec.sequence_parallel().method() == lasp::v1::SequenceParallelSpec::METHOD_MEGATRON_SP
+             ? spec.sequence_parallel().size()
+             : 1;
+}
+
+bool GroupsShard(const lasp::v1::ParallelismSpec& spec) {
+  return spec.data_parallel().shard_group() == lasp::v1::DataParallelSpec::SHARD_GROUP_SP ||
+         TensorRanks(spec) > 1;
 }
 
 bool Streams(const lasp::v1::TrainingSpec& spec) {

@@ -19,6 +19,13 @@ absl::StatusOr<std::unique_ptr<SequenceParallel>> CreateSequenceParallel(
 absl::StatusOr<std::unique_ptr<DataParallel>> CreateDataParallel(
     const lasp::v1::DataParallelSpec& spec, const DataParallelOptions& options, Arena& arena);
 
+// Whether the ranks of an SP group hold parameters apart that its replicas have too: communicators
+// among them are needed, apart from that of the sequences.
+bool GroupsShard(const lasp::v1::ParallelismSpec& spec);
+
+// The ranks that share out heads and the MLP's columns: tensor parallelism. 1: none.
+int TensorRanks(const lasp::v1::ParallelismSpec& spec);
+
 // Whether sequences go by in macro-chunks.
 bool Streams(const lasp::v1::TrainingSpec& spec);
 

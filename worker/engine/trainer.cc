@@ -20,7 +20,6 @@
 #include "worker/engine/strategies.h"
 #include "worker/engine/updated_ranges.h"
 #include "worker/model/parameter_init.h"
-#include "worker/parallel/gather_owned.h"
 
 namespace lasp::worker {
 namespace {
@@ -41,12 +40,33 @@ constexpr int64_t kUpdateSize = sizeof(kernels::UpdateControl) / sizeof(double);
 constexpr int64_t kSumOfSquares = kUpdate + kUpdateSize;
 constexpr int64_t kControlSize = kSumOfSquares + 1;
 
+ModelConfig OwnConfig(ModelConfig config, const lasp::v1::ParallelismSpec& spec,
+                      const ProcessGrid& grid) {
+  config.tensor_ranks = TensorRanks(spec);
+  config.tensor_rank = config.tensor_ranks > 1 ? grid.sp_rank() : 0;
+  return config;
+}
+
+// The places of all ranges, in their order.
+std::vector<TensorShare> PlacesOfAll(const ParameterShards& shards,
+                                     const std::vector<TensorShare>& ranges) {
+  std::vector<TensorShare> all;
+  for (const TensorShare& range : ranges) {
+    const std::vector<TensorShare> places = shards.PlacesOf(range);
+    all.insert(all.end(), places.begin(), places.end());
+  }
+  return all;
+}
+
 }  // namespace
 
 Trainer::Trainer(Options options)
     : options_(std::move(options)),
       model_config_(ModelConfig::FromSpec(options_.spec.model())),
       layout_(model_config_),
+      own_config_(OwnConfig(model_config_, options_.spec.parallelism(), options_.grid)),
+      own_layout_(own_config_),
+      shards_(own_config_),
       schedule_(options_.spec.optimizer(), options_.spec.max_steps()),
       chunks_(options_.train_data->whole()) {}
 
@@ -160,20 +180,37 @@ absl::Status Trainer::MakeState() {
 
 absl::Status Trainer::SpreadWeights() {
   LASP_RETURN_IF_ERROR(data_parallel_->SpreadWeights());
-  if (!model_config_.learned_theta || data_parallel_->replicates()) {
+  if (!model_config_.learned_theta || data_parallel_->owns_all()) {
     return absl::OkStatus();
   }
   const auto theta = std::find_if(layout_.parameters().begin(), layout_.parameters().end(),
                                   [](const Parameter& parameter) { return !parameter.decays; });
   return GatherOwned(
-      *data_parallel_, *options_.backend,
+      *data_parallel_, *options_.backend, places(),
       [this](const OwnedRange& range) {
         return data_parallel_->masters().Columns(range.share.local, range.share.count);
       },
       theta->offset, theta_);
 }
 
+PlacesOf Trainer::places() const {
+  return [this](const TensorShare& own) { return shards_.PlacesOf(own); };
+}
+
+std::optional<std::vector<TensorShare>> Trainer::owned_shares() const {
+  auto owned = OwnedShares(*data_parallel_);
+  return owned.has_value() ? PlacesOfAll(shards_, *owned) : owned;
+}
+
 std::optional<std::vector<TensorShare>> Trainer::saved_shares() const {
+  if (own_config_.tensor_ranks > 1) {
+    std::vector<TensorShare> counted;
+    for (const OwnedRange& range : data_parallel_->counted()) {
+      counted.push_back(range.share);
+    }
+    return PlacesOfAll(shards_, PartOf(Without(shards_.column_cuts(), counted),
+                                       options_.replicas->size(), options_.replicas->rank()));
+  }
   auto owned = owned_shares();
   return owned.has_value() && options_.replicas != nullptr
              ? PartOf(*owned, options_.replicas->size(), options_.replicas->rank())
@@ -196,6 +233,9 @@ absl::StatusOr<lasp::v1::StateLeft> Trainer::LeaveState(const lasp::v1::Fence& f
   std::vector<TensorShare> shares;
   if (data_parallel_->replicates()) {
     shares.push_back(LeftShareOf(layout_.count(), options_.world->size(), options_.world->rank()));
+  } else if (own_config_.tensor_ranks > 1) {
+    return absl::FailedPreconditionError(
+        "MEGATRON_SP shares the weights out: what a lost rank had is in its checkpoints only");
   } else if (options_.replicas != nullptr && options_.replicas->size() > 1) {
     shares = *owned_shares();
   } else {
@@ -256,11 +296,11 @@ absl::Status Trainer::TakeMemory(Arena& arena) {
                                                             .world = options_.world,
                                                             .shards = options_.shards,
                                                             .replicas = options_.replicas,
-                                                            .units = layout_.units()},
+                                                            .units = own_layout_.units()},
                                                            arena));
   if (model_config_.learned_theta) {
-    theta_ = data_parallel_->replicates()
-                 ? layout_.Bind(data_parallel_->masters()).blocks[0].theta
+    theta_ = data_parallel_->owns_all()
+                 ? own_layout_.Bind(data_parallel_->masters()).blocks[0].theta
                  : arena.Take(MemoryUse::kWeights, backend->accumulation_type(),
                               model_config_.heads, model_config_.head_size());
   }
@@ -277,18 +317,25 @@ absl::Status Trainer::TakeMemory(Arena& arena) {
         "spec.memory.activations STREAM needs a sequence parallelism whose states go on from one "
         "macro-chunk to the next: choose LASP, LASP2, ALL_SCAN or ULYSSES");
   }
-  LASP_ASSIGN_OR_RETURN(
-      activations_, ActivationMemory::Take(PlanOf(spec.memory(), chunks_.count()), model_config_,
-                                           shape, backend, *attention_, options_.wrap, arena));
+  LASP_ASSIGN_OR_RETURN(activations_,
+                        ActivationMemory::Take(PlanOf(spec.memory(), chunks_.count()), own_config_,
+                                               shape, backend, *attention_, options_.wrap, arena));
   model_ = std::make_unique<TransNormer>(
-      model_config_, shape, activations_.options(), &layout_,
+      own_config_, shape, activations_.options(), &own_layout_,
       ParameterTensors{.parallel = data_parallel_.get(), .learned_theta = theta_}, backend,
       attention_, arena);
   sweep_ = std::make_unique<SequenceSweep>(backend, model_.get(), activations_.carried(),
                                            chunks_.count());
   optimizer_ =
       std::make_unique<AdamW>(spec.optimizer(), backend, data_parallel_->masters(),
-                              UpdatedRanges(layout_.Ranges(), data_parallel_->owned()), arena);
+                              UpdatedRanges(own_layout_.Ranges(), data_parallel_->owned()), arena);
+  if (!shards_.column_cuts().empty() && !options_.checkpoint_root.empty()) {
+    staging_ = std::make_unique<RowStaging>(shards_.column_cuts(), tensors(), backend,
+                                            RowStaging::Ranks{.group = options_.shards,
+                                                              .replicas = options_.grid.dp_size(),
+                                                              .replica = options_.grid.dp_rank()},
+                                            arena);
+  }
   return absl::OkStatus();
 }
 
@@ -465,7 +512,7 @@ absl::Status Trainer::Update(int64_t step, Checkpoints* checkpoints, StepResult*
   options_.backend->EnterPhase(Phase::kOptimizer);
   // The same bits on every rank, of whole gradients as of a reduced sum, hence so is the decision.
   const Tensor sum_of_squares = control_.Columns(kSumOfSquares, 1);
-  for (const OwnedRange& range : data_parallel_->owned()) {
+  for (const OwnedRange& range : data_parallel_->counted()) {
     options_.backend->SumOfSquares(range.gradient, sum_of_squares);
   }
   LASP_RETURN_IF_ERROR(data_parallel_->SumOverOwners(sum_of_squares));
@@ -499,7 +546,7 @@ absl::Status Trainer::Dump(int64_t step, const StepResult& result) {
        .gradient_norm = result.gradient_norm,
        .label_count = options_.spec.global_batch_size() * options_.spec.data().sequence_length(),
        .batches = std::exchange(dumped_batches_, {})},
-      options_.grid, layout_, *options_.backend, *data_parallel_);
+      options_.grid, layout_, places(), *options_.backend, *data_parallel_);
 }
 
 absl::StatusOr<EvaluationResult> Trainer::Evaluate() {

@@ -14,6 +14,7 @@
 #include "lasp/v1/worker_service.pb.h"
 #include "proto/interchange/model_folder.h"
 #include "worker/checkpoint/checkpoints.h"
+#include "worker/checkpoint/row_staging.h"
 #include "worker/checkpoint/tensor_share.h"
 #include "worker/data/batch_prefetcher.h"
 #include "worker/data/batch_source.h"
@@ -26,11 +27,13 @@
 #include "worker/engine/progress_clock.h"
 #include "worker/engine/sequence_sweep.h"
 #include "worker/model/parameter_layout.h"
+#include "worker/model/parameter_shards.h"
 #include "worker/model/transnormer.h"
 #include "worker/optim/adamw.h"
 #include "worker/optim/learning_rate_schedule.h"
 #include "worker/parallel/communicator.h"
 #include "worker/parallel/data_parallel.h"
+#include "worker/parallel/gather_owned.h"
 #include "worker/parallel/process_grid.h"
 #include "worker/parallel/sequence_parallel.h"
 
@@ -73,7 +76,7 @@ class Trainer {
     Backend* backend = nullptr;
     Communicator* sp = nullptr;     // the SP group
     Communicator* world = nullptr;  // all ranks
-    // Where the spec says that SP groups shard: this rank's, and the ranks in the same place of the
+    // Where SP groups shard (GroupsShard): this rank's, and the ranks in the same place of the
     // others. Not the communicators of `sp`: states do not wait for weights.
     Communicator* shards = nullptr;
     Communicator* replicas = nullptr;
@@ -126,6 +129,7 @@ class Trainer {
 
   int64_t skipped_total() const { return static_cast<int64_t>(last_update_.skipped); }
 
+  // Of the whole model.
   const ParameterLayout& layout() const { return layout_; }
 
   // What a checkpoint holds.
@@ -133,13 +137,14 @@ class Trainer {
     return {data_parallel_->masters(), optimizer_->first_moments(), optimizer_->second_moments()};
   }
 
-  // What of them this rank has; none: all.
-  std::optional<std::vector<TensorShare>> owned_shares() const {
-    return OwnedShares(*data_parallel_);
-  }
+  // What of them this rank has, in the order of layout(); none: all.
+  std::optional<std::vector<TensorShare>> owned_shares() const;
 
-  // What of them this rank saves, as CheckpointWriter wants it: each element is one rank's.
+  // What of them this rank saves, as CheckpointWriter wants it: each element is one rank's, but for
+  // what it saves of staging(), which is null unless ranks hold columns.
   std::optional<std::vector<TensorShare>> saved_shares() const;
+
+  RowStaging* staging() const { return staging_.get(); }
 
   // The masters, as far as this rank has them.
   Tensor parameters() const { return data_parallel_->masters(); }
@@ -152,6 +157,8 @@ class Trainer {
 
  private:
   explicit Trainer(Options options);
+  // For GatherOwned.
+  PlacesOf places() const;
   bool streams() const;
   // How the sequences go by; a chunk's size may have to be measured, and agreed on by all ranks.
   absl::Status ChooseChunks();
@@ -185,6 +192,10 @@ class Trainer {
   const Options options_;
   const ModelConfig model_config_;
   const ParameterLayout layout_;
+  // The same, of what this rank has of the model.
+  const ModelConfig own_config_;
+  const ParameterLayout own_layout_;
+  const ParameterShards shards_;
   const LearningRateSchedule schedule_;
   MacroChunks chunks_;
   Arena arena_;
@@ -206,6 +217,7 @@ class Trainer {
   std::unique_ptr<TransNormer> model_;
   std::unique_ptr<SequenceSweep> sweep_;
   std::unique_ptr<AdamW> optimizer_;
+  std::unique_ptr<RowStaging> staging_;
   std::unique_ptr<BatchPrefetcher> batches_;
   // The first step's, where it is dumped.
   std::vector<Batch> dumped_batches_;

@@ -1,4 +1,5 @@
 #include "proto/rpc/status_macros.h"
+#include "worker/model/gated_norm.h"
 #include "worker/model/token_mixer.h"
 
 namespace lasp::worker {
@@ -7,11 +8,11 @@ namespace {
 class GatedMixer final : public TokenMixer {
  public:
   GatedMixer(Backend* backend, SequenceParallel* attention)
-      : backend_(*backend), attention_(*attention) {}
+      : backend_(*backend), attention_(*attention), norm_(backend, attention->tensor_parallel()) {}
 
   absl::Status Forward(const AttentionShape& shape, const BlockWeights& weights,
                        BlockActivations& activations, Tensor output) override {
-    const int64_t hidden = output.columns;
+    const int64_t hidden = activations.gated.columns;
     const AttentionInputs inputs = InputsOf(activations);
     backend_.Gemm(false, activations.mixer_normed, true, weights.qkvu.Rows(0, 3 * hidden), 0,
                   activations.qkvu.Columns(0, 3 * hidden));
@@ -22,9 +23,9 @@ class GatedMixer final : public TokenMixer {
                   activations.qkvu.Columns(3 * hidden, hidden));
     LASP_RETURN_IF_ERROR(
         attention_.EndForward(shape, inputs, activations.attention, activations.attention_output));
-    backend_.GatedRmsNormForward(activations.attention_output,
-                                 activations.qkvu.Columns(3 * hidden, hidden), activations.gated,
-                                 activations.attention_inverse_rms);
+    LASP_RETURN_IF_ERROR(norm_.Forward(activations.attention_output,
+                                       activations.qkvu.Columns(3 * hidden, hidden),
+                                       activations.gated, activations.attention_inverse_rms));
     backend_.Gemm(false, activations.gated, true, weights.out_proj, 0, output);
     return absl::OkStatus();
   }
@@ -59,8 +60,8 @@ class GatedMixer final : public TokenMixer {
       LASP_RETURN_IF_ERROR(attention_.Recompute(shape, InputsOf(activations), activations.attention,
                                                 activations.attention_output));
     }
-    backend_.GatedRmsNormForward(activations.attention_output, gate, activations.gated,
-                                 activations.attention_inverse_rms);
+    LASP_RETURN_IF_ERROR(norm_.Forward(activations.attention_output, gate, activations.gated,
+                                       activations.attention_inverse_rms));
     if (block) {
       backend_.Gemm(false, activations.gated, true, weights.out_proj, 0, output);
     }
@@ -71,17 +72,17 @@ class GatedMixer final : public TokenMixer {
                         const BlockActivations& activations, Tensor output_gradient,
                         const TokenMixerScratch& scratch, BlockWeights& gradients, bool adds,
                         Tensor input_gradient) override {
-    const int64_t hidden = output_gradient.columns;
+    const int64_t hidden = activations.gated.columns;
     const Tensor packed = scratch.qkvu_gradient;
     backend_.Gemm(true, output_gradient, false, activations.gated, adds ? 1 : 0,
                   gradients.out_proj);
     backend_.Gemm(false, output_gradient, false, weights.out_proj, 0, scratch.gated_gradient);
     // The gradient of the attention's output replaces that of the gated product.
     const Tensor attention_gradient = scratch.gated_gradient;
-    backend_.GatedRmsNormBackward(activations.attention_output,
-                                  activations.qkvu.Columns(3 * hidden, hidden),
-                                  activations.attention_inverse_rms, scratch.gated_gradient,
-                                  attention_gradient, packed.Columns(3 * hidden, hidden));
+    LASP_RETURN_IF_ERROR(norm_.Backward(activations.attention_output,
+                                        activations.qkvu.Columns(3 * hidden, hidden),
+                                        activations.attention_inverse_rms, scratch.gated_gradient,
+                                        attention_gradient, packed.Columns(3 * hidden, hidden)));
     LASP_RETURN_IF_ERROR(attention_.Backward(shape, InputsOf(activations), activations.attention,
                                              attention_gradient,
                                              {.q = packed.Columns(0, hidden),
@@ -105,6 +106,7 @@ class GatedMixer final : public TokenMixer {
 
   Backend& backend_;
   SequenceParallel& attention_;
+  GatedNorm norm_;
 };
 
 }  // namespace

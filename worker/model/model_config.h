@@ -21,11 +21,22 @@ struct ModelConfig {
   // Whether the first layer's rotary frequencies are parameters.
   bool learned_theta = false;
   double init_std = 0.02;
+  // With tensor parallelism: the ranks that share out heads and the MLP's columns, which divide
+  // both, and this one's place among them. The sizes above are of the whole model.
+  int tensor_ranks = 1;
+  int tensor_rank = 0;
 
   int64_t head_size() const { return hidden_size / heads; }
 
-  // Columns of a mixer's projection: queries, keys, values, and the gate where there is one.
-  int64_t projection_size() const { return (linear_transformer ? 3 : 4) * hidden_size; }
+  // What this rank has of them, and the columns of its heads.
+  int64_t own_heads() const { return heads / tensor_ranks; }
+
+  int64_t own_width() const { return own_heads() * head_size(); }
+
+  int64_t own_glu_size() const { return glu_size / tensor_ranks; }
+
+  // Columns of a mixer's projection here: queries, keys, values, and the gate where there is one.
+  int64_t projection_size() const { return (linear_transformer ? 3 : 4) * own_width(); }
 
   // `spec` with its defaults written out, and valid.
   static ModelConfig FromSpec(const lasp::v1::ModelSpec& spec) {

@@ -54,7 +54,7 @@ class NormalisedMixer final : public TokenMixer {
                         const BlockActivations& activations, Tensor output_gradient,
                         const TokenMixerScratch& scratch, BlockWeights& gradients, bool adds,
                         Tensor input_gradient) override {
-    const int64_t hidden = output_gradient.columns;
+    const int64_t hidden = activations.qk.columns / 2;
     const Tensor packed = scratch.qkvu_gradient;
     const Tensor attention_gradient = scratch.gated_gradient;
     backend_.Gemm(true, output_gradient, false, activations.attention_output, adds ? 1 : 0,

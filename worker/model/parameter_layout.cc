@@ -13,17 +13,18 @@ ParameterLayout::ParameterLayout(const ModelConfig& config) : config_(config) {
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     // The next block's weights come while this one computes.
     BeginUnit(static_cast<int>(1 + layer % 2));
+    units_.back().shared_out = config.tensor_ranks > 1;
     const std::string mixer = absl::StrCat("model.layers.", layer, ".token_mixer.");
     const std::string channel = absl::StrCat("model.layers.", layer, ".channel_mixer.");
     Add(mixer + (config.linear_transformer ? "qkv_proj.weight" : "qkvu_proj.weight"),
-        config.projection_size(), hidden, true);
-    Add(mixer + "out_proj.weight", hidden, hidden, true);
+        config.projection_size(), hidden, true, config.projection_size() / config.own_width());
+    Add(mixer + "out_proj.weight", hidden, config.own_width(), true);
     if (layer == 0 && config.learned_theta) {
-      Add(mixer + "lrpe.theta", config.heads, config.head_size(), false);
+      Add(mixer + "lrpe.theta", config.own_heads(), config.head_size(), false);
     }
-    Add(channel + "l1.weight", config.glu_size, hidden, true);
-    Add(channel + "l2.weight", config.glu_size, hidden, true);
-    Add(channel + "l3.weight", hidden, config.glu_size, true);
+    Add(channel + "l1.weight", config.own_glu_size(), hidden, true);
+    Add(channel + "l2.weight", config.own_glu_size(), hidden, true);
+    Add(channel + "l3.weight", hidden, config.own_glu_size(), true);
   }
   if (!config.tie_embeddings) {
     BeginUnit(0);
@@ -31,8 +32,9 @@ ParameterLayout::ParameterLayout(const ModelConfig& config) : config_(config) {
   }
 }
 
-void ParameterLayout::Add(std::string name, int64_t rows, int64_t columns, bool decays) {
-  parameters_.push_back({std::move(name), rows, columns, count_, decays});
+void ParameterLayout::Add(std::string name, int64_t rows, int64_t columns, bool decays,
+                          int64_t stacked) {
+  parameters_.push_back({std::move(name), rows, columns, count_, decays, stacked});
   count_ += rows * columns;
   units_.back().count += rows * columns;
 }

@@ -19,6 +19,7 @@ struct Parameter {
   int64_t columns = 0;  // of a Linear: inputs
   int64_t offset = 0;   // elements
   bool decays = false;  // a matrix: subject to weight decay
+  int64_t stacked = 1;  // matrices of as many rows each, one above the other
 
   int64_t count() const { return rows * columns; }
 };
@@ -38,8 +39,8 @@ struct ModelWeights {
   Tensor head;  // [V, D]; the embedding where it is tied
 };
 
-// In the order in which the forward pass meets them, so that gradients become final from the end of
-// the buffer to its start. Immutable.
+// With tensor parallelism: of what this rank has. In the order in which the forward pass meets
+// them, so that gradients become final from the end of the buffer to its start. Immutable.
 class ParameterLayout {
  public:
   explicit ParameterLayout(const ModelConfig& config);
@@ -66,7 +67,7 @@ class ParameterLayout {
   ModelWeights Bind(const std::function<Tensor(int64_t unit)>& flat_of) const;
 
  private:
-  void Add(std::string name, int64_t rows, int64_t columns, bool decays);
+  void Add(std::string name, int64_t rows, int64_t columns, bool decays, int64_t stacked = 1);
   void BeginUnit(int slot);
 
   ModelConfig config_;

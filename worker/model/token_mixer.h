@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "worker/device/backend.h"
@@ -9,6 +10,7 @@
 #include "worker/model/model_config.h"
 #include "worker/model/parameter_layout.h"
 #include "worker/parallel/sequence_parallel.h"
+#include "worker/parallel/tensor_parallel.h"
 
 namespace lasp::worker {
 
@@ -58,11 +60,20 @@ std::unique_ptr<TokenMixer> CreateGatedMixer(Backend* backend, SequenceParallel*
 // for layers whose shapes are normalised, on a backend that has LinearTransformerOps.
 std::unique_ptr<TokenMixer> CreateNormalisedMixer(Backend* backend, SequenceParallel* attention);
 
-// The architecture's.
+// Gathers the tokens of all ranks for `inner`, which computes this rank's heads: mixer_normed,
+// output and their gradients are of this rank's tokens, everything else of all.
+std::unique_ptr<TokenMixer> CreateTensorParallelMixer(TensorParallel* tensor_parallel,
+                                                      std::unique_ptr<TokenMixer> inner);
+
+// The architecture's, as `attention` shares it out.
 inline std::unique_ptr<TokenMixer> CreateTokenMixer(const ModelConfig& config, Backend* backend,
                                                     SequenceParallel* attention) {
-  return config.linear_transformer ? CreateNormalisedMixer(backend, attention)
-                                   : CreateGatedMixer(backend, attention);
+  std::unique_ptr<TokenMixer> mixer = config.linear_transformer
+                                          ? CreateNormalisedMixer(backend, attention)
+                                          : CreateGatedMixer(backend, attention);
+  TensorParallel* const tensor_parallel = attention->tensor_parallel();
+  return tensor_parallel == nullptr ? std::move(mixer)
+                                    : CreateTensorParallelMixer(tensor_parallel, std::move(mixer));
 }
 
 }  // namespace lasp::worker

@@ -7,7 +7,6 @@
 #include "kernels/decay_slopes.h"
 #include "kernels/lrpe.h"
 #include "proto/rpc/status_macros.h"
-#include "worker/model/channel_mixer.h"
 
 namespace lasp::worker {
 
@@ -21,6 +20,7 @@ TransNormer::TransNormer(const ModelConfig& config, const MicroBatchShape& shape
       backend_(*backend),
       attention_(*attention),
       mixer_(CreateTokenMixer(config, backend, attention)),
+      channel_mixer_(backend, attention->tensor_parallel()),
       parallel_(*parameters.parallel),
       learned_theta_(parameters.learned_theta),
       weights_(layout->Bind([&](int64_t unit) { return parallel_.weights(unit); })),
@@ -28,19 +28,22 @@ TransNormer::TransNormer(const ModelConfig& config, const MicroBatchShape& shape
       embedding_scale_(std::sqrt(static_cast<double>(config.hidden_size))),
       carried_(activations.carried),
       head_(shape.rows(), config.vocab_size, backend, arena) {
-  const auto take = [&](int64_t columns) {
-    return arena.Take(MemoryUse::kWorkspace, backend_.activation_type(), shape_.rows(), columns);
+  const auto take_rows = [&](int64_t rows, int64_t columns) {
+    return arena.Take(MemoryUse::kWorkspace, backend_.activation_type(), rows, columns);
   };
+  const auto take = [&](int64_t columns) { return take_rows(shape_.rows(), columns); };
   const auto keep = [&](int64_t columns) {
     return arena.Take(MemoryUse::kActivations, backend_.activation_type(), shape_.rows(), columns);
   };
   const auto take_inverse_rms = [&] {
     return arena.Take(MemoryUse::kActivations, backend_.accumulation_type(), shape_.rows(), 1);
   };
-  theta_ = arena.Take(MemoryUse::kWorkspace, DType::kFloat64, config.heads, config.head_size());
+  theta_ =
+      arena.Take(MemoryUse::kWorkspace, DType::kFloat64, config.own_heads(), config.head_size());
   attention_shapes_ = LayerShapes(config, shape);
   for (AttentionShape& attention_shape : attention_shapes_) {
-    attention_shape.slopes = arena.Take(MemoryUse::kWorkspace, DType::kFloat64, 1, config.heads);
+    attention_shape.slopes =
+        arena.Take(MemoryUse::kWorkspace, DType::kFloat64, 1, config.own_heads());
     attention_shape.theta = theta_;
   }
   attention_.ExpectAtEnd(shape_.last);
@@ -58,9 +61,10 @@ TransNormer::TransNormer(const ModelConfig& config, const MicroBatchShape& shape
   branch_output_ = take(hidden);
   residual_gradient_ = take(hidden);
   normed_gradient_ = take(hidden);
-  product_scratch_ = take(config.glu_size);
-  mixer_scratch_ = {.gated_gradient = take(hidden),
-                    .qkvu_gradient = take(config.projection_size())};
+  const int64_t computed = ComputedRows(shape_.rows());
+  product_scratch_ = take_rows(computed, config.own_glu_size());
+  mixer_scratch_ = {.gated_gradient = take_rows(computed, config.own_width()),
+                    .qkvu_gradient = take_rows(computed, config.projection_size())};
   if (!final_input_.empty()) {
     FillConstants();
   }
@@ -71,8 +75,8 @@ std::vector<AttentionShape> TransNormer::LayerShapes(const ModelConfig& config,
   std::vector<AttentionShape> shapes(static_cast<size_t>(config.layers));
   for (AttentionShape& layer : shapes) {
     layer.batch = shape.sequences;
-    layer.tokens = shape.tokens;
-    layer.heads = config.heads;
+    layer.tokens = shape.tokens * config.tensor_ranks;
+    layer.heads = config.own_heads();
     layer.head_size = config.head_size();
     layer.normalised = config.linear_transformer;
   }
@@ -82,7 +86,7 @@ std::vector<AttentionShape> TransNormer::LayerShapes(const ModelConfig& config,
 
 AttentionShape TransNormer::ShapeOf(int64_t layer, int64_t rows) const {
   AttentionShape shape = attention_shapes_[layer];
-  shape.tokens = rows / shape_.sequences;
+  shape.tokens = ComputedRows(rows) / shape_.sequences;
   return shape;
 }
 
@@ -100,7 +104,7 @@ int64_t TransNormer::WorkspaceBytes() const {
       attention_.UseSlices(slices);
       const int64_t rows = shape_.sequences * tokens;
       bytes = std::max(bytes, backend_.WorkspaceBytes(
-                                  {.rows = rows,
+                                  {.rows = ComputedRows(rows),
                                    .hidden_size = config_.hidden_size,
                                    .attention = attention_.ComputedShape(ShapeOf(0, rows))}));
     }
@@ -111,10 +115,14 @@ int64_t TransNormer::WorkspaceBytes() const {
 
 BlockActivations TransNormer::PartOf(BlockActivations block, int64_t layer, int64_t rows) const {
   for (Tensor* const tensor :
-       {&block.mixer_input, &block.mixer_inverse_rms, &block.mixer_normed, &block.qkvu, &block.qk,
-        &block.attention_output, &block.attention_inverse_rms, &block.gated, &block.denominators,
-        &block.channel_input, &block.channel_inverse_rms, &block.channel_normed, &block.l1_l2}) {
+       {&block.mixer_input, &block.mixer_inverse_rms, &block.mixer_normed, &block.channel_input,
+        &block.channel_inverse_rms, &block.channel_normed}) {
     *tensor = tensor->Rows(0, rows);
+  }
+  for (Tensor* const tensor :
+       {&block.qkvu, &block.qk, &block.attention_output, &block.attention_inverse_rms, &block.gated,
+        &block.denominators, &block.l1_l2}) {
+    *tensor = tensor->Rows(0, ComputedRows(rows));
   }
   if (carried_ != nullptr) {
     carried_->PutInto(layer, &block.attention);
@@ -130,14 +138,14 @@ std::vector<BlockActivations> TransNormer::TakeBlocks(const ActivationOptions& o
     TakeMissing(arena, &shared);
     shared.attention = attention_.TakeLocalMemory(attention_shapes_[0], arena);
   } else if (recomputation == Recomputation::kCheapest) {
-    const auto take = [&](int64_t columns) { return TakeActivation(columns, arena); };
+    const int64_t rows = shape_.rows();
     const int64_t hidden = config_.hidden_size;
-    shared.mixer_normed = take(hidden);
-    shared.qk = take(2 * hidden);
+    shared.mixer_normed = TakeActivation(rows, hidden, arena);
+    shared.qk = TakeActivation(ComputedRows(rows), 2 * config_.own_width(), arena);
     if (!config_.linear_transformer) {
-      shared.gated = take(hidden);
+      shared.gated = TakeActivation(ComputedRows(rows), config_.own_width(), arena);
     }
-    shared.channel_normed = take(hidden);
+    shared.channel_normed = TakeActivation(rows, hidden, arena);
   }
   std::vector<BlockActivations> blocks(static_cast<size_t>(config_.layers), shared);
   for (int64_t layer = 0; layer < config_.layers; ++layer) {
@@ -161,51 +169,55 @@ std::vector<BlockActivations> TransNormer::TakeBlocks(const ActivationOptions& o
 }
 
 void TransNormer::TakeMissing(Arena& arena, BlockActivations* block) {
-  const auto take = [&](int64_t columns, Tensor* tensor) {
+  const auto take = [&](int64_t rows, int64_t columns, Tensor* tensor) {
     // Not taken yet: while memory is only measured what has been taken is empty, too.
     if (tensor->rows == 0) {
-      *tensor = TakeActivation(columns, arena);
+      *tensor = TakeActivation(rows, columns, arena);
     }
   };
-  const auto take_exact = [&](int64_t columns, Tensor* tensor) {
+  const auto take_exact = [&](int64_t rows, int64_t columns, Tensor* tensor) {
     if (tensor->rows == 0) {
-      *tensor =
-          arena.Take(MemoryUse::kActivations, backend_.accumulation_type(), shape_.rows(), columns);
+      *tensor = arena.Take(MemoryUse::kActivations, backend_.accumulation_type(), rows, columns);
     }
   };
+  const int64_t rows = shape_.rows();
+  const int64_t computed = ComputedRows(rows);
   const int64_t hidden = config_.hidden_size;
-  take(hidden, &block->mixer_input);
-  take_exact(1, &block->mixer_inverse_rms);
-  take(hidden, &block->mixer_normed);
-  take(config_.projection_size(), &block->qkvu);
-  take(2 * hidden, &block->qk);
-  take(hidden, &block->attention_output);
+  const int64_t width = config_.own_width();
+  take(rows, hidden, &block->mixer_input);
+  take_exact(rows, 1, &block->mixer_inverse_rms);
+  take(rows, hidden, &block->mixer_normed);
+  take(computed, config_.projection_size(), &block->qkvu);
+  take(computed, 2 * width, &block->qk);
+  take(computed, width, &block->attention_output);
   if (config_.linear_transformer) {
-    take_exact(config_.heads, &block->denominators);
+    take_exact(computed, config_.own_heads(), &block->denominators);
   } else {
-    take_exact(1, &block->attention_inverse_rms);
-    take(hidden, &block->gated);
+    take_exact(computed, 1, &block->attention_inverse_rms);
+    take(computed, width, &block->gated);
   }
-  take(hidden, &block->channel_input);
-  take_exact(1, &block->channel_inverse_rms);
-  take(hidden, &block->channel_normed);
-  take(2 * config_.glu_size, &block->l1_l2);
+  take(rows, hidden, &block->channel_input);
+  take_exact(rows, 1, &block->channel_inverse_rms);
+  take(rows, hidden, &block->channel_normed);
+  take(computed, 2 * config_.own_glu_size(), &block->l1_l2);
 }
 
-Tensor TransNormer::TakeActivation(int64_t columns, Arena& arena) const {
-  return arena.Take(MemoryUse::kActivations, backend_.activation_type(), shape_.rows(), columns);
+Tensor TransNormer::TakeActivation(int64_t rows, int64_t columns, Arena& arena) const {
+  return arena.Take(MemoryUse::kActivations, backend_.activation_type(), rows, columns);
 }
 
 void TransNormer::FillConstants() {
-  std::vector<double> theta(static_cast<size_t>(theta_.count()));
+  const auto heads = static_cast<size_t>(config_.heads);
+  const int64_t first_head = config_.own_heads() * config_.tensor_rank;
+  std::vector<double> theta(heads * static_cast<size_t>(config_.head_size()));
   kernels::LrpeTheta(config_.heads, config_.head_size(), theta.data());
-  backend_.CopyFromHost(theta.data(), theta_);
+  backend_.CopyFromHost(theta.data() + first_head * config_.head_size(), theta_);
   for (int64_t layer = 0; layer < config_.layers; ++layer) {
-    std::vector<double> slopes(static_cast<size_t>(config_.heads));
+    std::vector<double> slopes(heads);
     if (!config_.linear_transformer) {
       kernels::DecaySlopes(layer, config_.layers, config_.heads, slopes.data());
     }
-    backend_.CopyFromHost(slopes.data(), attention_shapes_[layer].slopes);
+    backend_.CopyFromHost(slopes.data() + first_head, attention_shapes_[layer].slopes);
   }
 }
 
@@ -240,7 +252,8 @@ absl::StatusOr<Tensor> TransNormer::ForwardBlock(int64_t layer, int64_t rows, St
   }
   backend_.RmsNormForward(block.mixer_input, branch, block.channel_input, block.channel_normed,
                           block.channel_inverse_rms);
-  ChannelMixerForward(backend_, weights, block, product_scratch_.Rows(0, rows), branch);
+  LASP_RETURN_IF_ERROR(
+      channel_mixer_.Forward(weights, block, product_scratch_.Rows(0, ComputedRows(rows)), branch));
   return block.channel_input;
 }
 
@@ -382,7 +395,7 @@ absl::Status TransNormer::Recompute(int64_t layer, BlockActivations& block) {
   if (missing == Recomputation::kBlock) {
     backend_.RmsNormForward(block.mixer_input, branch, block.channel_input, block.channel_normed,
                             block.channel_inverse_rms);
-    ChannelMixerRecompute(backend_, weights, block);
+    LASP_RETURN_IF_ERROR(channel_mixer_.Recompute(weights, block));
   } else {
     backend_.RmsNormForward(block.channel_input, Tensor{}, Tensor{}, block.channel_normed,
                             block.channel_inverse_rms);
@@ -405,14 +418,16 @@ absl::Status TransNormer::BackwardBlock(int64_t layer, int64_t rows, bool last) 
   }
   const Tensor residual_gradient = residual_gradient_.Rows(0, rows);
   const Tensor normed_gradient = normed_gradient_.Rows(0, rows);
-  ChannelMixerBackward(backend_, weights, block, residual_gradient, product_scratch_.Rows(0, rows),
-                       gradients, adds_, normed_gradient);
+  const int64_t computed = ComputedRows(rows);
+  LASP_RETURN_IF_ERROR(channel_mixer_.Backward(weights, block, residual_gradient,
+                                               product_scratch_.Rows(0, computed), gradients, adds_,
+                                               normed_gradient));
   backend_.RmsNormBackward(block.channel_input, block.channel_inverse_rms, normed_gradient,
                            residual_gradient, residual_gradient);
   LASP_RETURN_IF_ERROR(
       mixer_->Backward(ShapeOf(layer, rows), weights, block, residual_gradient,
-                       {.gated_gradient = mixer_scratch_.gated_gradient.Rows(0, rows),
-                        .qkvu_gradient = mixer_scratch_.qkvu_gradient.Rows(0, rows)},
+                       {.gated_gradient = mixer_scratch_.gated_gradient.Rows(0, computed),
+                        .qkvu_gradient = mixer_scratch_.qkvu_gradient.Rows(0, computed)},
                        gradients, adds_, normed_gradient));
   backend_.RmsNormBackward(block.mixer_input, block.mixer_inverse_rms, normed_gradient,
                            residual_gradient, residual_gradient);

@@ -5,7 +5,8 @@
 // with LRPE on the first layer's queries and keys and one decay a head and layer. A Linear
 // Transformer (ModelConfig) has the same blocks around another mixer (token_mixer.h), and
 //   x = sqrt(D) Embed(ids) + sinusoidal positions
-// All gradients are written by hand.
+// All gradients are written by hand. With tensor parallelism (parallel/tensor_parallel.h) the
+// residual stream is of this rank's tokens, a layer of this rank's heads and of all tokens.
 #pragma once
 
 #include <cstdint>
@@ -19,6 +20,7 @@
 #include "worker/model/activation_plan.h"
 #include "worker/model/language_head.h"
 #include "worker/model/model_config.h"
+#include "worker/model/parallel_channel_mixer.h"
 #include "worker/model/parameter_layout.h"
 #include "worker/model/token_mixer.h"
 #include "worker/parallel/carried_states.h"
@@ -109,7 +111,12 @@ class TransNormer {
   int64_t WorkspaceBytes() const;
   // Takes what `block` does not have yet, but for attention's memory.
   void TakeMissing(Arena& arena, BlockActivations* block);
-  Tensor TakeActivation(int64_t columns, Arena& arena) const;
+  Tensor TakeActivation(int64_t rows, int64_t columns, Arena& arena) const;
+
+  // Of a layer, where this rank has so many of the residual stream: with tensor parallelism those
+  // of all ranks.
+  int64_t ComputedRows(int64_t rows) const { return rows * config_.tensor_ranks; }
+
   // The embedding and `layers` blocks. The residual stream behind them is the sum of `stream` and
   // branch_output_.
   absl::StatusOr<Tensor> ForwardFirst(int64_t layers, const TokenBatch& batch, States states);
@@ -137,6 +144,7 @@ class TransNormer {
   Backend& backend_;
   SequenceParallel& attention_;
   const std::unique_ptr<TokenMixer> mixer_;
+  ParallelChannelMixer channel_mixer_;
   DataParallel& parallel_;
   Tensor learned_theta_;  // empty unless it is learned
   ModelWeights weights_;

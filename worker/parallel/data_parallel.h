@@ -21,6 +21,9 @@ struct ParameterUnit {
   int64_t count = 0;
   // Units of one slot are not in use at the same time, and may share memory.
   int slot = 0;
+  // With tensor parallelism: the ranks of an SP group have different parameters here, and only
+  // those of its replicas the same.
+  bool shared_out = false;
 };
 
 // A piece of the parameters that a rank has.
@@ -49,8 +52,15 @@ class DataParallel {
   virtual Tensor masters() const = 0;
   // Ascending.
   virtual const std::vector<OwnedRange>& owned() const = 0;
-  // Whether every rank owns all parameters; otherwise each belongs to one alone.
+  // Whether every rank owns all parameters; otherwise ranks own them apart.
   virtual bool replicates() const = 0;
+
+  // Whether this rank owns all that its weights and gradients are of.
+  virtual bool owns_all() const { return replicates(); }
+
+  // The part of owned() that this rank speaks for, as owned() otherwise: of what SumOverOwners sums
+  // over, each element is one rank's.
+  virtual const std::vector<OwnedRange>& counted() const { return owned(); }
 
   // [1, count of the unit]: where they are while in use. The same for good.
   virtual Tensor weights(int64_t unit) const = 0;    // of the activation type
@@ -90,7 +100,8 @@ struct DataParallelOptions {
   Backend* backend = nullptr;
   Communicator* world = nullptr;
   // Hybrid sharding: units are cut among `shards` alone, and those of other such groups that have
-  // the same parts are `replicas`. Null: among the world.
+  // the same parts are `replicas`. Null: among the world. With tensor parallelism likewise: the SP
+  // group, and the ranks that have the same parameters.
   Communicator* shards = nullptr;
   Communicator* replicas = nullptr;
   std::vector<ParameterUnit> units;  // side by side, from 0 on
@@ -98,7 +109,8 @@ struct DataParallelOptions {
 
 // Distributed data parallel: everything on every rank, gradients reduced in buckets of
 // `bucket_elements` from the last to the first, under the rest of the backward pass. A bucket that
-// holds all is reduced after it.
+// holds all is reduced after it. What is shared out in an SP group (ParameterUnit) is reduced over
+// its replicas alone: then `shards` and `replicas` are needed.
 std::unique_ptr<DataParallel> CreateDdp(const DataParallelOptions& options, int64_t bucket_elements,
                                         Arena& arena);
 

@@ -10,6 +10,7 @@
 #include "worker/device/backend.h"
 #include "worker/parallel/communicator.h"
 #include "worker/parallel/sequence_slices.h"
+#include "worker/parallel/tensor_parallel.h"
 
 namespace lasp::worker {
 
@@ -121,6 +122,11 @@ class SequenceParallel {
                                 const AttentionGradients& gradients) = 0;
   // Waits until nothing is under way any more.
   virtual absl::Status Finish() = 0;
+
+  // Where the ranks share out heads and the MLP's columns for the whole layer, not for its
+  // attention alone; otherwise null. Then the layer's shape is of this rank's heads and the tokens
+  // of all ranks.
+  virtual TensorParallel* tensor_parallel() { return nullptr; }
 };
 
 // LASP (arXiv 2404.02882) with the exchange under the computation: the state of the local tokens
@@ -153,5 +159,9 @@ std::unique_ptr<SequenceParallel> CreateUlysses(Backend* backend, Communicator* 
 // grows with the square of the length, and later ranks have more to do. Null where the backend has
 // no left product.
 std::unique_ptr<SequenceParallel> CreateRingAttention(Backend* backend, Communicator* sp);
+
+// Megatron's tensor and sequence parallelism (arXiv 2205.05198): see TensorParallel. Attention is
+// that of one rank alone, of its heads. Null where the backend has no split norm.
+std::unique_ptr<SequenceParallel> CreateMegatronSp(Backend* backend, Communicator* sp);
 
 }  // namespace lasp::worker

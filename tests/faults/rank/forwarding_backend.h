@@ -164,6 +164,8 @@ class ForwardingBackend : public Backend {
 
   LinearTransformerOps* linear_transformer() override { return inner_.linear_transformer(); }
 
+  SplitNormOps* split_norm() override { return inner_.split_norm(); }
+
   void SumOfSquares(Tensor values, Tensor sum) override { inner_.SumOfSquares(values, sum); }
 
   void JudgeUpdate(const AdamWConstants& constants, double max_gradient_norm, Tensor loss,

@@ -7,6 +7,7 @@
 
 #include "kernels/cuda/gated_rms_norm.h"
 #include "kernels/cuda/rms_norm.h"
+#include "kernels/cuda/split_gated_rms_norm.h"
 #include "kernels/reference/operations.h"
 #include "tests/kernels/cuda/bf16_values.h"
 #include "tests/support/device_array.h"
@@ -149,6 +150,102 @@ TEST_F(NormsCuda, GatedRmsNormOnPackedColumns) {
     EXPECT_LE(RelativeRms(d_o.Values(), reference::RmsNormBackward(width, o, ProductOf(d_y, gate))),
               kBf16Tolerance)
         << width;
+  }
+}
+
+// Two parts of a row: even ones, and odd ones that 16-byte accesses do not reach.
+TEST_F(NormsCuda, GatedRmsNormInPartsIsThatOfTheWhole) {
+  for (const int64_t width : {3, 8, 100, 512, 2056}) {
+    const int64_t whole_width = 2 * width;
+    const int64_t stride = 4 * width;
+    const std::vector<double> o = RandomBf16(kRows * whole_width, 2);
+    const std::vector<double> d_y = RandomBf16(kRows * whole_width, 3);
+    const std::vector<double> gate = RandomBf16(kRows * whole_width, 4);
+    const std::vector<double> normed = reference::RmsNormForward(whole_width, o);
+    const std::vector<double> d_o =
+        reference::RmsNormBackward(whole_width, o, ProductOf(d_y, gate));
+    std::vector<double> squares(kRows);
+    std::vector<double> products(kRows);
+    for (int64_t i = 0; i < kRows * whole_width; ++i) {
+      const auto at = static_cast<size_t>(i);
+      const auto row = static_cast<size_t>(i / whole_width);
+      squares[row] += o[at] * o[at];
+      products[row] += o[at] * d_y[at] * gate[at];
+    }
+    std::vector<double> summed_squares(kRows);
+    std::vector<double> summed_products(kRows);
+    for (const int64_t first : {int64_t{0}, width}) {
+      std::vector<double> packed(static_cast<size_t>(kRows * stride));
+      for (int64_t row = 0; row < kRows; ++row) {
+        for (int64_t c = 0; c < width; ++c) {
+          packed[static_cast<size_t>(row * stride + 3 * width + c)] =
+              gate[static_cast<size_t>(row * whole_width + first + c)];
+        }
+      }
+      const DeviceArray<Bf16> packed_d(packed);
+      const DeviceArray<Bf16> o_d(ColumnsOf(o, whole_width, first, width));
+      const DeviceArray<Bf16> gradient(ColumnsOf(d_y, whole_width, first, width));
+      const DeviceArray<float> own_squares(kRows);
+      const DeviceArray<float> own_products(kRows);
+      ASSERT_EQ(
+          SplitNormSums(
+              {.rows = kRows, .width = width, .input = o_d.data(), .sums = own_squares.data()},
+              nullptr),
+          cudaSuccess);
+      ASSERT_EQ(SplitNormSums({.rows = kRows,
+                               .width = width,
+                               .input = o_d.data(),
+                               .output_gradient = gradient.data(),
+                               .gate = packed_d.data() + 3 * width,
+                               .gate_stride = stride,
+                               .sums = own_products.data()},
+                              nullptr),
+                cudaSuccess);
+      summed_squares = SumOf(summed_squares, own_squares.Values());
+      summed_products = SumOf(summed_products, own_products.Values());
+      const DeviceArray<float> inverse_rms(squares);
+      const DeviceArray<float> sums(products);
+      const DeviceArray<Bf16> y(kRows * width);
+      ASSERT_EQ(SplitGatedRmsNormForward({.rows = kRows,
+                                          .width = width,
+                                          .whole_width = whole_width,
+                                          .input = o_d.data(),
+                                          .gate = packed_d.data() + 3 * width,
+                                          .gate_stride = stride,
+                                          .output = y.data(),
+                                          .inverse_rms = inverse_rms.data()},
+                                         nullptr),
+                cudaSuccess);
+      EXPECT_LE(
+          RelativeRms(y.Values(), ColumnsOf(ProductOf(gate, normed), whole_width, first, width)),
+          kBf16Tolerance)
+          << width;
+      const DeviceArray<Bf16> d_packed(std::vector<double>(packed.size()));
+      ASSERT_EQ(SplitGatedRmsNormBackward({.rows = kRows,
+                                           .width = width,
+                                           .whole_width = whole_width,
+                                           .input = o_d.data(),
+                                           .gate = packed_d.data() + 3 * width,
+                                           .gate_stride = stride,
+                                           .inverse_rms = inverse_rms.data(),
+                                           .sums = sums.data(),
+                                           .output_gradient = gradient.data(),
+                                           .input_gradient = gradient.data(),  // in place
+                                           .gate_gradient = d_packed.data() + 3 * width,
+                                           .gate_gradient_stride = stride},
+                                          nullptr),
+                cudaSuccess);
+      EXPECT_LE(RelativeRms(gradient.Values(), ColumnsOf(d_o, whole_width, first, width)),
+                kBf16Tolerance)
+          << width;
+      EXPECT_LE(RelativeRms(ColumnsOf(d_packed.Values(), stride, 3 * width, width),
+                            ColumnsOf(ProductOf(d_y, normed), whole_width, first, width)),
+                kBf16Tolerance)
+          << width;
+    }
+    EXPECT_LE(RelativeRms(summed_squares, squares), kFp32Tolerance) << width;
+    // Its terms nearly cancel.
+    EXPECT_LE(RelativeRms(summed_products, products), 20 * kFp32Tolerance) << width;
   }
 }
 

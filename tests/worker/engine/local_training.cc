@@ -5,6 +5,7 @@
 #include "proto/rpc/status_macros.h"
 #include "proto/spec/spec_defaults.h"
 #include "worker/data/batch_source.h"
+#include "worker/engine/strategies.h"
 
 namespace lasp::worker {
 namespace {
@@ -84,8 +85,7 @@ absl::Status TrainOne(const LocalTrainingOptions& options, LocalRank& rank,
     attention = options.wrap_attention(CreateLasp(rank.backend, rank.sp), rank.backend);
   }
   DrainRequest drain;
-  const bool hybrid = options.spec.parallelism().data_parallel().shard_group() ==
-                      lasp::v1::DataParallelSpec::SHARD_GROUP_SP;
+  const bool hybrid = GroupsShard(options.spec.parallelism());
   const Trainer::Options trainer_options{.spec = options.spec,
                                          .grid = rank.grid,
                                          .backend = rank.backend,
@@ -122,6 +122,7 @@ absl::Status TrainOne(const LocalTrainingOptions& options, LocalRank& rank,
                                         .backend = rank.backend,
                                         .tensors = trainer->tensors(),
                                         .saved = trainer->saved_shares(),
+                                        .staging = trainer->staging(),
                                         .on_shard =
                                             [&recorder](const lasp::v1::ShardWritten& shard) {
                                               recorder.OnShard(shard);

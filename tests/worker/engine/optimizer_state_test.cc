@@ -95,10 +95,23 @@ TEST_F(OptimizerStateTest, EveryShapeAndMethodIsTheTrainingOfOneRank) {
 
 TEST_F(OptimizerStateTest, GoesOnFromACheckpointToTheBit) {
   using lasp::v1::DataParallelSpec;
+  using lasp::v1::SequenceParallelSpec;
+
+  // MEGATRON_SP gathers matrices cut by columns before it saves them.
+  struct Case {
+    SequenceParallelSpec::Method sp;
+    DataParallelSpec::Method dp;
+    int sp_size;
+  };
+
   int64_t generation = 0;
-  for (const auto method : {DataParallelSpec::METHOD_DDP, DataParallelSpec::METHOD_ZERO2}) {
-    LocalTrainingOptions options = Options(Spec::STATE_TYPE_BF16, 1, 2);
-    options.spec.mutable_parallelism()->mutable_data_parallel()->set_method(method);
+  for (const auto& [sp, dp, sp_size] :
+       {Case{SequenceParallelSpec::METHOD_LASP, DataParallelSpec::METHOD_DDP, 1},
+        Case{SequenceParallelSpec::METHOD_LASP, DataParallelSpec::METHOD_ZERO2, 1},
+        Case{SequenceParallelSpec::METHOD_MEGATRON_SP, DataParallelSpec::METHOD_DDP, 2}}) {
+    LocalTrainingOptions options = Options(Spec::STATE_TYPE_BF16, sp_size, 2);
+    options.spec.mutable_parallelism()->mutable_sequence_parallel()->set_method(sp);
+    options.spec.mutable_parallelism()->mutable_data_parallel()->set_method(dp);
     options.checkpoint_root = folder_.path();
     options.checkpoint_folder = kFolder;
     options.generation = ++generation;

@@ -22,7 +22,11 @@ absl::StatusOr<std::unique_ptr<ModelUnderTest>> ModelUnderTest::Create(const Mod
 
 absl::Status ModelUnderTest::TakeMemory(Arena& arena) {
   // Small buckets, so that reduction and backward interleave.
-  parallel_ = CreateDdp({.backend = rank_.backend, .world = rank_.world, .units = layout_.units()},
+  parallel_ = CreateDdp({.backend = rank_.backend,
+                         .world = rank_.world,
+                         .shards = rank_.shards,
+                         .replicas = rank_.dp,
+                         .units = layout_.units()},
                         100, arena);
   loss_ = arena.Take(MemoryUse::kWorkspace, DType::kFloat64, 1, 1);
   tokens_ = {.ids = arena.Take(MemoryUse::kWorkspace, DType::kInt32, shape_.rows(), 1),

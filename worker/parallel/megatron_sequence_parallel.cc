@@ -1,0 +1,66 @@
+#include <memory>
+
+#include "worker/parallel/sequence_parallel.h"
+#include "worker/parallel/sole_rank.h"
+#include "worker/parallel/tensor_parallel.h"
+
+namespace lasp::worker {
+namespace {
+
+// Each rank computes its heads over the tokens of all ranks, as one rank alone would.
+class MegatronSp final : public SequenceParallel {
+ public:
+  MegatronSp(Backend* backend, Communicator* sp)
+      : alone_(backend), attention_(CreateLasp(backend, &alone_)), tensor_parallel_(backend, sp) {}
+
+  AttentionMemory TakeMemory(const AttentionShape& shape, Arena& arena) override {
+    return attention_->TakeMemory(shape, arena);
+  }
+
+  void TakeScratch(const AttentionShape& widest, Arena& arena) override {
+    attention_->TakeScratch(widest, arena);
+    tensor_parallel_.TakeScratch(widest, arena);
+  }
+
+  AttentionMemory TakeLocalMemory(const AttentionShape& shape, Arena& arena) override {
+    return attention_->TakeLocalMemory(shape, arena);
+  }
+
+  absl::Status BeginForward(const AttentionShape& shape, const AttentionInputs& inputs,
+                            const AttentionMemory& memory) override {
+    return attention_->BeginForward(shape, inputs, memory);
+  }
+
+  absl::Status EndForward(const AttentionShape& shape, const AttentionInputs& inputs,
+                          const AttentionMemory& memory, Tensor output) override {
+    return attention_->EndForward(shape, inputs, memory, output);
+  }
+
+  absl::Status Recompute(const AttentionShape& shape, const AttentionInputs& inputs,
+                         const AttentionMemory& memory, Tensor output) override {
+    return attention_->Recompute(shape, inputs, memory, output);
+  }
+
+  absl::Status Backward(const AttentionShape& shape, const AttentionInputs& inputs,
+                        const AttentionMemory& memory, Tensor output_gradient,
+                        const AttentionGradients& gradients) override {
+    return attention_->Backward(shape, inputs, memory, output_gradient, gradients);
+  }
+
+  absl::Status Finish() override { return attention_->Finish(); }
+
+  TensorParallel* tensor_parallel() override { return &tensor_parallel_; }
+
+ private:
+  SoleRank alone_;
+  const std::unique_ptr<SequenceParallel> attention_;
+  TensorParallel tensor_parallel_;
+};
+
+}  // namespace
+
+std::unique_ptr<SequenceParallel> CreateMegatronSp(Backend* backend, Communicator* sp) {
+  return backend->split_norm() == nullptr ? nullptr : std::make_unique<MegatronSp>(backend, sp);
+}
+
+}  // namespace lasp::worker
