@@ -21,4 +21,8 @@ std::string ReasonAgainstSize(const v1::SequenceParallelSpec& sp, const v1::Mode
 // and what to choose; empty where they can.
 std::string ReasonAgainstStreaming(v1::SequenceParallelSpec::Method method);
 
+// Why the method does not keep the documents of a sequence apart, of spec.data.documents PACKED,
+// and what to choose; empty where it does, or where there is no such method.
+std::string ReasonAgainstPacking(v1::SequenceParallelSpec::Method method);
+
 }  // namespace lasp

@@ -83,6 +83,7 @@ std::vector<AttentionShape> TransNormer::LayerShapes(const ModelConfig& config,
 AttentionShape TransNormer::ShapeOf(int64_t layer, int64_t rows) const {
   AttentionShape shape = attention_shapes_[layer];
   shape.tokens = rows / shape_.sequences;
+  shape.document_marks = documents_.Own();
   return shape;
 }
 
@@ -321,6 +322,8 @@ absl::Status TransNormer::PassGradients(bool last) {
 
 void TransNormer::BeginForward(const TokenBatch& batch) {
   attention_.UseSlices(batch.slices);
+  attention_.UseDocuments(batch.documents);
+  documents_ = batch.documents;
   if (config_.learned_theta) {
     backend_.Convert(learned_theta_, theta_);
   }
