@@ -16,8 +16,8 @@
 //             AddKeyGradients   dk_j += dz_in + sum_{i>=j} e_i q_i
 //
 // with dz_in the gradient of the z behind the slice, and dnum the gradient that linear attention's
-// own backward takes. Running sums are fp64. Different (batch, head) pairs run in parallel; results
-// do not depend on the number of threads.
+// own backward takes. No sum passes a document's start, as no state does. Running sums are fp64.
+// Different (batch, head) pairs run in parallel; results do not depend on the number of threads.
 #pragma once
 
 #include <cstdint>

@@ -28,6 +28,11 @@
 // formed by distances, never by positions; each call adds its part, and the sum over the calls of
 // all ranks is the gradient.
 //
+// With document_marks a sequence is several documents, and each is computed as if it were alone: no
+// state passes a document's start. KV_in reaches the tokens before the first start of the slice,
+// dKV_in those from the last start on; KV_loc is of the tokens from the last start on, dKV_loc of
+// those before the first one; and where a document starts a hop's lambda^C is 0.
+//
 // All functions write their outputs whole unless "added to" is said. Different (batch, head) pairs
 // run in parallel; results do not depend on the number of threads.
 #pragma once
@@ -65,6 +70,9 @@ struct LinearAttentionShape {
   int64_t value_size = 0;          // of v and o
   const double* slopes = nullptr;  // [heads]
   const double* theta = nullptr;   // [heads, key_size], radians a token; null: no LRPE
+  // [batch, BlockCount]: bit i of a word is token i of its block, set where a document starts.
+  // Null: none starts in the slice. On the CPU; on a GPU LinearAttentionProblem has them.
+  const uint64_t* document_marks = nullptr;
 };
 
 inline int64_t StateRows(const LinearAttentionShape& shape) {

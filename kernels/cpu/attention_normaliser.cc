@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "kernels/cpu/document_marks.h"
 #include "kernels/cpu/linear_attention_head.h"
 #include "kernels/cpu/parallel.h"
 
@@ -19,6 +20,8 @@ class RowSum {
       std::copy_n(start, size, sum_.begin());
     }
   }
+
+  void Clear() { std::fill(sum_.begin(), sum_.end(), 0.0); }
 
   void Add(const T* row) {
     for (size_t c = 0; c < sum_.size(); ++c) {
@@ -85,7 +88,9 @@ void KeySum(const KeySumArgs<T>& args) {
   ForEachPair(shape, [&](int64_t pair, int64_t batch, int64_t head) {
     const Rows<const T> k = RowsOf(args.k, batch, head);
     RowSum<T> sum(shape.key_size, nullptr);
-    for (int64_t token = 0; token < shape.tokens; ++token) {
+    // Of the last document.
+    for (int64_t token = std::max<int64_t>(LastStart(shape, batch), 0); token < shape.tokens;
+         ++token) {
       sum.Add(k.At(token));
     }
     sum.Store(SumOf(shape, args.sum, pair));
@@ -102,6 +107,9 @@ void Normalise(const NormaliseArgs<T>& args) {
     const Rows<T> denominators = NumbersOf(shape, args.denominators, batch, head);
     RowSum<T> sum(shape.key_size, SumOf(shape, args.sum_in, pair));
     for (int64_t token = 0; token < shape.tokens; ++token) {
+      if (StartsAt(shape, batch, token)) {
+        sum.Clear();
+      }
       sum.Add(k.At(token));
       const double denominator = sum.Dot(q.At(token)) + kDenominatorEpsilon;
       *denominators.At(token) = static_cast<T>(denominator);
@@ -140,8 +148,8 @@ void QuerySum(const QuerySumArgs<T>& args) {
     const Rows<const T> q = RowsOf(args.q, batch, head);
     const Rows<const T> e = NumbersOf(shape, args.denominator_gradient, batch, head);
     RowSum<T> sum(shape.key_size, nullptr);
-    // As AddKeyGradients goes, from the last.
-    for (int64_t token = shape.tokens - 1; token >= 0; --token) {
+    // As AddKeyGradients goes, from the last of the first document.
+    for (int64_t token = FirstStart(shape, batch) - 1; token >= 0; --token) {
       sum.Add(*e.At(token), q.At(token));
     }
     sum.Store(SumOf(shape, args.sum, pair));
@@ -157,6 +165,9 @@ void AddQueryGradients(const NormaliserQueryGradientArgs<T>& args) {
     const Rows<T> gradient = RowsOf(args.q_gradient, batch, head);
     RowSum<T> sum(shape.key_size, SumOf(shape, args.sum_in, pair));
     for (int64_t token = 0; token < shape.tokens; ++token) {
+      if (StartsAt(shape, batch, token)) {
+        sum.Clear();
+      }
       sum.Add(k.At(token));
       sum.AddTo(*e.At(token), gradient.At(token));
     }
@@ -175,6 +186,9 @@ void AddKeyGradients(const NormaliserKeyGradientArgs<T>& args) {
                 RowsOf(args.q, batch, head).At(token));
       }
       sum.AddTo(1, gradient.At(token));
+      if (StartsAt(shape, batch, token)) {
+        sum.Clear();
+      }
     }
   });
 }

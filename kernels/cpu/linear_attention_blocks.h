@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "kernels/cpu/document_marks.h"
 #include "kernels/cpu/linear_attention_head.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/scratch.h"
@@ -73,16 +74,18 @@ bool FarScale(const AttentionHead<T>& head, int64_t start, int64_t length, T* sc
 // Visits the blocks of a slice to which the state before it still reaches, in order: calls
 // body(block, scale, moved) with lambda^{i+1} of each row's distance from the slice's start, and
 // with `state`, a tile, holding `state_in` as seen from the block's start. `moved` says whether the
-// tile has changed since the last block.
+// tile has changed since the last block. The last block ends where a document starts.
 template <typename T, typename Body>
 void ForEachBlockInReach(const LinearAttentionShape& shape, const AttentionHead<T>& head,
-                         const T* state_in, T* state, const Body& body) {
-  const int64_t blocks = BlockCount(shape);
+                         int64_t batch, const T* state_in, T* state, const Body& body) {
+  const int64_t reach = FirstStart(shape, batch);
+  const int64_t blocks = (reach + kLinearAttentionBlock - 1) / kLinearAttentionBlock;
   // From the slice's start to the block's.
   Turn turn = head.rotary() ? Turn::None(shape.key_size) : Turn{};
   T scale[kLinearAttentionBlock];
   for (int64_t index = 0; index < blocks; ++index) {
-    const Block block = BlockAt(shape, index);
+    Block block = BlockAt(shape, index);
+    block.length = std::min(block.length, reach - block.start);
     if (!FarScale(head, block.start + 1, block.length, scale)) {
       return;
     }

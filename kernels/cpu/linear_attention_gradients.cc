@@ -38,7 +38,8 @@ class BlockGradients {
         state_transposed_(scratch.Take(sizes.state_transposed)),
         scores_(scratch.Take(sizes.scores)),
         score_gradient_(scratch.Take(sizes.scores)),
-        weighted_(scratch.Take(sizes.scores)) {}
+        weighted_(scratch.Take(sizes.scores)),
+        documents_(shape_, 0, 0) {}
 
   static int64_t ScratchElements(const TileSizes<T>& sizes) {
     return sizes.tables + 3 * sizes.keys + sizes.keys_transposed + 3 * sizes.values +
@@ -47,6 +48,7 @@ class BlockGradients {
 
   void Run(const Block& block) {
     block_ = block;
+    documents_ = BlockDocuments<T>(shape_, pair_ / shape_.heads, block.index);
     score_stride_ = TileStride<T>(block.length);
     has_state_ = block.index > 0;                                // the first block's is zero
     has_state_gradient_ = block.index < BlockCount(shape_) - 1;  // the last block's is zero
@@ -54,7 +56,7 @@ class BlockGradients {
     Scores();
     QueryGradient();
     KeyAndValueGradients();
-    if (theta_sum_ != nullptr && has_state_ && has_state_gradient_) {
+    if (theta_sum_ != nullptr && has_state_ && has_state_gradient_ && !documents_.start()) {
       CrossingStates();
     }
   }
@@ -93,6 +95,7 @@ class BlockGradients {
                  .c_stride = score_stride_,
                  .part = Part::kLowerC});
     MaskDecay(block_.length, mask, scores_);
+    documents_.Part(block_.length, score_stride_, scores_);
     TransposeTile(block_.length, shape_.value_size, values_, values_transposed_);
     TileGemm<T>({.m = block_.length,
                  .n = block_.length,
@@ -105,6 +108,7 @@ class BlockGradients {
                  .c_stride = score_stride_,
                  .part = Part::kLowerC});
     MaskDecay(block_.length, mask, score_gradient_);
+    documents_.Part(block_.length, score_stride_, score_gradient_);
   }
 
   // dQ = diag(lambda^{i+1}) dO S^T + score_gradient K
@@ -112,7 +116,8 @@ class BlockGradients {
     if (has_state_) {
       LoadTile(sizes_.state_rows, shape_.value_size, StateAt(args_.block_states), shape_.value_size,
                state_);
-      KeyFromValue(output_gradient_, head_.QueryScale(), state_);
+      KeyFromValue(output_gradient_, documents_.SeeingBefore(block_.length, head_.QueryScale()),
+                   state_);
       if (theta_sum_ != nullptr) {  // queries against the incoming state: distance i
         head_.AddTheta(block_.length, q_, block_.start, key_gradient_, 0, 1, theta_sum_);
       }
@@ -129,7 +134,7 @@ class BlockGradients {
   // dV = diag(lambda^{L-1-j}) K R + scores^T dO
   void KeyAndValueGradients() {
     if (has_state_gradient_) {
-      const T* const scale = head_.KeyScale(block_.length);
+      const T* const scale = documents_.SeenBehind(block_.length, head_.KeyScale(block_.length));
       LoadTile(sizes_.state_rows, shape_.value_size, StateAt(args_.block_state_gradients),
                shape_.value_size, state_gradient_);
       KeyFromValue(values_, scale, state_gradient_);
@@ -238,6 +243,7 @@ class BlockGradients {
   T *values_, *output_gradient_, *value_gradient_, *values_transposed_;
   T *state_, *state_gradient_, *state_transposed_;
   T *scores_, *score_gradient_, *weighted_;
+  BlockDocuments<T> documents_;  // of the block
   Block block_ = {};
   int64_t score_stride_ = 0;
   bool has_state_ = false;

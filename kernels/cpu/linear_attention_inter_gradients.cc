@@ -49,8 +49,8 @@ void AddInterQueryGradients(const AddInterQueryGradientsArgs<T>& args) {
                      }
                    };
                    ForEachBlockInReach<T>(
-                       shape, head, args.state_in + pair * sizes.state_rows * shape.value_size,
-                       state, add);
+                       shape, head, batch,
+                       args.state_in + pair * sizes.state_rows * shape.value_size, state, add);
                  });
   if (learned) {
     AddThetaSums(shape, theta_sums.data(), args.theta_gradient);
@@ -84,6 +84,7 @@ void AddInterKeyValueGradients(const AddInterKeyValueGradientsArgs<T>& args) {
         const Rows<const T> v = RowsOf(args.v, batch, head_index);
         const Rows<T> d_k = RowsOf(args.k_gradient, batch, head_index);
         const Rows<T> d_v = RowsOf(args.v_gradient, batch, head_index);
+        const int64_t last_start = LastStart(shape, batch);
         // From the block's start to the slice's end, and its inverse.
         Turn turn = head.rotary() ? Turn::None(shape.key_size) : Turn{};
         T distances[kLinearAttentionBlock];
@@ -92,10 +93,13 @@ void AddInterKeyValueGradients(const AddInterKeyValueGradientsArgs<T>& args) {
           const Block block = BlockAt(shape, index);
           // Row j of the block lies end_distance + (L - 1 - j) tokens before the slice's last.
           const int64_t end_distance = shape.tokens - block.start - block.length;
-          if (!FarScale(head, end_distance, block.length, distances)) {
+          if (block.start + block.length <= last_start ||
+              !FarScale(head, end_distance, block.length, distances)) {
             break;
           }
           std::reverse_copy(distances, distances + block.length, scale);
+          // The rows of documents before the last.
+          std::fill_n(scale, std::max<int64_t>(last_start - block.start, 0), T{0});
           if (head.rotary() || index == blocks - 1) {
             if (head.rotary()) {
               turn.Advance(head.BlockTurn(block.length));
@@ -135,7 +139,8 @@ void AddInterKeyValueGradients(const AddInterKeyValueGradientsArgs<T>& args) {
           StoreTile(block.length, shape.value_size, value_gradient, true, d_v.At(block.start),
                     d_v.stride);
         }
-        if (learned && args.state_in != nullptr) {  // states that cross the slice: its length
+        // States that cross the slice count its length.
+        if (learned && args.state_in != nullptr && last_start < 0) {
           T* const state = state_gradient;
           const Turn whole =
               Turn::Of(shape.theta + head_index * shape.key_size, shape.key_size, shape.tokens);

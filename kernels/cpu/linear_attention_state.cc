@@ -27,9 +27,9 @@ class Recurrence {
 
   const AttentionHead<T>& head() const { return head_; }
 
-  // state = lambda^L state + K^T diag(scale) V over a block's rows of the keys (or queries) and
+  // state = decay * state + K^T diag(scale) V over a block's rows of the keys (or queries) and
   // values, then its origin moves by `turn`.
-  void Advance(const Block& block, Rows<const T> k, Rows<const T> v, const T* scale,
+  void Advance(const Block& block, Rows<const T> k, Rows<const T> v, double decay, const T* scale,
                const Turn& turn) {
     head_.LoadKeys(block.length, k, block.start, keys_);
     ScaleRows(block.length, sizes_.state_rows, scale, keys_, keys_);
@@ -44,8 +44,7 @@ class Recurrence {
                  .b_stride = sizes_.value_stride,
                  .c = increment_,
                  .c_stride = sizes_.value_stride});
-    head_.Move(turn, head_.Decay(block.length), state_, sizes_.value_stride, increment_, state_,
-               sizes_.value_stride);
+    head_.Move(turn, decay, state_, sizes_.value_stride, increment_, state_, sizes_.value_stride);
   }
 
   void Store(T* target) const {
@@ -82,7 +81,9 @@ void LocalState(const LocalStateArgs<T>& args) {
           if (args.block_states != nullptr) {
             recurrence.Store(args.block_states + (pair * blocks + index) * state_elements);
           }
-          recurrence.Advance(block, k, v, head.KeyScale(block.length),
+          BlockDocuments<T> documents(shape, batch, index);
+          recurrence.Advance(block, k, v, documents.start() ? 0 : head.Decay(block.length),
+                             documents.SeenBehind(block.length, head.KeyScale(block.length)),
                              head.BlockTurn(block.length));
         }
         recurrence.Store(args.state + pair * state_elements);
@@ -109,7 +110,9 @@ void LocalStateGradient(const LocalStateGradientArgs<T>& args) {
             recurrence.Store(args.block_state_gradients + (pair * blocks + index) * state_elements);
           }
           // The origin moves from this block's start to that of the block before, a full one.
-          recurrence.Advance(block, q, d_o, head.QueryScale(),
+          BlockDocuments<T> documents(shape, batch, index);
+          recurrence.Advance(block, q, d_o, documents.start() ? 0 : head.Decay(block.length),
+                             documents.SeeingBefore(block.length, head.QueryScale()),
                              index > 0 ? head.BlockTurnBack(kLinearAttentionBlock) : none);
         }
         recurrence.Store(args.state_gradient + pair * state_elements);
@@ -118,7 +121,8 @@ void LocalStateGradient(const LocalStateGradientArgs<T>& args) {
 
 namespace {
 
-// state_out = lambda^C (state_in, its origin moved over the slice) + local
+// state_out = lambda^C (state_in, its origin moved over the slice) + local; local alone where a
+// document starts in the slice.
 template <typename T>
 void Hop(const StateHopArgs<T>& args, bool back) {
   const LinearAttentionShape& shape = args.shape;
@@ -131,12 +135,18 @@ void Hop(const StateHopArgs<T>& args, bool back) {
   }
   const TileSizes<T> sizes(shape);
   ForEachHead<T>(shape, sizes.tables + sizes.state,
-                 [&](int64_t pair, int64_t /*batch*/, int64_t head_index, Scratch<T>& scratch) {
-                   const AttentionHead<T> head(shape, head_index, scratch.Take(sizes.tables));
-                   const double decay = head.Decay(shape.tokens);
+                 [&](int64_t pair, int64_t batch, int64_t head_index, Scratch<T>& scratch) {
                    const T* const in = args.state_in + pair * state_elements;
                    const T* const local = args.local + pair * state_elements;
                    T* const out = args.state_out + pair * state_elements;
+                   if (FirstStart(shape, batch) < shape.tokens) {
+                     if (out != local) {
+                       std::copy_n(local, state_elements, out);
+                     }
+                     return;
+                   }
+                   const AttentionHead<T> head(shape, head_index, scratch.Take(sizes.tables));
+                   const double decay = head.Decay(shape.tokens);
                    if (!head.rotary()) {
                      DecayState(shape.key_size, shape.value_size, decay, in, shape.value_size,
                                 local, out, shape.value_size);

@@ -26,4 +26,8 @@ std::string ReasonAgainst(v1::SequenceParallelSpec::Method method,
 // and what to choose; empty where they can.
 std::string ReasonAgainstStreaming(v1::SequenceParallelSpec::Method method);
 
+// Why the method does not keep the documents of a sequence apart, of spec.data.documents PACKED,
+// and what to choose; empty where it does, or where there is no such method.
+std::string ReasonAgainstPacking(v1::SequenceParallelSpec::Method method);
+
 }  // namespace lasp

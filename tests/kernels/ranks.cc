@@ -23,7 +23,7 @@ template <typename T>
 class Rank {
  public:
   Rank(const reference::LinearAttention& x, const std::vector<double>& d_o, int64_t start,
-       int64_t tokens)
+       int64_t tokens, const std::vector<int64_t>& document_starts)
       : q_(Converted<T>(Slice(x.q, x, x.key_size, start, tokens))),
         k_(Converted<T>(Slice(x.k, x, x.key_size, start, tokens))),
         v_(Converted<T>(Slice(x.v, x, x.value_size, start, tokens))),
@@ -47,6 +47,9 @@ class Rank {
     result_.k.assign(k_.size(), T{77});
     result_.v.assign(v_.size(), T{77});
     theta_.resize(x.theta.size());
+    if (!document_starts.empty()) {
+      Mark(x, document_starts);
+    }
   }
 
   // Returns the state that goes to the next rank.
@@ -91,6 +94,18 @@ class Rank {
   const std::vector<T>& theta() const { return theta_; }
 
  private:
+  void Mark(const reference::LinearAttention& x, const std::vector<int64_t>& document_starts) {
+    marks_.resize(Size(shape_.batch * BlockCount(shape_)));
+    for (const int64_t at : document_starts) {
+      const int64_t token = at % x.tokens - result_.start;
+      if (token >= 0 && token < shape_.tokens) {
+        const int64_t block = at / x.tokens * BlockCount(shape_) + token / kLinearAttentionBlock;
+        marks_[Size(block)] |= uint64_t{1} << (token % kLinearAttentionBlock);
+      }
+    }
+    shape_.document_marks = marks_.data();
+  }
+
   static size_t Size(int64_t elements) { return static_cast<size_t>(elements); }
 
   const T* StateIn() const { return state_in_.empty() ? nullptr : state_in_.data(); }
@@ -112,6 +127,7 @@ class Rank {
 
   std::vector<T> q_, k_, v_, d_o_;
   LinearAttentionShape shape_;
+  std::vector<uint64_t> marks_;
   std::vector<T> state_in_;
   std::vector<T> state_, state_gradient_;
   std::vector<T> block_states_, block_state_gradients_;
@@ -123,12 +139,13 @@ class Rank {
 
 template <typename T>
 GroupResult<T> RunRanks(const reference::LinearAttention& x, const std::vector<double>& d_o,
-                        const std::vector<int64_t>& lengths) {
+                        const std::vector<int64_t>& lengths,
+                        const std::vector<int64_t>& document_starts) {
   std::vector<Rank<T>> ranks;
   ranks.reserve(lengths.size());
   int64_t start = 0;
   for (const int64_t tokens : lengths) {
-    ranks.emplace_back(x, d_o, start, tokens);
+    ranks.emplace_back(x, d_o, start, tokens, document_starts);
     start += tokens;
   }
   std::vector<T> carried;
@@ -150,10 +167,11 @@ GroupResult<T> RunRanks(const reference::LinearAttention& x, const std::vector<d
 }
 
 template GroupResult<float> RunRanks<float>(const reference::LinearAttention&,
-                                            const std::vector<double>&,
+                                            const std::vector<double>&, const std::vector<int64_t>&,
                                             const std::vector<int64_t>&);
 template GroupResult<double> RunRanks<double>(const reference::LinearAttention&,
                                               const std::vector<double>&,
+                                              const std::vector<int64_t>&,
                                               const std::vector<int64_t>&);
 
 }  // namespace lasp::kernels

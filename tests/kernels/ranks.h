@@ -28,9 +28,11 @@ struct GroupResult {
 };
 
 // Runs forward and backward over slices of the given lengths. No rank is told its position.
+// document_starts: tokens at which documents start, counted through the batch, in any order.
 template <typename T>
 GroupResult<T> RunRanks(const reference::LinearAttention& x, const std::vector<double>& d_o,
-                        const std::vector<int64_t>& lengths);
+                        const std::vector<int64_t>& lengths,
+                        const std::vector<int64_t>& document_starts = {});
 
 // The tokens [start, start + tokens) of an array [batch, tokens, heads, width].
 std::vector<double> Slice(const std::vector<double>& values, const reference::LinearAttention& x,

@@ -40,6 +40,9 @@ struct AttentionShape {
   bool normalised = false;
   Tensor slopes;  // [1, heads], kFloat64
   Tensor theta;   // [heads, head_size], kFloat64, where lrpe
+  // Where documents start in the slice, a bit a token: kInt32 [batch, 2 * ceil(tokens / 64)],
+  // contiguous. Empty: none starts.
+  Tensor document_marks = {};
 
   // Of one head's sum of products k^T v.
   int64_t state_rows() const { return (lrpe ? 2 : 1) * head_size; }
@@ -250,7 +253,7 @@ class Backend {
   virtual void BeginGradients(const AttentionShape& shape, const AttentionBackward& tensors) = 0;
   virtual void EndGradients(const AttentionShape& shape, const AttentionBackward& tensors) = 0;
   // state_in may be empty: zeros. Where the layer is normalised both are the sum of the two states,
-  // whatever part of them is given.
+  // whatever part of them is given; all of them where there are document_marks.
   virtual void StateHop(const AttentionShape& shape, Tensor state_in, Tensor local,
                         Tensor state_out) = 0;
   virtual void StateGradientHop(const AttentionShape& shape, Tensor state_in, Tensor local,

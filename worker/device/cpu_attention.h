@@ -129,7 +129,7 @@ class CpuAttention : public Backend {
   void StateHop(const AttentionShape& shape, Tensor state_in, Tensor local,
                 Tensor state_out) override {
     if (shape.normalised) {
-      AddStates(state_in, local, state_out);
+      AddStates(shape, state_in, local, state_out);
       return;
     }
     kernels::cpu::StateHop<T>({.shape = cpu_tensors::KernelShape(shape),
@@ -141,7 +141,7 @@ class CpuAttention : public Backend {
   void StateGradientHop(const AttentionShape& shape, Tensor state_in, Tensor local,
                         Tensor state_out) override {
     if (shape.normalised) {
-      AddStates(state_in, local, state_out);
+      AddStates(shape, state_in, local, state_out);
       return;
     }
     kernels::cpu::StateGradientHop<T>({.shape = cpu_tensors::KernelShape(shape),
@@ -156,13 +156,27 @@ class CpuAttention : public Backend {
 
  private:
   // Without decay, and with nothing to turn.
-  void AddStates(Tensor state_in, Tensor local, Tensor state_out) {
-    if (!state_in.empty()) {
+  void AddStates(const AttentionShape& shape, Tensor state_in, Tensor local, Tensor state_out) {
+    if (!state_in.empty() && !shape.document_marks.empty()) {
+      kernels::LinearAttentionShape part = cpu_tensors::KernelShape(shape);
+      HopPart(part, state_in, local, state_out);
+      // A sum of keys is a state of one row.
+      part.key_size = 1;
+      HopPart(part, shape.KeySumsOf(state_in), shape.KeySumsOf(local), shape.KeySumsOf(state_out));
+    } else if (!state_in.empty()) {
       kernels::cpu::Add(local.count(), cpu_tensors::In<T>(state_in), cpu_tensors::In<T>(local),
                         cpu_tensors::Out<T>(state_out));
     } else if (state_out.data != local.data) {
       this->Copy(local, state_out);
     }
+  }
+
+  static void HopPart(const kernels::LinearAttentionShape& shape, Tensor state_in, Tensor local,
+                      Tensor state_out) {
+    kernels::cpu::StateHop<T>({.shape = shape,
+                               .state_in = cpu_tensors::In<T>(state_in),
+                               .local = cpu_tensors::In<T>(local),
+                               .state_out = cpu_tensors::Out<T>(state_out)});
   }
 
   CpuLeftProduct<T> left_product_;

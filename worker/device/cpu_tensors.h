@@ -28,7 +28,8 @@ inline kernels::LinearAttentionShape KernelShape(const AttentionShape& shape) {
           .key_size = shape.head_size,
           .value_size = shape.head_size,
           .slopes = static_cast<const double*>(shape.slopes.data),
-          .theta = shape.lrpe ? static_cast<const double*>(shape.theta.data) : nullptr};
+          .theta = shape.lrpe ? static_cast<const double*>(shape.theta.data) : nullptr,
+          .document_marks = static_cast<const uint64_t*>(shape.document_marks.data)};
 }
 
 template <typename T>

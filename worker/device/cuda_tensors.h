@@ -28,7 +28,8 @@ inline kernels::cuda::LinearAttentionProblem ProblemOf(const AttentionShape& sha
                     .key_size = shape.head_size,
                     .value_size = shape.head_size,
                     .slopes = In<double>(shape.slopes),
-                    .theta = shape.lrpe ? In<double>(shape.theta) : nullptr}};
+                    .theta = shape.lrpe ? In<double>(shape.theta) : nullptr},
+          .document_marks = In<uint64_t>(shape.document_marks)};
 }
 
 inline kernels::HeadsView<const Bf16> HeadsIn(const AttentionShape& shape, Tensor tensor) {

@@ -87,6 +87,7 @@ std::vector<AttentionShape> TransNormer::LayerShapes(const ModelConfig& config,
 AttentionShape TransNormer::ShapeOf(int64_t layer, int64_t rows) const {
   AttentionShape shape = attention_shapes_[layer];
   shape.tokens = ComputedRows(rows) / shape_.sequences;
+  shape.document_marks = documents_.Own();
   return shape;
 }
 
@@ -334,6 +335,8 @@ absl::Status TransNormer::PassGradients(bool last) {
 
 void TransNormer::BeginForward(const TokenBatch& batch) {
   attention_.UseSlices(batch.slices);
+  attention_.UseDocuments(batch.documents);
+  documents_ = batch.documents;
   if (config_.learned_theta) {
     backend_.Convert(learned_theta_, theta_);
   }

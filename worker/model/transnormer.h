@@ -25,6 +25,7 @@
 #include "worker/model/token_mixer.h"
 #include "worker/parallel/carried_states.h"
 #include "worker/parallel/data_parallel.h"
+#include "worker/parallel/document_marks.h"
 #include "worker/parallel/sequence_parallel.h"
 #include "worker/parallel/sequence_slices.h"
 
@@ -36,8 +37,10 @@ struct TokenBatch {
   Tensor labels;
   // Of all ranks; nothing said: each has as many tokens.
   SequenceSlices slices = {};
-  // Of each sequence's first token here, in the sequence.
+  // Of each sequence's first token here, in the sequence; documents inside it do not begin anew.
   int64_t first_position = 0;
+  // Where documents start, in all slices.
+  DocumentMarks documents = {};
 };
 
 // What the model reads and writes of its parameters.
@@ -150,7 +153,8 @@ class TransNormer {
   ModelWeights weights_;
   ModelWeights gradients_;
   double embedding_scale_;
-  bool adds_ = false;  // to the gradients, in the backward to come
+  bool adds_ = false;        // to the gradients, in the backward to come
+  DocumentMarks documents_;  // of the batch at hand
 
   Tensor theta_;
   std::vector<AttentionShape> attention_shapes_;

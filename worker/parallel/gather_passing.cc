@@ -41,6 +41,7 @@ class GatherPassing final : public StatePassing {
     for (int place = begin; place < end; ++place) {
       const int rank = order.RankAt(place);
       slice.tokens = flow.slices.Of(rank);
+      slice.document_marks = flow.documents.Of(rank);
       Hop(backend_, flow.gradient, slice, place == begin ? before : out, PartOf(shape, rank), out);
     }
   }

@@ -20,6 +20,8 @@ class Lasp final : public SequenceParallel {
 
   void UseSlices(const SequenceSlices& slices) override { slices_ = slices; }
 
+  void UseDocuments(const DocumentMarks& documents) override { documents_ = documents; }
+
   AttentionMemory TakeMemory(const AttentionShape& shape, Arena& arena) override {
     AttentionMemory memory = TakeLocalMemory(shape, arena);
     TakeReceivedMemory(shape, arena, &memory);
@@ -67,6 +69,7 @@ class Lasp final : public SequenceParallel {
     }
     flow_ = {.gradient = false,
              .slices = SlicesOf(shape),
+             .documents = documents_,
              .local = local,
              .in = memory.state_in,
              .in_place = memory.state_in_place,
@@ -123,6 +126,7 @@ class Lasp final : public SequenceParallel {
     const Tensor gradient_in = last() ? memory.state_gradient_in : gradient_place;
     flow_ = {.gradient = true,
              .slices = SlicesOf(shape),
+             .documents = documents_,
              .local = local,
              .in = gradient_in,
              .in_place = gradient_place,
@@ -235,6 +239,7 @@ class Lasp final : public SequenceParallel {
   const StateCarrying carrying_;
   SequenceSlices last_;
   SequenceSlices slices_;
+  DocumentMarks documents_;
   Tensor gradient_in_;
   Tensor saved_gradients_;
   // The layer's under way.

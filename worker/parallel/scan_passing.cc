@@ -27,7 +27,8 @@ std::vector<StateBlock> CutState(const AttentionShape& shape, int64_t state_byte
   blocks.reserve(static_cast<size_t>(groups * head_blocks));
   int64_t row = 0;
   for (int64_t group = 0; group < groups; ++group) {
-    const int64_t sequences = shape.batch * (group + 1) / groups - shape.batch * group / groups;
+    const int64_t first = shape.batch * group / groups;
+    const int64_t sequences = shape.batch * (group + 1) / groups - first;
     for (int64_t block = 0; block < head_blocks; ++block) {
       const int64_t head = shape.heads * block / head_blocks;
       AttentionShape part = shape;
@@ -35,6 +36,7 @@ std::vector<StateBlock> CutState(const AttentionShape& shape, int64_t state_byte
       part.heads = shape.heads * (block + 1) / head_blocks - head;
       part.slopes = shape.slopes.Columns(head, part.heads);
       part.theta = shape.theta.Rows(head, part.heads);
+      part.document_marks = shape.document_marks.Rows(first, sequences);
       blocks.push_back({.shape = part, .row = row});
       row += part.state_matrix_rows();
     }
@@ -62,7 +64,11 @@ class ScanPassing final : public StatePassing {
 
   StateFlowEnds Start(const AttentionShape& shape, const StateFlow& flow) override {
     const FlowOrder order(group_, flow.gradient);
-    const std::vector<StateBlock> blocks = CutState(shape, flow.local.bytes(), block_bytes_);
+    // A sequence's sums of keys lie apart from its products: who must know which are whose takes
+    // all at once.
+    const bool whole = shape.normalised && !flow.documents.empty();
+    const std::vector<StateBlock> blocks =
+        CutState(shape, flow.local.bytes(), whole ? flow.local.bytes() : block_bytes_);
     StateFlowEnds ends;
     // In turn n block n comes while block n - 1 goes on.
     for (size_t turn = 0; turn <= blocks.size(); ++turn) {

@@ -9,6 +9,7 @@
 #include "worker/device/arena.h"
 #include "worker/device/backend.h"
 #include "worker/parallel/communicator.h"
+#include "worker/parallel/document_marks.h"
 #include "worker/parallel/sequence_slices.h"
 #include "worker/parallel/tensor_parallel.h"
 
@@ -77,6 +78,10 @@ class SequenceParallel {
 
   // What follows is of such slices; {}: every rank has the tokens of the shape it gives.
   virtual void UseSlices(const SequenceSlices& /*slices*/) {}
+
+  // What follows has documents that start there, and its shapes have this rank's marks; {}: none
+  // starts. Only methods that proto/spec lets pack documents are told of any.
+  virtual void UseDocuments(const DocumentMarks& /*documents*/) {}
 
   // What this rank computes of a layer of `shape`: for the backend's workspace, and its states.
   virtual AttentionShape ComputedShape(const AttentionShape& shape) const { return shape; }

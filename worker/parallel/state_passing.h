@@ -8,17 +8,20 @@
 #include "worker/device/arena.h"
 #include "worker/device/backend.h"
 #include "worker/parallel/communicator.h"
+#include "worker/parallel/document_marks.h"
 #include "worker/parallel/sequence_slices.h"
 
 namespace lasp::worker {
 
 // One layer's. With C tokens a rank and lambda^C moving a state over them:
 //   in(0) = 0 or what is given,  in(p) = lambda^C in(p - 1) + local(p - 1)
+// with 0 for lambda^C where a document starts among the tokens of p - 1.
 // p: the rank, in the forward pass; in the backward pass, where the gradients of states go from the
 // last rank to the first, the rank counted from the end.
 struct StateFlow {
   bool gradient = false;
   SequenceSlices slices;
+  DocumentMarks documents;
   Tensor local;     // Local(shape), which this rank has written
   Tensor in;        // written, but on the first rank of the flow: in(0) there, or empty
   Tensor in_place;  // where every other rank has its `in`, in this rank's memory

@@ -25,6 +25,8 @@ class Ulysses final : public SequenceParallel {
 
   void UseSlices(const SequenceSlices& slices) override { slices_ = slices; }
 
+  void UseDocuments(const DocumentMarks& documents) override { documents_ = documents; }
+
   // All of the slices, this rank's heads.
   AttentionShape ComputedShape(const AttentionShape& shape) const override {
     AttentionShape whole = shape;
@@ -32,6 +34,7 @@ class Ulysses final : public SequenceParallel {
     whole.heads = shape.heads / sp_.size();
     whole.slopes = shape.slopes.Columns(FirstHead(shape), whole.heads);
     whole.theta = shape.theta.Rows(FirstHead(shape), whole.heads);
+    whole.document_marks = documents_.Whole();
     return whole;
   }
 
@@ -327,6 +330,7 @@ class Ulysses final : public SequenceParallel {
   Communicator& sp_;
   SequenceSlices last_;
   SequenceSlices slices_;
+  DocumentMarks documents_;
   // What goes to each rank or has come from it.
   Tensor packed_;
   Tensor whole_output_;  // and its gradient

@@ -4,6 +4,7 @@
 #include <random>
 
 #include "proto/rpc/status_macros.h"
+#include "worker/data/mark_documents.h"
 #include "worker/parallel/data_parallel.h"
 
 namespace lasp::worker {
@@ -31,6 +32,9 @@ absl::Status ModelUnderTest::TakeMemory(Arena& arena) {
   loss_ = arena.Take(MemoryUse::kWorkspace, DType::kFloat64, 1, 1);
   tokens_ = {.ids = arena.Take(MemoryUse::kWorkspace, DType::kInt32, shape_.rows(), 1),
              .labels = arena.Take(MemoryUse::kWorkspace, DType::kInt32, shape_.rows(), 1)};
+  if (!plan_.documents.empty()) {
+    document_marks_ = arena.Take(MemoryUse::kWorkspace, DType::kInt32, 1, 2 * MarksOf(0).words());
+  }
   attention_ = plan_.method.create(rank_.backend, rank_.sp);
   model_.reset();
   LASP_ASSIGN_OR_RETURN(activations_, ActivationMemory::Take({.recomputation = plan_.recomputation,
@@ -95,7 +99,34 @@ TokenBatch ModelUnderTest::Upload(const std::vector<int32_t>& ids,
   return {.ids = Upload(ids, chunk, tokens_.ids),
           .labels = Upload(labels, chunk, tokens_.labels),
           .slices = chunks_.SlicesOf(chunk),
-          .first_position = chunks_.SliceBegin(chunk, rank_.grid.sp_rank())};
+          .first_position = plan_.first_position + chunks_.SliceBegin(chunk, rank_.grid.sp_rank()),
+          .documents = UploadMarks(chunk)};
+}
+
+DocumentMarksLayout ModelUnderTest::MarksOf(int64_t chunk) const {
+  return {.sequences = shape_.sequences,
+          .ranks = rank_.grid.sp_size(),
+          .slices = chunks_.SlicesOf(chunk)};
+}
+
+DocumentMarks ModelUnderTest::UploadMarks(int64_t chunk) {
+  const DocumentMarksLayout layout = MarksOf(chunk);
+  const int64_t begin = chunks_.SliceBegin(chunk, 0);
+  std::vector<std::vector<int64_t>> here(plan_.documents.size());
+  for (size_t sequence = 0; sequence < here.size(); ++sequence) {
+    for (const int64_t start : plan_.documents[sequence]) {
+      if (start >= begin && start < begin + layout.slices.total) {
+        here[sequence].push_back(start - begin);
+      }
+    }
+  }
+  const std::vector<uint64_t> words = MarkDocuments(layout, here);
+  if (words.empty()) {
+    return {};
+  }
+  const Tensor marks = document_marks_.Columns(0, 2 * layout.words());
+  rank_.backend->CopyFromHost(words.data(), marks);
+  return {marks, layout, rank_.grid.sp_rank()};
 }
 
 absl::StatusOr<double> ModelUnderTest::Run(const std::vector<int32_t>& ids,

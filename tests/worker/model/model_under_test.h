@@ -16,6 +16,7 @@
 #include "worker/model/model_config.h"
 #include "worker/model/parameter_layout.h"
 #include "worker/model/transnormer.h"
+#include "worker/parallel/document_marks.h"
 
 namespace lasp::worker {
 
@@ -26,6 +27,10 @@ struct TestedPlan {
   bool offloads = false;
   // Where given, the whole sequences' length, of which a rank takes so many tokens at a time.
   int64_t stream_length = 0;
+  // Where given, the tokens of each sequence at which documents start.
+  std::vector<std::vector<int64_t>> documents = {};
+  // Of the sequences' first token.
+  int64_t first_position = 0;
 };
 
 class ModelUnderTest {
@@ -80,6 +85,8 @@ class ModelUnderTest {
   Tensor Upload(const std::vector<int32_t>& whole, int64_t chunk, Tensor tokens);
   TokenBatch Upload(const std::vector<int32_t>& ids, const std::vector<int32_t>& labels,
                     int64_t chunk);
+  DocumentMarksLayout MarksOf(int64_t chunk) const;
+  DocumentMarks UploadMarks(int64_t chunk);
 
   const ModelConfig config_;
   const MacroChunks chunks_;
@@ -91,6 +98,7 @@ class ModelUnderTest {
   std::unique_ptr<DataParallel> parallel_;
   Tensor loss_;
   TokenBatch tokens_;
+  Tensor document_marks_;
   std::unique_ptr<SequenceParallel> attention_;
   ActivationMemory activations_;
   std::unique_ptr<TransNormer> model_;
