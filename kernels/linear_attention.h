@@ -71,7 +71,7 @@ struct LinearAttentionShape {
   const double* slopes = nullptr;  // [heads]
   const double* theta = nullptr;   // [heads, key_size], radians a token; null: no LRPE
   // [batch, BlockCount]: bit i of a word is token i of its block, set where a document starts.
-  // Null: none starts in the slice. On the CPU; on a GPU LinearAttentionProblem has them.
+  // Null: none starts in the slice. On a GPU the products take LinearAttentionProblem's.
   const uint64_t* document_marks = nullptr;
 };
 

@@ -22,9 +22,10 @@ constexpr int64_t kMaxSegments = 64;
 // Channels of a lane, 8 bytes of bf16.
 constexpr int kLaneChannels = 4;
 
+// Whole words of document marks.
 int64_t SegmentTokens(const LinearAttentionShape& shape) {
-  const int64_t tiles = (shape.tokens + kTile - 1) / kTile;
-  return (tiles + kMaxSegments - 1) / kMaxSegments * kTile;
+  const int64_t blocks = BlockCount(shape);
+  return (blocks + kMaxSegments - 1) / kMaxSegments * kLinearAttentionBlock;
 }
 
 int64_t SegmentsOf(const LinearAttentionShape& shape) {
@@ -81,7 +82,66 @@ __device__ float FactorOf(const LinearAttentionShape& shape, const Summand& summ
   return summand.factors == nullptr ? 1.0F : summand.factors[NumberOf(shape, place, token)];
 }
 
-// The sum over each segment into sums [pairs, segments, key_size].
+__device__ bool StartsAt(const LinearAttentionShape& shape, const Place& place, int64_t token) {
+  if (shape.document_marks == nullptr) {
+    return false;
+  }
+  const int64_t words = (shape.tokens + kLinearAttentionBlock - 1) / kLinearAttentionBlock;
+  const uint64_t word =
+      __ldg(shape.document_marks + place.batch * words + token / kLinearAttentionBlock);
+  return (word >> (token % kLinearAttentionBlock) & 1) != 0;
+}
+
+// The part of [begin, end) that a sum over it is of: from the last document's start on, or
+// backwards up to the first one. `begin` is a word's first token. By all threads.
+template <bool kBackwards>
+__device__ void CutAtDocuments(const LinearAttentionShape& shape, const Place& place,
+                               int64_t& begin, int64_t& end) {
+  if (shape.document_marks == nullptr) {
+    return;
+  }
+  __shared__ int border;
+  if (threadIdx.x == 0) {
+    border = kBackwards ? static_cast<int>(end - begin) : 0;
+  }
+  __syncthreads();
+  const int64_t words = (shape.tokens + kLinearAttentionBlock - 1) / kLinearAttentionBlock;
+  const int64_t last = (end + kLinearAttentionBlock - 1) / kLinearAttentionBlock;
+  for (int64_t word = begin / kLinearAttentionBlock + threadIdx.x; word < last; word += kThreads) {
+    const auto marks =
+        static_cast<long long>(__ldg(shape.document_marks + place.batch * words + word));
+    const int before = static_cast<int>(word * kLinearAttentionBlock - begin);
+    if (marks != 0 && kBackwards) {
+      atomicMin(&border, before + __ffsll(marks) - 1);
+    } else if (marks != 0) {
+      atomicMax(&border, before + 63 - __clzll(marks));
+    }
+  }
+  __syncthreads();
+  (kBackwards ? end : begin) = begin + border;
+}
+
+// Whether a document starts in each segment. By all threads; a barrier must follow.
+__device__ void MarkSegments(const LinearAttentionShape& shape, const Place& place,
+                             int64_t segment_tokens, int segments, bool (&marked)[kMaxSegments]) {
+  for (int segment = static_cast<int>(threadIdx.x); segment < segments; segment += kThreads) {
+    marked[segment] = false;
+  }
+  if (shape.document_marks == nullptr) {
+    return;
+  }
+  __syncthreads();
+  const int64_t words = (shape.tokens + kLinearAttentionBlock - 1) / kLinearAttentionBlock;
+  for (int64_t word = threadIdx.x; word < words; word += kThreads) {
+    if (__ldg(shape.document_marks + place.batch * words + word) != 0) {
+      marked[word * kLinearAttentionBlock / segment_tokens] = true;
+    }
+  }
+}
+
+// The sum over each segment into sums [pairs, segments, key_size]: of what of it is seen behind it,
+// or backwards before it.
+template <bool kBackwards>
 __global__ void __launch_bounds__(kThreads)
     SegmentSumsKernel(LinearAttentionShape shape, Summand summand, int64_t segment_tokens,
                       float* sums) {
@@ -89,8 +149,9 @@ __global__ void __launch_bounds__(kThreads)
   const Place place = PlaceOf(shape);
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int channel = static_cast<int>(threadIdx.x) % 32 * kLaneChannels;
-  const int64_t begin = blockIdx.x * segment_tokens;
-  const int64_t end = min(begin + segment_tokens, shape.tokens);
+  int64_t begin = blockIdx.x * segment_tokens;
+  int64_t end = min(begin + segment_tokens, shape.tokens);
+  CutAtDocuments<kBackwards>(shape, place, begin, end);
   float sum[kLaneChannels] = {};
   if (channel < shape.key_size) {
 #pragma unroll 4
@@ -118,18 +179,37 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+// What of segments [first, end) is seen behind them, or backwards before them, of one channel of
+// `sums` [segments, key_size]. `blocked`: a document starts in them.
+template <bool kBackwards>
+__device__ float SumOfSegments(const float* sums, int64_t key_size, int first, int end,
+                               const bool (&marked)[kMaxSegments], bool& blocked) {
+  float sum = 0;
+  blocked = false;
+  for (int i = 0; i < end - first && !blocked; ++i) {
+    const int segment = kBackwards ? first + i : end - 1 - i;
+    sum += sums[segment * key_size];
+    blocked = marked[segment];
+  }
+  return sum;
+}
+
 // The sum of all segments.
+template <bool kBackwards>
 __global__ void __launch_bounds__(kThreads)
-    TotalKernel(int64_t key_size, int64_t segments, const float* sums, float* total) {
-  if (threadIdx.x >= key_size) {
+    TotalKernel(LinearAttentionShape shape, int64_t segment_tokens, int segments, const float* sums,
+                float* total) {
+  __shared__ bool marked[kMaxSegments];
+  const Place place = PlaceOf(shape);
+  MarkSegments(shape, place, segment_tokens, segments, marked);
+  __syncthreads();
+  if (threadIdx.x >= shape.key_size) {
     return;
   }
-  const int64_t pair = blockIdx.x;
-  float sum = 0;
-  for (int64_t segment = 0; segment < segments; ++segment) {
-    sum += sums[(pair * segments + segment) * key_size + threadIdx.x];
-  }
-  total[pair * key_size + threadIdx.x] = sum;
+  bool blocked = false;
+  total[place.pair * shape.key_size + threadIdx.x] =
+      SumOfSegments<kBackwards>(sums + place.pair * segments * shape.key_size + threadIdx.x,
+                                shape.key_size, 0, segments, marked, blocked);
 }
 
 // What every row of a segment is done to with the sum up to it (of it and the rows before it, or
@@ -141,7 +221,10 @@ __global__ void __launch_bounds__(kThreads)
                      const float* start, const float* sums, Consumer consumer) {
   // Each row's channels follow each other, as a lane takes four by one access.
   __shared__ __align__(16) float running[kTile][kThreads];
+  __shared__ bool marked[kMaxSegments];
   const Place place = PlaceOf(shape);
+  MarkSegments(shape, place, segment_tokens, static_cast<int>(gridDim.x), marked);
+  __syncthreads();
   const int channel = static_cast<int>(threadIdx.x);
   const int warp = channel / 32;
   const int lane_channel = channel % 32 * kLaneChannels;
@@ -150,16 +233,19 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t end = min(begin + segment_tokens, shape.tokens);
   float sum = 0;
   if (channel < shape.key_size) {
-    sum = start == nullptr ? 0.0F : start[place.pair * shape.key_size + channel];
+    const int first = kBackwards ? static_cast<int>(blockIdx.x) + 1 : 0;
+    const int last = static_cast<int>(kBackwards ? gridDim.x : blockIdx.x);
+    bool blocked = false;
     if (sums_here) {
-      const int first = kBackwards ? static_cast<int>(blockIdx.x) + 1 : 0;
-      const int last = static_cast<int>(kBackwards ? gridDim.x : blockIdx.x);
-      const float* const of_pair = sums + place.pair * gridDim.x * shape.key_size + channel;
-      float others = 0;
+      sum = SumOfSegments<kBackwards>(sums + place.pair * gridDim.x * shape.key_size + channel,
+                                      shape.key_size, first, last, marked, blocked);
+    } else {
       for (int segment = first; segment < last; ++segment) {
-        others += of_pair[segment * shape.key_size];
+        blocked = blocked || marked[segment];
       }
-      sum += others;
+    }
+    if (start != nullptr && !blocked) {
+      sum += start[place.pair * shape.key_size + channel];
     }
   }
   const auto token_at = [&](int64_t step) { return kBackwards ? end - 1 - step : begin + step; };
@@ -167,12 +253,19 @@ __global__ void __launch_bounds__(kThreads)
     const int count = static_cast<int>(min(static_cast<int64_t>(kTile), end - begin - step));
 #pragma unroll 8
     for (int t = 0; t < kTile; ++t) {
+      const int64_t token = token_at(step + t);
+      const bool starts = t < count && StartsAt(shape, place, token);
+      if (starts && !kBackwards) {
+        sum = 0;
+      }
       if (sums_here && t < count) {
-        const int64_t token = token_at(step + t);
         sum = fmaf(FactorOf(shape, summand, place, token),
                    __bfloat162float(RowOf(summand.rows, place, token)[channel]), sum);
       }
       running[t][channel] = sum;
+      if (starts && kBackwards) {
+        sum = 0;
+      }
     }
     __syncthreads();
     for (int t = warp; t < count; t += kWarps) {
@@ -268,6 +361,32 @@ __global__ void __launch_bounds__(kThreads) SplitGradientKernel(SplitGradientArg
   }
 }
 
+// An element of a layer's states [batch, heads, key_size, value_size], behind which lie the sums of
+// keys [batch, heads, key_size], a thread.
+__global__ void __launch_bounds__(kThreads)
+    AddStatesKernel(LinearAttentionShape shape, int64_t count, const float* state_in,
+                    const float* local, float* state_out) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (i >= count) {
+    return;
+  }
+  float sum = local[i];
+  if (state_in != nullptr) {
+    bool starts = false;
+    if (shape.document_marks != nullptr) {
+      const int64_t sums = shape.heads * shape.key_size;
+      const int64_t products = shape.batch * sums * shape.value_size;
+      const int64_t batch = i < products ? i / (sums * shape.value_size) : (i - products) / sums;
+      const int64_t words = (shape.tokens + kLinearAttentionBlock - 1) / kLinearAttentionBlock;
+      for (int64_t word = 0; word < words && !starts; ++word) {
+        starts = __ldg(shape.document_marks + batch * words + word) != 0;
+      }
+    }
+    sum += starts ? 0.0F : state_in[i];
+  }
+  state_out[i] = sum;
+}
+
 // Whether the kernels take the sizes, and there is something to do.
 bool Taken(const LinearAttentionShape& shape) {
   const auto size = [](int64_t one) { return one > 0 && one <= kThreads && one % 8 == 0; };
@@ -288,12 +407,14 @@ dim3 GridOf(const LinearAttentionShape& shape) {
 
 bool Empty(const LinearAttentionShape& shape) { return shape.batch == 0 || shape.tokens == 0; }
 
+template <bool kBackwards>
 void SegmentSums(const LinearAttentionShape& shape, const Summand& summand, float* workspace,
                  cudaStream_t stream) {
-  SegmentSumsKernel<<<GridOf(shape), kThreads, 0, stream>>>(shape, summand, SegmentTokens(shape),
-                                                            workspace);
+  SegmentSumsKernel<kBackwards>
+      <<<GridOf(shape), kThreads, 0, stream>>>(shape, summand, SegmentTokens(shape), workspace);
 }
 
+template <bool kBackwards>
 cudaError_t Total(const LinearAttentionShape& shape, const Summand& summand, float* workspace,
                   float* total, cudaStream_t stream) {
   if (!Taken(shape) || !Taken(summand.rows)) {
@@ -303,10 +424,11 @@ cudaError_t Total(const LinearAttentionShape& shape, const Summand& summand, flo
     return cudaSuccess;
   }
   if (shape.tokens > 0) {
-    SegmentSums(shape, summand, workspace, stream);
+    SegmentSums<kBackwards>(shape, summand, workspace, stream);
   }
-  TotalKernel<<<static_cast<unsigned>(shape.batch * shape.heads), kThreads, 0, stream>>>(
-      shape.key_size, SegmentsOf(shape), workspace, total);
+  const dim3 grid(1, static_cast<unsigned>(shape.batch * shape.heads));
+  TotalKernel<kBackwards><<<grid, kThreads, 0, stream>>>(
+      shape, SegmentTokens(shape), static_cast<int>(SegmentsOf(shape)), workspace, total);
   return cudaGetLastError();
 }
 
@@ -321,7 +443,7 @@ cudaError_t RunningSum(const LinearAttentionShape& shape, const Summand& summand
     return cudaSuccess;
   }
   if (summand.rows.data != nullptr) {
-    SegmentSums(shape, summand, workspace, stream);
+    SegmentSums<kBackwards>(shape, summand, workspace, stream);
   }
   RunningSumKernel<kBackwards><<<GridOf(shape), kThreads, 0, stream>>>(
       shape, summand, SegmentTokens(shape), start, workspace, consumer);
@@ -330,17 +452,26 @@ cudaError_t RunningSum(const LinearAttentionShape& shape, const Summand& summand
 
 }  // namespace
 
+cudaError_t AddNormalisedStates(const NormalisedHopArgs& args, cudaStream_t stream) {
+  if (args.count == 0) {
+    return cudaSuccess;
+  }
+  AddStatesKernel<<<static_cast<unsigned>((args.count + kThreads - 1) / kThreads), kThreads, 0,
+                    stream>>>(args.shape, args.count, args.state_in, args.local, args.state_out);
+  return cudaGetLastError();
+}
+
 int64_t NormaliserWorkspaceElements(const LinearAttentionShape& shape) {
   return shape.batch * shape.heads * SegmentsOf(shape) * shape.key_size;
 }
 
 cudaError_t KeySum(const KeySumArgs& args, cudaStream_t stream) {
-  return Total(args.shape, {.rows = args.k}, args.workspace, args.sum, stream);
+  return Total<false>(args.shape, {.rows = args.k}, args.workspace, args.sum, stream);
 }
 
 cudaError_t QuerySum(const QuerySumArgs& args, cudaStream_t stream) {
-  return Total(args.shape, {.rows = args.q, .factors = args.denominator_gradient}, args.workspace,
-               args.sum, stream);
+  return Total<true>(args.shape, {.rows = args.q, .factors = args.denominator_gradient},
+                     args.workspace, args.sum, stream);
 }
 
 cudaError_t Normalise(const NormaliseArgs& args, cudaStream_t stream) {

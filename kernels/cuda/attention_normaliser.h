@@ -65,8 +65,22 @@ struct NormaliserKeyGradientArgs {
   HeadsView<Bf16> k_gradient;  // added to
 };
 
-// Sizes are multiples of 8 up to 128, views' pointers and strides of 16 bytes;
-// cudaErrorInvalidValue otherwise.
+// A hop of the states of a layer, or of their gradients: out = in + local, without decay. Where
+// there are document marks `in` counts only for sequences in whose slice no document starts, and
+// the states are all of the layer's: [batch, heads, key_size, value_size] and behind them the sums
+// [batch, heads, key_size]. Otherwise any part of them.
+struct NormalisedHopArgs {
+  LinearAttentionShape shape;
+  int64_t count = 0;
+  const float* state_in = nullptr;  // null: zeros
+  const float* local = nullptr;
+  float* state_out = nullptr;  // may be `state_in` or `local`
+};
+
+cudaError_t AddNormalisedStates(const NormalisedHopArgs& args, cudaStream_t stream);
+
+// Document marks are in device memory. Sizes are multiples of 8 up to 128, views' pointers and
+// strides of 16 bytes; cudaErrorInvalidValue otherwise.
 cudaError_t KeySum(const KeySumArgs& args, cudaStream_t stream);
 cudaError_t Normalise(const NormaliseArgs& args, cudaStream_t stream);
 cudaError_t SplitGradient(const SplitGradientArgs& args, cudaStream_t stream);

@@ -1,7 +1,6 @@
 #include "worker/device/cuda_attention.h"
 
 #include "kernels/cuda/linear_attention.h"
-#include "kernels/cuda/vector_ops.h"
 #include "worker/device/cuda_tensors.h"
 
 namespace lasp::worker {
@@ -120,7 +119,7 @@ void CudaAttention::EndGradients(const AttentionShape& shape, const AttentionBac
 void CudaAttention::StateHop(const AttentionShape& shape, Tensor state_in, Tensor local,
                              Tensor state_out) {
   if (shape.normalised) {
-    AddStates(state_in, local, state_out);
+    linear_transformer_.AddStates(shape, state_in, local, state_out);
     return;
   }
   context().Check(cuda::StateHop({.problem = ProblemOf(shape),
@@ -134,7 +133,7 @@ void CudaAttention::StateHop(const AttentionShape& shape, Tensor state_in, Tenso
 void CudaAttention::StateGradientHop(const AttentionShape& shape, Tensor state_in, Tensor local,
                                      Tensor state_out) {
   if (shape.normalised) {
-    AddStates(state_in, local, state_out);
+    linear_transformer_.AddStates(shape, state_in, local, state_out);
     return;
   }
   context().Check(cuda::StateGradientHop({.problem = ProblemOf(shape),
@@ -143,22 +142,6 @@ void CudaAttention::StateGradientHop(const AttentionShape& shape, Tensor state_i
                                           .state_out = Out<float>(state_out)},
                                          context().stream()),
                   "a hop of the gradient of attention's state");
-}
-
-void CudaAttention::AddStates(Tensor state_in, Tensor local, Tensor state_out) {
-  const bool in_place = !state_in.empty() && state_out.data == state_in.data;
-  const Tensor first = in_place ? state_in : local;
-  const Tensor second = in_place ? local : state_in;
-  if (state_out.data != first.data) {
-    context().Check(cudaMemcpyAsync(state_out.data, first.data, static_cast<size_t>(first.bytes()),
-                                    cudaMemcpyDeviceToDevice, context().stream()),
-                    "a hop of attention's state");
-  }
-  if (!second.empty()) {
-    context().Check(cuda::Axpy<float>(second.count(), 1, In<float>(second), Out<float>(state_out),
-                                      context().stream()),
-                    "a hop of attention's state");
-  }
 }
 
 }  // namespace lasp::worker

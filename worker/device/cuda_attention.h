@@ -45,9 +45,6 @@ class CudaAttention : public CudaBackend {
   static int64_t AttentionWorkspaceBytes(const AttentionShape& shape);
 
  private:
-  // Of a normalised layer, which has no decay.
-  void AddStates(Tensor state_in, Tensor local, Tensor state_out);
-
   const std::unique_ptr<CudaContext> context_;
   CudaLeftProduct left_product_;
   CudaLinearTransformer linear_transformer_;

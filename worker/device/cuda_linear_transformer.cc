@@ -16,7 +16,10 @@ using cuda_tensors::Out;
 namespace {
 
 kernels::LinearAttentionShape ShapeOf(const AttentionShape& shape) {
-  return cuda_tensors::ProblemOf(shape).shape;
+  const kernels::cuda::LinearAttentionProblem problem = cuda_tensors::ProblemOf(shape);
+  kernels::LinearAttentionShape its = problem.shape;
+  its.document_marks = problem.document_marks;
+  return its;
 }
 
 }  // namespace
@@ -129,6 +132,17 @@ void CudaLinearTransformer::AddKeyGradients(const AttentionShape& shape, Tensor 
                                         .k_gradient = HeadsOut(shape, k_gradient)},
                                        context_.stream()),
                  "the normaliser's gradient of keys");
+}
+
+void CudaLinearTransformer::AddStates(const AttentionShape& shape, Tensor state_in, Tensor local,
+                                      Tensor state_out) {
+  context_.Check(cuda::AddNormalisedStates({.shape = ShapeOf(shape),
+                                            .count = local.count(),
+                                            .state_in = In<float>(state_in),
+                                            .local = In<float>(local),
+                                            .state_out = Out<float>(state_out)},
+                                           context_.stream()),
+                 "a hop of attention's state");
 }
 
 }  // namespace lasp::worker

@@ -32,6 +32,9 @@ class CudaLinearTransformer final : public LinearTransformerOps {
   void AddKeyGradients(const AttentionShape& shape, Tensor q, Tensor denominator_gradient,
                        Tensor sum_gradient_in, Tensor k_gradient) override;
 
+  // A hop of a normalised layer's states (Backend::StateHop).
+  void AddStates(const AttentionShape& shape, Tensor state_in, Tensor local, Tensor state_out);
+
  private:
   float* workspace() const { return static_cast<float*>(context_.workspace()); }
 

@@ -115,8 +115,21 @@ struct Layer {
   }
 };
 
-void ExpectNormaliserOfTheCpu(const LinearAttentionShape& shape, bool begins) {
+// `document_starts`: of each sequence, alike.
+void ExpectNormaliserOfTheCpu(LinearAttentionShape shape, bool begins,
+                              const std::vector<int64_t>& document_starts = {}) {
+  const int64_t words = BlockCount(shape);
+  std::vector<uint64_t> marks(static_cast<size_t>(shape.batch * words));
+  for (int64_t batch = 0; batch < shape.batch; ++batch) {
+    for (const int64_t start : document_starts) {
+      marks[static_cast<size_t>(batch * words + start / 64)] |= uint64_t{1} << (start % 64);
+    }
+  }
+  const DeviceArray<uint64_t> marks_d(marks);
+  shape.document_marks = document_starts.empty() ? nullptr : marks.data();
   Layer layer(shape);
+  LinearAttentionShape on_gpu = shape;
+  on_gpu.document_marks = document_starts.empty() ? nullptr : marks_d.data();
   const DeviceArray<Bf16> q(layer.q);
   const DeviceArray<Bf16> k(layer.k);
   const DeviceArray<Bf16> output(layer.output);
@@ -138,12 +151,12 @@ void ExpectNormaliserOfTheCpu(const LinearAttentionShape& shape, bool begins) {
   std::vector<double> sums(static_cast<size_t>(layer.Sums()));
   std::vector<double> denominators_c(static_cast<size_t>(layer.Rows() * shape.heads));
   cpu::KeySum<double>({shape, layer.Of(layer.k), sums.data()});
-  ASSERT_EQ(KeySum({shape, layer.Of(k), workspace.data(), key_sum.data()}, nullptr), cudaSuccess);
+  ASSERT_EQ(KeySum({on_gpu, layer.Of(k), workspace.data(), key_sum.data()}, nullptr), cudaSuccess);
   EXPECT_LE(RelativeRms(key_sum.Values(), sums), kFp32Tolerance);
 
   cpu::Normalise<double>({shape, layer.Of(layer.q), layer.Of(layer.k), begins ? nullptr : in.data(),
                           layer.Of(layer.output), denominators_c.data()});
-  ASSERT_EQ(Normalise({shape, layer.Of(q), layer.Of(k), begins ? nullptr : in_d.data(),
+  ASSERT_EQ(Normalise({on_gpu, layer.Of(q), layer.Of(k), begins ? nullptr : in_d.data(),
                        layer.Of(output), workspace.data(), denominators.data()},
                       nullptr),
             cudaSuccess);
@@ -155,13 +168,13 @@ void ExpectNormaliserOfTheCpu(const LinearAttentionShape& shape, bool begins) {
   cpu::SplitGradient<double>(
       {shape, layer.Of(layer.output), layer.Of(layer.output_gradient), denominators_c.data()});
   ASSERT_EQ(
-      SplitGradient({shape, layer.Of(output), layer.Of(gradient), denominators.data()}, nullptr),
+      SplitGradient({on_gpu, layer.Of(output), layer.Of(gradient), denominators.data()}, nullptr),
       cudaSuccess);
   EXPECT_LE(RelativeRms(gradient.Values(), layer.output_gradient), kBf16Tolerance);
   EXPECT_LE(RelativeRms(denominators.Values(), denominators_c), kFp32Tolerance);
 
   cpu::QuerySum<double>({shape, layer.Of(layer.q), denominators_c.data(), sums.data()});
-  ASSERT_EQ(QuerySum({shape, layer.Of(q), denominators.data(), workspace.data(), query_sum.data()},
+  ASSERT_EQ(QuerySum({on_gpu, layer.Of(q), denominators.data(), workspace.data(), query_sum.data()},
                      nullptr),
             cudaSuccess);
   EXPECT_LE(RelativeRms(query_sum.Values(), sums), 10 * kFp32Tolerance);
@@ -211,6 +224,60 @@ TEST_F(LinearTransformerCuda, TheNormaliserIsTheCpus) {
                                  begins);
       }
     }
+  }
+}
+
+// In a segment's middle, at its border, several in one and none in the next, a document of one
+// token.
+TEST_F(LinearTransformerCuda, NoSumPassesADocumentsStart) {
+  const std::vector<std::vector<int64_t>> layouts = {
+      {0}, {1}, {63}, {64}, {100, 101}, {4999}, {70, 128, 192, 200, 3000, 3001}};
+  for (const std::vector<int64_t>& starts : layouts) {
+    for (const bool begins : {true, false}) {
+      SCOPED_TRACE(::testing::Message() << "the first at " << starts[0] << ", " << begins);
+      ExpectNormaliserOfTheCpu({.batch = 2,
+                                .tokens = 5000,
+                                .heads = 3,
+                                .key_size = 16,
+                                .value_size = 16,
+                                .slopes = nullptr,
+                                .theta = nullptr},
+                               begins, starts);
+    }
+  }
+}
+
+TEST_F(LinearTransformerCuda, AStateHopsOverSlicesWithoutStartsOnly) {
+  const std::vector<uint64_t> marks = {0, 0, 0, 1};
+  const DeviceArray<uint64_t> marks_d(marks);
+  const LinearAttentionShape shape{.batch = 2,
+                                   .tokens = 100,
+                                   .heads = 3,
+                                   .key_size = 8,
+                                   .value_size = 16,
+                                   .slopes = nullptr,
+                                   .theta = nullptr,
+                                   .document_marks = marks_d.data()};
+  constexpr int64_t kProducts = 3 * 8 * 16;
+  constexpr int64_t kSums = 3 * 8;
+  const int64_t count = 2 * (kProducts + kSums);
+  const std::vector<double> in = RandomValues<float>(count, 1);
+  const std::vector<double> local = RandomValues<float>(count, 2);
+  const DeviceArray<float> in_d(in);
+  const DeviceArray<float> local_d(local);
+  ASSERT_EQ(AddNormalisedStates({.shape = shape,
+                                 .count = count,
+                                 .state_in = in_d.data(),
+                                 .local = local_d.data(),
+                                 .state_out = local_d.data()},
+                                nullptr),
+            cudaSuccess);
+  const std::vector<double> out = local_d.Values();
+  for (int64_t i = 0; i < count; ++i) {
+    const auto at = static_cast<size_t>(i);
+    const bool second = i < 2 * kProducts ? i >= kProducts : i - 2 * kProducts >= kSums;
+    const auto expected = static_cast<float>(local[at] + (second ? 0.0 : in[at]));
+    EXPECT_FLOAT_EQ(static_cast<float>(out[at]), expected) << i;
   }
 }
 
