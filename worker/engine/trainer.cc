@@ -190,7 +190,7 @@ absl::Status Trainer::SpreadWeights() {
       [this](const OwnedRange& range) {
         return data_parallel_->masters().Columns(range.share.local, range.share.count);
       },
-      theta->offset, theta_);
+      theta->offset, whole_theta_);
 }
 
 PlacesOf Trainer::places() const {
@@ -208,8 +208,11 @@ std::optional<std::vector<TensorShare>> Trainer::saved_shares() const {
     for (const OwnedRange& range : data_parallel_->counted()) {
       counted.push_back(range.share);
     }
-    return PlacesOfAll(shards_, PartOf(Without(shards_.column_cuts(), counted),
-                                       options_.replicas->size(), options_.replicas->rank()));
+    counted = Without(shards_.column_cuts(), counted);
+    return PlacesOfAll(shards_,
+                       data_parallel_->owns_all()
+                           ? PartOf(counted, options_.replicas->size(), options_.replicas->rank())
+                           : counted);
   }
   auto owned = owned_shares();
   return owned.has_value() && options_.replicas != nullptr
@@ -299,10 +302,14 @@ absl::Status Trainer::TakeMemory(Arena& arena) {
                                                             .units = own_layout_.units()},
                                                            arena));
   if (model_config_.learned_theta) {
-    theta_ = data_parallel_->owns_all()
-                 ? own_layout_.Bind(data_parallel_->masters()).blocks[0].theta
-                 : arena.Take(MemoryUse::kWeights, backend->accumulation_type(),
-                              model_config_.heads, model_config_.head_size());
+    if (data_parallel_->owns_all()) {
+      theta_ = own_layout_.Bind(data_parallel_->masters()).blocks[0].theta;
+    } else {
+      whole_theta_ = arena.Take(MemoryUse::kWeights, backend->accumulation_type(),
+                                model_config_.heads, model_config_.head_size());
+      theta_ = whole_theta_.Rows(own_config_.own_heads() * own_config_.tensor_rank,
+                                 own_config_.own_heads());
+    }
   }
   tokens_ = {.ids = arena.Take(MemoryUse::kWorkspace, DType::kInt32, shape.rows(), 1),
              .labels = arena.Take(MemoryUse::kWorkspace, DType::kInt32, shape.rows(), 1)};
@@ -330,12 +337,13 @@ absl::Status Trainer::TakeMemory(Arena& arena) {
       std::make_unique<AdamW>(spec.optimizer(), backend, data_parallel_->masters(),
                               UpdatedRanges(own_layout_.Ranges(), data_parallel_->owned()), arena);
   if (!shards_.column_cuts().empty() && !options_.checkpoint_root.empty()) {
-    staging_ =
-        std::make_unique<RowStaging>(shards_.column_cuts(), backend->accumulation_type(), backend,
-                                     RowStaging::Ranks{.group = options_.shards,
-                                                       .replicas = options_.grid.dp_size(),
-                                                       .replica = options_.grid.dp_rank()},
-                                     arena);
+    staging_ = std::make_unique<RowStaging>(
+        shards_.column_cuts(), backend->accumulation_type(), backend,
+        RowStaging::Ranks{
+            .group = options_.shards,
+            .replicas = options_.replicas,
+            .owned = data_parallel_->owns_all() ? std::nullopt : OwnedShares(*data_parallel_)},
+        arena);
   }
   return absl::OkStatus();
 }
