@@ -58,6 +58,17 @@ std::vector<TensorShare> PlacesOfAll(const ParameterShards& shards,
   return all;
 }
 
+std::unique_ptr<RowStaging> MakeStaging(const ParameterShards& shards,
+                                        const Trainer::Options& options,
+                                        const DataParallel& parallel, Arena& arena) {
+  return std::make_unique<RowStaging>(
+      shards.column_cuts(), options.backend->accumulation_type(), options.backend,
+      RowStaging::Ranks{.group = options.shards,
+                        .replicas = options.replicas,
+                        .owned = parallel.owns_all() ? std::nullopt : OwnedShares(parallel)},
+      arena);
+}
+
 }  // namespace
 
 Trainer::Trainer(Options options)
@@ -337,13 +348,7 @@ absl::Status Trainer::TakeMemory(Arena& arena) {
       std::make_unique<AdamW>(spec.optimizer(), backend, data_parallel_->masters(),
                               UpdatedRanges(own_layout_.Ranges(), data_parallel_->owned()), arena);
   if (!shards_.column_cuts().empty() && !options_.checkpoint_root.empty()) {
-    staging_ = std::make_unique<RowStaging>(
-        shards_.column_cuts(), backend->accumulation_type(), backend,
-        RowStaging::Ranks{
-            .group = options_.shards,
-            .replicas = options_.replicas,
-            .owned = data_parallel_->owns_all() ? std::nullopt : OwnedShares(*data_parallel_)},
-        arena);
+    staging_ = MakeStaging(shards_, options_, *data_parallel_, arena);
   }
   return absl::OkStatus();
 }
