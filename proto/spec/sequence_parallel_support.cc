@@ -44,16 +44,10 @@ std::string ReasonAgainstSize(const v1::SequenceParallelSpec& sp, const v1::Mode
       heads ? "number of heads" : "glu_size", ", or LASP");
 }
 
-std::string ReasonAgainst(v1::SequenceParallelSpec::Method method,
-                          v1::DataParallelSpec::Method data_parallel) {
-  const bool shards = data_parallel == v1::DataParallelSpec::METHOD_ZERO1 ||
-                      data_parallel == v1::DataParallelSpec::METHOD_ZERO2 ||
-                      data_parallel == v1::DataParallelSpec::METHOD_ZERO3 ||
-                      data_parallel == v1::DataParallelSpec::METHOD_FSDP;
-  return method == v1::SequenceParallelSpec::METHOD_MEGATRON_SP && shards
-             ? "shards what MEGATRON_SP has shared out already: choose DDP or LEGACY_DDP, or "
-               "another "
-               "sequence-parallel method"
+std::string ReasonAgainstShardGroup(v1::SequenceParallelSpec::Method method) {
+  return method == v1::SequenceParallelSpec::METHOD_MEGATRON_SP
+             ? "is SP, among whose ranks MEGATRON_SP has shared out the weights already: leave it "
+               "out, or choose WORLD"
              : "";
 }
 

@@ -17,10 +17,9 @@ inline constexpr char kAvailableSequenceParallelMethods[] =
 // choose; empty where it does. Sizes that are not positive are not judged.
 std::string ReasonAgainstSize(const v1::SequenceParallelSpec& sp, const v1::ModelSpec& model);
 
-// Why the method does not go with the data-parallel one, of its field `method`, and what to choose;
-// empty where it does.
-std::string ReasonAgainst(v1::SequenceParallelSpec::Method method,
-                          v1::DataParallelSpec::Method data_parallel);
+// Why the method does not go with shards of its SP groups, of spec.parallelism.data_parallel's
+// field `shard_group`, and what to choose; empty where it does.
+std::string ReasonAgainstShardGroup(v1::SequenceParallelSpec::Method method);
 
 // Why sequences cannot go by in macro-chunks with the method, of spec.memory.activations STREAM,
 // and what to choose; empty where they can.

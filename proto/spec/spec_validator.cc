@@ -281,11 +281,10 @@ bool CheckParallelism(const v1::ParallelismSpec& parallelism, FieldChecker* chec
   } else if (dp.shard_group() == DataParallel::SHARD_GROUP_SP && !sharded) {
     methods = check->Refuse("spec.parallelism.data_parallel.shard_group",
                             "SP is for methods that shard: choose method ZERO1, ZERO2 or ZERO3");
-  }
-  if (const std::string reason = ReasonAgainst(sp.method(), dp.method()); !reason.empty()) {
-    methods = check->Refuse(
-        "spec.parallelism.data_parallel.method",
-        absl::StrCat(MethodName(dp.method(), DataParallel::Method_Name(dp.method())), " ", reason));
+  } else if (dp.shard_group() == DataParallel::SHARD_GROUP_SP) {
+    if (const std::string reason = ReasonAgainstShardGroup(sp.method()); !reason.empty()) {
+      methods = check->Refuse("spec.parallelism.data_parallel.shard_group", reason);
+    }
   }
   const bool dp_size =
       check->Integer("spec.parallelism.data_parallel.size", dp.size(), 1, kMaxRanks);

@@ -38,6 +38,7 @@
 #include "worker/data/batch_source.h"
 #include "worker/device/cuda_backend.h"
 #include "worker/engine/drain_request.h"
+#include "worker/engine/strategies.h"
 #include "worker/engine/trainer.h"
 #include "worker/parallel/peer_communicator.h"
 
@@ -170,6 +171,7 @@ absl::StatusOr<std::unique_ptr<Checkpoints>> OpenCheckpoints(const LocalRank& ra
                                          .backend = rank.backend,
                                          .tensors = trainer.tensors(),
                                          .saved = trainer.saved_shares(),
+                                         .staging = trainer.staging(),
                                          .on_shard = [](const lasp::v1::ShardWritten&) {}},
                               .spec = spec.checkpoint()});
 }
@@ -205,15 +207,19 @@ absl::StatusOr<std::string> Run(LocalRank& rank, const lasp::v1::TrainingSpec& s
   // Larger than the sums of losses and norms.
   constexpr int64_t kSmallSum = 4096;
   WithoutLargeSums without_sums(rank.world, kSmallSum);
+  const bool groups_shard = GroupsShard(spec.parallelism());
   LASP_ASSIGN_OR_RETURN(const auto trainer,
                         Trainer::Create({.spec = spec,
                                          .grid = rank.grid,
                                          .backend = rank.backend,
                                          .sp = rank.sp,
                                          .world = sums_gradients ? rank.world : &without_sums,
+                                         .shards = groups_shard ? rank.shards : nullptr,
+                                         .replicas = groups_shard ? rank.dp : nullptr,
                                          .wrap = rank.wrap,
                                          .train_data = data.get(),
                                          .drain = &drain,
+                                         .checkpoint_root = checkpoint_folder,
                                          .dump_directory = {}}));
   LASP_ASSIGN_OR_RETURN(const auto checkpoints,
                         OpenCheckpoints(rank, spec, *trainer, checkpoint_folder));
@@ -312,6 +318,7 @@ int Main(lasp::v1::DataParallelSpec::Method data_parallel, const lasp::v1::Memor
        .dp_size = gpus / sp_size,
        .timeout = absl::Minutes(5),
        .peer_copies = peer_copies,
+       .groups_shard = GroupsShard(spec.parallelism()),
        .streams = spec.memory().activations() == lasp::v1::MemorySpec::ACTIVATIONS_STREAM},
       [&](LocalRank& rank) { return Run(rank, spec, folder, checkpoint_folder, sums_gradients); });
   if (!checkpoint_folder.empty()) {

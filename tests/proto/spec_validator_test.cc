@@ -159,9 +159,9 @@ TEST(SpecValidatorTest, EveryFieldHasItsLimits) {
        "spec.parallelism.sequence_parallel.size",
        "does not divide the glu_size 14 that MEGATRON_SP shares out: choose 2, another glu_size"},
       {"parallelism { sequence_parallel { method: METHOD_MEGATRON_SP } data_parallel { method: "
-       "METHOD_ZERO1 } }",
-       "spec.parallelism.data_parallel.method",
-       "ZERO1 shards what MEGATRON_SP has shared out already: choose DDP or LEGACY_DDP"},
+       "METHOD_ZERO1 shard_group: SHARD_GROUP_SP } }",
+       "spec.parallelism.data_parallel.shard_group",
+       "MEGATRON_SP has shared out the weights already: leave it out"},
       {"memory { activations: ACTIVATIONS_STREAM } parallelism { sequence_parallel { method: "
        "METHOD_MEGATRON_SP } }",
        "spec.memory.activations", "is STREAM, which MEGATRON_SP does not do: choose LASP, LASP2"},

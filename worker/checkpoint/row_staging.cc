@@ -9,7 +9,11 @@ namespace lasp::worker {
 
 RowStaging::RowStaging(std::vector<ColumnCut> cuts, const TrainingTensors& tensors,
                        Backend* backend, const Ranks& ranks, Arena& arena)
-    : cuts_(std::move(cuts)), backend_(*backend), group_(*ranks.group) {
+    : cuts_(std::move(cuts)),
+      backend_(*backend),
+      group_(*ranks.group),
+      replicas_(*ranks.replicas),
+      owned_(ranks.owned) {
   int64_t count = 0;
   int64_t largest = 0;
   for (const ColumnCut& cut : cuts_) {
@@ -20,11 +24,20 @@ RowStaging::RowStaging(std::vector<ColumnCut> cuts, const TrainingTensors& tenso
     count += rows * cut.stride;
     largest = std::max(largest, rows * cut.stride);
   }
-  saved_ = PartOf(shares_, ranks.replicas, ranks.replica);
+  saved_ = PartOf(shares_, replicas_.size(), replicas_.rank());
   for (size_t part = 0; part < staged_.size(); ++part) {
     staged_[part] = arena.Take(MemoryUse::kWorkspace, tensors[part].dtype, 1, count);
   }
-  received_ = arena.Take(MemoryUse::kWorkspace, tensors[0].dtype, 1, largest);
+  const DType widest = tensors[0].dtype;
+  received_ = arena.Take(MemoryUse::kWorkspace, widest, 1, largest);
+  if (!owned_.has_value()) {
+    return;
+  }
+  // As many elements: all of fewer columns.
+  gathered_ = arena.Take(MemoryUse::kWorkspace, widest, 1, largest);
+  if (tensors[1].dtype != widest) {
+    narrowed_ = arena.Take(MemoryUse::kWorkspace, tensors[1].dtype, 1, largest);
+  }
 }
 
 absl::Status RowStaging::Fill(const TrainingTensors& tensors) {
@@ -32,14 +45,38 @@ absl::Status RowStaging::Fill(const TrainingTensors& tensors) {
     for (size_t i = 0; i < cuts_.size(); ++i) {
       const ColumnCut& cut = cuts_[i];
       const TensorShare& share = shares_[i];
-      LASP_RETURN_IF_ERROR(FillOne(
-          tensors[part].Columns(cut.own, cut.rows * cut.columns).Reshape(cut.rows, cut.columns),
-          staged_[part]
-              .Columns(share.local, share.count)
-              .Reshape(cut.rows / group_.size(), cut.stride)));
+      LASP_ASSIGN_OR_RETURN(const Tensor columns, ColumnsOf(cut, tensors[part]));
+      LASP_RETURN_IF_ERROR(FillOne(columns, staged_[part]
+                                                .Columns(share.local, share.count)
+                                                .Reshape(cut.rows / group_.size(), cut.stride)));
     }
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<Tensor> RowStaging::ColumnsOf(const ColumnCut& cut, Tensor tensor) {
+  const int64_t count = cut.rows * cut.columns;
+  if (!owned_.has_value()) {
+    return tensor.Columns(cut.own, count).Reshape(cut.rows, cut.columns);
+  }
+  // A sum of one number and zeros is that number.
+  const Tensor all = gathered_.Columns(0, count).Reshape(1, count);
+  backend_.Fill(0, all);
+  for (const TensorShare& share : *owned_) {
+    const int64_t begin = std::max(cut.own, share.begin);
+    const int64_t size = std::min(cut.own + count, share.begin + share.count) - begin;
+    if (size > 0) {
+      backend_.Convert(tensor.Columns(share.local + begin - share.begin, size).Reshape(1, size),
+                       all.Columns(begin - cut.own, size).Reshape(1, size));
+    }
+  }
+  LASP_RETURN_IF_ERROR(replicas_.AllReduceSum(all).Wait());
+  if (tensor.dtype == all.dtype) {
+    return all.Reshape(cut.rows, cut.columns);
+  }
+  const Tensor narrowed = narrowed_.Columns(0, count).Reshape(1, count);
+  backend_.Convert(all, narrowed);
+  return narrowed.Reshape(cut.rows, cut.columns);
 }
 
 absl::Status RowStaging::FillOne(Tensor columns, Tensor rows) {

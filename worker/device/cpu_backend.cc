@@ -161,9 +161,14 @@ class CpuBackend : public CpuLayers<T> {
 
   void Convert(Tensor source, Tensor destination) override {
     for (int64_t i = 0; i < source.count(); ++i) {
-      const double value = source.dtype == DType::kFloat64
-                               ? static_cast<const double*>(source.data)[i]
-                               : static_cast<const float*>(source.data)[i];
+      double value = 0;
+      if (source.dtype == DType::kFloat64) {
+        value = static_cast<const double*>(source.data)[i];
+      } else if (source.dtype == DType::kBFloat16) {
+        value = kernels::FromBf16Bits(static_cast<const uint16_t*>(source.data)[i]);
+      } else {
+        value = static_cast<const float*>(source.data)[i];
+      }
       if (destination.dtype == DType::kFloat64) {
         static_cast<double*>(destination.data)[i] = value;
       } else if (destination.dtype == DType::kBFloat16) {

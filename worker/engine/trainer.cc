@@ -58,6 +58,18 @@ std::vector<TensorShare> PlacesOfAll(const ParameterShards& shards,
   return all;
 }
 
+std::unique_ptr<RowStaging> MakeStaging(const ParameterShards& shards,
+                                        const Trainer::Options& options,
+                                        const TrainingTensors& tensors,
+                                        const DataParallel& parallel, Arena& arena) {
+  return std::make_unique<RowStaging>(
+      shards.column_cuts(), tensors, options.backend,
+      RowStaging::Ranks{.group = options.shards,
+                        .replicas = options.replicas,
+                        .owned = parallel.owns_all() ? std::nullopt : OwnedShares(parallel)},
+      arena);
+}
+
 }  // namespace
 
 Trainer::Trainer(Options options)
@@ -190,7 +202,7 @@ absl::Status Trainer::SpreadWeights() {
       [this](const OwnedRange& range) {
         return data_parallel_->masters().Columns(range.share.local, range.share.count);
       },
-      theta->offset, theta_);
+      theta->offset, whole_theta_);
 }
 
 PlacesOf Trainer::places() const {
@@ -208,8 +220,11 @@ std::optional<std::vector<TensorShare>> Trainer::saved_shares() const {
     for (const OwnedRange& range : data_parallel_->counted()) {
       counted.push_back(range.share);
     }
-    return PlacesOfAll(shards_, PartOf(Without(shards_.column_cuts(), counted),
-                                       options_.replicas->size(), options_.replicas->rank()));
+    counted = Without(shards_.column_cuts(), counted);
+    return PlacesOfAll(shards_,
+                       data_parallel_->owns_all()
+                           ? PartOf(counted, options_.replicas->size(), options_.replicas->rank())
+                           : counted);
   }
   auto owned = owned_shares();
   return owned.has_value() && options_.replicas != nullptr
@@ -299,10 +314,14 @@ absl::Status Trainer::TakeMemory(Arena& arena) {
                                                             .units = own_layout_.units()},
                                                            arena));
   if (model_config_.learned_theta) {
-    theta_ = data_parallel_->owns_all()
-                 ? own_layout_.Bind(data_parallel_->masters()).blocks[0].theta
-                 : arena.Take(MemoryUse::kWeights, backend->accumulation_type(),
-                              model_config_.heads, model_config_.head_size());
+    if (data_parallel_->owns_all()) {
+      theta_ = own_layout_.Bind(data_parallel_->masters()).blocks[0].theta;
+    } else {
+      whole_theta_ = arena.Take(MemoryUse::kWeights, backend->accumulation_type(),
+                                model_config_.heads, model_config_.head_size());
+      theta_ = whole_theta_.Rows(own_config_.own_heads() * own_config_.tensor_rank,
+                                 own_config_.own_heads());
+    }
   }
   tokens_ = {.ids = arena.Take(MemoryUse::kWorkspace, DType::kInt32, shape.rows(), 1),
              .labels = arena.Take(MemoryUse::kWorkspace, DType::kInt32, shape.rows(), 1)};
@@ -330,11 +349,7 @@ absl::Status Trainer::TakeMemory(Arena& arena) {
       std::make_unique<AdamW>(spec.optimizer(), backend, data_parallel_->masters(),
                               UpdatedRanges(own_layout_.Ranges(), data_parallel_->owned()), arena);
   if (!shards_.column_cuts().empty() && !options_.checkpoint_root.empty()) {
-    staging_ = std::make_unique<RowStaging>(shards_.column_cuts(), tensors(), backend,
-                                            RowStaging::Ranks{.group = options_.shards,
-                                                              .replicas = options_.grid.dp_size(),
-                                                              .replica = options_.grid.dp_rank()},
-                                            arena);
+    staging_ = MakeStaging(shards_, options_, tensors(), *data_parallel_, arena);
   }
   return absl::OkStatus();
 }

@@ -201,7 +201,8 @@ class Trainer {
   Arena arena_;
   std::unique_ptr<DataParallel> data_parallel_;
   // The masters of the learned frequencies: on every rank, for they are not read as weights are.
-  Tensor theta_;
+  Tensor theta_;        // those of this rank's heads
+  Tensor whole_theta_;  // and of all, where they are gathered
   TokenBatch tokens_;
   // kFloat64 [1, n]: what the host learns from a step; the first of it is reduced.
   Tensor control_;

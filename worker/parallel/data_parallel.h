@@ -127,7 +127,8 @@ struct ZeroStages {
 };
 
 // Among the ranks of `shards` where there are some: the sums of their parts are then summed over
-// `replicas` when all are done.
+// `replicas` when all are done. What is shared out in an SP group (ParameterUnit) is cut among
+// `replicas` instead, and everything else among the world.
 //
 // Sending, with p the elements of a part, P ranks and M micro-batches: (P - 1) p (4 + w) bytes a
 // rank and step with whole gradients, w the size of a weight: no more than DDP's 8 n (P - 1) / P,

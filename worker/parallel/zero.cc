@@ -18,15 +18,21 @@ class Zero final : public DataParallel {
  public:
   Zero(const DataParallelOptions& options, ZeroStages stages, Arena& arena)
       : backend_(*options.backend),
-        group_(options.shards == nullptr ? *options.world : *options.shards),
-        replicas_(options.replicas),
+        shares_out_(std::any_of(options.units.begin(), options.units.end(),
+                                [](const ParameterUnit& unit) { return unit.shared_out; })),
+        owners_(options.shards == nullptr || shares_out_ ? *options.world : *options.shards),
+        replicas_(shares_out_ ? nullptr : options.replicas),
         stages_(stages) {
-    CutUnits(options.units);
+    CutUnits(options);
     TakeMemory(arena);
     FindOwned();
   }
 
-  ~Zero() override { last_.Wait(kLastWait).IgnoreError(); }
+  ~Zero() override {
+    for (Operation& last : last_) {
+      last.Wait(kLastWait).IgnoreError();
+    }
+  }
 
   Zero(const Zero&) = delete;
   Zero& operator=(const Zero&) = delete;
@@ -67,34 +73,36 @@ class Zero final : public DataParallel {
     Unit& unit = at(index);
     if (!stages_.shards_gradients) {
       if (last) {
-        last_ = group_.ReduceScatterSum(unit.gradients, PartOf(unit.gradients));
+        LastOf(unit) = unit.group->ReduceScatterSum(unit.gradients, PartOf(unit, unit.gradients));
       }
       return;
     }
     const Tensor sum = Local(unit, gradient_shard_);
     if (!unit.has_sum) {
-      last_ = group_.ReduceScatterSum(unit.gradients, sum);
+      LastOf(unit) = unit.group->ReduceScatterSum(unit.gradients, sum);
       unit.has_sum = true;
     } else {
-      const Tensor addend = PartOf(unit.gradients);
-      group_.ReduceScatterSum(unit.gradients, addend);
-      last_ = group_.Run([this, addend, sum] {
+      const Tensor addend = PartOf(unit, unit.gradients);
+      unit.group->ReduceScatterSum(unit.gradients, addend);
+      LastOf(unit) = unit.group->Run([this, addend, sum] {
         backend_.Axpy(1, addend, sum);
         return absl::OkStatus();
       });
     }
-    slots_[unit.slot].scattered = last_;
+    slots_[unit.slot].scattered = LastOf(unit);
   }
 
-  // Operations run in order and fail for good: the last one speaks for all.
+  // Operations of a group run in order and fail for good: the last one speaks for all.
   absl::Status Finish() override {
-    LASP_RETURN_IF_ERROR(WaitFor(&last_));
+    for (Operation& last : last_) {
+      LASP_RETURN_IF_ERROR(WaitFor(&last));
+    }
     Operation summed;
     if (replicas_ != nullptr && stages_.shards_gradients) {
       summed = replicas_->AllReduceSum(gradient_shard_);
     } else if (replicas_ != nullptr) {
       for (const Unit& unit : units_) {
-        summed = replicas_->AllReduceSum(PartOf(unit.gradients));
+        summed = replicas_->AllReduceSum(PartOf(unit, unit.gradients));
       }
     }
     return WaitFor(&summed);
@@ -106,29 +114,33 @@ class Zero final : public DataParallel {
     }
     for (Unit& unit : units_) {
       if (!stages_.shards_weights) {
-        last_ = unit.gathered = group_.AllGather(Source(unit), unit.weights);
+        LastOf(unit) = unit.gathered = unit.group->AllGather(Source(unit), unit.weights);
       }
     }
     return absl::OkStatus();
   }
 
-  absl::Status SumOverOwners(Tensor values) override { return group_.AllReduceSum(values).Wait(); }
+  absl::Status SumOverOwners(Tensor values) override { return owners_.AllReduceSum(values).Wait(); }
 
  private:
   struct Unit {
     ParameterUnit range;
+    Communicator* group = nullptr;  // among whose ranks it is cut
     size_t slot = 0;
     int64_t part = 0;   // elements of a rank's, padding included
     int64_t local = 0;  // where this rank's begins in its shard
+    int64_t whole = 0;  // and where the whole unit begins among all
     Tensor weights;     // [1, size * part]
     Tensor gradients;   // likewise
     // Of the gradient shard: this step has written it.
     bool has_sum = false;
     Operation gathered;
+
+    int64_t padded() const { return group->size() * part; }
   };
 
   struct Slot {
-    int64_t part = 0;  // the largest
+    int64_t padded = 0;  // the largest
     int64_t holds = kNoUnit;
     Operation scattered;
   };
@@ -137,23 +149,26 @@ class Zero final : public DataParallel {
 
   const Unit& at(int64_t unit) const { return units_[static_cast<size_t>(unit)]; }
 
-  void CutUnits(const std::vector<ParameterUnit>& ranges) {
-    const int64_t ranks = group_.size();
-    units_.reserve(ranges.size());
-    for (const ParameterUnit& range : ranges) {
-      const int64_t share = (range.count + ranks - 1) / ranks;
+  void CutUnits(const DataParallelOptions& options) {
+    units_.reserve(options.units.size());
+    for (const ParameterUnit& range : options.units) {
+      Communicator* const group = range.shared_out ? options.replicas : &owners_;
+      const int64_t share = (range.count + group->size() - 1) / group->size();
       const int64_t part = (share + kPartAlignment - 1) / kPartAlignment * kPartAlignment;
       const auto slot = static_cast<size_t>(range.slot);
       slots_.resize(std::max(slots_.size(), slot + 1));
-      slots_[slot].part = std::max(slots_[slot].part, part);
       units_.push_back({.range = range,
+                        .group = group,
                         .slot = slot,
                         .part = part,
                         .local = shard_count_,
+                        .whole = whole_count_,
                         .weights = {},
                         .gradients = {},
                         .gathered = {}});
+      slots_[slot].padded = std::max(slots_[slot].padded, units_.back().padded());
       shard_count_ += part;
+      whole_count_ += units_.back().padded();
     }
   }
 
@@ -174,19 +189,18 @@ class Zero final : public DataParallel {
 
   // Memory for whole units: one for each, or one for each slot.
   void Place(MemoryUse use, DType type, bool by_slot, Tensor Unit::* member, Arena& arena) {
-    const int64_t ranks = group_.size();
     if (!by_slot) {
-      const Tensor flat = arena.Take(use, type, 1, ranks * shard_count_);
+      const Tensor flat = arena.Take(use, type, 1, whole_count_);
       for (Unit& unit : units_) {
-        unit.*member = Piece(flat, ranks * unit.local, ranks * unit.part);
+        unit.*member = Piece(flat, unit.whole, unit.padded());
       }
       return;
     }
     for (size_t slot = 0; slot < slots_.size(); ++slot) {
-      const Tensor memory = arena.Take(use, type, 1, ranks * slots_[slot].part);
+      const Tensor memory = arena.Take(use, type, 1, slots_[slot].padded);
       for (Unit& unit : units_) {
         if (unit.slot == slot) {
-          unit.*member = Piece(memory, 0, ranks * unit.part);
+          unit.*member = Piece(memory, 0, unit.padded());
         }
       }
     }
@@ -194,13 +208,13 @@ class Zero final : public DataParallel {
 
   void FindOwned() {
     for (const Unit& unit : units_) {
-      const int64_t begin = group_.rank() * unit.part;
+      const int64_t begin = unit.group->rank() * unit.part;
       const int64_t count = std::min(unit.part, unit.range.count - begin);
       if (count <= 0) {
         continue;
       }
       const Tensor gradient =
-          stages_.shards_gradients ? Local(unit, gradient_shard_) : PartOf(unit.gradients);
+          stages_.shards_gradients ? Local(unit, gradient_shard_) : PartOf(unit, unit.gradients);
       owned_.push_back({.share = {unit.range.begin + begin, count, unit.local},
                         .weight = Piece(Source(unit), 0, count),
                         .gradient = Piece(gradient, 0, count)});
@@ -216,10 +230,12 @@ class Zero final : public DataParallel {
   }
 
   // This rank's part of a whole unit.
-  Tensor PartOf(Tensor whole) const {
-    const int64_t part = whole.count() / group_.size();
-    return Piece(whole, group_.rank() * part, part);
+  static Tensor PartOf(const Unit& unit, Tensor whole) {
+    return Piece(whole, unit.group->rank() * unit.part, unit.part);
   }
+
+  // What was issued last on the unit's group.
+  Operation& LastOf(const Unit& unit) { return last_[unit.range.shared_out ? 1 : 0]; }
 
   static Tensor Local(const Unit& unit, Tensor shard) {
     return Piece(shard, unit.local, unit.part);
@@ -229,7 +245,7 @@ class Zero final : public DataParallel {
   Tensor Source(const Unit& unit) const {
     const bool in_place =
         !stages_.shards_weights && backend_.activation_type() != backend_.accumulation_type();
-    return in_place ? PartOf(unit.weights) : Local(unit, weight_shard_);
+    return in_place ? PartOf(unit, unit.weights) : Local(unit, weight_shard_);
   }
 
   absl::Status Gather(int64_t index) {
@@ -240,9 +256,9 @@ class Zero final : public DataParallel {
     }
     LASP_RETURN_IF_ERROR(Vacate(&slot));
     // In place: a communicator that copies from GPU to GPU then needs no kernel of its own.
-    const Tensor own = PartOf(unit.weights);
+    const Tensor own = PartOf(unit, unit.weights);
     backend_.Convert(Source(unit), own);
-    last_ = unit.gathered = group_.AllGather(own, unit.weights);
+    LastOf(unit) = unit.gathered = unit.group->AllGather(own, unit.weights);
     slot.holds = index;
     return absl::OkStatus();
   }
@@ -262,18 +278,22 @@ class Zero final : public DataParallel {
   }
 
   Backend& backend_;
-  Communicator& group_;
+  // Whether what is shared out in an SP group is cut among its replicas.
+  const bool shares_out_;
+  // Among whom everything else is cut, and who own all together.
+  Communicator& owners_;
   Communicator* const replicas_;  // null: there are none
   const ZeroStages stages_;
   std::vector<Unit> units_;
   std::vector<Slot> slots_;
   int64_t shard_count_ = 0;
+  int64_t whole_count_ = 0;
   Tensor masters_;
   Tensor weight_shard_;    // the masters, or their copy, where each rank has but its own
   Tensor gradient_shard_;  // likewise, of sums
   std::vector<OwnedRange> owned_;
-  // Issued last.
-  Operation last_;
+  // Issued last, by the group that it was issued on.
+  Operation last_[2];
 };
 
 }  // namespace

@@ -170,8 +170,9 @@ TEST_P(MegatronTrainingTest, TrainsAsOneRankDoes) {
 TEST_P(MegatronTrainingTest, NightlyEveryShapeAndPlan) {
   for (const int sp : {1, 2, 3, 4}) {
     for (const int dp : {1, 2}) {
-      for (const auto method :
-           {DataParallelSpec::METHOD_DDP, DataParallelSpec::METHOD_LEGACY_DDP}) {
+      for (const auto method : {DataParallelSpec::METHOD_DDP, DataParallelSpec::METHOD_LEGACY_DDP,
+                                DataParallelSpec::METHOD_ZERO1, DataParallelSpec::METHOD_ZERO2,
+                                DataParallelSpec::METHOD_ZERO3}) {
         for (const auto activations :
              {MemorySpec::ACTIVATIONS_KEEP, MemorySpec::ACTIVATIONS_RECOMPUTE}) {
           lasp::v1::TrainingSpec spec = Megatron({sp, dp});
@@ -188,11 +189,13 @@ TEST_P(MegatronTrainingTest, RoundingIsAllThatDiffers) {
   ExpectAsOneRank(Megatron({2, 2}), DType::kFloat64, 1e-11);
 }
 
-TEST_P(MegatronTrainingTest, SoItDoesWithGradientsSummedAfterTheBackward) {
-  lasp::v1::TrainingSpec spec = Megatron({2, 2});
-  spec.mutable_parallelism()->mutable_data_parallel()->set_method(
-      DataParallelSpec::METHOD_LEGACY_DDP);
-  ExpectAsOneRank(spec, DType::kFloat32, 1e-5);
+TEST_P(MegatronTrainingTest, EveryDataParallelMethodTrainsAsOneRankDoes) {
+  for (const auto method : {DataParallelSpec::METHOD_LEGACY_DDP, DataParallelSpec::METHOD_ZERO1,
+                            DataParallelSpec::METHOD_ZERO2, DataParallelSpec::METHOD_ZERO3}) {
+    lasp::v1::TrainingSpec spec = Megatron({2, 2});
+    spec.mutable_parallelism()->mutable_data_parallel()->set_method(method);
+    ExpectAsOneRank(spec, DType::kFloat32, 1e-5);
+  }
 }
 
 TEST_P(MegatronTrainingTest, WhatIsComputedAnewIsTheSame) {
@@ -215,8 +218,13 @@ TEST_P(MegatronTrainingTest, WhatIsComputedAnewIsTheSame) {
 }
 
 TEST_P(MegatronTrainingTest, ACheckpointGoesOnToTheBit) {
-  for (const Shape shape : {Shape{3, 1}, Shape{2, 2}}) {
-    const LocalTrainingOptions saving = Saving(Megatron(shape));
+  for (const auto& [shape, method] : {std::pair(Shape{3, 1}, DataParallelSpec::METHOD_DDP),
+                                      std::pair(Shape{2, 2}, DataParallelSpec::METHOD_DDP),
+                                      std::pair(Shape{2, 2}, DataParallelSpec::METHOD_ZERO1),
+                                      std::pair(Shape{2, 2}, DataParallelSpec::METHOD_ZERO3)}) {
+    lasp::v1::TrainingSpec spec = Megatron(shape);
+    spec.mutable_parallelism()->mutable_data_parallel()->set_method(method);
+    const LocalTrainingOptions saving = Saving(spec);
     const auto whole = Train(saving);
     LocalTrainingOptions resuming = saving;
     resuming.generation = generation_++;
@@ -250,7 +258,9 @@ TEST_P(MegatronTrainingTest, CheckpointsGoToOtherMethodsAndBack) {
   const auto in_between = Train(second);
   expect_from(in_between, 4);
 
-  LocalTrainingOptions third = Saving(Megatron({2, 2}));
+  lasp::v1::TrainingSpec back = Megatron({2, 2});
+  back.mutable_parallelism()->mutable_data_parallel()->set_method(DataParallelSpec::METHOD_ZERO2);
+  LocalTrainingOptions third = Saving(back);
   third.restore_from = Commit(second, in_between, 8);
   expect_from(Train(third), 8);
 }

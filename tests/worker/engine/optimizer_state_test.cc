@@ -108,7 +108,8 @@ TEST_F(OptimizerStateTest, GoesOnFromACheckpointToTheBit) {
   for (const auto& [sp, dp, sp_size] :
        {Case{SequenceParallelSpec::METHOD_LASP, DataParallelSpec::METHOD_DDP, 1},
         Case{SequenceParallelSpec::METHOD_LASP, DataParallelSpec::METHOD_ZERO2, 1},
-        Case{SequenceParallelSpec::METHOD_MEGATRON_SP, DataParallelSpec::METHOD_DDP, 2}}) {
+        Case{SequenceParallelSpec::METHOD_MEGATRON_SP, DataParallelSpec::METHOD_DDP, 2},
+        Case{SequenceParallelSpec::METHOD_MEGATRON_SP, DataParallelSpec::METHOD_ZERO2, 2}}) {
     LocalTrainingOptions options = Options(Spec::STATE_TYPE_BF16, sp_size, 2);
     options.spec.mutable_parallelism()->mutable_sequence_parallel()->set_method(sp);
     options.spec.mutable_parallelism()->mutable_data_parallel()->set_method(dp);
