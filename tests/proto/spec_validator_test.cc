@@ -305,6 +305,9 @@ TEST(SpecValidatorTest, TheBoundsThemselvesAreAllowed) {
   constexpr char kUlyssesStreams[] =
       "parallelism { sequence_parallel { method: METHOD_ULYSSES } } "
       "memory { activations: ACTIVATIONS_STREAM }";
+  constexpr char kPackedStreams[] =
+      "data { documents: DOCUMENTS_PACKED document_end_token: 0 } parallelism { "
+      "sequence_parallel { method: METHOD_ULYSSES } } memory { activations: ACTIVATIONS_STREAM }";
   const char* changes[] = {
       "model { layers: 1024 }",
       "model { layers: 1 hidden_size: 1 heads: 1 glu_size: 1 }",
@@ -329,8 +332,7 @@ TEST(SpecValidatorTest, TheBoundsThemselvesAreAllowed) {
       "data { format: FORMAT_UINT16 } model { vocab_size: 2 }",
       "data { documents: DOCUMENTS_PACKED document_end_token: 255 }",
       "data { documents: DOCUMENTS_PACKED format: FORMAT_MEGATRON }",
-      "data { documents: DOCUMENTS_PACKED document_end_token: 0 } parallelism { "
-      "sequence_parallel { method: METHOD_ULYSSES } } memory { activations: ACTIVATIONS_STREAM }",
+      kPackedStreams,
       kLongest,
       "optimizer { warmup_steps: 100 }",
       "optimizer { warmup_steps: 100 schedule: SCHEDULE_WSD }",

@@ -175,7 +175,7 @@ TEST_F(PackedDocumentsTrainingTest, LabelsOfOtherDocumentsDoNotCount) {
   const std::vector<double> tokens = ReadDump(packed.dump + "/rank-0").at("tokens");
   const int64_t ends = std::count(tokens.begin(), tokens.end(), '\n');
   EXPECT_GT(ends, 0);
-  EXPECT_EQ(LabelCount(packed), 4 * 276 - ends);
+  EXPECT_EQ(LabelCount(packed), int64_t{4} * 276 - ends);
   EXPECT_NE(packed.losses(), joined.losses());
 }
 
