@@ -5,6 +5,7 @@
 #include <bit>
 #include <cerrno>
 #include <system_error>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
@@ -62,7 +63,7 @@ absl::StatusOr<CorpusFile> OpenMegatron(absl::string_view path,
                                         CorpusCheck check) {
   absl::string_view prefix = path;
   absl::ConsumeSuffix(&prefix, ".bin");
-  LASP_ASSIGN_OR_RETURN(const OpenedFile index,
+  LASP_ASSIGN_OR_RETURN(OpenedFile index,
                         OpenBeneathRoots(absl::StrCat(prefix, ".idx"), path_roots));
   LASP_ASSIGN_OR_RETURN(CorpusFile file, OpenTokens(absl::StrCat(prefix, ".bin"), path_roots));
   LASP_ASSIGN_OR_RETURN(const FileIdentity index_identity,
@@ -78,6 +79,13 @@ absl::StatusOr<CorpusFile> OpenMegatron(absl::string_view path,
                      "again"));
   }
   file.token_count = file.identity.size / TokenBytes(file.type);
+  file.index = CorpusIndex{.path = std::move(index.path),
+                           .fd = std::move(index.fd),
+                           .bytes = index_identity.size,
+                           .sequences = summary.sequences,
+                           .documents = summary.documents,
+                           .offsets_at = summary.offsets_at,
+                           .documents_at = summary.documents_at};
   return file;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,18 @@ struct FileIdentity {
 // `fd`'s identity now. The error names `path`; DATA_LOSS where the file has been deleted.
 absl::StatusOr<FileIdentity> IdentifyFile(int fd, const std::string& path);
 
+// Megatron's .idx, open: where the documents of its .bin start (megatron_documents.h).
+struct CorpusIndex {
+  // Absolute, for people.
+  std::string path;
+  UniqueFd fd;
+  int64_t bytes = 0;
+  int64_t sequences = 0;
+  int64_t documents = 0;     // entries, of which the last is behind the last document
+  int64_t offsets_at = 0;    // in the file: each sequence's first byte in the .bin
+  int64_t documents_at = 0;  // each document's first sequence
+};
+
 // `token_count` tokens from byte `data_offset` on.
 struct CorpusFile {
   // Absolute, for people: the file that holds the tokens.
@@ -39,6 +52,8 @@ struct CorpusFile {
   TokenType type = TokenType::kUint8;
   int64_t data_offset = 0;
   int64_t token_count = 0;
+  // Of FORMAT_MEGATRON.
+  std::optional<CorpusIndex> index = {};
 };
 
 // How much of a Megatron index is read: all of it, or its start and end only where it is long (for

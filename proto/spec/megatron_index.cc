@@ -172,6 +172,10 @@ absl::StatusOr<MegatronIndex> ReadMegatronIndex(const FileReader& reader, Corpus
     LASP_RETURN_IF_ERROR(WalkSequences(reader, layout, tail, layout.sequences, &position));
   }
   index.data_bytes = position;
+  index.sequences = layout.sequences;
+  index.documents = layout.documents;
+  index.offsets_at = layout.offsets();
+  index.documents_at = layout.document_indices();
   return index;
 }
 

@@ -18,6 +18,11 @@ struct MegatronIndex {
   TokenType type = TokenType::kUint16;
   // How large the .bin must be.
   int64_t data_bytes = 0;
+  int64_t sequences = 0;
+  int64_t documents = 0;
+  // Where the tables of byte offsets and of documents lie.
+  int64_t offsets_at = 0;
+  int64_t documents_at = 0;
 };
 
 // Reads the index in constant memory. kQuick reads at most kQuickSequences at either end of a

@@ -69,18 +69,11 @@ std::string ReasonAgainstStreaming(v1::SequenceParallelSpec::Method method) {
 }
 
 std::string ReasonAgainstPacking(v1::SequenceParallelSpec::Method method) {
-  const char* name = "";
-  switch (method) {
-    case v1::SequenceParallelSpec::METHOD_RING_ATTENTION:
-      name = "RING_ATTENTION";
-      break;
-    case v1::SequenceParallelSpec::METHOD_MEGATRON_SP:
-      name = "MEGATRON_SP";
-      break;
-    default:
-      return "";
+  const bool ring = method == v1::SequenceParallelSpec::METHOD_RING_ATTENTION;
+  if (!ring && method != v1::SequenceParallelSpec::METHOD_MEGATRON_SP) {
+    return "";
   }
-  return absl::StrCat("is PACKED, but ", name,
+  return absl::StrCat("is PACKED, but ", ring ? "RING_ATTENTION" : "MEGATRON_SP",
                       " knows no borders between documents: choose LASP, LASP2, ALL_SCAN or "
                       "ULYSSES as the method, or JOINED");
 }

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
+#include "proto/spec/document_check.h"
 #include "proto/spec/field_checker.h"
 #include "proto/spec/gpu_support.h"
 #include "proto/spec/sequence_parallel_support.h"
@@ -179,16 +180,7 @@ bool CheckData(const v1::TrainingSpec& spec, FieldChecker* check) {
                                                                                      : "is unknown",
                                    ": choose BYTES, LLMC, MEGATRON or UINT16"));
   }
-  // A job that was stored before there was a choice has made none.
-  if (data.documents() > v1::DataSpec::DOCUMENTS_JOINED) {
-    sound =
-        check->Refuse("spec.data.documents", "is not available: leave it out, or choose JOINED");
-  }
-  if (data.has_document_end_token()) {
-    sound = check->Refuse(
-        "spec.data.document_end_token",
-        absl::StrCat("is ", data.document_end_token(), ", but documents are JOINED: leave it out"));
-  }
+  sound &= CheckDocuments(spec, check);
   sound &=
       check->Integer("spec.data.sequence_length", data.sequence_length(), 1, kMaxSequenceLength);
   return sound;

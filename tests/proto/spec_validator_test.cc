@@ -111,6 +111,25 @@ TEST(SpecValidatorTest, EveryFieldHasItsLimits) {
        "not a multiple of the SP size 2: choose 2046 or 2048"},
       {"data { sequence_length: 1 }", "spec.data.sequence_length", "not a multiple of the SP size"},
       {"data { sequence_length: 4294967298 }", "spec.data.sequence_length", "raise the SP size"},
+      {"data { documents: 9 }", "spec.data.documents", "is unknown: choose JOINED or PACKED"},
+      {"data { documents: DOCUMENTS_PACKED }", "spec.data.document_end_token", "is missing"},
+      {"data { document_end_token: 10 }", "spec.data.document_end_token",
+       "is 10, but documents are JOINED"},
+      {"data { documents: DOCUMENTS_PACKED document_end_token: -1 }",
+       "spec.data.document_end_token", "is -1"},
+      {"data { documents: DOCUMENTS_PACKED document_end_token: 256 } model { vocab_size: 300 }",
+       "spec.data.document_end_token", "0 to 255"},
+      {"data { documents: DOCUMENTS_PACKED document_end_token: 65536 format: FORMAT_UINT16 } "
+       "model { vocab_size: 70000 }",
+       "spec.data.document_end_token", "0 to 65535"},
+      {"data { documents: DOCUMENTS_PACKED document_end_token: 300 format: FORMAT_LLMC } "
+       "model { vocab_size: 300 }",
+       "spec.data.document_end_token", "0 to 299"},
+      {"data { documents: DOCUMENTS_PACKED document_end_token: 0 format: FORMAT_MEGATRON }",
+       "spec.data.document_end_token", "says in its .idx where documents end: leave it out"},
+      {"data { documents: DOCUMENTS_PACKED document_end_token: 10 } parallelism { "
+       "sequence_parallel { method: METHOD_RING_ATTENTION } }",
+       "spec.data.documents", "RING_ATTENTION knows no borders between documents: choose LASP"},
       {"parallelism { sequence_parallel { method: METHOD_ULYSSES } } data { sequence_length: "
        "2147483648 }",
        "spec.data.sequence_length", "choose LASP"},
@@ -299,6 +318,9 @@ TEST(SpecValidatorTest, TheBoundsThemselvesAreAllowed) {
   constexpr char kUlyssesStreams[] =
       "parallelism { sequence_parallel { method: METHOD_ULYSSES } } "
       "memory { activations: ACTIVATIONS_STREAM }";
+  constexpr char kPackedStreams[] =
+      "data { documents: DOCUMENTS_PACKED document_end_token: 0 } parallelism { "
+      "sequence_parallel { method: METHOD_ULYSSES } } memory { activations: ACTIVATIONS_STREAM }";
   const char* changes[] = {
       "model { layers: 1024 }",
       "model { layers: 1 hidden_size: 1 heads: 1 glu_size: 1 }",
@@ -321,6 +343,9 @@ TEST(SpecValidatorTest, TheBoundsThemselvesAreAllowed) {
       "parallelism { sequence_parallel { method: METHOD_ULYSSES } }",
       "parallelism { sequence_parallel { method: METHOD_RING_ATTENTION } }",
       "data { format: FORMAT_UINT16 } model { vocab_size: 2 }",
+      "data { documents: DOCUMENTS_PACKED document_end_token: 255 }",
+      "data { documents: DOCUMENTS_PACKED format: FORMAT_MEGATRON }",
+      kPackedStreams,
       kLongest,
       "optimizer { warmup_steps: 100 }",
       "optimizer { warmup_steps: 100 schedule: SCHEDULE_WSD }",

@@ -17,6 +17,12 @@ struct Batch {
   std::vector<int32_t> tokens;  // [sequences, tokens_per_rank]
   std::vector<int32_t> labels;  // [sequences, tokens_per_rank]; kNoLabel where none counts
   int64_t label_count = 0;      // labels that count, of this rank alone
+  // Of packed documents, in the whole macro-chunk: as DocumentMarksLayout says. Empty where none
+  // starts in it.
+  std::vector<uint64_t> document_marks = {};
+  // With the first batch of a step from BatchPrefetcher: the labels of the whole step that count,
+  // of this rank alone.
+  int64_t step_label_count = 0;
 };
 
 }  // namespace lasp::worker

@@ -52,6 +52,9 @@ absl::Status BatchPrefetcher::ReadMicroBatch(int64_t step, int64_t micro_batch, 
   for (int64_t pass = 0; pass < chunks_.pass_count() && *going_on; ++pass) {
     LASP_ASSIGN_OR_RETURN(Batch batch,
                           source_->Read(step, micro_batch, chunks_, chunks_.ChunkOfPass(pass)));
+    if (micro_batch == 0 && pass == 0) {
+      LASP_ASSIGN_OR_RETURN(batch.step_label_count, source_->StepLabelCount(step, chunks_));
+    }
     *going_on = Offer(std::move(batch));
   }
   return absl::OkStatus();

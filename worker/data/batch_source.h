@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -10,6 +11,7 @@
 #include "lasp/v1/training_spec.pb.h"
 #include "worker/data/batch.h"
 #include "worker/data/corpus.h"
+#include "worker/data/document_starts.h"
 #include "worker/data/macro_chunks.h"
 #include "worker/data/sample_order.h"
 
@@ -32,7 +34,7 @@ enum class DataSplit {
 
 // A sample is sequence_length + 1 tokens of the stream; sample n starts at token
 // n * sequence_length, so that consecutive samples share one token and every token but the first is
-// a label once. Thread-safe.
+// a label once, but for those that begin a document where documents are packed. Thread-safe.
 class BatchSource {
  public:
   // `spec` with its defaults written out. Errors as Corpus::Open; INVALID_ARGUMENT where the split
@@ -53,6 +55,10 @@ class BatchSource {
     return Read(step, micro_batch_index, whole(), 0);
   }
 
+  // Labels that count, of this rank's slices of all that a training step reads. Errors as
+  // Corpus::Read.
+  absl::StatusOr<int64_t> StepLabelCount(int64_t step, const MacroChunks& chunks) const;
+
   MacroChunks whole() const { return MacroChunks::One(sequence_length_, coordinates_.sp_size); }
 
   // global_batch_size / (dp_size * micro_batch_size): what one optimizer step accumulates.
@@ -69,7 +75,15 @@ class BatchSource {
   BatchSource(std::unique_ptr<Corpus> corpus, const lasp::v1::TrainingSpec& spec,
               const DataCoordinates& coordinates, DataSplit split);
 
+  // The sample at a micro-batch's place; none past the end of a pass over held-out data.
+  std::optional<int64_t> SampleOf(int64_t step, int64_t micro_batch_index, int64_t sequence) const;
+  // Of a sample's tokens [begin, begin + tokens), counted from `begin`: where documents start, but
+  // for a start of the sample itself; `tokens` too, where one starts behind them.
+  absl::Status FindStarts(int64_t sample, int64_t begin, int64_t tokens,
+                          std::vector<int64_t>* starts) const;
+
   const std::unique_ptr<Corpus> corpus_;
+  const std::unique_ptr<DocumentStarts> documents_;  // null: documents are joined
   const DataCoordinates coordinates_;
   const DataSplit split_;
   const int64_t sequence_length_;

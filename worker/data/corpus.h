@@ -18,11 +18,13 @@ namespace lasp::worker {
 class Corpus {
  public:
   // Opens and maps every file, in order. Errors as OpenCorpusFile; INVALID_ARGUMENT for no file,
-  // RESOURCE_EXHAUSTED for more than the host lets a process open.
+  // RESOURCE_EXHAUSTED for more than the host lets a process open. `keeps_indices`: for
+  // FindIndexedDocuments.
   static absl::StatusOr<std::unique_ptr<Corpus>> Open(const std::vector<std::string>& paths,
                                                       lasp::v1::DataSpec::Format format,
                                                       int64_t vocab_size,
-                                                      const std::vector<std::string>& path_roots);
+                                                      const std::vector<std::string>& path_roots,
+                                                      bool keeps_indices = false);
 
   int64_t token_count() const { return starts_.back(); }
 
@@ -32,10 +34,16 @@ class Corpus {
   // opened, or cannot be read.
   absl::Status Read(int64_t begin, int64_t count, int32_t* out) const;
 
+  // The tokens of the stream in [begin, end), which must lie in it, at which documents start as the
+  // indices of FORMAT_MEGATRON have it, ascending, into `starts`. Errors as FindMegatronDocuments.
+  absl::Status FindIndexedDocuments(int64_t begin, int64_t end, std::vector<int64_t>* starts) const;
+
  private:
   Corpus(std::vector<MappedFile> files, std::vector<int64_t> starts, int64_t vocab_size)
       : vocab_size_(vocab_size), files_(std::move(files)), starts_(std::move(starts)) {}
 
+  // The last file that starts at or before a token of the stream.
+  size_t FileAt(int64_t token) const;
   absl::Status ReadFile(const MappedFile& file, int64_t begin, int64_t count, int32_t* out) const;
 
   const int64_t vocab_size_;

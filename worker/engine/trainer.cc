@@ -80,9 +80,15 @@ Trainer::Trainer(Options options)
       own_layout_(own_config_),
       shards_(own_config_),
       schedule_(options_.spec.optimizer(), options_.spec.max_steps()),
-      chunks_(options_.train_data->whole()) {}
+      chunks_(options_.train_data->whole()),
+      label_count_(static_cast<double>(options_.spec.global_batch_size()) *
+                   static_cast<double>(options_.spec.data().sequence_length())) {}
 
 bool Trainer::streams() const { return Streams(options_.spec); }
+
+bool Trainer::packs() const {
+  return options_.spec.data().documents() == lasp::v1::DataSpec::DOCUMENTS_PACKED;
+}
 
 absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(Options options) {
   auto trainer = std::unique_ptr<Trainer>(new Trainer(std::move(options)));
@@ -325,6 +331,9 @@ absl::Status Trainer::TakeMemory(Arena& arena) {
   }
   tokens_ = {.ids = arena.Take(MemoryUse::kWorkspace, DType::kInt32, shape.rows(), 1),
              .labels = arena.Take(MemoryUse::kWorkspace, DType::kInt32, shape.rows(), 1)};
+  if (packs()) {
+    document_marks_ = arena.Take(MemoryUse::kWorkspace, DType::kInt32, 1, 2 * MarksOf(0).words());
+  }
   control_ = arena.Take(MemoryUse::kWorkspace, DType::kFloat64, 1, kControlSize);
   attention_ = options_.attention;
   if (attention_ == nullptr) {
@@ -412,31 +421,63 @@ absl::Status Trainer::Rehearse() {
   return absl::OkStatus();
 }
 
+DocumentMarksLayout Trainer::MarksOf(int64_t chunk) const {
+  return {.sequences = options_.spec.micro_batch_size(),
+          .ranks = options_.grid.sp_size(),
+          .slices = chunks_.SlicesOf(chunk)};
+}
+
 TokenBatch Trainer::Upload(const Batch& batch, int64_t chunk) {
   const auto rows = static_cast<int64_t>(batch.tokens.size());
-  const TokenBatch slice{.ids = tokens_.ids.Rows(0, rows),
-                         .labels = tokens_.labels.Rows(0, rows),
-                         .slices = chunks_.SlicesOf(chunk),
-                         .first_position = chunks_.SliceBegin(chunk, options_.grid.sp_rank())};
+  TokenBatch slice{.ids = tokens_.ids.Rows(0, rows),
+                   .labels = tokens_.labels.Rows(0, rows),
+                   .slices = chunks_.SlicesOf(chunk),
+                   .first_position = chunks_.SliceBegin(chunk, options_.grid.sp_rank())};
   if (rows > 0) {
     options_.backend->CopyFromHost(batch.tokens.data(), slice.ids);
     options_.backend->CopyFromHost(batch.labels.data(), slice.labels);
   }
+  if (!batch.document_marks.empty()) {
+    const DocumentMarksLayout layout = MarksOf(chunk);
+    const Tensor marks = document_marks_.Columns(0, 2 * layout.words());
+    options_.backend->CopyFromHost(batch.document_marks.data(), marks);
+    slice.documents = DocumentMarks(marks, layout, options_.grid.sp_rank());
+  }
   return slice;
 }
 
+absl::Status Trainer::CountLabels(int64_t own) {
+  const auto labels = static_cast<double>(own);
+  const Tensor count = control_.Columns(kLabelCount, 1);
+  options_.backend->CopyFromHost(&labels, count);
+  LASP_RETURN_IF_ERROR(options_.world->AllReduceSum(count).Wait());
+  options_.backend->CopyToHost(count, &label_count_);
+  options_.backend->Fill(0, count);
+  // Where every document is one token long nothing is predicted, and nothing lost.
+  label_count_ = std::max(label_count_, 1.0);
+  return absl::OkStatus();
+}
+
 absl::Status Trainer::Accumulate(int64_t step) {
-  // Every position of a training batch has a label, so the count over the world is known before
-  // the first backward, without a reduction.
-  const double label_count = LabelCount();
   const int64_t micro_batches = options_.train_data->micro_batches_per_step();
   options_.backend->Fill(0, control_.Columns(0, kSums));
   options_.backend->Fill(0, control_.Columns(kSumOfSquares, 1));
   data_parallel_->BeginStep();
+  // The count over the world is known before the first backward: of joined documents every position
+  // of a training batch has a label.
+  std::optional<Batch> first;
+  if (packs()) {
+    options_.backend->EnterPhase(Phase::kData);
+    LASP_ASSIGN_OR_RETURN(first, batches_->Next());
+    LASP_RETURN_IF_ERROR(CountLabels(first->step_label_count));
+  }
   int64_t pass = 0;
   const auto fetch = [&](int64_t chunk) -> absl::StatusOr<TokenBatch> {
     // The prefetcher knows the order.
-    LASP_ASSIGN_OR_RETURN(Batch batch, batches_->Next());
+    if (!first.has_value()) {
+      LASP_ASSIGN_OR_RETURN(first, batches_->Next());
+    }
+    Batch batch = *std::exchange(first, std::nullopt);
     const TokenBatch slice = Upload(batch, chunk);
     if (step == 1 && !options_.dump_directory.empty() && pass++ < chunks_.count()) {
       dumped_batches_.push_back(std::move(batch));
@@ -445,7 +486,7 @@ absl::Status Trainer::Accumulate(int64_t step) {
   };
   for (int64_t micro_batch = 0; micro_batch < micro_batches; ++micro_batch) {
     pass = 0;
-    LASP_RETURN_IF_ERROR(sweep_->Train(fetch, 1 / label_count, control_.Columns(kLossSum, 1),
+    LASP_RETURN_IF_ERROR(sweep_->Train(fetch, 1 / label_count_, control_.Columns(kLossSum, 1),
                                        /*adds=*/micro_batch > 0,
                                        /*last_micro_batch=*/micro_batch + 1 == micro_batches));
   }
@@ -470,18 +511,13 @@ absl::Status Trainer::ReadControl(StepResult* result) {
   double control[kControlSize];
   options_.backend->CopyToHost(control_, control);
   std::memcpy(static_cast<void*>(&last_update_), control + kUpdate, sizeof last_update_);
-  result->loss = control[kLossSum] / LabelCount();
+  result->loss = control[kLossSum] / label_count_;
   result->drain = control[kDrain] > 0;
   result->checkpoint_due = control[kCheckpointDue] > 0;
   result->checkpoint_busy = control[kCheckpointBusy] > 0;
   result->gradient_norm = std::sqrt(control[kSumOfSquares]);
   result->skipped = last_update_.apply == 0;
   return absl::OkStatus();
-}
-
-double Trainer::LabelCount() const {
-  return static_cast<double>(options_.spec.global_batch_size()) *
-         static_cast<double>(options_.spec.data().sequence_length());
 }
 
 void Trainer::JudgeLoss(StepResult* result) {
@@ -545,7 +581,7 @@ absl::Status Trainer::Update(int64_t step, Checkpoints* checkpoints, StepResult*
   const bool skips_outliers =
       options_.spec.recovery().outlier() == lasp::v1::RecoverySpec::BAD_STEP_SKIP;
   const double loss_limit =
-      skips_outliers ? losses_->limit() * LabelCount() : std::numeric_limits<double>::infinity();
+      skips_outliers ? losses_->limit() * label_count_ : std::numeric_limits<double>::infinity();
   optimizer_->Update(result->learning_rate, loss_limit, control_.Columns(kLossSum, 1),
                      sum_of_squares, control_.Columns(kUpdate, kUpdateSize));
   LASP_RETURN_IF_ERROR(SpreadWeights());
@@ -554,14 +590,13 @@ absl::Status Trainer::Update(int64_t step, Checkpoints* checkpoints, StepResult*
 }
 
 absl::Status Trainer::Dump(int64_t step, const StepResult& result) {
-  return WriteStepDump(
-      {.directory = options_.dump_directory,
-       .step = step,
-       .loss = result.loss,
-       .gradient_norm = result.gradient_norm,
-       .label_count = options_.spec.global_batch_size() * options_.spec.data().sequence_length(),
-       .batches = std::exchange(dumped_batches_, {})},
-      options_.grid, layout_, places(), *options_.backend, *data_parallel_);
+  return WriteStepDump({.directory = options_.dump_directory,
+                        .step = step,
+                        .loss = result.loss,
+                        .gradient_norm = result.gradient_norm,
+                        .label_count = static_cast<int64_t>(label_count_),
+                        .batches = std::exchange(dumped_batches_, {})},
+                       options_.grid, layout_, places(), *options_.backend, *data_parallel_);
 }
 
 absl::StatusOr<EvaluationResult> Trainer::Evaluate() {
@@ -598,7 +633,7 @@ absl::StatusOr<EvaluationResult> Trainer::EvaluateAll() {
       return EvaluationResult{.loss = std::nullopt, .drain = true};
     }
   }
-  return EvaluationResult{.loss = loss_sum / label_count, .drain = false};
+  return EvaluationResult{.loss = loss_sum / std::max(label_count, 1.0), .drain = false};
 }
 
 }  // namespace lasp::worker

@@ -33,6 +33,7 @@
 #include "worker/optim/learning_rate_schedule.h"
 #include "worker/parallel/communicator.h"
 #include "worker/parallel/data_parallel.h"
+#include "worker/parallel/document_marks.h"
 #include "worker/parallel/gather_owned.h"
 #include "worker/parallel/process_grid.h"
 #include "worker/parallel/sequence_parallel.h"
@@ -160,6 +161,8 @@ class Trainer {
   // For GatherOwned.
   PlacesOf places() const;
   bool streams() const;
+  // Whether the documents of a sequence are apart.
+  bool packs() const;
   // How the sequences go by; a chunk's size may have to be measured, and agreed on by all ranks.
   absl::Status ChooseChunks();
   // Takes everything from `arena`; run over a measuring arena first.
@@ -171,6 +174,8 @@ class Trainer {
   absl::Status MakeState();
   // What the update counts, as restored_ has it.
   void TakeUpCounts();
+  // Of packed documents in macro-chunk `chunk`.
+  DocumentMarksLayout MarksOf(int64_t chunk) const;
   // This rank's slice of macro-chunk `chunk`.
   TokenBatch Upload(const Batch& batch, int64_t chunk);
   // Forward and backward of all micro-batches; leaves the loss sum in control_.
@@ -182,8 +187,8 @@ class Trainer {
   absl::Status ReadControl(StepResult* result);
   // Whether the loss is an outlier, and what it teaches of the next.
   void JudgeLoss(StepResult* result);
-  // Of a whole global batch.
-  double LabelCount() const;
+  // From the labels of this rank in a step to those of the whole world.
+  absl::Status CountLabels(int64_t own);
   absl::StatusOr<EvaluationResult> EvaluateAll();
   absl::Status Dump(int64_t step, const StepResult& result);
   // Has the weights follow the masters of owned(), which have changed.
@@ -204,6 +209,9 @@ class Trainer {
   Tensor theta_;        // those of this rank's heads
   Tensor whole_theta_;  // and of all, where they are gathered
   TokenBatch tokens_;
+  Tensor document_marks_;  // kInt32 [1, those of a micro-batch]; empty where documents are joined
+  // Of the step at hand, in the whole global batch; 1 where there is none.
+  double label_count_;
   // kFloat64 [1, n]: what the host learns from a step; the first of it is reduced.
   Tensor control_;
   lasp::v1::TrainingState restored_;
