@@ -14,6 +14,7 @@
 #include "worker/device/host_stash.h"
 #include "worker/device/linear_transformer_ops.h"
 #include "worker/device/phase.h"
+#include "worker/device/softmax_ops.h"
 #include "worker/device/tensor.h"
 
 namespace lasp::worker {
@@ -39,6 +40,10 @@ struct AttentionShape {
   bool normalised = false;
   Tensor slopes;  // [1, heads], kFloat64
   Tensor theta;   // [heads, head_size], kFloat64, where lrpe
+  // Of a layer of softmax attention, which has none of the above but sizes: heads of keys and
+  // values (0: linear attention), and the position of each sequence's first token here.
+  int64_t kv_heads = 0;
+  int64_t first_position = 0;
 
   // Of one head's sum of products k^T v.
   int64_t state_rows() const { return (lrpe ? 2 : 1) * head_size; }
@@ -253,6 +258,9 @@ class Backend {
 
   // Null where the device does not compute Linear Transformers.
   virtual LinearTransformerOps* linear_transformer() { return nullptr; }
+
+  // Null where the device does not compute softmax attention.
+  virtual SoftmaxOps* softmax() { return nullptr; }
 
   // sum: kFloat64 [1, 1], added to. values: contiguous.
   virtual void SumOfSquares(Tensor values, Tensor sum) = 0;

@@ -20,7 +20,10 @@ struct KeysAndValues {
 class RingAttention final : public SequenceParallel {
  public:
   RingAttention(Backend* backend, LeftProduct* product, Communicator* sp)
-      : backend_(*backend), product_(*product), sp_(*sp) {}
+      : backend_(*backend),
+        product_(*product),
+        sp_(*sp),
+        softmax_(CreateRingSoftmax(backend, sp)) {}
 
   AttentionMemory TakeMemory(const AttentionShape& shape, Arena& arena) override {
     AttentionMemory memory;
@@ -139,7 +142,12 @@ class RingAttention final : public SequenceParallel {
     return absl::OkStatus();
   }
 
-  absl::Status Finish() override { return WaitFor(travel_); }
+  absl::Status Finish() override {
+    LASP_RETURN_IF_ERROR(WaitFor(travel_));
+    return softmax_ == nullptr ? absl::OkStatus() : softmax_->Finish();
+  }
+
+  SoftmaxParallel* softmax() override { return softmax_.get(); }
 
  private:
   // For normalised layers.
@@ -216,6 +224,7 @@ class RingAttention final : public SequenceParallel {
   Backend& backend_;
   LeftProduct& product_;
   Communicator& sp_;
+  const std::unique_ptr<SoftmaxParallel> softmax_;
   // In turn: one is computed on and goes on while the next comes.
   std::array<KeysAndValues, 2> visiting_;
   KeysAndValues gradients_;  // of this rank's own

@@ -10,6 +10,7 @@
 #include "worker/device/backend.h"
 #include "worker/parallel/communicator.h"
 #include "worker/parallel/sequence_slices.h"
+#include "worker/parallel/softmax_parallel.h"
 
 namespace lasp::worker {
 
@@ -119,8 +120,11 @@ class SequenceParallel {
   virtual absl::Status Backward(const AttentionShape& shape, const AttentionInputs& inputs,
                                 const AttentionMemory& memory, Tensor output_gradient,
                                 const AttentionGradients& gradients) = 0;
-  // Waits until nothing is under way any more.
+  // Waits until nothing is under way any more, of softmax() either.
   virtual absl::Status Finish() = 0;
+
+  // How the same ranks compute layers of softmax attention; null: they do not.
+  virtual SoftmaxParallel* softmax() { return nullptr; }
 };
 
 // LASP (arXiv 2404.02882) with the exchange under the computation: the state of the local tokens

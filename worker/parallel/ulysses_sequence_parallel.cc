@@ -19,7 +19,8 @@ struct BothViews {
 
 class Ulysses final : public SequenceParallel {
  public:
-  Ulysses(Backend* backend, Communicator* sp) : backend_(*backend), sp_(*sp) {}
+  Ulysses(Backend* backend, Communicator* sp)
+      : backend_(*backend), sp_(*sp), softmax_(CreateUlyssesSoftmax(backend, sp)) {}
 
   void ExpectAtEnd(const SequenceSlices& last) override { last_ = last; }
 
@@ -174,6 +175,8 @@ class Ulysses final : public SequenceParallel {
 
   absl::Status Finish() override { return WaitFor(inputs_exchange_); }
 
+  SoftmaxParallel* softmax() override { return softmax_.get(); }
+
  private:
   int64_t FirstHead(const AttentionShape& shape) const {
     return shape.heads / sp_.size() * sp_.rank();
@@ -325,6 +328,7 @@ class Ulysses final : public SequenceParallel {
 
   Backend& backend_;
   Communicator& sp_;
+  const std::unique_ptr<SoftmaxParallel> softmax_;
   SequenceSlices last_;
   SequenceSlices slices_;
   // What goes to each rank or has come from it.

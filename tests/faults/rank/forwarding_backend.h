@@ -164,6 +164,8 @@ class ForwardingBackend : public Backend {
 
   LinearTransformerOps* linear_transformer() override { return inner_.linear_transformer(); }
 
+  SoftmaxOps* softmax() override { return inner_.softmax(); }
+
   void SumOfSquares(Tensor values, Tensor sum) override { inner_.SumOfSquares(values, sum); }
 
   void JudgeUpdate(const AdamWConstants& constants, double max_gradient_norm, Tensor loss,
