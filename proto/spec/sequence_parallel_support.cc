@@ -1,6 +1,7 @@
 #include "proto/spec/sequence_parallel_support.h"
 
 #include "absl/strings/str_cat.h"
+#include "proto/spec/softmax_support.h"
 
 namespace lasp {
 
@@ -18,7 +19,9 @@ bool IsAvailable(v1::SequenceParallelSpec::Method method) {
 }
 
 std::string ReasonAgainstSize(const v1::SequenceParallelSpec& sp, const v1::ModelSpec& model) {
-  const int heads = model.heads();
+  // Of softmax layers the heads of keys and values, which divide those of queries.
+  const bool grouped = SoftmaxLayers(model) > 0;
+  const int heads = grouped ? model.kv_heads() : model.heads();
   if (sp.method() != v1::SequenceParallelSpec::METHOD_ULYSSES || sp.size() < 1 || heads < 1 ||
       heads % sp.size() == 0) {
     return "";
@@ -27,9 +30,10 @@ std::string ReasonAgainstSize(const v1::SequenceParallelSpec& sp, const v1::Mode
   while (heads % below != 0) {
     --below;
   }
-  return absl::StrCat("is ", sp.size(), ", which does not divide the ", heads,
-                      " heads that ULYSSES shares out: choose ", below,
-                      ", another number of heads, or LASP");
+  const char* const what = grouped ? "kv_heads" : "heads";
+  return absl::StrCat("is ", sp.size(), ", which does not divide the ", heads, " ", what,
+                      " that ULYSSES shares out: choose ", below, ", another number of ", what,
+                      ", or LASP");
 }
 
 std::string ReasonAgainstStreaming(v1::SequenceParallelSpec::Method method) {

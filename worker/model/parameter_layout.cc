@@ -15,8 +15,9 @@ ParameterLayout::ParameterLayout(const ModelConfig& config) : config_(config) {
     BeginUnit(static_cast<int>(1 + layer % 2));
     const std::string mixer = absl::StrCat("model.layers.", layer, ".token_mixer.");
     const std::string channel = absl::StrCat("model.layers.", layer, ".channel_mixer.");
-    Add(mixer + (config.linear_transformer ? "qkv_proj.weight" : "qkvu_proj.weight"),
-        config.projection_size(), hidden, true);
+    const bool gated = !config.linear_transformer && !config.softmax(layer);
+    Add(mixer + (gated ? "qkvu_proj.weight" : "qkv_proj.weight"), config.projection_size(layer),
+        hidden, true);
     Add(mixer + "out_proj.weight", hidden, hidden, true);
     if (layer == 0 && config.learned_theta) {
       Add(mixer + "lrpe.theta", config.heads, config.head_size(), false);

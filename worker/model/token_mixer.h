@@ -9,6 +9,7 @@
 #include "worker/model/model_config.h"
 #include "worker/model/parameter_layout.h"
 #include "worker/parallel/sequence_parallel.h"
+#include "worker/parallel/softmax_parallel.h"
 
 namespace lasp::worker {
 
@@ -29,8 +30,8 @@ class TokenMixer {
                                BlockActivations& activations, Tensor output) = 0;
 
   // Reads activations.mixer_normed, writes attention's memory: of the forward only what the next
-  // macro-chunk needs. q's columns of qkvu are written, as products of other sizes may be summed in
-  // another order.
+  // macro-chunk needs (UNIMPLEMENTED of softmax attention, which has no state). q's columns of qkvu
+  // are written, as products of other sizes may be summed in another order.
   virtual absl::Status States(const AttentionShape& shape, const BlockWeights& weights,
                               BlockActivations& activations) = 0;
 
@@ -58,7 +59,15 @@ std::unique_ptr<TokenMixer> CreateGatedMixer(Backend* backend, SequenceParallel*
 // for layers whose shapes are normalised, on a backend that has LinearTransformerOps.
 std::unique_ptr<TokenMixer> CreateNormalisedMixer(Backend* backend, SequenceParallel* attention);
 
-// The architecture's.
+// Softmax attention with grouped queries and rotary positions (kernels/softmax_attention.h,
+// kernels/rotary_positions.h):
+//   [q, k, v] = x W_qkv^T;  o = attention(turned(q), turned(k), v);  y = o W_o^T
+// for layers whose shapes have kv_heads, on a backend that has SoftmaxOps. The three columns of
+// BlockActivations.qkvu are [D, kv_heads * head_size, kv_heads * head_size] wide.
+std::unique_ptr<TokenMixer> CreateSoftmaxMixer(Backend* backend, SoftmaxParallel* attention,
+                                               double rotary_base);
+
+// The architecture's linear attention.
 inline std::unique_ptr<TokenMixer> CreateTokenMixer(const ModelConfig& config, Backend* backend,
                                                     SequenceParallel* attention) {
   return config.linear_transformer ? CreateNormalisedMixer(backend, attention)
