@@ -16,6 +16,7 @@
 #include "proto/interchange/model_folder_writer.h"
 #include "proto/interchange/model_tensors.h"
 #include "proto/rpc/status_macros.h"
+#include "proto/spec/softmax_support.h"
 
 namespace lasp::client {
 namespace {
@@ -83,6 +84,12 @@ class Download {
                  ? absl::OkStatus()
                  : absl::AbortedError(absl::StrCat(
                        request_.name(), " has been written anew meanwhile: export it again"));
+    }
+    if (SoftmaxLayers(head.model()) > 0) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          request_.name(), ": spec.model.layer_pattern is ", head.model().layer_pattern(),
+          ", and folders, lasp sample and lasp evaluate know models of linear attention alone: "
+          "train with layer_pattern L"));
     }
     if (reader_ == FolderReader::kAnyone && !HasHuggingFaceLayout(head.model())) {
       return absl::FailedPreconditionError(

@@ -308,7 +308,8 @@ CommandSpec CheckpointsCommand() {
           "checkpoint_retention; the one a job would resume from cannot be deleted.\n"
           "export downloads the model's weights into a folder in the layout of Hugging\n"
           "Face's TransNormerLLM: safetensors and config.json, whole or not at all;\n"
-          "not that of a LINEAR_TRANSFORMER, for which there is no such layout.\n"
+          "not that of a LINEAR_TRANSFORMER or of layers of softmax attention, for which\n"
+          "there is no such layout.\n"
           "import submits a job that begins with such a folder's weights; its model is the\n"
           "folder's, and ranks read it as they read data: beneath --path_roots, by the same\n"
           "path, or by that of spec.model.initial_weights.path.",

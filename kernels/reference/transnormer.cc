@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstddef>
 
+#include "kernels/reference/softmax_attention.h"
+
 namespace lasp::kernels::reference {
 namespace {
 
@@ -140,6 +142,45 @@ Matrix NormalisedAttention(const TransNormer& model, const TransNormerBlock& blo
   return Linear(o, block.output, width);
 }
 
+// Columns [begin, begin + count) of x [rows, width].
+Matrix ColumnsOf(const Matrix& x, size_t width, size_t begin, size_t count) {
+  Matrix y;
+  for (size_t start = begin; start < x.size(); start += width) {
+    y.insert(y.end(), x.begin() + static_cast<std::ptrdiff_t>(start),
+             x.begin() + static_cast<std::ptrdiff_t>(start + count));
+  }
+  return y;
+}
+
+Matrix SoftmaxMixer(const TransNormer& model, const TransNormerBlock& block, int64_t batch,
+                    int64_t length, const Matrix& x) {
+  const auto width = static_cast<size_t>(model.hidden_size);
+  const int64_t size = model.hidden_size / model.heads;
+  const auto kv_width = static_cast<size_t>(block.kv_heads * size);
+  const size_t all = width + 2 * kv_width;
+  const Matrix qkv = Linear(x, block.qkvu, width);
+  const auto turned = [&](const Matrix& rows, int64_t heads) {
+    return Rotated(rows, length, heads, size, 0, model.rotary_base);
+  };
+  const SoftmaxAttention attention{
+      .batch = batch,
+      .queries = length,
+      .keys = length,
+      .heads = model.heads,
+      .kv_heads = block.kv_heads,
+      .size = size,
+      .q = turned(ColumnsOf(qkv, all, 0, width), model.heads),
+      .k = turned(ColumnsOf(qkv, all, width, kv_width), block.kv_heads),
+      .v = ColumnsOf(qkv, all, width + kv_width, kv_width)};
+  return Linear(SoftmaxAttentionForward(attention).output, block.output, width);
+}
+
+Matrix LinearMixer(const TransNormer& model, const TransNormerBlock& block, size_t layer,
+                   size_t batch, size_t length, const Matrix& x) {
+  return model.linear_transformer ? NormalisedAttention(model, block, batch, length, x)
+                                  : GatedLinearAttention(model, block, layer, batch, length, x);
+}
+
 void AddPositions(size_t length, size_t width, Matrix& x) {
   for (size_t row = 0; row * width < x.size(); ++row) {
     const auto position = static_cast<double>(row % std::max<size_t>(1, length));
@@ -206,11 +247,9 @@ std::vector<double> TransNormerLogits(const TransNormer& model, int64_t batch, i
   for (size_t layer = 0; layer < model.blocks.size(); ++layer) {
     const TransNormerBlock& block = model.blocks[layer];
     const Matrix normed = Norm(x, width);
-    AddTo(x, model.linear_transformer
-                 ? NormalisedAttention(model, block, static_cast<size_t>(batch),
-                                       static_cast<size_t>(length), normed)
-                 : GatedLinearAttention(model, block, layer, static_cast<size_t>(batch),
-                                        static_cast<size_t>(length), normed));
+    AddTo(x, block.kv_heads > 0 ? SoftmaxMixer(model, block, batch, length, normed)
+                                : LinearMixer(model, block, layer, static_cast<size_t>(batch),
+                                              static_cast<size_t>(length), normed));
     AddTo(x, GatedLinearUnit(model, block, Norm(x, width)));
   }
   return Linear(Norm(x, width), model.head.empty() ? model.embedding : model.head, width);

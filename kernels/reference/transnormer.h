@@ -17,6 +17,11 @@
 //   in the place of GLA:  [q, k, v] = x W_qkv^T;
 //          o_n = sum_{m<=n} (phi(q_n) . phi(k_m)) v_m / (sum_{m<=n} phi(q_n) . phi(k_m) + 1e-6)
 //          in each head; y = o W_o^T
+//
+// In both, a block with kv_heads has softmax attention (reference/softmax_attention.h) in the place
+// of the others:
+//
+//   [q, k, v] = x W_qkv^T; q, k turned by their positions; o = attention(q, k, v); y = o W_o^T
 #pragma once
 
 #include <cstdint>
@@ -33,6 +38,8 @@ struct TransNormerBlock {
   std::vector<double> glu_input;   // [2 G, D]: the rows of W_1, then those of W_2
   std::vector<double> glu_output;  // [D, G]
   std::vector<double> theta;       // [heads, D / heads], or empty: no LRPE
+  // Above 0: of softmax attention, and the rows of k and v in qkvu are of so many heads.
+  int64_t kv_heads = 0;
 };
 
 struct TransNormer {
@@ -41,6 +48,7 @@ struct TransNormer {
   int64_t heads = 0;
   int64_t glu_size = 0;
   int64_t vocabulary = 0;
+  double rotary_base = 10000;
   std::vector<double> embedding;  // [vocabulary, D]
   std::vector<double> head;       // [vocabulary, D]; empty: tied to the embedding
   std::vector<TransNormerBlock> blocks;

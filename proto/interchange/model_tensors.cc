@@ -6,6 +6,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "proto/spec/softmax_support.h"
 #include "proto/spec/spec_validator.h"
 
 namespace lasp {
@@ -26,7 +27,8 @@ std::vector<FieldViolation> ModelViolations(const lasp::v1::ModelSpec& model) {
 }
 
 bool HasHuggingFaceLayout(const lasp::v1::ModelSpec& model) {
-  return model.architecture() != lasp::v1::ModelSpec::ARCHITECTURE_LINEAR_TRANSFORMER;
+  return model.architecture() != lasp::v1::ModelSpec::ARCHITECTURE_LINEAR_TRANSFORMER &&
+         SoftmaxLayers(model) == 0;
 }
 
 std::vector<ModelTensor> ModelTensors(const lasp::v1::ModelSpec& model) {

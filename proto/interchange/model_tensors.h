@@ -26,8 +26,8 @@ struct ModelTensor {
 // What of `model`, with its defaults written out, is not valid: fields beneath `spec.model`.
 std::vector<FieldViolation> ModelViolations(const lasp::v1::ModelSpec& model);
 
-// Whether there is a layout of Hugging Face's for the model: TRANSNORMER's. Folders of other models
-// are alike, for our own programs.
+// Whether there is a layout of Hugging Face's for the model: TRANSNORMER's of linear attention
+// alone. Folders of other models are alike, for our own programs.
 bool HasHuggingFaceLayout(const lasp::v1::ModelSpec& model);
 
 // In the order in which the forward pass meets them, which is that of a checkpoint's parameters.

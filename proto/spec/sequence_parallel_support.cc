@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "proto/spec/softmax_support.h"
 
 namespace lasp {
 
@@ -22,26 +23,30 @@ bool IsAvailable(v1::SequenceParallelSpec::Method method) {
 
 std::string ReasonAgainstSize(const v1::SequenceParallelSpec& sp, const v1::ModelSpec& model) {
   const bool megatron = sp.method() == v1::SequenceParallelSpec::METHOD_MEGATRON_SP;
+  // Of softmax layers the heads of keys and values, which divide those of queries.
+  const bool grouped = SoftmaxLayers(model) > 0;
+  const int heads = grouped ? model.kv_heads() : model.heads();
   if ((sp.method() != v1::SequenceParallelSpec::METHOD_ULYSSES && !megatron) || sp.size() < 1 ||
-      model.heads() < 1) {
+      heads < 1) {
     return "";
   }
   const auto shared_out = [&](int ranks) {
-    return model.heads() % ranks == 0 && (!megatron || model.glu_size() % ranks == 0);
+    return heads % ranks == 0 && (!megatron || model.glu_size() % ranks == 0);
   };
   if (shared_out(sp.size())) {
     return "";
   }
-  int below = std::min(sp.size(), model.heads());
+  int below = std::min(sp.size(), heads);
   while (!shared_out(below)) {
     --below;
   }
-  const bool heads = model.heads() % sp.size() != 0;
+  const bool of_heads = heads % sp.size() != 0;
+  const char* const what = !of_heads ? "glu_size" : grouped ? "kv_heads" : "heads";
   return absl::StrCat(
       "is ", sp.size(), ", which does not divide the ",
-      heads ? absl::StrCat(model.heads(), " heads") : absl::StrCat("glu_size ", model.glu_size()),
+      of_heads ? absl::StrCat(heads, " ", what) : absl::StrCat(what, " ", model.glu_size()),
       " that ", megatron ? "MEGATRON_SP" : "ULYSSES", " shares out: choose ", below, ", another ",
-      heads ? "number of heads" : "glu_size", ", or LASP");
+      of_heads ? "number of " : "", what, ", or LASP");
 }
 
 std::string ReasonAgainstShardGroup(v1::SequenceParallelSpec::Method method) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "proto/spec/gpu_support.h"
+#include "proto/spec/softmax_support.h"
 
 namespace lasp {
 namespace {
@@ -16,6 +17,14 @@ void FillModel(v1::ModelSpec* model) {
   }
   if (model->layer_pattern().empty()) {
     model->set_layer_pattern("L");
+  }
+  if (SoftmaxLayers(*model) > 0) {
+    if (model->kv_heads() == 0) {
+      model->set_kv_heads(model->heads());
+    }
+    if (!model->has_rotary_base()) {
+      model->set_rotary_base(10000);
+    }
   }
 }
 
@@ -122,6 +131,7 @@ void FillDefaults(v1::TrainingSpec* spec) {
       spec->device() == v1::TrainingSpec::DEVICE_ANY) {
     const bool gpus =
         ReasonAgainstGpus(spec->model()).empty() &&
+        ReasonAgainstSoftmaxOnGpus(spec->model()).empty() &&
         ReasonAgainstGpus(spec->parallelism().sequence_parallel(), spec->model()).empty();
     spec->set_device(gpus ? v1::TrainingSpec::DEVICE_ANY : v1::TrainingSpec::DEVICE_CPU);
   }

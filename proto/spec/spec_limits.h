@@ -10,6 +10,7 @@ inline constexpr int64_t kMaxLayers = 1024;
 inline constexpr int64_t kMaxHiddenSize = 65'536;
 // The kernels hold a head's row, and its square state, in fixed scratch.
 inline constexpr int64_t kMaxHeadSize = 256;
+inline constexpr double kMaxRotaryBase = 1e12;
 inline constexpr int64_t kMaxGluSize = int64_t{1} << 20;
 inline constexpr int64_t kMaxVocabSize = int64_t{1} << 24;
 inline constexpr int64_t kMaxParameters = int64_t{1} << 40;

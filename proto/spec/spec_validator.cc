@@ -11,6 +11,7 @@
 #include "proto/spec/field_checker.h"
 #include "proto/spec/gpu_support.h"
 #include "proto/spec/sequence_parallel_support.h"
+#include "proto/spec/softmax_support.h"
 #include "proto/spec/spec_limits.h"
 
 namespace lasp {
@@ -36,9 +37,12 @@ int64_t ParameterCount(const Model& model) {
   const int64_t hidden = model.hidden_size();
   // q, k, v, the output, and TransNormer's gate.
   const int64_t squares = model.architecture() == Model::ARCHITECTURE_LINEAR_TRANSFORMER ? 4 : 5;
-  const int64_t block = squares * hidden * hidden + 3 * hidden * model.glu_size();
+  const int64_t softmax_layers = SoftmaxLayers(model);
+  const int64_t softmax = 2 * hidden * (hidden + hidden / model.heads() * model.kv_heads());
+  const int64_t mixers =
+      (model.layers() - softmax_layers) * squares * hidden * hidden + softmax_layers * softmax;
   const int64_t tables = (model.tie_embeddings() ? 1 : 2) * hidden * model.vocab_size();
-  return model.layers() * block + tables;
+  return mixers + model.layers() * 3 * hidden * model.glu_size() + tables;
 }
 
 bool CheckHeads(const Model& model, FieldChecker* check) {
@@ -96,27 +100,7 @@ bool CheckArchitecture(const Model& model, FieldChecker* check) {
                           "is LEARNED, but LINEAR_TRANSFORMER has no rotary frequencies: leave it "
                           "out, or choose architecture TRANSNORMER");
   }
-  // A model that was stored before there were patterns has none.
-  if (model.layer_pattern().find_first_not_of('L') != std::string::npos) {
-    sound = check->Refuse("spec.model.layer_pattern",
-                          "has a layer that is not linear attention, which is not available: leave "
-                          "it out, or choose L");
-  } else if (model.layer_pattern().size() > static_cast<size_t>(kMaxLayers)) {
-    sound = check->Refuse("spec.model.layer_pattern",
-                          absl::StrCat("has ", model.layer_pattern().size(), " layers: at most ",
-                                       kMaxLayers, ", name those that repeat once"));
-  }
-  if (model.kv_heads() != 0) {
-    sound = check->Refuse("spec.model.kv_heads",
-                          absl::StrCat("is ", model.kv_heads(),
-                                       ", but no layer has softmax attention: leave it out"));
-  }
-  if (model.has_rotary_base()) {
-    sound = check->Refuse("spec.model.rotary_base",
-                          absl::StrCat("is ", model.rotary_base(),
-                                       ", but no layer has softmax attention: leave it out"));
-  }
-  return sound;
+  return CheckLayerPattern(model, check) && sound;
 }
 
 bool CheckModel(const Model& model, FieldChecker* check) {
@@ -423,6 +407,7 @@ std::vector<FieldViolation> ValidateSpec(const v1::TrainingSpec& spec) {
   CheckOptimizer(spec, sound.steps, &check);
   sound.parallelism = CheckParallelism(spec.parallelism(), &check);
   CheckMemory(spec.memory(), spec.parallelism().sequence_parallel().method(), &check);
+  CheckSoftmaxJob(spec, &check);
   CheckRecovery(spec.recovery(), &check);
   sound.batch =
       check.Integer("spec.global_batch_size", spec.global_batch_size(), 1, kMaxGlobalBatchSize);

@@ -69,6 +69,22 @@ TEST(SpecDefaultsTest, WhatGpusDoNotComputeIsForCpus) {
   EXPECT_EQ(spec.device(), v1::TrainingSpec::DEVICE_CPU);
 }
 
+TEST(SpecDefaultsTest, SoftmaxLayersHaveAsManyHeadsOfKeysAndAreComputedOnCpus) {
+  v1::TrainingSpec spec = testing::SoundSpec();
+  spec.mutable_model()->set_layer_pattern("LLLN");
+  FillDefaults(&spec);
+  EXPECT_EQ(spec.model().kv_heads(), spec.model().heads());
+  EXPECT_EQ(spec.model().rotary_base(), 10000);
+  EXPECT_EQ(spec.device(), v1::TrainingSpec::DEVICE_CPU);
+  // The pattern's last layer is none of this model.
+  v1::TrainingSpec shallow = testing::SoundSpec();
+  shallow.mutable_model()->set_layer_pattern("LLLN");
+  shallow.mutable_model()->set_layers(3);
+  FillDefaults(&shallow);
+  EXPECT_EQ(shallow.model().kv_heads(), 0);
+  EXPECT_FALSE(shallow.model().has_rotary_base());
+}
+
 TEST(SpecDefaultsTest, LeavesWhatIsSetAlone) {
   v1::TrainingSpec spec;
   spec.mutable_optimizer()->set_beta1(0);

@@ -245,7 +245,8 @@ void Agent::OnStarted(const lasp::v1::Assignment& assignment) {
        .slot = assignment.slot(),
        .world_size = assignment.world_size(),
        .gpu_uuid = slot.gpu().uuid(),
-       .model_flops_per_token = ModelFlopsPerToken(assignment.spec().model()),
+       .model_flops_per_token = ModelFlopsPerToken(assignment.spec().model(),
+                                                   assignment.spec().data().sequence_length()),
        .peak_flops_per_second = PeakFlopsPerSecond(slot.gpu().name()),
        .memory_limit_bytes = slot.kind() == lasp::v1::Slot::KIND_GPU
                                  ? slot.gpu().memory_bytes()

@@ -14,6 +14,7 @@
 #include "worker/device/host_stash.h"
 #include "worker/device/linear_transformer_ops.h"
 #include "worker/device/phase.h"
+#include "worker/device/softmax_ops.h"
 #include "worker/device/split_norm_ops.h"
 #include "worker/device/tensor.h"
 
@@ -43,6 +44,10 @@ struct AttentionShape {
   // Where documents start in the slice, a bit a token: kInt32 [batch, 2 * ceil(tokens / 64)],
   // contiguous. Empty: none starts.
   Tensor document_marks = {};
+  // Of a layer of softmax attention, which has none of the above but sizes: heads of keys and
+  // values (0: linear attention), and the position of each sequence's first token here.
+  int64_t kv_heads = 0;
+  int64_t first_position = 0;
 
   // Of one head's sum of products k^T v.
   int64_t state_rows() const { return (lrpe ? 2 : 1) * head_size; }
@@ -267,6 +272,9 @@ class Backend {
 
   // Null where the device has none.
   virtual SplitNormOps* split_norm() { return nullptr; }
+
+  // Null where the device does not compute softmax attention.
+  virtual SoftmaxOps* softmax() { return nullptr; }
 
   // sum: kFloat64 [1, 1], added to. values: contiguous.
   virtual void SumOfSquares(Tensor values, Tensor sum) = 0;

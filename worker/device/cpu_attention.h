@@ -8,6 +8,7 @@
 #include "kernels/vector_ops.h"
 #include "worker/device/backend.h"
 #include "worker/device/cpu_linear_transformer.h"
+#include "worker/device/cpu_softmax.h"
 #include "worker/device/cpu_tensors.h"
 
 namespace lasp::worker {
@@ -154,6 +155,8 @@ class CpuAttention : public Backend {
 
   LinearTransformerOps* linear_transformer() override { return &linear_transformer_; }
 
+  SoftmaxOps* softmax() override { return &softmax_; }
+
  private:
   // Without decay, and with nothing to turn.
   void AddStates(const AttentionShape& shape, Tensor state_in, Tensor local, Tensor state_out) {
@@ -181,6 +184,7 @@ class CpuAttention : public Backend {
 
   CpuLeftProduct<T> left_product_;
   CpuLinearTransformer<T> linear_transformer_;
+  CpuSoftmax<T> softmax_;
 };
 
 }  // namespace lasp::worker

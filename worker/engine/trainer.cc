@@ -345,6 +345,11 @@ absl::Status Trainer::TakeMemory(Arena& arena) {
         "spec.memory.activations STREAM needs a sequence parallelism whose states go on from one "
         "macro-chunk to the next: choose LASP, LASP2, ALL_SCAN or ULYSSES");
   }
+  if (model_config_.has_softmax() && attention_->softmax() == nullptr) {
+    return absl::InvalidArgumentError(
+        "spec.model.layer_pattern has layers of softmax attention, which this device does not "
+        "compute: choose L, or device CPU");
+  }
   LASP_ASSIGN_OR_RETURN(activations_,
                         ActivationMemory::Take(PlanOf(spec.memory(), chunks_.count()), own_config_,
                                                shape, backend, *attention_, options_.wrap, arena));

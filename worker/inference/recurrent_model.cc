@@ -22,6 +22,12 @@ absl::StatusOr<std::unique_ptr<RecurrentModel>> RecurrentModel::Create(const Mod
                                                                        const MicroBatchShape& most,
                                                                        Backend* backend,
                                                                        const WeightReader& read) {
+  if (config.has_softmax()) {
+    return absl::UnimplementedError(
+        absl::StrCat("layer_pattern ", config.layer_pattern,
+                     " has layers of softmax attention, which are computed in training only: train "
+                     "with layer_pattern L"));
+  }
   auto model = std::unique_ptr<RecurrentModel>(new RecurrentModel(config, most, backend));
   Arena plan;
   model->TakeMemory(plan);
@@ -78,13 +84,14 @@ void RecurrentModel::TakeMemory(Arena& arena) {
   block_ = {.mixer_input = take_rows(hidden),
             .mixer_inverse_rms = inverse_rms,
             .mixer_normed = normed,
-            .qkvu = take_rows(config_.projection_size()),
+            .qkvu = take_rows(config_.widest_projection()),
             .qk = take_rows(2 * hidden),
             .attention = {},
             .attention_output = take_rows(hidden),
             .attention_inverse_rms = inverse_rms,
             .gated = take_rows(hidden),
             .denominators = take(backend_.accumulation_type(), most_.rows(), config_.heads),
+            .softmax = {},
             .channel_input = take_rows(hidden),
             .channel_inverse_rms = inverse_rms,
             .channel_normed = normed,

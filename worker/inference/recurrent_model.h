@@ -30,8 +30,8 @@ using WeightReader =
 class RecurrentModel {
  public:
   // `most`: the sequences that are taken side by side, and the longest chunk of each. `backend`
-  // must outlive the model, which is its only user. RESOURCE_EXHAUSTED names the size; errors of
-  // `read`.
+  // must outlive the model, which is its only user. UNIMPLEMENTED: a layer has softmax attention,
+  // which is no recurrence. RESOURCE_EXHAUSTED names the size; errors of `read`.
   static absl::StatusOr<std::unique_ptr<RecurrentModel>> Create(const ModelConfig& config,
                                                                 const MicroBatchShape& most,
                                                                 Backend* backend,

@@ -10,6 +10,7 @@
 #include "worker/device/host_stash.h"
 #include "worker/device/tensor.h"
 #include "worker/parallel/sequence_parallel.h"
+#include "worker/parallel/softmax_parallel.h"
 
 namespace lasp::worker {
 
@@ -18,17 +19,20 @@ struct BlockActivations {
   Tensor mixer_input;        // [N, D] the residual stream before the mixer
   Tensor mixer_inverse_rms;  // [N, 1]
   Tensor mixer_normed;       // [N, D]
-  Tensor qkvu;               // [N, 4 D] the projection, before the activation; without u [N, 3 D]
-  Tensor qk;                 // [N, 2 D] queries and keys behind it
+  // [N, 4 D] the projection, before the activation; without u [N, 3 D]; of softmax attention [N, D
+  // + 2 kv_heads head_size], queries and keys turned by their positions.
+  Tensor qkvu;
+  Tensor qk;  // [N, 2 D] queries and keys behind it
   AttentionMemory attention;
   Tensor attention_output;       // [N, D]
   Tensor attention_inverse_rms;  // [N, 1] where there is a gate
   Tensor gated;                  // [N, D] u (.) SRMSNorm(o), where there is a gate
   Tensor denominators;           // [N, heads] of a normalised layer, of the accumulation type
-  Tensor channel_input;          // [N, D] the residual stream before the MLP
-  Tensor channel_inverse_rms;    // [N, 1]
-  Tensor channel_normed;         // [N, D]
-  Tensor l1_l2;                  // [N, 2 G]
+  SoftmaxMemory softmax;
+  Tensor channel_input;        // [N, D] the residual stream before the MLP
+  Tensor channel_inverse_rms;  // [N, 1]
+  Tensor channel_normed;       // [N, D]
+  Tensor l1_l2;                // [N, 2 G]
 };
 
 // What of a block's activations is not kept: all blocks have one place for it, and the backward

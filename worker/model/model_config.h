@@ -1,7 +1,10 @@
 // The shape of a model, as the engine needs it.
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
+#include <string>
 
 #include "lasp/v1/training_spec.pb.h"
 #include "worker/parallel/sequence_slices.h"
@@ -25,6 +28,11 @@ struct ModelConfig {
   // both, and this one's place among them. The sizes above are of the whole model.
   int tensor_ranks = 1;
   int tensor_rank = 0;
+  // The kinds of the layers from the first on, repeated: L linear attention, N softmax attention,
+  // with so many heads of keys and values, and rotary positions of this base.
+  std::string layer_pattern = "L";
+  int64_t kv_heads = 0;
+  double rotary_base = 10000;
 
   int64_t head_size() const { return hidden_size / heads; }
 
@@ -35,8 +43,30 @@ struct ModelConfig {
 
   int64_t own_glu_size() const { return glu_size / tensor_ranks; }
 
-  // Columns of a mixer's projection here: queries, keys, values, and the gate where there is one.
-  int64_t projection_size() const { return (linear_transformer ? 3 : 4) * own_width(); }
+  bool softmax(int64_t layer) const {
+    return layer_pattern[static_cast<size_t>(layer) % layer_pattern.size()] == 'N';
+  }
+
+  // The first layer of linear attention, whose states are the largest; `layers` where there is
+  // none. And the first of softmax attention.
+  int64_t first_linear() const { return FirstOfKind(false); }
+
+  int64_t first_softmax() const { return FirstOfKind(true); }
+
+  bool has_linear() const { return first_linear() < layers; }
+
+  bool has_softmax() const { return first_softmax() < layers; }
+
+  // Columns of a layer's projection here: queries, keys, values, and the gate where there is one.
+  int64_t projection_size(int64_t layer) const {
+    return softmax(layer) ? hidden_size + 2 * kv_heads * head_size()
+                          : (linear_transformer ? 3 : 4) * own_width();
+  }
+
+  int64_t widest_projection() const {
+    return std::max(has_linear() ? projection_size(first_linear()) : 0,
+                    has_softmax() ? projection_size(first_softmax()) : 0);
+  }
 
   // `spec` with its defaults written out, and valid.
   static ModelConfig FromSpec(const lasp::v1::ModelSpec& spec) {
@@ -49,7 +79,20 @@ struct ModelConfig {
             .vocab_size = spec.vocab_size(),
             .tie_embeddings = spec.tie_embeddings(),
             .learned_theta = spec.lrpe_theta() == lasp::v1::ModelSpec::LRPE_THETA_LEARNED,
-            .init_std = spec.init_std()};
+            .init_std = spec.init_std(),
+            // A model that was stored before there were patterns has none.
+            .layer_pattern = spec.layer_pattern().empty() ? "L" : spec.layer_pattern(),
+            .kv_heads = spec.kv_heads(),
+            .rotary_base = spec.rotary_base()};
+  }
+
+ private:
+  int64_t FirstOfKind(bool kind) const {
+    int64_t layer = 0;
+    while (layer < layers && softmax(layer) != kind) {
+      ++layer;
+    }
+    return layer;
   }
 };
 

@@ -16,8 +16,10 @@ ParameterLayout::ParameterLayout(const ModelConfig& config) : config_(config) {
     units_.back().shared_out = config.tensor_ranks > 1;
     const std::string mixer = absl::StrCat("model.layers.", layer, ".token_mixer.");
     const std::string channel = absl::StrCat("model.layers.", layer, ".channel_mixer.");
-    Add(mixer + (config.linear_transformer ? "qkv_proj.weight" : "qkvu_proj.weight"),
-        config.projection_size(), hidden, true, config.projection_size() / config.own_width());
+    const bool gated = !config.linear_transformer && !config.softmax(layer);
+    Add(mixer + (gated ? "qkvu_proj.weight" : "qkv_proj.weight"), config.projection_size(layer),
+        hidden, true,
+        config.softmax(layer) ? 1 : config.projection_size(layer) / config.own_width());
     Add(mixer + "out_proj.weight", hidden, config.own_width(), true);
     if (layer == 0 && config.learned_theta) {
       Add(mixer + "lrpe.theta", config.own_heads(), config.head_size(), false);

@@ -26,7 +26,7 @@ struct Parameter {
 
 // Views of one layer's part of a flat buffer.
 struct BlockWeights {
-  Tensor qkvu;      // [4 D, D]; without the gate [3 D, D]
+  Tensor qkvu;      // [ModelConfig::projection_size, D]
   Tensor out_proj;  // [D, D]
   Tensor theta;     // [heads, head_size]; empty unless learned, and in the first layer
   Tensor l1_l2;     // [2 G, D]: l1 above l2

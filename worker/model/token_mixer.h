@@ -10,6 +10,7 @@
 #include "worker/model/model_config.h"
 #include "worker/model/parameter_layout.h"
 #include "worker/parallel/sequence_parallel.h"
+#include "worker/parallel/softmax_parallel.h"
 #include "worker/parallel/tensor_parallel.h"
 
 namespace lasp::worker {
@@ -31,8 +32,8 @@ class TokenMixer {
                                BlockActivations& activations, Tensor output) = 0;
 
   // Reads activations.mixer_normed, writes attention's memory: of the forward only what the next
-  // macro-chunk needs. q's columns of qkvu are written, as products of other sizes may be summed in
-  // another order.
+  // macro-chunk needs (UNIMPLEMENTED of softmax attention, which has no state). q's columns of qkvu
+  // are written, as products of other sizes may be summed in another order.
   virtual absl::Status States(const AttentionShape& shape, const BlockWeights& weights,
                               BlockActivations& activations) = 0;
 
@@ -65,7 +66,15 @@ std::unique_ptr<TokenMixer> CreateNormalisedMixer(Backend* backend, SequencePara
 std::unique_ptr<TokenMixer> CreateTensorParallelMixer(TensorParallel* tensor_parallel,
                                                       std::unique_ptr<TokenMixer> inner);
 
-// The architecture's, as `attention` shares it out.
+// Softmax attention with grouped queries and rotary positions (kernels/softmax_attention.h,
+// kernels/rotary_positions.h):
+//   [q, k, v] = x W_qkv^T;  o = attention(turned(q), turned(k), v);  y = o W_o^T
+// for layers whose shapes have kv_heads, on a backend that has SoftmaxOps. The three columns of
+// BlockActivations.qkvu are [D, kv_heads * head_size, kv_heads * head_size] wide.
+std::unique_ptr<TokenMixer> CreateSoftmaxMixer(Backend* backend, SoftmaxParallel* attention,
+                                               double rotary_base);
+
+// The architecture's linear attention, as `attention` shares it out.
 inline std::unique_ptr<TokenMixer> CreateTokenMixer(const ModelConfig& config, Backend* backend,
                                                     SequenceParallel* attention) {
   std::unique_ptr<TokenMixer> mixer = config.linear_transformer

@@ -19,7 +19,10 @@ TransNormer::TransNormer(const ModelConfig& config, const MicroBatchShape& shape
       layout_(*layout),
       backend_(*backend),
       attention_(*attention),
-      mixer_(CreateTokenMixer(config, backend, attention)),
+      linear_mixer_(CreateTokenMixer(config, backend, attention)),
+      softmax_mixer_(config.has_softmax()
+                         ? CreateSoftmaxMixer(backend, attention->softmax(), config.rotary_base)
+                         : nullptr),
       channel_mixer_(backend, attention->tensor_parallel()),
       parallel_(*parameters.parallel),
       learned_theta_(parameters.learned_theta),
@@ -51,7 +54,12 @@ TransNormer::TransNormer(const ModelConfig& config, const MicroBatchShape& shape
   activations_ = activations.offloads
                      ? CreateOffloadPlan(std::move(blocks), activations.stash)
                      : CreateKeepPlan(std::move(blocks), activations.recomputation);
-  attention_.TakeScratch(attention_shapes_[0], arena);
+  if (config.has_linear()) {
+    attention_.TakeScratch(attention_shapes_[config.first_linear()], arena);
+  }
+  if (config.has_softmax()) {
+    attention_.softmax()->TakeScratch(attention_shapes_[config.first_softmax()], arena);
+  }
   backend_.UseWorkspace(
       arena.Take(MemoryUse::kWorkspace, DType::kInt32, 1, (WorkspaceBytes() + 3) / 4));
   const int64_t hidden = config.hidden_size;
@@ -64,7 +72,7 @@ TransNormer::TransNormer(const ModelConfig& config, const MicroBatchShape& shape
   const int64_t computed = ComputedRows(shape_.rows());
   product_scratch_ = take_rows(computed, config.own_glu_size());
   mixer_scratch_ = {.gated_gradient = take_rows(computed, config.own_width()),
-                    .qkvu_gradient = take_rows(computed, config.projection_size())};
+                    .qkvu_gradient = take_rows(computed, config.widest_projection())};
   if (!final_input_.empty()) {
     FillConstants();
   }
@@ -73,14 +81,19 @@ TransNormer::TransNormer(const ModelConfig& config, const MicroBatchShape& shape
 std::vector<AttentionShape> TransNormer::LayerShapes(const ModelConfig& config,
                                                      const MicroBatchShape& shape) {
   std::vector<AttentionShape> shapes(static_cast<size_t>(config.layers));
-  for (AttentionShape& layer : shapes) {
+  for (int64_t index = 0; index < config.layers; ++index) {
+    AttentionShape& layer = shapes[static_cast<size_t>(index)];
     layer.batch = shape.sequences;
     layer.tokens = shape.tokens * config.tensor_ranks;
     layer.heads = config.own_heads();
     layer.head_size = config.head_size();
-    layer.normalised = config.linear_transformer;
+    if (config.softmax(index)) {
+      layer.kv_heads = config.kv_heads;
+    } else {
+      layer.normalised = config.linear_transformer;
+      layer.lrpe = index == 0 && !config.linear_transformer;
+    }
   }
-  shapes.front().lrpe = !config.linear_transformer;
   return shapes;
 }
 
@@ -88,6 +101,7 @@ AttentionShape TransNormer::ShapeOf(int64_t layer, int64_t rows) const {
   AttentionShape shape = attention_shapes_[layer];
   shape.tokens = ComputedRows(rows) / shape_.sequences;
   shape.document_marks = documents_.Own();
+  shape.first_position = first_position_;
   return shape;
 }
 
@@ -104,10 +118,11 @@ int64_t TransNormer::WorkspaceBytes() const {
     if (tokens > 0) {
       attention_.UseSlices(slices);
       const int64_t rows = shape_.sequences * tokens;
-      bytes = std::max(bytes, backend_.WorkspaceBytes(
-                                  {.rows = ComputedRows(rows),
-                                   .hidden_size = config_.hidden_size,
-                                   .attention = attention_.ComputedShape(ShapeOf(0, rows))}));
+      WorkspaceShape most{.rows = ComputedRows(rows), .hidden_size = config_.hidden_size};
+      if (config_.has_linear()) {
+        most.attention = attention_.ComputedShape(ShapeOf(config_.first_linear(), rows));
+      }
+      bytes = std::max(bytes, backend_.WorkspaceBytes(most));
     }
   }
   attention_.UseSlices({});
@@ -133,17 +148,26 @@ BlockActivations TransNormer::PartOf(BlockActivations block, int64_t layer, int6
 
 std::vector<BlockActivations> TransNormer::TakeBlocks(const ActivationOptions& options,
                                                       Arena& arena) {
-  const Recomputation recomputation = options.recomputation;
+  const bool linear = config_.has_linear();
   BlockActivations shared;
-  if (recomputation == Recomputation::kBlock) {
-    TakeMissing(arena, &shared);
-    shared.attention = attention_.TakeLocalMemory(attention_shapes_[0], arena);
-  } else if (recomputation == Recomputation::kCheapest) {
+  if (options.recomputation == Recomputation::kBlock) {
+    TakeMissing(linear, config_.widest_projection(), arena, &shared);
+    if (linear) {
+      shared.attention =
+          attention_.TakeLocalMemory(attention_shapes_[config_.first_linear()], arena);
+    }
+    if (config_.has_softmax()) {
+      shared.softmax =
+          attention_.softmax()->TakeMemory(attention_shapes_[config_.first_softmax()], arena);
+    }
+  } else if (options.recomputation == Recomputation::kCheapest) {
     const int64_t rows = shape_.rows();
     const int64_t hidden = config_.hidden_size;
     shared.mixer_normed = TakeActivation(rows, hidden, arena);
-    shared.qk = TakeActivation(ComputedRows(rows), 2 * config_.own_width(), arena);
-    if (!config_.linear_transformer) {
+    if (linear) {
+      shared.qk = TakeActivation(ComputedRows(rows), 2 * config_.own_width(), arena);
+    }
+    if (linear && !config_.linear_transformer) {
       shared.gated = TakeActivation(ComputedRows(rows), config_.own_width(), arena);
     }
     shared.channel_normed = TakeActivation(rows, hidden, arena);
@@ -157,19 +181,34 @@ std::vector<BlockActivations> TransNormer::TakeBlocks(const ActivationOptions& o
       // The one that is shared is the first block's.
       block.mixer_input = {};
     }
-    TakeMissing(arena, &block);
-    if (recomputation == Recomputation::kBlock) {
-      attention_.TakeReceivedMemory(attention_shapes_[layer], arena, &block.attention);
-    } else if (options.streams) {
-      block.attention = attention_.TakeLocalMemory(attention_shapes_[layer], arena);
-    } else {
-      block.attention = attention_.TakeMemory(attention_shapes_[layer], arena);
-    }
+    const int64_t projection_size = config_.projection_size(layer);
+    TakeMissing(!config_.softmax(layer), projection_size, arena, &block);
+    // Of one that is shared.
+    block.qkvu = block.qkvu.Columns(0, projection_size);
+    TakeAttention(options, layer, arena, &block);
   }
   return blocks;
 }
 
-void TransNormer::TakeMissing(Arena& arena, BlockActivations* block) {
+void TransNormer::TakeAttention(const ActivationOptions& options, int64_t layer, Arena& arena,
+                                BlockActivations* block) {
+  const AttentionShape& shape = attention_shapes_[layer];
+  const bool shares = options.recomputation == Recomputation::kBlock;
+  if (config_.softmax(layer)) {
+    if (!shares) {
+      block->softmax = attention_.softmax()->TakeMemory(shape, arena);
+    }
+  } else if (shares) {
+    attention_.TakeReceivedMemory(shape, arena, &block->attention);
+  } else if (options.streams) {
+    block->attention = attention_.TakeLocalMemory(shape, arena);
+  } else {
+    block->attention = attention_.TakeMemory(shape, arena);
+  }
+}
+
+void TransNormer::TakeMissing(bool linear, int64_t projection_size, Arena& arena,
+                              BlockActivations* block) {
   const auto take = [&](int64_t rows, int64_t columns, Tensor* tensor) {
     // Not taken yet: while memory is only measured what has been taken is empty, too.
     if (tensor->rows == 0) {
@@ -188,12 +227,14 @@ void TransNormer::TakeMissing(Arena& arena, BlockActivations* block) {
   take(rows, hidden, &block->mixer_input);
   take_exact(rows, 1, &block->mixer_inverse_rms);
   take(rows, hidden, &block->mixer_normed);
-  take(computed, config_.projection_size(), &block->qkvu);
-  take(computed, 2 * width, &block->qk);
+  take(computed, projection_size, &block->qkvu);
+  if (linear) {
+    take(computed, 2 * width, &block->qk);
+  }
   take(computed, width, &block->attention_output);
-  if (config_.linear_transformer) {
+  if (linear && config_.linear_transformer) {
     take_exact(computed, config_.own_heads(), &block->denominators);
-  } else {
+  } else if (linear) {
     take_exact(computed, 1, &block->attention_inverse_rms);
     take(computed, width, &block->gated);
   }
@@ -246,10 +287,10 @@ absl::StatusOr<Tensor> TransNormer::ForwardBlock(int64_t layer, int64_t rows, St
   NormInput(layer, stream, block);
   LASP_RETURN_IF_ERROR(activations_->InputWritten(layer));
   if (states == States::kKept) {
-    LASP_RETURN_IF_ERROR(
-        mixer_->Recompute(ShapeOf(layer, rows), weights, Recomputation::kBlock, block, branch));
+    LASP_RETURN_IF_ERROR(MixerOf(layer).Recompute(ShapeOf(layer, rows), weights,
+                                                  Recomputation::kBlock, block, branch));
   } else {
-    LASP_RETURN_IF_ERROR(mixer_->Forward(ShapeOf(layer, rows), weights, block, branch));
+    LASP_RETURN_IF_ERROR(MixerOf(layer).Forward(ShapeOf(layer, rows), weights, block, branch));
   }
   backend_.RmsNormForward(block.mixer_input, branch, block.channel_input, block.channel_normed,
                           block.channel_inverse_rms);
@@ -337,6 +378,7 @@ void TransNormer::BeginForward(const TokenBatch& batch) {
   attention_.UseSlices(batch.slices);
   attention_.UseDocuments(batch.documents);
   documents_ = batch.documents;
+  first_position_ = batch.first_position;
   if (config_.learned_theta) {
     backend_.Convert(learned_theta_, theta_);
   }
@@ -352,7 +394,7 @@ absl::Status TransNormer::ForwardStates(const TokenBatch& batch) {
   LASP_RETURN_IF_ERROR(
       parallel_.UseWeights(ParameterLayout::BlockUnit(last), ParameterLayout::kEmbedding));
   NormInput(last, stream, block);
-  LASP_RETURN_IF_ERROR(mixer_->States(ShapeOf(last, rows), weights_.blocks[last], block));
+  LASP_RETURN_IF_ERROR(MixerOf(last).States(ShapeOf(last, rows), weights_.blocks[last], block));
   return attention_.Finish();
 }
 
@@ -394,7 +436,8 @@ absl::Status TransNormer::Recompute(int64_t layer, BlockActivations& block) {
   const Tensor branch = branch_output_.Rows(0, rows);
   backend_.RmsNormForward(block.mixer_input, Tensor{}, Tensor{}, block.mixer_normed,
                           block.mixer_inverse_rms);
-  LASP_RETURN_IF_ERROR(mixer_->Recompute(ShapeOf(layer, rows), weights, missing, block, branch));
+  LASP_RETURN_IF_ERROR(
+      MixerOf(layer).Recompute(ShapeOf(layer, rows), weights, missing, block, branch));
   if (missing == Recomputation::kBlock) {
     backend_.RmsNormForward(block.mixer_input, branch, block.channel_input, block.channel_normed,
                             block.channel_inverse_rms);
@@ -428,10 +471,11 @@ absl::Status TransNormer::BackwardBlock(int64_t layer, int64_t rows, bool last) 
   backend_.RmsNormBackward(block.channel_input, block.channel_inverse_rms, normed_gradient,
                            residual_gradient, residual_gradient);
   LASP_RETURN_IF_ERROR(
-      mixer_->Backward(ShapeOf(layer, rows), weights, block, residual_gradient,
-                       {.gated_gradient = mixer_scratch_.gated_gradient.Rows(0, computed),
-                        .qkvu_gradient = mixer_scratch_.qkvu_gradient.Rows(0, computed)},
-                       gradients, adds_, normed_gradient));
+      MixerOf(layer).Backward(ShapeOf(layer, rows), weights, block, residual_gradient,
+                              {.gated_gradient = mixer_scratch_.gated_gradient.Rows(0, computed),
+                               .qkvu_gradient = mixer_scratch_.qkvu_gradient.Rows(0, computed)
+                                                    .Columns(0, config_.projection_size(layer))},
+                              gradients, adds_, normed_gradient));
   backend_.RmsNormBackward(block.mixer_input, block.mixer_inverse_rms, normed_gradient,
                            residual_gradient, residual_gradient);
   parallel_.GradientsDone(unit, last);

@@ -5,6 +5,7 @@
 // with LRPE on the first layer's queries and keys and one decay a head and layer. A Linear
 // Transformer (ModelConfig) has the same blocks around another mixer (token_mixer.h), and
 //   x = sqrt(D) Embed(ids) + sinusoidal positions
+// Of either, layers may have softmax attention in the place of their own.
 // All gradients are written by hand. With tensor parallelism (parallel/tensor_parallel.h) the
 // residual stream is of this rank's tokens, a layer of this rank's heads and of all tokens.
 #pragma once
@@ -104,6 +105,10 @@ class TransNormer {
   const AttentionShape& attention_shape(int64_t layer) const { return attention_shapes_[layer]; }
 
  private:
+  TokenMixer& MixerOf(int64_t layer) const {
+    return config_.softmax(layer) ? *softmax_mixer_ : *linear_mixer_;
+  }
+
   // A layer of a batch of `rows`.
   AttentionShape ShapeOf(int64_t layer, int64_t rows) const;
   // The part of `block` that a batch of `rows` uses, with what the macro-chunk carries.
@@ -112,8 +117,12 @@ class TransNormer {
   std::vector<BlockActivations> TakeBlocks(const ActivationOptions& options, Arena& arena);
   // Of the backend, for all sizes that may come.
   int64_t WorkspaceBytes() const;
-  // Takes what `block` does not have yet, but for attention's memory.
-  void TakeMissing(Arena& arena, BlockActivations* block);
+  // Takes what `block` does not have yet, but for attention's memory; `linear`: whether it serves
+  // a layer of linear attention.
+  void TakeMissing(bool linear, int64_t projection_size, Arena& arena, BlockActivations* block);
+  // What attention keeps of a layer, but for what is shared.
+  void TakeAttention(const ActivationOptions& options, int64_t layer, Arena& arena,
+                     BlockActivations* block);
   Tensor TakeActivation(int64_t rows, int64_t columns, Arena& arena) const;
 
   // Of a layer, where this rank has so many of the residual stream: with tensor parallelism those
@@ -146,15 +155,17 @@ class TransNormer {
   const ParameterLayout& layout_;
   Backend& backend_;
   SequenceParallel& attention_;
-  const std::unique_ptr<TokenMixer> mixer_;
+  const std::unique_ptr<TokenMixer> linear_mixer_;
+  const std::unique_ptr<TokenMixer> softmax_mixer_;  // null where no layer has it
   ParallelChannelMixer channel_mixer_;
   DataParallel& parallel_;
   Tensor learned_theta_;  // empty unless it is learned
   ModelWeights weights_;
   ModelWeights gradients_;
   double embedding_scale_;
-  bool adds_ = false;        // to the gradients, in the backward to come
-  DocumentMarks documents_;  // of the batch at hand
+  bool adds_ = false;           // to the gradients, in the backward to come
+  int64_t first_position_ = 0;  // of the batch at hand
+  DocumentMarks documents_;
 
   Tensor theta_;
   std::vector<AttentionShape> attention_shapes_;

@@ -14,7 +14,11 @@ class Lasp final : public SequenceParallel {
  public:
   Lasp(Backend* backend, Communicator* sp, std::unique_ptr<StatePassing> passing,
        StateCarrying carrying)
-      : backend_(*backend), sp_(*sp), passing_(std::move(passing)), carrying_(carrying) {}
+      : backend_(*backend),
+        sp_(*sp),
+        passing_(std::move(passing)),
+        softmax_(CreateGatheredSoftmax(backend, sp)),
+        carrying_(carrying) {}
 
   void ExpectAtEnd(const SequenceSlices& last) override { last_ = last; }
 
@@ -167,6 +171,8 @@ class Lasp final : public SequenceParallel {
     return WaitFor(ends_.sent);
   }
 
+  SoftmaxParallel* softmax() override { return softmax_.get(); }
+
  private:
   bool first() const { return sp_.rank() == 0; }
 
@@ -236,6 +242,7 @@ class Lasp final : public SequenceParallel {
   Backend& backend_;
   Communicator& sp_;
   const std::unique_ptr<StatePassing> passing_;
+  const std::unique_ptr<SoftmaxParallel> softmax_;
   const StateCarrying carrying_;
   SequenceSlices last_;
   SequenceSlices slices_;

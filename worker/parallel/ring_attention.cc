@@ -1,8 +1,7 @@
-#include <array>
 #include <memory>
-#include <vector>
 
 #include "proto/rpc/status_macros.h"
+#include "worker/parallel/key_value_ring.h"
 #include "worker/parallel/sequence_parallel.h"
 
 namespace lasp::worker {
@@ -20,7 +19,11 @@ struct KeysAndValues {
 class RingAttention final : public SequenceParallel {
  public:
   RingAttention(Backend* backend, LeftProduct* product, Communicator* sp)
-      : backend_(*backend), product_(*product), sp_(*sp) {}
+      : backend_(*backend),
+        product_(*product),
+        sp_(*sp),
+        ring_(backend, sp),
+        softmax_(CreateRingSoftmax(backend, sp)) {}
 
   AttentionMemory TakeMemory(const AttentionShape& shape, Arena& arena) override {
     AttentionMemory memory;
@@ -31,15 +34,7 @@ class RingAttention final : public SequenceParallel {
   }
 
   void TakeScratch(const AttentionShape& widest, Arena& arena) override {
-    const auto take = [&] {
-      return KeysAndValues{arena.Take(MemoryUse::kWorkspace, backend_.activation_type(),
-                                      2 * widest.batch * widest.tokens,
-                                      widest.heads * widest.head_size)};
-    };
-    visiting_ = {take(), take()};
-    gradients_ = take();
-    parts_ = {take(), take()};
-    arrived_ = {take(), take()};
+    ring_.TakeScratch(2 * widest.batch * widest.tokens, widest.heads * widest.head_size, arena);
     if (widest.normalised) {
       visitor_sums_ = TakeKeySums(widest, arena);
     }
@@ -65,10 +60,9 @@ class RingAttention final : public SequenceParallel {
                             .adds = false,
                             .output = output,
                             .scratch = scratch_});
-    for (int step = 1; step <= sp_.rank(); ++step) {
-      LASP_RETURN_IF_ERROR(WaitFor(travel_));
-      travel_ = Travel(step + 1);
-      const KeysAndValues& visitor = VisitorAt(step);
+    for (int step = 1; ring_.Sees(step); ++step) {
+      LASP_ASSIGN_OR_RETURN(const Tensor block, ring_.Visitor(step));
+      const KeysAndValues visitor{block};
       product_.Output(shape, {.distance = step * shape.tokens,
                               .q = inputs.q,
                               .k = visitor.keys(),
@@ -97,6 +91,7 @@ class RingAttention final : public SequenceParallel {
       // Of the keys of every rank before this one alike.
       normaliser().QuerySum(shape, inputs.q, memory.denominators, visitor_sums_);
     }
+    const KeysAndValues own_gradient{ring_.own_gradient()};
     product_.Gradients(shape, {.distance = 0,
                                .q = inputs.q,
                                .k = inputs.k,
@@ -104,23 +99,21 @@ class RingAttention final : public SequenceParallel {
                                .output_gradient = output_gradient,
                                .adds = false,
                                .q_gradient = gradients.q,
-                               .k_gradient = gradients_.keys(),
-                               .v_gradient = gradients_.values(),
+                               .k_gradient = own_gradient.keys(),
+                               .v_gradient = own_gradient.values(),
                                .theta_gradient = gradients.theta,
                                .scratch = scratch_});
     if (shape.normalised) {
       normaliser().AddQueryGradients(shape, inputs.k, memory.denominators, memory.state_in,
                                      gradients.q);
       normaliser().AddKeyGradients(shape, inputs.q, memory.denominators, Tensor{},
-                                   gradients_.keys());
+                                   own_gradient.keys());
     }
-    Operation home;
     for (int step = 1; step < sp_.size(); ++step) {
-      if (Sees(step)) {
-        LASP_RETURN_IF_ERROR(WaitFor(travel_));
-        travel_ = Travel(step + 1);
-        const KeysAndValues& visitor = VisitorAt(step);
-        const KeysAndValues& part = parts_[step % 2];
+      if (ring_.Sees(step)) {
+        LASP_ASSIGN_OR_RETURN(const Tensor block, ring_.Visitor(step));
+        const KeysAndValues visitor{block};
+        const KeysAndValues part{ring_.VisitorGradient(step)};
         product_.Gradients(shape, {.distance = step * shape.tokens,
                                    .q = inputs.q,
                                    .k = visitor.keys(),
@@ -136,17 +129,20 @@ class RingAttention final : public SequenceParallel {
           normaliser().AddKeyGradients(shape, Tensor{}, Tensor{}, visitor_sums_, part.keys());
         }
       }
-      Operation next = GoHome(step);
-      LASP_RETURN_IF_ERROR(AddArrived(home, step - 1));
-      home = next;
+      LASP_RETURN_IF_ERROR(ring_.SendHome(step));
     }
-    LASP_RETURN_IF_ERROR(AddArrived(home, sp_.size() - 1));
-    backend_.Copy(gradients_.keys(), gradients.k);
-    backend_.Copy(gradients_.values(), gradients.v);
+    LASP_RETURN_IF_ERROR(ring_.EndHome());
+    backend_.Copy(own_gradient.keys(), gradients.k);
+    backend_.Copy(own_gradient.values(), gradients.v);
     return absl::OkStatus();
   }
 
-  absl::Status Finish() override { return WaitFor(travel_); }
+  absl::Status Finish() override {
+    LASP_RETURN_IF_ERROR(ring_.Finish());
+    return softmax_ == nullptr ? absl::OkStatus() : softmax_->Finish();
+  }
+
+  SoftmaxParallel* softmax() override { return softmax_.get(); }
 
  private:
   // For normalised layers.
@@ -157,81 +153,23 @@ class RingAttention final : public SequenceParallel {
                       shape.head_size);
   }
 
-  absl::Status WaitFor(Operation& operation) {
-    const Phase before = backend_.EnterPhase(Phase::kSpWait);
-    absl::Status status = operation.Wait();
-    backend_.EnterPhase(before);
-    return status;
-  }
-
-  // After `step` steps this rank has the keys and values of the rank so many before it.
-  bool Sees(int step) const { return step <= sp_.rank(); }
-
-  const KeysAndValues& VisitorAt(int step) const { return visiting_[step % 2]; }
-
   absl::Status SetOut(const AttentionInputs& inputs) {
-    // The layer before may still be sending what lies there.
-    LASP_RETURN_IF_ERROR(WaitFor(travel_));
-    backend_.Copy(inputs.k, VisitorAt(0).keys());
-    backend_.Copy(inputs.v, VisitorAt(0).values());
-    travel_ = Travel(1);
-    return absl::OkStatus();
-  }
-
-  // What this rank had a step ago goes on to the next, and what that of the rank before had comes.
-  // No rank passes on what no later rank sees.
-  Operation Travel(int step) {
-    std::vector<PeerTransfer> transfers;
-    if (sp_.rank() + 1 < sp_.size() && Sees(step - 1)) {
-      transfers.push_back({.peer = sp_.rank() + 1,
-                           .send = VisitorAt(step - 1).both,
-                           .there = VisitorAt(step).both,
-                           .receive = {}});
-    }
-    if (Sees(step)) {
-      transfers.push_back(
-          {.peer = sp_.rank() - 1, .send = {}, .there = {}, .receive = VisitorAt(step).both});
-    }
-    return transfers.empty() ? Operation() : sp_.Exchange(transfers);
-  }
-
-  // The gradients of a step's visitor go straight to the rank that it came from: as many bytes as
-  // if they went on with it and then home.
-  Operation GoHome(int step) {
-    std::vector<PeerTransfer> transfers;
-    if (Sees(step)) {
-      transfers.push_back({.peer = sp_.rank() - step,
-                           .send = parts_[step % 2].both,
-                           .there = arrived_[step % 2].both,
-                           .receive = {}});
-    }
-    if (sp_.rank() + step < sp_.size()) {
-      transfers.push_back(
-          {.peer = sp_.rank() + step, .send = {}, .there = {}, .receive = arrived_[step % 2].both});
-    }
-    return transfers.empty() ? Operation() : sp_.Exchange(transfers);
-  }
-
-  absl::Status AddArrived(Operation& home, int step) {
-    LASP_RETURN_IF_ERROR(WaitFor(home));
-    if (step > 0 && sp_.rank() + step < sp_.size()) {
-      backend_.Axpy(1, arrived_[step % 2].both, gradients_.both);
-    }
+    LASP_ASSIGN_OR_RETURN(const Tensor block, ring_.Own());
+    const KeysAndValues own{block};
+    backend_.Copy(inputs.k, own.keys());
+    backend_.Copy(inputs.v, own.values());
+    ring_.SetOut();
     return absl::OkStatus();
   }
 
   Backend& backend_;
   LeftProduct& product_;
   Communicator& sp_;
-  // In turn: one is computed on and goes on while the next comes.
-  std::array<KeysAndValues, 2> visiting_;
-  KeysAndValues gradients_;  // of this rank's own
-  std::array<KeysAndValues, 2> parts_;
-  std::array<KeysAndValues, 2> arrived_;
+  KeyValueRing ring_;
+  const std::unique_ptr<SoftmaxParallel> softmax_;
   // Of a visitor's keys; backward what all visitors' keys get of the denominators' gradient.
   Tensor visitor_sums_;
   Tensor scratch_;  // the product's
-  Operation travel_;
 };
 
 }  // namespace

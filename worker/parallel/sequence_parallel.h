@@ -11,6 +11,7 @@
 #include "worker/parallel/communicator.h"
 #include "worker/parallel/document_marks.h"
 #include "worker/parallel/sequence_slices.h"
+#include "worker/parallel/softmax_parallel.h"
 #include "worker/parallel/tensor_parallel.h"
 
 namespace lasp::worker {
@@ -125,13 +126,16 @@ class SequenceParallel {
   virtual absl::Status Backward(const AttentionShape& shape, const AttentionInputs& inputs,
                                 const AttentionMemory& memory, Tensor output_gradient,
                                 const AttentionGradients& gradients) = 0;
-  // Waits until nothing is under way any more.
+  // Waits until nothing is under way any more, of softmax() either.
   virtual absl::Status Finish() = 0;
 
   // Where the ranks share out heads and the MLP's columns for the whole layer, not for its
   // attention alone; otherwise null. Then the layer's shape is of this rank's heads and the tokens
   // of all ranks.
   virtual TensorParallel* tensor_parallel() { return nullptr; }
+
+  // How the same ranks compute layers of softmax attention; null: they do not.
+  virtual SoftmaxParallel* softmax() { return nullptr; }
 };
 
 // LASP (arXiv 2404.02882) with the exchange under the computation: the state of the local tokens

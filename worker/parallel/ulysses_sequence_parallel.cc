@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "proto/rpc/status_macros.h"
+#include "worker/parallel/head_exchange.h"
 #include "worker/parallel/sequence_parallel.h"
 #include "worker/parallel/state_passing.h"
 
@@ -11,15 +12,13 @@ namespace {
 
 constexpr int kInputs = 3;  // q, k, v
 
-// All heads of this rank's tokens, and all tokens of this rank's heads.
-struct BothViews {
-  Tensor local;
-  Tensor whole;
-};
-
 class Ulysses final : public SequenceParallel {
  public:
-  Ulysses(Backend* backend, Communicator* sp) : backend_(*backend), sp_(*sp) {}
+  Ulysses(Backend* backend, Communicator* sp)
+      : backend_(*backend),
+        sp_(*sp),
+        exchange_(backend, sp),
+        softmax_(CreateUlyssesSoftmax(backend, sp)) {}
 
   void ExpectAtEnd(const SequenceSlices& last) override { last_ = last; }
 
@@ -64,7 +63,7 @@ class Ulysses final : public SequenceParallel {
       return arena.Take(MemoryUse::kWorkspace, backend_.activation_type(), count * rows,
                         whole.heads * whole.head_size);
     };
-    packed_ = take(kInputs);
+    exchange_.TakeScratch(kInputs, rows / sp_.size(), whole.heads * whole.head_size, arena);
     whole_output_ = take(1);
     whole_gradients_ = take(kInputs);
     state_ = arena.Take(MemoryUse::kStates, backend_.accumulation_type(), whole.state_matrix_rows(),
@@ -177,6 +176,8 @@ class Ulysses final : public SequenceParallel {
 
   absl::Status Finish() override { return WaitFor(inputs_exchange_); }
 
+  SoftmaxParallel* softmax() override { return softmax_.get(); }
+
  private:
   int64_t FirstHead(const AttentionShape& shape) const {
     return shape.heads / sp_.size() * sp_.rank();
@@ -228,111 +229,23 @@ class Ulysses final : public SequenceParallel {
             .v = PartOf(whole, memory.whole_inputs, kInputs, 2)};
   }
 
-  // Of a tensor over the whole of the slices: the tokens of a rank in one of the sequences.
-  Tensor TokensOf(const AttentionShape& shape, Tensor whole, int64_t sequence, int rank) const {
-    const SequenceSlices slices = SlicesOf(shape);
-    return whole.Rows(sequence * slices.total + slices.Begin(rank), slices.Of(rank));
-  }
-
-  // Of a tensor over this rank's tokens: the heads of a rank.
-  Tensor HeadsOf(const AttentionShape& shape, Tensor local, int rank) const {
-    const int64_t columns = shape.heads / sp_.size() * shape.head_size;
-    return local.Columns(columns * rank, columns);
-  }
-
-  // One of several tensors of this rank's tokens and a rank's heads, on their way.
-  Tensor Packed(const AttentionShape& shape, size_t index, int rank) const {
-    const int64_t room = packed_.rows / kInputs / sp_.size();
-    const int64_t place = int64_t{kInputs} * rank + static_cast<int64_t>(index);
-    return packed_.Rows(place * room, shape.batch * shape.tokens);
-  }
-
-  // One of the sequences in a Packed() of a rank with so many tokens.
-  static Tensor SequenceOf(Tensor packed, int64_t sequence, int64_t tokens) {
-    return packed.Rows(sequence * tokens, tokens);
-  }
-
-  // Ranks begin with different peers, so that none serves all at once.
-  int Peer(int turn) const { return (sp_.rank() + turn) % sp_.size(); }
-
-  // What is sent and received of no tokens is nothing.
-  static Tensor OrNone(Tensor tensor) { return tensor.rows > 0 ? tensor : Tensor{}; }
-
   // From all heads of this rank's tokens to this rank's heads of all tokens.
   Operation HeadsForTokens(const AttentionShape& shape, const std::vector<BothViews>& views) {
-    std::vector<PeerTransfer> transfers;
-    transfers.reserve(static_cast<size_t>(shape.batch * sp_.size()) * views.size());
-    for (int turn = 0; turn < sp_.size(); ++turn) {
-      const int peer = Peer(turn);
-      for (size_t index = 0; index < views.size(); ++index) {
-        const Tensor heads = HeadsOf(shape, views[index].local, peer);
-        const Tensor packed = Packed(shape, index, peer);
-        if (turn > 0 && shape.tokens > 0) {
-          backend_.Copy(heads, packed);
-        }
-        for (int64_t sequence = 0; sequence < shape.batch; ++sequence) {
-          const Tensor mine = TokensOf(shape, views[index].whole, sequence, sp_.rank());
-          if (turn > 0) {
-            transfers.push_back(
-                {.peer = peer,
-                 .send = OrNone(SequenceOf(packed, sequence, shape.tokens)),
-                 .there = mine,
-                 .receive = OrNone(TokensOf(shape, views[index].whole, sequence, peer))});
-          } else if (shape.tokens > 0) {
-            backend_.Copy(SequenceOf(heads, sequence, shape.tokens), mine);
-          }
-        }
-      }
-    }
-    return transfers.empty() ? Operation() : sp_.Exchange(transfers);
+    return exchange_.HeadsForTokens(shape.batch, SlicesOf(shape), views);
   }
 
   // The way back.
   absl::Status TokensForHeads(const AttentionShape& shape, const std::vector<BothViews>& views) {
-    const int rank = sp_.rank();
-    std::vector<PeerTransfer> transfers;
-    transfers.reserve(static_cast<size_t>(shape.batch * sp_.size()) * views.size());
-    for (int turn = 1; turn < sp_.size(); ++turn) {
-      const int peer = Peer(turn);
-      const int64_t peer_tokens = SlicesOf(shape).Of(peer);
-      for (size_t index = 0; index < views.size(); ++index) {
-        for (int64_t sequence = 0; sequence < shape.batch; ++sequence) {
-          transfers.push_back(
-              {.peer = peer,
-               .send = OrNone(TokensOf(shape, views[index].whole, sequence, peer)),
-               .there = SequenceOf(Packed(shape, index, rank), sequence, peer_tokens),
-               .receive = OrNone(SequenceOf(Packed(shape, index, peer), sequence, shape.tokens))});
-        }
-      }
-    }
-    Operation exchange = transfers.empty() ? Operation() : sp_.Exchange(transfers);
-    if (shape.tokens == 0) {
-      return WaitFor(exchange);
-    }
-    for (const BothViews& view : views) {
-      const Tensor heads = HeadsOf(shape, view.local, rank);
-      for (int64_t sequence = 0; sequence < shape.batch; ++sequence) {
-        backend_.Copy(TokensOf(shape, view.whole, sequence, rank),
-                      SequenceOf(heads, sequence, shape.tokens));
-      }
-    }
-    LASP_RETURN_IF_ERROR(WaitFor(exchange));
-    for (int turn = 1; turn < sp_.size(); ++turn) {
-      const int peer = Peer(turn);
-      for (size_t index = 0; index < views.size(); ++index) {
-        backend_.Copy(Packed(shape, index, peer), HeadsOf(shape, views[index].local, peer));
-      }
-    }
-    return absl::OkStatus();
+    return exchange_.TokensForHeads(shape.batch, SlicesOf(shape), views);
   }
 
   Backend& backend_;
   Communicator& sp_;
+  HeadExchange exchange_;
+  const std::unique_ptr<SoftmaxParallel> softmax_;
   SequenceSlices last_;
   SequenceSlices slices_;
   DocumentMarks documents_;
-  // What goes to each rank or has come from it.
-  Tensor packed_;
   Tensor whole_output_;  // and its gradient
   Tensor whole_gradients_;
   Tensor state_;

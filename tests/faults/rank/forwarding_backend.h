@@ -166,6 +166,8 @@ class ForwardingBackend : public Backend {
 
   SplitNormOps* split_norm() override { return inner_.split_norm(); }
 
+  SoftmaxOps* softmax() override { return inner_.softmax(); }
+
   void SumOfSquares(Tensor values, Tensor sum) override { inner_.SumOfSquares(values, sum); }
 
   void JudgeUpdate(const AdamWConstants& constants, double max_gradient_norm, Tensor loss,

@@ -205,14 +205,33 @@ TEST_F(ShardTest, WhatIsGivenUpLeavesNothing) {
   const auto folder = OpenFolderBeneath(root_.path(), kFolder);
   LASP_ASSERT_OK(folder);
   const std::string data(1000, 'x');
-  EXPECT_THAT(WriteShardFile(*folder, "rank-0.safetensors", "it", {data}, std::atomic<bool>(true)),
+  const std::vector<ShardPiece> pieces = {{.data = data}};
+  EXPECT_THAT(WriteShardFile(*folder, "rank-0.safetensors", "it", pieces, std::atomic<bool>(true)),
               StatusIs(absl::StatusCode::kCancelled, HasSubstr("it")));
   EXPECT_TRUE(std::filesystem::is_empty(root_.Join(kFolder)));
   // What an attempt before it left does not matter.
   root_.Write(absl::StrCat(kFolder, "/rank-0.safetensors.tmp"), std::string(5000, 'y'));
   LASP_EXPECT_OK(
-      WriteShardFile(*folder, "rank-0.safetensors", "it", {data}, std::atomic<bool>(false)));
+      WriteShardFile(*folder, "rank-0.safetensors", "it", pieces, std::atomic<bool>(false)));
   EXPECT_EQ(Content(absl::StrCat(kFolder, "/rank-0.safetensors")), data);
+}
+
+TEST_F(ShardTest, WhatIsBf16IsWrittenAsFp32) {
+  const auto folder = OpenFolderBeneath(root_.path(), kFolder);
+  LASP_ASSERT_OK(folder);
+  // More than a part that is written at once.
+  const std::vector<uint16_t> narrow(600'000, 0x4049);
+  const std::vector<float> wide(narrow.size(), 3.140625F);
+  const std::string head = "head";
+  const auto shard = WriteShardFile(
+      *folder, "rank-0.safetensors", "it",
+      {{.data = head},
+       {.data = {reinterpret_cast<const char*>(narrow.data()), 2 * narrow.size()}, .widens = true}},
+      std::atomic<bool>(false));
+  LASP_ASSERT_OK(shard);
+  EXPECT_EQ(shard->size_bytes(), 4 + 4 * static_cast<int64_t>(wide.size()));
+  EXPECT_EQ(Content(absl::StrCat(kFolder, "/rank-0.safetensors")),
+            head + std::string(reinterpret_cast<const char*>(wide.data()), 4 * wide.size()));
 }
 
 TEST_F(ShardTest, AWriterThatIsNotWaitedForLeavesNoHalfFile) {

@@ -261,7 +261,7 @@ TEST_P(CudaRanksTrainingOf, SequencesStreamWithEveryMethodThatCarriesStates) {
 }
 
 // Heads and the MLP's columns shared out over two GPUs, each with half of the blocks' weights.
-TEST_F(CudaRanksTraining, TensorParallelismIsTheTrainingOfOneGpu) {
+TEST_P(CudaRanksTrainingOf, TensorParallelismIsTheTrainingOfOneGpu) {
   using lasp::v1::DataParallelSpec;
   using lasp::v1::MemorySpec;
   constexpr int kShort = 20;
@@ -315,6 +315,68 @@ TEST_F(CudaRanksTraining, TensorParallelismIsTheTrainingOfOneGpu) {
       EXPECT_EQ(train(spec, name + "-again"), losses);
       std::printf("MEGATRON_SP, %s, on 2 GPUs against 1: worst gradient tensor %.2e, loss %.2e\n",
                   name.c_str(), worst, worst_loss);
+    }
+  }
+}
+
+// A document a sentence: several in each slice and macro-chunk, and some over their borders.
+TEST_P(CudaRanksTrainingOf, PackedDocumentsStayApartWithEveryMethod) {
+  using lasp::v1::MemorySpec;
+  constexpr int kShort = 20;
+  const auto train = [&](lasp::v1::TrainingSpec spec, const std::string& dump) {
+    spec.mutable_data()->set_documents(lasp::v1::DataSpec::DOCUMENTS_PACKED);
+    spec.mutable_data()->set_document_end_token('\n');
+    LocalTrainingOptions options;
+    options.spec = spec;
+    options.path_roots = {folder_.path()};
+    options.dump_directory = folder_.Join(dump);
+    options.run_ranks = [&spec](int sp_size, int dp_size, const auto& body) {
+      const bool streams = spec.memory().activations() == MemorySpec::ACTIVATIONS_STREAM;
+      return sp_size == 1
+                 ? RunRanks(sp_size, dp_size, body)
+                 : RunGpuRanks({.sp_size = sp_size, .dp_size = dp_size, .streams = streams}, body);
+    };
+    const auto records = TrainLocally(options);
+    for (const LocalTrainingRecord& record : records) {
+      LASP_EXPECT_OK(record.status);
+    }
+    return Losses(records);
+  };
+  const std::vector<double> alone = train(Spec(1, 1, kShort), "alone");
+  const auto expected = ReadDump(folder_.Join("alone/rank-0"));
+  for (const SequenceParallelMethod& method : SequenceParallelMethods()) {
+    if (method.method == lasp::v1::SequenceParallelSpec::METHOD_RING_ATTENTION) {
+      continue;  // packs none
+    }
+    for (const auto activations : {MemorySpec::ACTIVATIONS_KEEP, MemorySpec::ACTIVATIONS_STREAM}) {
+      const std::string name =
+          absl::StrCat(method.name, "-", MemorySpec::Activations_Name(activations));
+      SCOPED_TRACE(name);
+      lasp::v1::TrainingSpec spec = Spec(2, 1, kShort);
+      spec.mutable_parallelism()->mutable_sequence_parallel()->set_method(method.method);
+      spec.mutable_memory()->set_activations(activations);
+      if (activations == MemorySpec::ACTIVATIONS_STREAM) {
+        spec.mutable_memory()->set_stream_chunk_tokens(192);
+      }
+      const std::vector<double> losses = train(spec, name);
+      ASSERT_EQ(losses.size(), alone.size());
+      double worst_loss = 0;
+      for (size_t step = 0; step < losses.size(); ++step) {
+        worst_loss = std::max(worst_loss, std::abs(losses[step] / alone[step] - 1));
+      }
+      EXPECT_LE(worst_loss, 5e-3);
+      double worst = 0;
+      const auto arrays = ReadDump(folder_.Join(name + "/rank-1"));
+      for (const auto& [array, want] : expected) {
+        if (array.rfind("gradient/", 0) == 0) {
+          const double error = RelativeRms(arrays.at(array), want);
+          EXPECT_LE(error, 1e-2) << array;
+          worst = std::max(worst, error);
+        }
+      }
+      std::printf(
+          "%s of packed documents over 2 GPUs against 1: worst gradient tensor %.2e, loss %.2e\n",
+          name.c_str(), worst, worst_loss);
     }
   }
 }

@@ -97,6 +97,30 @@ TEST_P(CudaTrainingOf, FollowsTheCpuFromTheSameParameters) {
   std::printf("worst gradient tensor: %.2e\n", worst);
 }
 
+// A document a sentence.
+TEST_P(CudaTrainingOf, KeepsDocumentsApartLikeTheCpu) {
+  lasp::v1::TrainingSpec spec = Spec();
+  spec.mutable_data()->set_documents(lasp::v1::DataSpec::DOCUMENTS_PACKED);
+  spec.mutable_data()->set_document_end_token('\n');
+  const std::vector<double> cpu = Losses({Train(spec, false)});
+  const std::vector<double> gpu = Losses({Train(spec, true)});
+  ASSERT_EQ(gpu.size(), cpu.size());
+  for (size_t step = 0; step < cpu.size(); ++step) {
+    EXPECT_NEAR(gpu[step] / cpu[step], 1, 0.01) << "step " << step + 1;
+  }
+  const auto want = ReadDump(folder_.Join("cpu") + "/rank-0");
+  const auto got = ReadDump(folder_.Join("gpu") + "/rank-0");
+  double worst = 0;
+  for (const auto& [name, tensor] : want) {
+    if (name.rfind("gradient/", 0) == 0) {
+      const double error = RelativeRms(got.at(name), tensor);
+      EXPECT_LE(error, 2e-2) << name;
+      worst = std::max(worst, error);
+    }
+  }
+  std::printf("packed documents: worst gradient tensor: %.2e\n", worst);
+}
+
 TEST_P(CudaTrainingOf, EveryActivationPlanTrainsTheSame) {
   using lasp::v1::MemorySpec;
   const auto train = [this](const std::string& name, MemorySpec::Activations activations,

@@ -106,6 +106,23 @@ INSTANTIATE_TEST_SUITE_P(Chunks, RecurrentModelTest,
                                                                    : "Fixed");
                          });
 
+TEST(RecurrentModelErrorsTest, RefusesLayersThatAreNoRecurrence) {
+  const ModelConfig config{.layers = 2,
+                           .hidden_size = 8,
+                           .heads = 2,
+                           .glu_size = 8,
+                           .vocab_size = 5,
+                           .layer_pattern = "LN",
+                           .kv_heads = 2};
+  const ParameterLayout layout(config);
+  const std::vector<double> parameters = RandomParameters(layout, 1);
+  const auto backend = CreateCpuBackend(DType::kFloat32, 1).value();
+  EXPECT_THAT(
+      RecurrentModel::Create(config, {2, 3}, backend.get(), ReaderOf(layout, parameters)).status(),
+      lasp::testing::StatusIs(absl::StatusCode::kUnimplemented,
+                              ::testing::HasSubstr("layer_pattern LN")));
+}
+
 TEST(RecurrentModelErrorsTest, RefusesChunksThatItWasNotMadeFor) {
   const ModelConfig config{
       .layers = 1, .hidden_size = 8, .heads = 2, .glu_size = 8, .vocab_size = 5};

@@ -42,6 +42,24 @@ TEST(ParameterLayoutTest, NamesEveryParameterOnceAndLeavesNoGap) {
           "lm_head.weight"));
 }
 
+TEST(ParameterLayoutTest, ASoftmaxLayersProjectionHasFewerHeadsOfKeysAndValuesAndNoGate) {
+  ModelConfig config = Config(true, true);
+  config.layer_pattern = "LN";
+  config.kv_heads = 1;
+  const ParameterLayout layout(config);
+  const std::vector<Parameter>& parameters = layout.parameters();
+  EXPECT_EQ(parameters[1].name, "model.layers.0.token_mixer.qkvu_proj.weight");
+  EXPECT_EQ(parameters[1].rows, 4 * 8);
+  EXPECT_EQ(parameters[7].name, "model.layers.1.token_mixer.qkv_proj.weight");
+  EXPECT_EQ(parameters[7].rows, 8 + 2 * 4);
+  EXPECT_EQ(parameters[8].name, "model.layers.1.token_mixer.out_proj.weight");
+  std::vector<float> buffer(static_cast<size_t>(layout.count()));
+  const ModelWeights weights =
+      layout.Bind({buffer.data(), DType::kFloat32, 1, layout.count(), layout.count()});
+  EXPECT_EQ(weights.blocks[1].qkvu.rows, 16);
+  EXPECT_EQ(static_cast<float*>(weights.blocks[1].l3.data) + 48, buffer.data() + buffer.size());
+}
+
 TEST(ParameterLayoutTest, OnlyTheFrequenciesDoNotDecay) {
   const std::vector<ParameterRange> ranges = ParameterLayout(Config(false, true)).Ranges();
   ASSERT_EQ(ranges.size(), 3u);

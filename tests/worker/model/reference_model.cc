@@ -20,10 +20,14 @@ kernels::reference::TransNormer ReferenceModel(const ModelConfig& config,
                                         .heads = config.heads,
                                         .glu_size = config.glu_size,
                                         .vocabulary = config.vocab_size,
+                                        .rotary_base = config.rotary_base,
                                         .embedding = {},
                                         .head = {},
                                         .blocks = {}};
   model.blocks.resize(static_cast<size_t>(config.layers));
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    model.blocks[static_cast<size_t>(layer)].kv_heads = config.softmax(layer) ? config.kv_heads : 0;
+  }
   for (const Parameter& parameter : layout.parameters()) {
     const std::vector<double> values = Slice(parameters, parameter.offset, parameter.count());
     const std::string& name = parameter.name;
@@ -48,7 +52,7 @@ kernels::reference::TransNormer ReferenceModel(const ModelConfig& config,
       }
     }
   }
-  if (!config.learned_theta && !config.linear_transformer) {
+  if (!config.learned_theta && !config.linear_transformer && !config.softmax(0)) {
     for (int64_t i = 0; i < config.hidden_size; ++i) {
       model.blocks[0].theta.push_back(std::pow(
           10000.0, -2.0 * static_cast<double>(i) / static_cast<double>(config.hidden_size)));

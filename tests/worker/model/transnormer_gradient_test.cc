@@ -21,6 +21,7 @@ struct Case {
   // By default a slice ends inside a block of 64.
   int64_t length = 138;
   bool linear_transformer = false;
+  const char* layer_pattern = "L";
 };
 
 class TransNormerGradientTest : public ::testing::TestWithParam<Case> {};
@@ -33,7 +34,10 @@ TEST_P(TransNormerGradientTest, AgreesWithFiniteDifferencesOfAnIndependentForwar
                            .glu_size = 10,
                            .vocab_size = 11,
                            .tie_embeddings = GetParam().tie_embeddings,
-                           .learned_theta = GetParam().learned_theta};
+                           .learned_theta = GetParam().learned_theta,
+                           .layer_pattern = GetParam().layer_pattern,
+                           .kv_heads = 1,
+                           .rotary_base = 100};
   constexpr int64_t kSequences = 2;
   const int64_t length = GetParam().length;
   const RandomSequences data = MakeSequences(kSequences, length, config.vocab_size, 3);
@@ -90,20 +94,24 @@ TEST_P(TransNormerGradientTest, AgreesWithFiniteDifferencesOfAnIndependentForwar
 }
 
 std::string NameOf(const ::testing::TestParamInfo<Case>& tested) {
-  return std::string(tested.param.linear_transformer ? "LinearTransformer" : "") +
+  return std::string(tested.param.layer_pattern) +
+         std::string(tested.param.linear_transformer ? "LinearTransformer" : "") +
          std::string(tested.param.tie_embeddings ? "Tied" : "Untied") +
          (tested.param.learned_theta ? "Learned" : "Fixed") + "Sp" +
          std::to_string(tested.param.sp_size) + "Length" + std::to_string(tested.param.length);
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, TransNormerGradientTest,
-                         ::testing::Values(Case{true, false, 1}, Case{false, true, 1},
-                                           Case{true, true, 3}, Case{false, false, 2},
-                                           Case{false, true, 4, 4}, Case{true, true, 1, 1},
-                                           Case{true, false, 1, 138, true},
-                                           Case{false, false, 3, 138, true},
-                                           Case{true, false, 4, 4, true}),
-                         NameOf);
+INSTANTIATE_TEST_SUITE_P(
+    Shapes, TransNormerGradientTest,
+    ::testing::Values(Case{true, false, 1}, Case{false, true, 1}, Case{true, true, 3},
+                      Case{false, false, 2}, Case{false, true, 4, 4}, Case{true, true, 1, 1},
+                      Case{true, false, 1, 138, true}, Case{false, false, 3, 138, true},
+                      Case{true, false, 4, 4, true}, Case{true, false, 1, 138, false, "LN"},
+                      Case{false, true, 3, 138, false, "LN"},
+                      Case{false, false, 2, 138, false, "NL"},
+                      Case{true, false, 3, 138, true, "LN"}, Case{true, false, 2, 138, false, "N"},
+                      Case{false, false, 4, 4, false, "N"}),
+    NameOf);
 
 }  // namespace
 }  // namespace lasp::worker

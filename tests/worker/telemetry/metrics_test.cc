@@ -193,7 +193,23 @@ TEST(ModelFlopsTest, CountsProductsAndStates) {
   model.set_layers(3);
   const double weights = 3 * (5 * 64 + 3 * 8 * 16) + 8 * 10;
   const double states = 3 * 2 * (2 * 4 * 4);
-  EXPECT_EQ(ModelFlopsPerToken(model), 6 * (weights + states));
+  EXPECT_EQ(ModelFlopsPerToken(model, 1000), 6 * (weights + states));
+}
+
+// Of the layers LLN LLN ... every third, here the last of 3: q and the output of 8 columns, k and v
+// of 4, and 500 tokens seen on average, of which each costs two products.
+TEST(ModelFlopsTest, CountsWhatSoftmaxLayersSee) {
+  lasp::v1::ModelSpec model;
+  model.set_hidden_size(8);
+  model.set_heads(2);
+  model.set_glu_size(16);
+  model.set_vocab_size(10);
+  model.set_layers(3);
+  model.set_layer_pattern("LLN");
+  model.set_kv_heads(1);
+  const double linear = 2 * (5 * 64 + 2 * (2 * 4 * 4));
+  const double softmax = 2 * 8 * 8 + 2 * 8 * 4 + 2 * 8 * 500;
+  EXPECT_EQ(ModelFlopsPerToken(model, 999), 6 * (linear + softmax + 3 * 3 * 8 * 16 + 8 * 10));
 }
 
 TEST(ModelFlopsTest, KnowsTheGpusItRunsOn) {

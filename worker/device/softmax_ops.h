@@ -1,0 +1,53 @@
+// What a layer of softmax attention is made of beside products (kernels/softmax_attention.h,
+// kernels/rotary_positions.h).
+#pragma once
+
+#include <cstdint>
+
+#include "worker/device/tensor.h"
+
+namespace lasp::worker {
+
+struct AttentionShape;
+
+// q, output and their gradients: [batch * tokens, heads * head_size]. k and v: [batch * R, kv_heads
+// * head_size], of whose R rows a sequence the first `keys` are taken.
+struct SoftmaxForward {
+  int64_t keys = 0;
+  int64_t offset = 0;  // of the first query from the first key
+  Tensor q;
+  Tensor k;
+  Tensor v;
+  bool merges = false;  // with the output and log-sum-exps of other keys, which are there
+  Tensor output;
+  Tensor log_sums;  // [batch * heads, tokens], of the accumulation type
+};
+
+struct SoftmaxBackward {
+  int64_t keys = 0;
+  int64_t offset = 0;
+  Tensor q;
+  Tensor k;
+  Tensor v;
+  Tensor output;  // over all keys, and so are the log-sum-exps
+  Tensor log_sums;
+  Tensor output_gradient;
+  bool adds = false;  // to the gradient of q
+  Tensor q_gradient;
+  Tensor k_gradient;  // as k; of the first `keys` rows of each sequence written
+  Tensor v_gradient;
+};
+
+class SoftmaxOps {
+ public:
+  virtual ~SoftmaxOps() = default;
+
+  // Turns each head of x [batch * tokens, n * head_size] by its token's position, or back, in
+  // place.
+  virtual void Turn(const AttentionShape& shape, double base, bool inverse, Tensor x) = 0;
+
+  virtual void Output(const AttentionShape& shape, const SoftmaxForward& tensors) = 0;
+  virtual void Gradients(const AttentionShape& shape, const SoftmaxBackward& tensors) = 0;
+};
+
+}  // namespace lasp::worker
