@@ -190,10 +190,9 @@ void Embedding(int64_t tokens, Report& report) {
     }
     const auto elements = static_cast<double>(tokens * kHidden);
     const auto rows = static_cast<double>(distinct * kHidden);
-    report.Add(as_words ? "embedding_forward_words" : "embedding_forward_uniform",
-               elements * 2 + rows * 2, [&] {
-                 return EmbeddingForward({tokens, kHidden, 45.25, ids_d, table, x}, nullptr);
-               });
+    report.Add(
+        as_words ? "embedding_forward_words" : "embedding_forward_uniform", elements * 2 + rows * 2,
+        [&] { return EmbeddingForward({tokens, kHidden, 45.25, ids_d, table, x}, nullptr); });
     report.Add(as_words ? "embedding_backward_words" : "embedding_backward_uniform",
                elements * 2 + rows * 8, [&] {
                  return EmbeddingBackward({tokens, kHidden, 45.25, ids_d, x, gradient}, kVocabulary,
@@ -261,10 +260,7 @@ void Optimizer(Report& report) {
       3);
   report.Add(
       "sum_of_squares", count * 4,
-      [&] {
-        return SumOfSquares({kParameters, buffers[1], sum}, workspace, nullptr);
-      },
-      3);
+      [&] { return SumOfSquares({kParameters, buffers[1], sum}, workspace, nullptr); }, 3);
   report.Add("judge_update", 0, [&] {
     return JudgeUpdate(
         {.max_gradient_norm = 1, .loss = sum, .sum_of_squares = sum, .control = control}, nullptr);

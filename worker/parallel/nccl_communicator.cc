@@ -147,8 +147,7 @@ absl::Status NcclCommunicator::Settle(ncclComm_t communicator, ncclResult_t resu
 
 template <typename End>
 Operation NcclCommunicator::EndsHere(absl::Status status) {
-  return stream_.EndsHere<End>(
-      std::move(status), [this] { return failure(); }, timeout_);
+  return stream_.EndsHere<End>(std::move(status), [this] { return failure(); }, timeout_);
 }
 
 absl::Status NcclCommunicator::Issue(const What& what,

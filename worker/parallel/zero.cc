@@ -188,7 +188,7 @@ class Zero final : public DataParallel {
   }
 
   // Memory for whole units: one for each, or one for each slot.
-  void Place(MemoryUse use, DType type, bool by_slot, Tensor Unit::*member, Arena& arena) {
+  void Place(MemoryUse use, DType type, bool by_slot, Tensor Unit::* member, Arena& arena) {
     if (!by_slot) {
       const Tensor flat = arena.Take(use, type, 1, whole_count_);
       for (Unit& unit : units_) {

@@ -4,7 +4,8 @@ import dataclasses
 K = 1024
 SP_METHODS = ("LASP", "LASP2", "ALL_SCAN", "ULYSSES", "MEGATRON_SP", "RING_ATTENTION")
 DP_METHODS = ("DDP", "LEGACY_DDP", "ZERO1", "ZERO2", "ZERO3")
-LENGTHS = tuple(32 * K << i for i in range(7))
+# Those that the claim is about first.
+LENGTHS = (128 * K, 256 * K, 512 * K, 64 * K, 32 * K, 1024 * K, 2048 * K)
 # Of the left product, whose cost grows with the square of the length: the longest whole model, beyond which one
 # layer is measured.
 LEFT_PRODUCT_TOKENS = 512 * K
@@ -34,11 +35,14 @@ class Cell:
 
     def seconds(self):
         """Of a step, about."""
-        return self.tokens / self.gpus / 75_000
+        seconds = self.tokens / self.gpus / 75_000
+        # The left product's own share grows with the square of the length.
+        return seconds * (1 + self.tokens / (12 * K)) if self.sp_method == "RING_ATTENTION" else seconds
 
     def steps(self):
         """Enough for a median, a minute at most where one step takes less; two where it takes long."""
-        return max(2, min(12, 2 + int(12 / self.seconds())))
+        seconds = self.seconds()
+        return max(2, min(12, 2 + int(12 / seconds)))
 
     def timeout_seconds(self):
         """Of one run: starting, filling memory, finding the fastest products, the steps at half the speed."""
@@ -62,7 +66,7 @@ def layers_of(method, tokens):
 def speed(gpus):
     """The SP methods against each other; KEEP where it fits, else RECOMPUTE."""
     return [Cell("speed", gpus, tokens, method, data_parallel, ("KEEP", "RECOMPUTE"), layers_of(method, tokens))
-            for data_parallel in ("DDP", "ZERO3") for tokens in reversed(LENGTHS) for method in SP_METHODS
+            for data_parallel in ("DDP", "ZERO3") for tokens in LENGTHS for method in SP_METHODS
             if gpus > 1]
 
 

@@ -45,7 +45,7 @@ def run_plan(program, cell, plan):
     if done.returncode == 0:
         said = json.loads(done.stdout)
         return {"plan": plan, **{name: said[name] for name in KEPT if name in said}}
-    if "RESOURCE_EXHAUSTED" in done.stderr:
+    if "RESOURCE_EXHAUSTED" in done.stderr or "cannot allocate" in done.stderr:
         return {"plan": plan, "out_of_memory": True}
     return {"plan": plan, "error": done.stderr.strip()[-600:]}
 

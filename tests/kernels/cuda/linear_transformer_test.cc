@@ -182,7 +182,7 @@ void ExpectNormaliserOfTheCpu(LinearAttentionShape shape, bool begins,
   cpu::AddQueryGradients<double>({shape, layer.Of(layer.k), denominators_c.data(),
                                   begins ? nullptr : in.data(), layer.Of(layer.q_gradient)});
   ASSERT_EQ(
-      AddQueryGradients({shape, layer.Of(k), denominators.data(), begins ? nullptr : in_d.data(),
+      AddQueryGradients({on_gpu, layer.Of(k), denominators.data(), begins ? nullptr : in_d.data(),
                          workspace.data(), layer.Of(q_gradient)},
                         nullptr),
       cudaSuccess);
@@ -191,7 +191,7 @@ void ExpectNormaliserOfTheCpu(LinearAttentionShape shape, bool begins,
   cpu::AddKeyGradients<double>({shape, layer.Of(layer.q), denominators_c.data(),
                                 begins ? nullptr : gradient_in.data(), layer.Of(layer.k_gradient)});
   ASSERT_EQ(AddKeyGradients(
-                {shape, layer.Of(q), denominators.data(), begins ? nullptr : gradient_in_d.data(),
+                {on_gpu, layer.Of(q), denominators.data(), begins ? nullptr : gradient_in_d.data(),
                  workspace.data(), layer.Of(k_gradient)},
                 nullptr),
             cudaSuccess);
@@ -202,7 +202,7 @@ void ExpectNormaliserOfTheCpu(LinearAttentionShape shape, bool begins,
   const DeviceArray<Bf16> others_d(layer.k);
   cpu::AddKeyGradients<double>({shape, {}, nullptr, gradient_in.data(), layer.Of(others)});
   ASSERT_EQ(AddKeyGradients(
-                {shape, {}, nullptr, gradient_in_d.data(), workspace.data(), layer.Of(others_d)},
+                {on_gpu, {}, nullptr, gradient_in_d.data(), workspace.data(), layer.Of(others_d)},
                 nullptr),
             cudaSuccess);
   EXPECT_LE(RelativeRms(others_d.Values(), others), kBf16Tolerance);
