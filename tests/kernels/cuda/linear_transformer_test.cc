@@ -258,8 +258,8 @@ TEST_F(LinearTransformerCuda, AStateHopsOverSlicesWithoutStartsOnly) {
                                    .slopes = nullptr,
                                    .theta = nullptr,
                                    .document_marks = marks_d.data()};
-  constexpr int64_t kProducts = 3 * 8 * 16;
-  constexpr int64_t kSums = 3 * 8;
+  constexpr int64_t kProducts = int64_t{3} * 8 * 16;
+  constexpr int64_t kSums = int64_t{3} * 8;
   const int64_t count = 2 * (kProducts + kSums);
   const std::vector<double> in = RandomValues<float>(count, 1);
   const std::vector<double> local = RandomValues<float>(count, 2);

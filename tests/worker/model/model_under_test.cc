@@ -22,13 +22,14 @@ absl::StatusOr<std::unique_ptr<ModelUnderTest>> ModelUnderTest::Create(const Mod
 }
 
 absl::Status ModelUnderTest::TakeMemory(Arena& arena) {
-  // Small buckets, so that reduction and backward interleave.
+  // Small buckets, so that reduction and backward interleave, but no thousands of them.
+  const int64_t bucket_elements = std::max<int64_t>(100, layout_.count() / 24);
   parallel_ = CreateDdp({.backend = rank_.backend,
                          .world = rank_.world,
                          .shards = rank_.shards,
                          .replicas = rank_.dp,
                          .units = layout_.units()},
-                        100, arena);
+                        bucket_elements, arena);
   loss_ = arena.Take(MemoryUse::kWorkspace, DType::kFloat64, 1, 1);
   tokens_ = {.ids = arena.Take(MemoryUse::kWorkspace, DType::kInt32, shape_.rows(), 1),
              .labels = arena.Take(MemoryUse::kWorkspace, DType::kInt32, shape_.rows(), 1)};
