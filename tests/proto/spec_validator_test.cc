@@ -361,12 +361,10 @@ TEST(SpecValidatorTest, TheBoundsThemselvesAreAllowed) {
       "model { lrpe_theta: LRPE_THETA_LEARNED }",
       "model { architecture: ARCHITECTURE_LINEAR_TRANSFORMER layer_pattern: 'LL' }",
       "model { architecture: ARCHITECTURE_LINEAR_TRANSFORMER layer_pattern: 'NL' }",
-      "model { layer_pattern: 'LLLN' kv_heads: 1 rotary_base: 1e12 lrpe_theta: LRPE_THETA_LEARNED "
-      "}",
-      "model { layer_pattern: 'LN' kv_heads: 2 } "
-      "parallelism { sequence_parallel { method: METHOD_ULYSSES } }",
-      "model { layer_pattern: 'N' } "
-      "parallelism { sequence_parallel { method: METHOD_RING_ATTENTION } }",
+      "model { layer_pattern: 'LLLN' kv_heads: 1 rotary_base: 1e12 }",
+      "model { layer_pattern: 'LN' lrpe_theta: LRPE_THETA_LEARNED }",
+      "parallelism { sequence_parallel { method: METHOD_ULYSSES } } model { layer_pattern: 'LN' }",
+      "model { layer_pattern: 'N' } parallelism { sequence_parallel { method: METHOD_LASP2 } }",
       "data { sequence_length: 2 }",
       kLasp2Streams,
       kUlyssesStreams,
