@@ -42,7 +42,7 @@ int64_t ParameterCount(const Model& model) {
   const int64_t mixers =
       (model.layers() - softmax_layers) * squares * hidden * hidden + softmax_layers * softmax;
   const int64_t tables = (model.tie_embeddings() ? 1 : 2) * hidden * model.vocab_size();
-  return mixers + model.layers() * 3 * hidden * model.glu_size() + tables;
+  return mixers + 3 * hidden * model.glu_size() * model.layers() + tables;
 }
 
 bool CheckHeads(const Model& model, FieldChecker* check) {

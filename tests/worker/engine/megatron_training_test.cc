@@ -45,7 +45,7 @@ class MegatronTrainingTest : public ::testing::TestWithParam<ModelSpec::Architec
     lasp::v1::TrainingSpec spec = SmallSpec("corpus.txt");
     lasp::v1::ModelSpec& model = *spec.mutable_model();
     model.set_architecture(GetParam());
-    model.set_layers(3);
+    model.set_layers(2);
     model.set_hidden_size(48);
     model.set_heads(12);
     model.set_glu_size(60);
@@ -54,8 +54,8 @@ class MegatronTrainingTest : public ::testing::TestWithParam<ModelSpec::Architec
       model.set_lrpe_theta(ModelSpec::LRPE_THETA_LEARNED);
     }
     spec.mutable_data()->set_sequence_length(276);
-    spec.set_global_batch_size(8);
-    spec.set_micro_batch_size(2);
+    spec.set_global_batch_size(4);
+    spec.set_micro_batch_size(1);
     spec.set_max_steps(10);
     spec.mutable_optimizer()->set_warmup_steps(2);
     lasp::v1::ParallelismSpec& parallelism = *spec.mutable_parallelism();
