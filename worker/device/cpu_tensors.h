@@ -44,6 +44,8 @@ kernels::HeadsView<T> HeadsOut(const AttentionShape& shape, Tensor tensor) {
 
 inline void CopyRows(Tensor source, Tensor destination) {
   const auto bytes = static_cast<size_t>(source.columns * SizeOf(source.dtype));
+  // An empty tensor may have no memory, which memcpy does not allow even for no bytes.
+  if (source.empty() || destination.empty()) return;
   for (int64_t row = 0; row < source.rows; ++row) {
     std::memcpy(destination.Rows(row, 1).data, source.Rows(row, 1).data, bytes);
   }

@@ -85,12 +85,12 @@ TEST(ParameterShardsTest, HeadsAreRowsOfEachProjectionAndColumnsOfTheOutput) {
   const Parameter& projection = own.parameters()[1];
   ASSERT_EQ(projection.name, "model.layers.0.token_mixer.qkvu_proj.weight");
   // Row 9 is the second of the keys of this rank, whose heads begin at column 8 of 24.
-  EXPECT_EQ(places[static_cast<size_t>(projection.offset + 9 * 24)],
-            whole.parameters()[1].offset + (24 + 8 + 1) * 24);
+  EXPECT_EQ(places[static_cast<size_t>(projection.offset + int64_t{9} * 24)],
+            whole.parameters()[1].offset + int64_t{24 + 8 + 1} * 24);
   const Parameter& output = own.parameters()[2];
   ASSERT_EQ(output.name, "model.layers.0.token_mixer.out_proj.weight");
-  EXPECT_EQ(places[static_cast<size_t>(output.offset + 5 * 8 + 3)],
-            whole.parameters()[2].offset + 5 * 24 + 8 + 3);
+  EXPECT_EQ(places[static_cast<size_t>(output.offset + int64_t{5} * 8 + 3)],
+            whole.parameters()[2].offset + int64_t{5} * 24 + 8 + 3);
 }
 
 }  // namespace

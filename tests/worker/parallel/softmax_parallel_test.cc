@@ -29,7 +29,7 @@ Method Gathered() {
   return {"LASP-2H", CreateGatheredSoftmax,
           [](int64_t, int64_t kv, int) { return (kRanks - 1) * kv; },
           // Once more, and the gradients as sums.
-          [](int64_t, int64_t kv, int) { return 2 * (kRanks - 1) * kv; }};
+          [](int64_t, int64_t kv, int) { return int64_t{2} * (kRanks - 1) * kv; }};
 }
 
 Method Ulysses() {
