@@ -125,6 +125,7 @@ void CheckpointWriter::Begin(const lasp::v1::TrainingState& state) {
     Refuse(state, taken);
     return;
   }
+  NoteProgress();
   MutexLock lock(&mutex_);
   job_ = state;
   began_ = began;
@@ -137,11 +138,12 @@ void CheckpointWriter::Refuse(const lasp::v1::TrainingState& state, const absl::
   Tell(report, Now());
 }
 
-bool CheckpointWriter::WaitUntilIdle(absl::Duration timeout) {
-  const absl::Duration deadline = Now() + timeout;
+void CheckpointWriter::NoteProgress() { came_on_ = absl::ToInt64Nanoseconds(Now()); }
+
+bool CheckpointWriter::WaitUntilIdle(absl::Duration patience) {
   MutexLock lock(&mutex_);
   while (job_.has_value()) {
-    const absl::Duration left = deadline - Now();
+    const absl::Duration left = absl::Nanoseconds(came_on_.load()) + patience - Now();
     if (left <= absl::ZeroDuration()) {
       return false;
     }
@@ -220,6 +222,7 @@ absl::Status CheckpointWriter::WaitForSnapshot() {
 lasp::v1::ShardWritten CheckpointWriter::Write(const lasp::v1::TrainingState& state) {
   lasp::v1::ShardWritten report = Report(state.step());
   absl::Status status = WaitForSnapshot();
+  NoteProgress();
   if (status.ok()) {
     absl::StatusOr<lasp::v1::CheckpointShard> shard = WriteShard(state.step());
     status = shard.status();
@@ -271,7 +274,10 @@ absl::StatusOr<lasp::v1::CheckpointShard> CheckpointWriter::WriteShard(int64_t s
   }
   LASP_ASSIGN_OR_RETURN(
       lasp::v1::CheckpointShard shard,
-      WriteShardFile(folder, name, absl::StrCat(path, "/", name), pieces, stopping_));
+      WriteShardFile(folder, name, absl::StrCat(path, "/", name), pieces, [this] {
+        NoteProgress();
+        return !stopping_;
+      }));
   for (lasp::v1::TensorExtent& extent : extents) {
     extent.set_offset_bytes(extent.offset_bytes() + static_cast<int64_t>(head.size()));
     *shard.add_extents() = std::move(extent);

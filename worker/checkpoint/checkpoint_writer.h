@@ -63,8 +63,9 @@ class CheckpointWriter {
 
   // Says, in place of Begin, that this rank has no shard of a step.
   void Refuse(const lasp::v1::TrainingState& state, const absl::Status& why);
-  // Whether it is not busy before `timeout` is over.
-  bool WaitUntilIdle(absl::Duration timeout);
+  // Whether it is no longer busy; false once it has not come on for `patience`: the disk, or the
+  // device that the copies come from, does not answer.
+  bool WaitUntilIdle(absl::Duration patience);
 
   // Host memory taken for the copies.
   int64_t staging_bytes() const;
@@ -77,6 +78,7 @@ class CheckpointWriter {
                    std::vector<TensorShare> written, std::unique_ptr<HostSnapshot> snapshot);
 
   absl::Status TakeSnapshot();
+  void NoteProgress();
 
   void Run();
   lasp::v1::ShardWritten Write(const lasp::v1::TrainingState& state);
@@ -92,6 +94,8 @@ class CheckpointWriter {
   const std::vector<TensorShare> written_;
   const std::unique_ptr<HostSnapshot> snapshot_;
   std::atomic<bool> stopping_{false};
+  // When what is being written last came on: nanoseconds of the monotonic clock.
+  std::atomic<int64_t> came_on_{0};
 
   mutable Mutex mutex_;
   CondVar changed_;

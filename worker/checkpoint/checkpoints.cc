@@ -9,8 +9,9 @@
 namespace lasp::worker {
 namespace {
 
-// A rank that is to leave is killed at the end of its grace period, if not before.
-constexpr absl::Duration kWriteTimeout = absl::Minutes(10);
+// In which a part of a shard, a MiB, or the last of what has not reached the disk has to be
+// written. The peers that have ended do not wait for longer than a hang may take to be noticed.
+constexpr absl::Duration kPatience = absl::Seconds(18);
 
 }  // namespace
 
@@ -37,19 +38,19 @@ void Checkpoints::Save(const lasp::v1::TrainingState& state) {
   AddStall(absl::ToDoubleSeconds(SystemClock().Monotonic() - begin));
 }
 
-void Checkpoints::SaveLast(const lasp::v1::TrainingState& state) {
-  const bool idle = writer_->WaitUntilIdle(kWriteTimeout);
-  if (last_step_ == state.step()) {
-    return;
+absl::Status Checkpoints::SaveLast(const lasp::v1::TrainingState& state) {
+  bool idle = writer_->WaitUntilIdle(kPatience);
+  if (idle && last_step_ != state.step()) {
+    Save(state);
+    idle = writer_->WaitUntilIdle(kPatience);
   }
   if (!idle) {
-    writer_->Refuse(state, absl::DeadlineExceededError(absl::StrCat(
-                               "the checkpoint before it has not been written within ",
-                               absl::FormatDuration(kWriteTimeout), ": check the disk")));
-    return;
+    return absl::UnavailableError(absl::StrCat(
+        "nothing of the checkpoint after step ", last_step_, " has been written for ",
+        absl::FormatDuration(kPatience),
+        ": the disk under --checkpoint_root does not answer on this host"));
   }
-  Save(state);
-  writer_->WaitUntilIdle(kWriteTimeout);
+  return absl::OkStatus();
 }
 
 lasp::internal::v1::CheckpointTotals Checkpoints::totals() const {

@@ -42,10 +42,12 @@ class Checkpoints {
 
   // Begins one of `state`, on all ranks alike; none may be busy.
   void Save(const lasp::v1::TrainingState& state);
-  // The run ends here: waits until what is being written has been, and then for one of `state`.
-  void SaveLast(const lasp::v1::TrainingState& state);
+  // The run ends here: waits until what is being written has been, and then for one of `state`. A
+  // shard that cannot be written is on_shard's to hear of; UNAVAILABLE where the disk does not
+  // answer any more.
+  absl::Status SaveLast(const lasp::v1::TrainingState& state);
 
-  // False where SaveLast did not see the end of it: the disk hangs.
+  // False where SaveLast did not see the end of it.
   bool idle() const { return !writer_->busy(); }
 
   int64_t staging_bytes() const { return writer_->staging_bytes(); }

@@ -44,18 +44,20 @@ std::vector<float> Widened(absl::string_view data) {
 }
 
 // Each part is digested while it is in the processor's caches, and its way to the disk begins soon
-// after: what is left for the end would be written at once, and hold up whoever else writes.
+// after: what is left for the end would be written at once, and hold up whoever else writes. It
+// runs ahead of the disk by kAhead at most, so that one that does not answer is noticed.
 absl::Status WritePieces(int descriptor, const std::vector<ShardPiece>& pieces,
-                         absl::string_view path, const std::atomic<bool>& cancelled,
+                         absl::string_view path, const std::function<bool()>& goes_on,
                          BlockDigester* digester) {
   constexpr size_t kPart = 1 << 20;
   constexpr off64_t kFlushed = 32 << 20;
+  constexpr off64_t kAhead = 128 << 20;
   off64_t written = 0;
   off64_t flushed = 0;
   for (const ShardPiece& piece : pieces) {
     absl::string_view rest = piece.data;
     while (!rest.empty()) {
-      if (cancelled.load(std::memory_order_relaxed)) {
+      if (!goes_on()) {
         return absl::CancelledError(absl::StrCat("no longer writing ", path));
       }
       absl::string_view part = rest.substr(0, kPart);
@@ -72,6 +74,9 @@ absl::Status WritePieces(int descriptor, const std::vector<ShardPiece>& pieces,
         // Where it is not supported nothing is lost; failures are fdatasync's to tell.
         (void)sync_file_range(descriptor, flushed, written - flushed, SYNC_FILE_RANGE_WRITE);
         flushed = written;
+        if (written > kAhead) {
+          (void)sync_file_range(descriptor, 0, written - kAhead, SYNC_FILE_RANGE_WAIT_BEFORE);
+        }
       }
     }
   }
@@ -81,14 +86,14 @@ absl::Status WritePieces(int descriptor, const std::vector<ShardPiece>& pieces,
 absl::Status WriteAndPublish(const UniqueFd& folder, const std::string& name,
                              const std::string& temporary, absl::string_view path,
                              const std::vector<ShardPiece>& pieces,
-                             const std::atomic<bool>& cancelled, BlockDigester* digester) {
+                             const std::function<bool()>& goes_on, BlockDigester* digester) {
   const UniqueFd file(openat(folder.get(), temporary.c_str(),
                              O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC,
                              S_IRUSR | S_IWUSR));
   if (!file.valid()) {
     return absl::ErrnoToStatus(errno, absl::StrCat("opening ", path));
   }
-  LASP_RETURN_IF_ERROR(WritePieces(file.get(), pieces, path, cancelled, digester));
+  LASP_RETURN_IF_ERROR(WritePieces(file.get(), pieces, path, goes_on, digester));
   if (fdatasync(file.get()) != 0) {
     return absl::ErrnoToStatus(errno, absl::StrCat("syncing ", path));
   }
@@ -107,11 +112,10 @@ absl::StatusOr<lasp::v1::CheckpointShard> WriteShardFile(const UniqueFd& folder,
                                                          const std::string& name,
                                                          absl::string_view path,
                                                          const std::vector<ShardPiece>& pieces,
-                                                         const std::atomic<bool>& cancelled) {
+                                                         const std::function<bool()>& goes_on) {
   const std::string temporary = absl::StrCat(name, ".tmp");
   BlockDigester digester;
-  absl::Status written =
-      WriteAndPublish(folder, name, temporary, path, pieces, cancelled, &digester);
+  absl::Status written = WriteAndPublish(folder, name, temporary, path, pieces, goes_on, &digester);
   if (!written.ok()) {
     (void)unlinkat(folder.get(), temporary.c_str(), 0);
     (void)unlinkat(folder.get(), name.c_str(), 0);

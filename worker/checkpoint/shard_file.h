@@ -1,7 +1,7 @@
 // One shard on its way to the disk.
 #pragma once
 
-#include <atomic>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -21,12 +21,13 @@ struct ShardPiece {
 // Writes `pieces` one behind the other to the file `name` in `folder`, by way of `name`.tmp; a
 // failure leaves neither. What is under `name` is whole, and on the disk for good when this
 // returns. `path` names the file in errors, whose codes are what the system says
-// (RESOURCE_EXHAUSTED for a full disk); CANCELLED soon after `cancelled` is set. Gives size and
-// digests; extents are the caller's.
+// (RESOURCE_EXHAUSTED for a full disk). `goes_on` is asked before each part of at most a MiB, as
+// the disk takes them: CANCELLED where it says no. Gives size and digests; extents are the
+// caller's.
 absl::StatusOr<lasp::v1::CheckpointShard> WriteShardFile(const UniqueFd& folder,
                                                          const std::string& name,
                                                          absl::string_view path,
                                                          const std::vector<ShardPiece>& pieces,
-                                                         const std::atomic<bool>& cancelled);
+                                                         const std::function<bool()>& goes_on);
 
 }  // namespace lasp::worker

@@ -10,7 +10,8 @@
 namespace lasp::worker {
 namespace {
 
-constexpr absl::Duration kConnectTimeout = absl::Minutes(1);
+// All ranks get the addresses at about the same time; a hang is to be noticed within 20 s.
+constexpr absl::Duration kConnectTimeout = absl::Seconds(18);
 
 class CpuRankRuntime : public RankRuntime {
  public:
@@ -69,7 +70,7 @@ class CpuRankRuntime : public RankRuntime {
 
   void Abandon() override {
     for (GlooCommunicator* const group :
-         {sp_.get(), world_.get(), shards_.get(), replicas_.get()}) {
+         {sp_.get(), world_.get(), shards_.get(), replicas_.get(), wrap_.get()}) {
       if (group != nullptr) {
         group->Abort();
       }

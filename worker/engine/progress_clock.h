@@ -17,7 +17,8 @@ namespace lasp::worker {
 class ProgressClock {
  public:
   enum class Section {
-    // Start-up, the last checkpoint: others have deadlines for them.
+    // Start-up, whose peers wait for one another so long and no longer; the last checkpoint, which
+    // looks after itself.
     kUntimed,
     // Blocks are read, and exchanged, all the time.
     kRestoring,
@@ -41,7 +42,7 @@ class ProgressClock {
   // layer, are waited for so long; ranks without any are not timed.
   static constexpr size_t kFirstSteps = 3;
   static constexpr absl::Duration kUncalibrated = absl::Minutes(2);
-  static constexpr absl::Duration kRestoreBlock = absl::Seconds(24);
+  static constexpr absl::Duration kRestoreBlock = absl::Seconds(21);
 
   // `journal` and `clock` must outlive this. `exchanges`: whether the rank takes part in exchanges
   // throughout a step.

@@ -315,7 +315,7 @@ int RunRank(RankChannel* channel, ChannelListener* listener, const DrainRequest*
   if (!told.ok()) {
     LASP_LOG(kWarning, "could not tell the agent", {{"status", told.ToString()}});
   }
-  if (end.ok() && rank.write_hangs()) {
+  if (rank.write_hangs() && (end.ok() || exit_code == kRankSuspectHost)) {
     ::_exit(exit_code);
   }
   return exit_code;

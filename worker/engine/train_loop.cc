@@ -149,7 +149,10 @@ absl::Status TrainLoop::SaveLast() {
   if (checkpoints_ == nullptr) {
     return absl::OkStatus();
   }
-  checkpoints_->SaveLast(trainer_.StateAfter(last_step_));
+  if (const absl::Status saved = checkpoints_->SaveLast(trainer_.StateAfter(last_step_));
+      !saved.ok()) {
+    return SuspectHostError(saved);
+  }
   return TellCheckpoints();
 }
 

@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -206,13 +205,12 @@ TEST_F(ShardTest, WhatIsGivenUpLeavesNothing) {
   LASP_ASSERT_OK(folder);
   const std::string data(1000, 'x');
   const std::vector<ShardPiece> pieces = {{.data = data}};
-  EXPECT_THAT(WriteShardFile(*folder, "rank-0.safetensors", "it", pieces, std::atomic<bool>(true)),
+  EXPECT_THAT(WriteShardFile(*folder, "rank-0.safetensors", "it", pieces, [] { return false; }),
               StatusIs(absl::StatusCode::kCancelled, HasSubstr("it")));
   EXPECT_TRUE(std::filesystem::is_empty(root_.Join(kFolder)));
   // What an attempt before it left does not matter.
   root_.Write(absl::StrCat(kFolder, "/rank-0.safetensors.tmp"), std::string(5000, 'y'));
-  LASP_EXPECT_OK(
-      WriteShardFile(*folder, "rank-0.safetensors", "it", pieces, std::atomic<bool>(false)));
+  LASP_EXPECT_OK(WriteShardFile(*folder, "rank-0.safetensors", "it", pieces, [] { return true; }));
   EXPECT_EQ(Content(absl::StrCat(kFolder, "/rank-0.safetensors")), data);
 }
 
@@ -227,7 +225,7 @@ TEST_F(ShardTest, WhatIsBf16IsWrittenAsFp32) {
       *folder, "rank-0.safetensors", "it",
       {{.data = head},
        {.data = {reinterpret_cast<const char*>(narrow.data()), 2 * narrow.size()}, .widens = true}},
-      std::atomic<bool>(false));
+      [] { return true; });
   LASP_ASSERT_OK(shard);
   EXPECT_EQ(shard->size_bytes(), 4 + 4 * static_cast<int64_t>(wide.size()));
   EXPECT_EQ(Content(absl::StrCat(kFolder, "/rank-0.safetensors")),
