@@ -82,9 +82,10 @@ CommandSpec SubmitCommand() {
           "Jobs",
           "",
           "Submit a training job",
-          "Reads a job in YAML or JSON (display_name, labels, spec), queues it and prints\n"
-          "its name. With --wait it shows the progress and exits with 0 when the job\n"
-          "SUCCEEDED, with 1 when it FAILED or was CANCELLED; Ctrl-C leaves it running.",
+          "Reads a job in YAML or JSON (display_name, labels, checkpoint_retention, spec),\n"
+          "queues it and prints its name. With --wait it shows the progress and exits with\n"
+          "0 when the job SUCCEEDED, with 1 when it FAILED or was CANCELLED; Ctrl-C leaves\n"
+          "it running.",
           {"lasp submit -f job.yaml --wait", "lasp submit -f job.yaml --set spec.max_steps=500",
            "lasp submit -f job.yaml --id long --set 'spec.data.train_paths=[a.txt, b.txt]'",
            "lasp submit -f more-gpus.yaml --from long",

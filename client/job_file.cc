@@ -23,7 +23,8 @@ constexpr size_t kMaxFileBytes = 1 << 20;
 constexpr char kReason[] = "INVALID_JOB_FILE";
 
 const std::vector<std::string>& UserFields() {
-  static const auto* const fields = new std::vector<std::string>{"display_name", "labels", "spec"};
+  static const auto* const fields =
+      new std::vector<std::string>{"display_name", "labels", "checkpoint_retention", "spec"};
   return *fields;
 }
 
@@ -36,6 +37,9 @@ bool IsUserField(const std::string& name) {
 std::string WhyNotGiven(const std::string& name) {
   if (name == "name" || name == "id") {
     return "is chosen with --id, not in the file";
+  }
+  if (name == "start_from") {
+    return "is chosen with --from, not in the file";
   }
   if (TrainingJob::descriptor()->FindFieldByName(name) != nullptr) {
     return "is set by the coordinator: leave it out";

@@ -23,8 +23,8 @@ struct JobFile {
 // INVALID_ARGUMENT (a folder, or more than 1 MiB).
 absl::StatusOr<std::string> ReadJobText(const std::string& path);
 
-// Reads display_name, labels and spec. INVALID_ARGUMENT with every violation at once, each with its
-// path and line; fields that the coordinator sets are refused.
+// Reads display_name, labels, checkpoint_retention and spec. INVALID_ARGUMENT with every violation
+// at once, each with its path and line; fields that the coordinator sets are refused.
 absl::StatusOr<JobFile> ParseJobFile(absl::string_view text);
 
 // Applies `path=VALUE`, for example `spec.max_steps=100`, `labels.team=nlp` or

@@ -8,9 +8,11 @@
 #include <filesystem>
 #include <system_error>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "proto/checkpoint/block_digests.h"
 #include "proto/checkpoint/manifest.h"
+#include "proto/rpc/log.h"
 #include "proto/rpc/status_macros.h"
 #include "proto/spec/file_reader.h"
 #include "proto/spec/open_beneath.h"
@@ -83,9 +85,8 @@ absl::Status CheckpointFolder::Check() const {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::string> CheckpointFolder::Commit(
-    const std::string& folder, const lasp::v1::CheckpointManifest& manifest) const {
-  LASP_RETURN_IF_ERROR(CheckManifest(manifest));
+absl::Status CheckpointFolder::CheckSizes(const std::string& folder,
+                                          const lasp::v1::CheckpointManifest& manifest) const {
   for (const lasp::v1::CheckpointShard& shard : manifest.shards()) {
     const std::string path = absl::StrCat(folder, "/", shard.file());
     LASP_ASSIGN_OR_RETURN(const UniqueFd file, OpenFile(root_, path));
@@ -95,6 +96,13 @@ absl::StatusOr<std::string> CheckpointFolder::Commit(
                                               shard.size_bytes(), " that its rank wrote"));
     }
   }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> CheckpointFolder::Commit(
+    const std::string& folder, const lasp::v1::CheckpointManifest& manifest) const {
+  LASP_RETURN_IF_ERROR(CheckManifest(manifest));
+  LASP_RETURN_IF_ERROR(CheckSizes(folder, manifest));
   LASP_ASSIGN_OR_RETURN(const std::string text, ManifestText(manifest));
   std::string digest = ManifestDigest(text);
   const std::string path = absl::StrCat(root_, "/", folder, "/", kManifestFile);
@@ -108,16 +116,50 @@ absl::StatusOr<std::string> CheckpointFolder::Commit(
   return digest;
 }
 
+absl::StatusOr<std::string> CheckpointFolder::ReadManifest(const std::string& folder) const {
+  const std::string path = absl::StrCat(folder, "/", kManifestFile);
+  LASP_ASSIGN_OR_RETURN(const UniqueFd file, OpenFile(root_, path));
+  return ReadSmallFile(file.get(), path);
+}
+
+absl::StatusOr<FoundCheckpoint> CheckpointFolder::ReadCommitted(const std::string& folder) const {
+  LASP_ASSIGN_OR_RETURN(const std::string text, ReadManifest(folder));
+  const std::string path = absl::StrCat(folder, "/", kManifestDigestFile);
+  LASP_ASSIGN_OR_RETURN(const UniqueFd file, OpenFile(root_, path));
+  LASP_ASSIGN_OR_RETURN(const std::string said, ReadSmallFile(file.get(), path));
+  FoundCheckpoint found{.folder = folder, .manifest = {}, .manifest_digest = ManifestDigest(text)};
+  if (!absl::StartsWith(said, found.manifest_digest)) {
+    return absl::DataLossError(absl::StrCat(folder, ": the manifest is not what ", path, " says"));
+  }
+  LASP_ASSIGN_OR_RETURN(found.manifest, ParseManifest(text));
+  LASP_RETURN_IF_ERROR(CheckSizes(folder, found.manifest));
+  return found;
+}
+
+std::vector<FoundCheckpoint> CheckpointFolder::FindCommitted(const std::string& folder) const {
+  namespace fs = std::filesystem;
+  std::vector<FoundCheckpoint> all;
+  std::error_code error;
+  for (fs::directory_iterator entry(absl::StrCat(root_, "/", folder), error), end;
+       !error && entry != end; entry.increment(error)) {
+    const std::string path = absl::StrCat(folder, "/", entry->path().filename().string());
+    absl::StatusOr<FoundCheckpoint> found = ReadCommitted(path);
+    if (found.ok()) {
+      all.push_back(*std::move(found));
+    } else {
+      LASP_LOG(kWarning, "not a whole checkpoint",
+               {{"folder", path}, {"status", found.status().ToString()}});
+    }
+  }
+  return all;
+}
+
 absl::Status CheckpointFolder::Verify(const std::string& folder, const std::string& manifest_digest,
                                       const std::function<bool()>& stop) const {
-  const std::string path = absl::StrCat(folder, "/", kManifestFile);
-  std::string text;
-  {
-    LASP_ASSIGN_OR_RETURN(const UniqueFd file, OpenFile(root_, path));
-    LASP_ASSIGN_OR_RETURN(text, ReadSmallFile(file.get(), path));
-  }
+  LASP_ASSIGN_OR_RETURN(const std::string text, ReadManifest(folder));
   if (ManifestDigest(text) != manifest_digest) {
-    return absl::DataLossError(absl::StrCat(path, " is not the manifest that was committed"));
+    return absl::DataLossError(
+        absl::StrCat(folder, "/", kManifestFile, " is not the manifest that was committed"));
   }
   LASP_ASSIGN_OR_RETURN(const lasp::v1::CheckpointManifest manifest, ParseManifest(text));
   for (const lasp::v1::CheckpointShard& shard : manifest.shards()) {

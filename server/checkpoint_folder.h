@@ -4,10 +4,12 @@
 
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "lasp/v1/checkpoint.pb.h"
+#include "server/checkpoint_task.h"
 
 namespace lasp::server {
 
@@ -33,10 +35,20 @@ class CheckpointFolder {
   absl::Status Verify(const std::string& folder, const std::string& manifest_digest,
                       const std::function<bool()>& stop) const;
 
+  // See CheckpointDisk::FindCommitted.
+  std::vector<FoundCheckpoint> FindCommitted(const std::string& folder) const;
+
   // The manifest first. OK where there is nothing.
   absl::Status Remove(const std::string& folder) const;
 
  private:
+  // The text of the manifest in `folder`.
+  absl::StatusOr<std::string> ReadManifest(const std::string& folder) const;
+  // UNAVAILABLE, or DATA_LOSS where a shard is not there with its size.
+  absl::Status CheckSizes(const std::string& folder,
+                          const lasp::v1::CheckpointManifest& manifest) const;
+  absl::StatusOr<FoundCheckpoint> ReadCommitted(const std::string& folder) const;
+
   const std::string root_;
 };
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "lasp/v1/checkpoint.pb.h"
@@ -45,6 +46,13 @@ struct CheckpointOutcome {
   std::string manifest_digest;
 };
 
+// A checkpoint that lies on the disk, by its manifest.
+struct FoundCheckpoint {
+  std::string folder;
+  lasp::v1::CheckpointManifest manifest;
+  std::string manifest_digest;
+};
+
 // Thread-safe. Does tasks elsewhere: those of one job's checkpoint in the order in which they were
 // given, but for readings, which take long.
 class CheckpointDisk {
@@ -55,6 +63,10 @@ class CheckpointDisk {
   virtual void SetSink(std::function<void(CheckpointOutcome)> sink) = 0;
   // Returns at once.
   virtual void Start(CheckpointTask task) = 0;
+
+  // What is committed beneath `folder`, a job's, in no order; on the calling thread, for the start
+  // of a coordinator. Folders that hold no whole checkpoint are passed over, and logged.
+  virtual std::vector<FoundCheckpoint> FindCommitted(const std::string& folder) const = 0;
 };
 
 }  // namespace lasp::server

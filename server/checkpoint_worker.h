@@ -4,6 +4,7 @@
 #include <atomic>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "server/checkpoint_folder.h"
 #include "server/checkpoint_task.h"
@@ -32,6 +33,10 @@ class CheckpointWorker final : public CheckpointDisk {
   void SetSink(std::function<void(CheckpointOutcome)> sink) override { sink_ = std::move(sink); }
 
   void Start(CheckpointTask task) override;
+
+  std::vector<FoundCheckpoint> FindCommitted(const std::string& folder) const override {
+    return folder_.FindCommitted(folder);
+  }
 
  private:
   const CheckpointFolder folder_;

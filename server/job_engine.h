@@ -224,6 +224,13 @@ class JobEngine {
   void OnRemoved(JobRecord* job, CheckpointRecord* record, const absl::Status& status);
   void CollectCheckpoint(JobRecord* job, CheckpointRecord* record);
   void RestoreCheckpoints(JobRecord* job, std::vector<StoredCheckpoint> stored);
+
+  // --- job_engine_adoption.cc ---
+
+  // After a restoration from a backup: checkpoints that were committed since, by the disk.
+  void AdoptCheckpoints();
+  // Whether it was unknown, and is this job's.
+  bool AdoptCheckpoint(JobRecord* job, FoundCheckpoint found);
   void SweepCheckpoints(absl::Duration now);
 
   // --- job_engine_checkpoint_commands.cc ---

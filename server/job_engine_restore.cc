@@ -54,6 +54,9 @@ absl::Status JobEngine::Restore() {
     LASP_RETURN_IF_ERROR(RestoreJob(stored));
   }
   LASP_RETURN_IF_ERROR(RestoreEvents(contents.base_revision));
+  if (contents.adopts_checkpoints) {
+    AdoptCheckpoints();
+  }
   LASP_LOG(kInfo, "store restored",
            {{"jobs", contents.jobs.size()},
             {"queued", queues_.cpu.size() + queues_.gpu.size()},

@@ -131,6 +131,9 @@ struct ExpireRequests {
   absl::Time now;
 };
 
+// The checkpoints that a restored store did not know have been looked for.
+struct EndAdoption {};
+
 // Forgets tombstones up to a revision.
 struct CompactTombstones {
   int64_t revision = 0;
@@ -151,7 +154,7 @@ using Mutation =
     std::variant<PutJob, DeleteJob, AddTransition, AddGeneration, PutRankExit, PutGemmRecord,
                  PutCheckpoint, DeleteCheckpoint, AddCheckpointShard, PutSteps, PutWorker,
                  DeleteWorker, PutWorkerFailure, DeleteWorkerFailures, PutRequest, ExpireRequests,
-                 CompactTombstones, AddAuditRecord, TrimAudit>;
+                 EndAdoption, CompactTombstones, AddAuditRecord, TrimAudit>;
 
 // --- what a start finds ---
 
@@ -200,6 +203,8 @@ struct StoreContents {
   int64_t base_revision = 0;
   // Generations of this run are greater than this: see store_restore.h.
   int64_t generation_floor = 0;
+  // It comes from a backup, and what was committed since lies on the disk: see EndAdoption.
+  bool adopts_checkpoints = false;
   // Ids of new jobs are greater than this.
   int64_t last_job_id = 0;
 };

@@ -319,6 +319,10 @@ absl::Status SqliteWriter::Write(const ExpireRequests& mutation) {
                                         absl::ToUnixMicros(mutation.now)));
 }
 
+absl::Status SqliteWriter::Write(const EndAdoption& /*mutation*/) {
+  return database_.Execute("DELETE FROM meta WHERE key = 'adopts_checkpoints'");
+}
+
 absl::Status SqliteWriter::Write(const CompactTombstones& mutation) {
   LASP_RETURN_IF_ERROR(database_.Execute(
       absl::StrCat("DELETE FROM tombstones WHERE revision <= ", mutation.revision)));

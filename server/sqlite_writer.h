@@ -47,6 +47,7 @@ class SqliteWriter {
   absl::Status Write(const DeleteWorker& mutation);
   absl::Status Write(const PutRequest& mutation);
   absl::Status Write(const ExpireRequests& mutation);
+  absl::Status Write(const EndAdoption& mutation);
   absl::Status Write(const CompactTombstones& mutation);
   absl::Status Write(const AddAuditRecord& mutation);
   absl::Status Write(const TrimAudit& mutation);

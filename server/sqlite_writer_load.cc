@@ -224,6 +224,10 @@ absl::Status SqliteWriter::LoadRest(StoreContents* contents) {
   LASP_ASSIGN_OR_RETURN(
       contents->generation_floor,
       database_.QueryInteger("SELECT value FROM meta WHERE key = 'generation_floor'"));
+  LASP_ASSIGN_OR_RETURN(
+      const int64_t adopts,
+      database_.QueryInteger("SELECT value FROM meta WHERE key = 'adopts_checkpoints'"));
+  contents->adopts_checkpoints = adopts != 0;
   return absl::OkStatus();
 }
 

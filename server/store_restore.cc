@@ -86,7 +86,8 @@ absl::Status MakeAnother(const std::string& path, const RestoreRequest& request,
       ") ON CONFLICT (key) DO UPDATE SET value = value + excluded.value;",
       "INSERT INTO meta (key, value) VALUES ('generation_floor', MAX(", absl::ToUnixSeconds(now),
       ", (SELECT COALESCE(MAX(generation), 0) FROM jobs))) ON CONFLICT (key) DO UPDATE SET value = "
-      "MAX(value + 1, excluded.value); COMMIT")));
+      "MAX(value + 1, excluded.value);",
+      "INSERT OR REPLACE INTO meta (key, value) VALUES ('adopts_checkpoints', 1); COMMIT")));
   // Without a log beside it, it can be renamed.
   return store.Execute("PRAGMA journal_mode = DELETE");
 }

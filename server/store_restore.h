@@ -5,7 +5,8 @@
 // the restored store is another one, with another uuid: page and resume tokens of before are
 // refused. And its generations go on from a number that no earlier history can have reached, the
 // time of the restoration in seconds: what comes of an older one is stale, and its ranks are
-// stopped.
+// stopped. Checkpoints that were committed since are not lost: the next start finds them on the
+// disk.
 #pragma once
 
 #include <string>

@@ -62,6 +62,17 @@ TEST(JobFile, MayBeJson) {
   EXPECT_EQ(file->job.spec().max_steps(), 5);
 }
 
+TEST(JobFile, SaysHowManyCheckpointsAreKept) {
+  const auto file = ParseJobFile(
+      "checkpoint_retention: {keep_last: 5, keep_every_steps: 100}\nspec: {max_steps: 5}\n");
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_EQ(file->job.checkpoint_retention().keep_last(), 5);
+  EXPECT_EQ(file->job.checkpoint_retention().keep_every_steps(), 100);
+  TrainingJob job = file->job;
+  ASSERT_TRUE(ApplySetting("checkpoint_retention.keep_last=7", &job).ok());
+  EXPECT_EQ(job.checkpoint_retention().keep_last(), 7);
+}
+
 TEST(JobFile, EveryMistakeIsNamedAtOnce) {
   const auto file = ParseJobFile(
       "state: RUNNING\nmax_steps: 3\nname: x\nspec:\n  max_step: 1\n  seed: x\nlabel: {}\n");
@@ -150,6 +161,7 @@ TEST(Set, ErrorsNameThePath) {
               HasSubstr("--set spec.model.head: unknown field; did you mean"));
   EXPECT_THAT(SettingError("spec.model=[3"), HasSubstr("the value is not YAML"));
   EXPECT_THAT(SettingError("state=RUNNING"), HasSubstr("is set by the coordinator"));
+  EXPECT_THAT(SettingError("start_from=x"), HasSubstr("--from"));
   EXPECT_THAT(SettingError("max_steps=3"), HasSubstr("spec.max_steps"));
   EXPECT_THAT(SettingError("labels.a=[1]"), HasSubstr("expected a text, got a list"));
 }

@@ -1,6 +1,8 @@
 """A backup of a busy coordinator, and what comes of a cluster whose store is set back to it."""
 import glob
+import json
 import os
+import shutil
 import subprocess
 import threading
 import unittest
@@ -102,6 +104,59 @@ class BackupTest(ClusterTest):
         # Names and metrics work on; the lost history's steps are not mixed in.
         steps = [int(s["step"]) for s in self.metrics("restarts") if int(s["generation"]) == again["generation"]]
         self.assertEqual(steps[0], 1)
+
+    def test_checkpoints_that_are_newer_than_the_backup_are_found(self):
+        root = os.path.join(self.folder, "checkpoints")
+        os.mkdir(root)
+        server = self.start_server(checkpoint_root=root)
+        worker = self.start_worker("w1", slots=2, checkpoint_root=root)
+        spec = small_spec(sp=2, steps=LONG, checkpoint={"interval_steps": 10})
+        path = os.path.join(self.folder, "trains.json")
+        with open(path, "w") as file:
+            json.dump({"spec": spec, "checkpoint_retention": {"keep_last": 100}}, file)
+        self.lasp("submit", "-f", path, "--id=trains")
+        wait_until(lambda: int(self.job("trains")["checkpoint_step"]) >= 10, 60, "a checkpoint")
+        backup = self.lasp_json("backup")
+        known = int(self.job("trains")["checkpoint_step"])
+        wait_until(lambda: int(self.job("trains")["checkpoint_step"]) >= known + 20, 60, "more of them")
+        # Of a second generation too, which the backup does not know.
+        os.kill(self.ranks_of(worker)[0], 9)
+        wait_until(lambda: self.job("trains")["generation"] == 2 and self.job("trains")["state"] == "RUNNING", 30, "generation 2")
+        wait_until(lambda: any(c["generation"] == 2 and c["state"] == "COMMITTED"
+                               for c in self.lasp_json("checkpoints", "list", "trains")), 60, "one of generation 2")
+        # Nothing goes on while the store is set back, so that what is found is known.
+        server.kill()
+        worker.kill()
+        wait_until(lambda: not self.orphans(), 30, "the ranks are gone")
+        folder, = glob.glob(os.path.join(root, "*", "*"))
+        committed = {os.path.basename(os.path.dirname(path)) for path in glob.glob(os.path.join(folder, "*", "manifest.json"))}
+        # What is not whole is passed over: no manifest, one that was changed, a shard that is cut off, another's place.
+        os.mkdir(os.path.join(folder, "step-999990.gen-2"))
+        newest = max(committed, key=lambda name: int(name.split(".")[0].split("-")[1]))
+        for name, damage in (("step-999991.gen-2", "manifest.json"), ("step-999992.gen-2", "rank-0.safetensors"), ("step-999993.gen-2", None)):
+            copy = os.path.join(folder, name)
+            shutil.copytree(os.path.join(folder, newest), copy)
+            if damage:
+                os.truncate(os.path.join(copy, damage), os.path.getsize(os.path.join(copy, damage)) - 1)
+        done = self.restore(backup["path"], "--replace_store")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.restart_server(server, checkpoint_root=root)
+        found = {os.path.basename(c["folder"]) for c in self.lasp_json("checkpoints", "list", "trains") if c["state"] == "COMMITTED"}
+        self.assertEqual(found, committed)
+        step = int(newest.split(".")[0].split("-")[1])
+        self.assertEqual(int(self.job("trains")["checkpoint_step"]), step)
+        self.assertIn("found on the disk", self.lasp("events", "trains").stdout)
+        # It goes on from there, and what was found is read back like all others.
+        self.start_worker("w1", slots=2, checkpoint_root=root)
+        wait_until(lambda: int(self.job("trains")["restored_step"]) == step, 60, "a generation from the newest one")
+        self.wait_for_step("trains", step + 1)
+        wait_until(lambda: all(c["verify_time"] for c in self.lasp_json("checkpoints", "list", "trains")
+                               if os.path.basename(c["folder"]) in committed), 60, "all that was found is verified")
+        # Once: the next start looks at the store alone.
+        self.server.kill()
+        again = self.restart_server(self.server, checkpoint_root=root)
+        self.assertIn("store restored", again.log_tail(1000))
+        self.assertNotIn("checkpoints committed after the backup", again.log_tail(1000))
 
 
 if __name__ == "__main__":

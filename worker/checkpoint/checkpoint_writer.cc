@@ -272,12 +272,11 @@ absl::StatusOr<lasp::v1::CheckpointShard> CheckpointWriter::WriteShard(int64_t s
                       .widens = tensor.dtype == DType::kBFloat16});
     data += bytes;
   }
-  LASP_ASSIGN_OR_RETURN(
-      lasp::v1::CheckpointShard shard,
-      WriteShardFile(folder, name, absl::StrCat(path, "/", name), pieces, [this] {
-        NoteProgress();
-        return !stopping_;
-      }));
+  LASP_ASSIGN_OR_RETURN(lasp::v1::CheckpointShard shard,
+                        WriteShardFile(folder, name, absl::StrCat(path, "/", name), pieces, [this] {
+                          NoteProgress();
+                          return !stopping_;
+                        }));
   for (lasp::v1::TensorExtent& extent : extents) {
     extent.set_offset_bytes(extent.offset_bytes() + static_cast<int64_t>(head.size()));
     *shard.add_extents() = std::move(extent);

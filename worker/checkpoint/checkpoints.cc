@@ -45,10 +45,10 @@ absl::Status Checkpoints::SaveLast(const lasp::v1::TrainingState& state) {
     idle = writer_->WaitUntilIdle(kPatience);
   }
   if (!idle) {
-    return absl::UnavailableError(absl::StrCat(
-        "nothing of the checkpoint after step ", last_step_, " has been written for ",
-        absl::FormatDuration(kPatience),
-        ": the disk under --checkpoint_root does not answer on this host"));
+    return absl::UnavailableError(
+        absl::StrCat("nothing of the checkpoint after step ", last_step_, " has been written for ",
+                     absl::FormatDuration(kPatience),
+                     ": the disk under --checkpoint_root does not answer on this host"));
   }
   return absl::OkStatus();
 }

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/protocol_range.h"
 #include "server/checkpoint_worker.h"
@@ -33,7 +34,19 @@ class QueuedDisk final : public CheckpointDisk {
 
   void Start(CheckpointTask task) override { tasks.push_back(std::move(task)); }
 
+  std::vector<FoundCheckpoint> FindCommitted(const std::string& folder) const override {
+    std::vector<FoundCheckpoint> beneath;
+    for (const FoundCheckpoint& one : found) {
+      if (absl::StartsWith(one.folder, folder + "/")) {
+        beneath.push_back(one);
+      }
+    }
+    return beneath;
+  }
+
   std::deque<CheckpointTask> tasks;
+  // What lies on the disk at a start.
+  std::vector<FoundCheckpoint> found;
 };
 
 class EngineHarness {
