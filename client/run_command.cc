@@ -95,6 +95,9 @@ absl::StatusOr<int> Dispatch(const CommandLine& line, Session* session) {
   if (command == "logs") {
     return Logs(line.logs, line.words, session);
   }
+  if (command == "update") {
+    return Update(line.submit.settings, line.words, session);
+  }
   if (command == "cancel") {
     return Cancel(line.words, session);
   }

@@ -28,6 +28,9 @@ absl::StatusOr<int> Plot(const PlotOptions& options, const Words& words, Session
 // Jobs that hold slots, drawn anew on a terminal until Ctrl-C, once elsewhere.
 absl::StatusOr<int> Top(const TopOptions& options, Session* session);
 absl::StatusOr<int> Logs(const LogOptions& options, const Words& words, Session* session);
+// Applies `settings`, as --set gives them.
+absl::StatusOr<int> Update(const std::vector<std::string>& settings, const Words& words,
+                           Session* session);
 absl::StatusOr<int> Cancel(const Words& words, Session* session);
 // Asks first, unless `yes`.
 absl::StatusOr<int> Suspend(const Words& words, bool yes, Session* session);

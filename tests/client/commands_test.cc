@@ -19,10 +19,13 @@ using CommandsTest = CommandsFixture;
 using lasp::v1::TrainingJob;
 using nlohmann::json;
 using ::testing::AllOf;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::MatchesRegex;
 using ::testing::Not;
+using ::testing::Pair;
 using ::testing::StartsWith;
+using ::testing::UnorderedElementsAre;
 
 constexpr char kJob[] =
     "display_name: quickstart\nspec:\n  max_steps: 100\n  data: {sequence_length: 2047}\n";
@@ -244,6 +247,36 @@ TEST_F(CommandsTest, StatesAreChangedWithRequestIds) {
   EXPECT_EQ(first.size(), 36U);
   EXPECT_NE(first, server_.last_request_id());
   EXPECT_EQ(json::parse(Run({"cancel", "quickstart", "-o", "json"}).out)["state"], "CANCELLED");
+}
+
+TEST_F(CommandsTest, UpdateChangesWhatIsNamedAlone) {
+  auto job = RunningJob("quickstart", 5);
+  job.set_display_name("first");
+  (*job.mutable_labels())["team"] = "nlp";
+  (*job.mutable_labels())["old"] = "x";
+  job.mutable_checkpoint_retention()->set_keep_every_steps(10);
+  server_.PutJob(job);
+  const ProcessResult done = Run({"update", "quick", "--set", "labels.old=null", "--set",
+                                  "labels.new=1.5", "--set", "checkpoint_retention.keep_last=7"});
+  EXPECT_EQ(done.out, "job/quickstart updated\n") << done.error;
+  const auto updates = server_.updates();
+  ASSERT_EQ(updates.size(), 2U) << "the job had moved on";
+  EXPECT_THAT(updates[1].update_mask().paths(), ElementsAre("checkpoint_retention", "labels"));
+  const auto& changed = updates[1].training_job();
+  EXPECT_THAT(changed.labels(), UnorderedElementsAre(Pair("team", "nlp"), Pair("new", "1.5")));
+  EXPECT_EQ(changed.checkpoint_retention().keep_last(), 7);
+  EXPECT_EQ(changed.checkpoint_retention().keep_every_steps(), 10);
+}
+
+TEST_F(CommandsTest, UpdateSaysWhatCannotBeChanged) {
+  server_.PutJob(RunningJob("quickstart", 5));
+  EXPECT_THAT(Run({"update", "quickstart"}).error, HasSubstr("--set labels.team=nlp"));
+  const ProcessResult spec = Run({"update", "quickstart", "--set", "spec.seed=2"});
+  EXPECT_EQ(spec.exit_code, 2);
+  EXPECT_THAT(spec.error, HasSubstr("--from"));
+  EXPECT_THAT(Run({"update", "quickstart", "--set", "state=RUNNING"}).error,
+              HasSubstr("is set by the coordinator"));
+  EXPECT_TRUE(server_.updates().empty());
 }
 
 TEST_F(CommandsTest, SuspendSaysThatProgressIsLost) {

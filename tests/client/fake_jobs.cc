@@ -71,6 +71,25 @@ class Jobs final : public lasp::v1::TrainingJobService::Service {
     });
   }
 
+  // As if the job had moved on between the reading and the first writing.
+  grpc::Status UpdateTrainingJob(grpc::ServerContext*,
+                                 const lasp::v1::UpdateTrainingJobRequest* request,
+                                 TrainingJob* response) override {
+    return state_.Run([&] {
+      state_.AssertHeld();
+      state_.updates.push_back(*request);
+      const auto job = state_.Find(request->training_job().name());
+      if (!job.ok()) {
+        return job.status();
+      }
+      if (state_.updates.size() == 1) {
+        return ErrorWithReason(absl::StatusCode::kAborted, "it has changed", "ETAG_MISMATCH");
+      }
+      *response = **job;
+      return absl::OkStatus();
+    });
+  }
+
   grpc::Status DeleteTrainingJob(grpc::ServerContext*,
                                  const lasp::v1::DeleteTrainingJobRequest* request,
                                  google::protobuf::Empty*) override {

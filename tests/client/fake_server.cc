@@ -102,6 +102,11 @@ lasp::v1::CreateTrainingJobRequest FakeServer::last_create() {
   return state_->create;
 }
 
+std::vector<lasp::v1::UpdateTrainingJobRequest> FakeServer::updates() {
+  MutexLock lock(&state_->mutex);
+  return state_->updates;
+}
+
 lasp::v1::ListTrainingJobsRequest FakeServer::last_list() {
   MutexLock lock(&state_->mutex);
   return state_->list;

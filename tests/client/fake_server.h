@@ -55,6 +55,7 @@ class FakeServer {
 
   // What the last call of each kind asked.
   lasp::v1::CreateTrainingJobRequest last_create();
+  std::vector<lasp::v1::UpdateTrainingJobRequest> updates();
   lasp::v1::ListTrainingJobsRequest last_list();
   lasp::v1::WatchTrainingJobsRequest last_watch();
   lasp::v1::ListEventsRequest last_events();

@@ -38,6 +38,7 @@ struct FakeServerState {
   int create_count GUARDED_BY(mutex) = 0;
   int watch_count GUARDED_BY(mutex) = 0;
   lasp::v1::CreateTrainingJobRequest create GUARDED_BY(mutex);
+  std::vector<lasp::v1::UpdateTrainingJobRequest> updates GUARDED_BY(mutex);
   lasp::v1::ListTrainingJobsRequest list GUARDED_BY(mutex);
   lasp::v1::WatchTrainingJobsRequest watch GUARDED_BY(mutex);
   lasp::v1::QueryMetricsRequest query GUARDED_BY(mutex);

@@ -10,6 +10,9 @@ class JobControlTest(ClusterTest):
         worker = self.start_worker(slots=2)
         self.submit(small_spec(sp=2, steps=LONG))
         self.wait_for_step("job", 3)
+        # While it trains, and changes all the time.
+        self.lasp("update", "job", "--set", "labels.team=nlp", "--set", "checkpoint_retention.keep_last=7")
+        self.assertEqual((self.job("job")["labels"], self.job("job")["checkpoint_retention"]["keep_last"]), ({"team": "nlp"}, 7))
         said = self.lasp("suspend", "job", "--yes").stderr
         self.assertIn("start again from step 1", said)  # this coordinator keeps no checkpoints
         self.wait_for_state("job", "SUSPENDED")
