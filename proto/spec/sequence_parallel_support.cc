@@ -57,20 +57,13 @@ std::string ReasonAgainstShardGroup(v1::SequenceParallelSpec::Method method) {
 }
 
 std::string ReasonAgainstStreaming(v1::SequenceParallelSpec::Method method) {
-  constexpr char kInstead[] =
-      ": choose LASP, LASP2, ALL_SCAN or ULYSSES as the method, or KEEP, RECOMPUTE or OFFLOAD";
-  switch (method) {
-    case v1::SequenceParallelSpec::METHOD_RING_ATTENTION:
-      // A macro-chunk leaves the next one its states. Keys and values of all that came before are
-      // no such thing.
-      return absl::StrCat(
-          "is STREAM, but RING_ATTENTION has no state to go on from one macro-chunk to the next",
-          kInstead);
-    case v1::SequenceParallelSpec::METHOD_MEGATRON_SP:
-      return absl::StrCat("is STREAM, which MEGATRON_SP does not do", kInstead);
-    default:
-      return "";
-  }
+  // A macro-chunk leaves the next one its states. Keys and values of all that came before are no
+  // such thing.
+  return method == v1::SequenceParallelSpec::METHOD_RING_ATTENTION
+             ? "is STREAM, but RING_ATTENTION has no state to go on from one macro-chunk to the "
+               "next: choose LASP, LASP2, ALL_SCAN, ULYSSES or MEGATRON_SP as the method, or KEEP, "
+               "RECOMPUTE or OFFLOAD"
+             : "";
 }
 
 std::string ReasonAgainstPacking(v1::SequenceParallelSpec::Method method) {

@@ -206,9 +206,6 @@ TEST(SpecValidatorTest, EveryFieldHasItsLimits) {
        "METHOD_ZERO1 shard_group: SHARD_GROUP_SP } }",
        "spec.parallelism.data_parallel.shard_group",
        "MEGATRON_SP has shared out the weights already: leave it out"},
-      {"memory { activations: ACTIVATIONS_STREAM } parallelism { sequence_parallel { method: "
-       "METHOD_MEGATRON_SP } }",
-       "spec.memory.activations", "is STREAM, which MEGATRON_SP does not do: choose LASP, LASP2"},
       {"device: DEVICE_GPU model { lrpe_theta: LRPE_THETA_LEARNED } "
        "parallelism { sequence_parallel { method: METHOD_RING_ATTENTION } }",
        "spec.parallelism.sequence_parallel.method", "no rotary frequencies on GPUs"},
@@ -240,8 +237,8 @@ TEST(SpecValidatorTest, EveryFieldHasItsLimits) {
       {"memory { activations: ACTIVATIONS_STREAM } parallelism { sequence_parallel { method: "
        "METHOD_RING_ATTENTION } }",
        "spec.memory.activations",
-       "no state to go on from one macro-chunk to the next: choose LASP, LASP2, ALL_SCAN or "
-       "ULYSSES"},
+       "no state to go on from one macro-chunk to the next: choose LASP, LASP2, ALL_SCAN, "
+       "ULYSSES or MEGATRON_SP"},
       {"memory { activations: ACTIVATIONS_STREAM stream_chunk_tokens: 1073741824 } "
        "parallelism { sequence_parallel { method: METHOD_ULYSSES } } "
        "data { sequence_length: 1099511627776 }",
@@ -343,6 +340,9 @@ TEST(SpecValidatorTest, TheBoundsThemselvesAreAllowed) {
   constexpr char kUlyssesStreams[] =
       "parallelism { sequence_parallel { method: METHOD_ULYSSES } } "
       "memory { activations: ACTIVATIONS_STREAM }";
+  constexpr char kMegatronStreams[] =
+      "parallelism { sequence_parallel { method: METHOD_MEGATRON_SP } } "
+      "memory { activations: ACTIVATIONS_STREAM }";
   constexpr char kPackedStreams[] =
       "data { documents: DOCUMENTS_PACKED document_end_token: 0 } parallelism { "
       "sequence_parallel { method: METHOD_ULYSSES } } memory { activations: ACTIVATIONS_STREAM }";
@@ -368,6 +368,7 @@ TEST(SpecValidatorTest, TheBoundsThemselvesAreAllowed) {
       "data { sequence_length: 2 }",
       kLasp2Streams,
       kUlyssesStreams,
+      kMegatronStreams,
       "parallelism { sequence_parallel { method: METHOD_LASP2 } }",
       "parallelism { sequence_parallel { method: METHOD_ALL_SCAN } }",
       "parallelism { sequence_parallel { method: METHOD_ULYSSES } }",

@@ -2,10 +2,32 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <vector>
 
 #include "proto/rpc/status_macros.h"
 
 namespace lasp::worker {
+namespace {
+
+// Products of every size that some rank may come to, on all ranks.
+std::vector<TokenBatch> BatchesOf(const TrainerOptions& options, TrainingParts& parts) {
+  const MacroChunks& chunks = parts.chunks();
+  const SequenceSlices last = chunks.last_slices();
+  const auto batch_of = [&](int64_t tokens) {
+    return parts.upload().Place(options.spec.micro_batch_size() * tokens);
+  };
+  std::vector<TokenBatch> batches = {batch_of(chunks.slice_tokens())};
+  if (last.CutShort() > 0 && parts.config().tensor_ranks == 1) {
+    batches.push_back(batch_of(last.CutShort()));
+  } else if (last.total < last.each * parts.config().tensor_ranks) {
+    // Its products are of the tokens of all ranks.
+    batches.push_back(batch_of(last.Of(options.grid.sp_rank())));
+    batches.back().slices = last;
+  }
+  return batches;
+}
+
+}  // namespace
 
 absl::Status Rehearse(const TrainerOptions& options, TrainingParts& parts) {
   Backend& backend = *options.backend;
@@ -21,10 +43,8 @@ absl::Status Rehearse(const TrainerOptions& options, TrainingParts& parts) {
     carried->Begin();
     carried->TurnAround();
   }
-  // Products of every size that some rank may come to, on all ranks.
-  for (const int64_t tokens : {chunks.slice_tokens(), chunks.last_slices().CutShort()}) {
-    const TokenBatch batch = parts.upload().Place(options.spec.micro_batch_size() * tokens);
-    for (int64_t pass = 0; pass < passes && tokens > 0; ++pass) {
+  for (const TokenBatch& batch : BatchesOf(options, parts)) {
+    for (int64_t pass = 0; pass < passes; ++pass) {
       LASP_RETURN_IF_ERROR(parts.model().ForwardForTraining(batch, TransNormer::States::kExchanged,
                                                             1, parts.control().loss_sum(),
                                                             /*adds=*/pass > 0));

@@ -160,7 +160,7 @@ absl::Status TrainingParts::ChooseAttention() {
   if (Streams(options_.spec) && attention_->state_carrying() == StateCarrying::kNone) {
     return absl::InvalidArgumentError(
         "spec.memory.activations STREAM needs a sequence parallelism whose states go on from one "
-        "macro-chunk to the next: choose LASP, LASP2, ALL_SCAN or ULYSSES");
+        "macro-chunk to the next: choose LASP, LASP2, ALL_SCAN, ULYSSES or MEGATRON_SP");
   }
   if (config_.has_softmax() && attention_->softmax() == nullptr) {
     return absl::InvalidArgumentError(

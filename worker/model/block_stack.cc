@@ -80,11 +80,29 @@ absl::StatusOr<Tensor> BlockStack::Input(int64_t rows) {
 }
 
 void BlockStack::NormInput(int64_t layer, Tensor stream, const BlockActivations& block) {
+  if (stream.rows == 0) {
+    return;
+  }
   // The first block's input has nothing to add to it.
   const bool adds = layer > 0;
   backend_.RmsNormForward(stream, adds ? Branch(stream.rows) : Tensor{},
                           adds ? block.mixer_input : Tensor{}, block.mixer_normed,
                           block.mixer_inverse_rms);
+}
+
+void BlockStack::NormChannelInput(Tensor branch, const BlockActivations& block) {
+  if (branch.rows > 0) {
+    backend_.RmsNormForward(block.mixer_input, branch, block.channel_input, block.channel_normed,
+                            block.channel_inverse_rms);
+  }
+}
+
+void BlockStack::AddNormGradient(Tensor input, Tensor inverse_rms, Tensor normed_gradient,
+                                 Tensor residual_gradient) {
+  if (input.rows > 0) {
+    backend_.RmsNormBackward(input, inverse_rms, normed_gradient, residual_gradient,
+                             residual_gradient);
+  }
 }
 
 absl::StatusOr<Tensor> BlockStack::Forward(int64_t layer, StatesBefore states, Tensor stream) {
@@ -102,8 +120,7 @@ absl::StatusOr<Tensor> BlockStack::Forward(int64_t layer, StatesBefore states, T
   } else {
     LASP_RETURN_IF_ERROR(MixerOf(layer).Forward(layers_.Of(layer, rows), weights, block, branch));
   }
-  backend_.RmsNormForward(block.mixer_input, branch, block.channel_input, block.channel_normed,
-                          block.channel_inverse_rms);
+  NormChannelInput(branch, block);
   LASP_RETURN_IF_ERROR(channel_mixer_.Forward(
       weights, block, product_scratch_.Rows(0, layers_.ComputedRows(rows)), branch));
   return block.channel_input;
@@ -132,8 +149,7 @@ absl::Status BlockStack::Recompute(int64_t layer, BlockActivations& block) {
   LASP_RETURN_IF_ERROR(
       MixerOf(layer).Recompute(layers_.Of(layer, rows), weights, missing, block, branch));
   if (missing == Recomputation::kBlock) {
-    backend_.RmsNormForward(block.mixer_input, branch, block.channel_input, block.channel_normed,
-                            block.channel_inverse_rms);
+    NormChannelInput(branch, block);
     return channel_mixer_.Recompute(weights, block);
   }
   backend_.RmsNormForward(block.channel_input, Tensor{}, Tensor{}, block.channel_normed,
@@ -159,16 +175,15 @@ absl::Status BlockStack::Backward(int64_t layer, bool adds, bool last, Tensor re
   LASP_RETURN_IF_ERROR(channel_mixer_.Backward(weights, block, residual_gradient,
                                                product_scratch_.Rows(0, computed), gradients, adds,
                                                normed_gradient));
-  backend_.RmsNormBackward(block.channel_input, block.channel_inverse_rms, normed_gradient,
-                           residual_gradient, residual_gradient);
+  AddNormGradient(block.channel_input, block.channel_inverse_rms, normed_gradient,
+                  residual_gradient);
   LASP_RETURN_IF_ERROR(
       MixerOf(layer).Backward(layers_.Of(layer, rows), weights, block, residual_gradient,
                               {.gated_gradient = mixer_scratch_.gated_gradient.Rows(0, computed),
                                .qkvu_gradient = mixer_scratch_.qkvu_gradient.Rows(0, computed)
                                                     .Columns(0, config_.projection_size(layer))},
                               gradients, adds, normed_gradient));
-  backend_.RmsNormBackward(block.mixer_input, block.mixer_inverse_rms, normed_gradient,
-                           residual_gradient, residual_gradient);
+  AddNormGradient(block.mixer_input, block.mixer_inverse_rms, normed_gradient, residual_gradient);
   parallel_.GradientsDone(unit, last);
   return absl::OkStatus();
 }

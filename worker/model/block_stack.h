@@ -84,8 +84,12 @@ class BlockStack {
 
   // The part of `block` that a batch of `rows` uses, with what the macro-chunk carries.
   BlockActivations PartOf(BlockActivations block, int64_t layer, int64_t rows) const;
-  // The normed input of a block, from the sum of the two.
+  // The normed input of a block, and of its MLP, each from the sum of the two.
   void NormInput(int64_t layer, Tensor stream, const BlockActivations& block);
+  void NormChannelInput(Tensor branch, const BlockActivations& block);
+  // The norm's part in the residual stream's gradient.
+  void AddNormGradient(Tensor input, Tensor inverse_rms, Tensor normed_gradient,
+                       Tensor residual_gradient);
   // What is missing for the backward of `layer`.
   absl::Status Recompute(int64_t layer, BlockActivations& block);
   // Tells the data parallelism of a block that comes, in the forward and in the backward pass.

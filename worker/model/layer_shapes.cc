@@ -4,7 +4,6 @@
 
 #include "kernels/decay_slopes.h"
 #include "kernels/lrpe.h"
-#include "worker/parallel/sequence_slices.h"
 
 namespace lasp::worker {
 
@@ -57,6 +56,7 @@ void LayerShapes::FillConstants(Backend& backend) {
 }
 
 void LayerShapes::UseBatch(const TokenBatch& batch) {
+  slices_ = batch.slices;
   documents_ = batch.documents;
   first_position_ = batch.first_position;
 }
@@ -81,10 +81,12 @@ int64_t LayerShapes::WorkspaceBytes(const Backend& backend, SequenceParallel& at
                                        Case{shape_.last.CutShort(), {}}}) {
     if (tokens > 0) {
       attention.UseSlices(slices);
+      LayerShapes layers = *this;
+      layers.slices_ = slices;
       const int64_t rows = shape_.sequences * tokens;
-      WorkspaceShape most{.rows = ComputedRows(rows), .hidden_size = config_.hidden_size};
+      WorkspaceShape most{.rows = layers.ComputedRows(rows), .hidden_size = config_.hidden_size};
       if (config_.has_linear()) {
-        most.attention = attention.ComputedShape(Of(config_.first_linear(), rows));
+        most.attention = attention.ComputedShape(layers.Of(config_.first_linear(), rows));
       }
       bytes = std::max(bytes, backend.WorkspaceBytes(most));
     }

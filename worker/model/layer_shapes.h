@@ -12,6 +12,7 @@
 #include "worker/model/token_batch.h"
 #include "worker/parallel/document_marks.h"
 #include "worker/parallel/sequence_parallel.h"
+#include "worker/parallel/sequence_slices.h"
 
 namespace lasp::worker {
 
@@ -37,7 +38,12 @@ class LayerShapes {
 
   // The rows that a layer computes, where this rank has so many of the residual stream: with tensor
   // parallelism those of all ranks.
-  int64_t ComputedRows(int64_t rows) const { return rows * config_.tensor_ranks; }
+  int64_t ComputedRows(int64_t rows) const {
+    return config_.tensor_ranks == 1
+               ? rows
+               : shape_.sequences *
+                     slices_.OrEven(rows / shape_.sequences, config_.tensor_ranks).total;
+  }
 
   // The rotary frequencies, kFloat64 [own heads, head_size].
   Tensor theta() const { return theta_; }
@@ -52,7 +58,9 @@ class LayerShapes {
   const MicroBatchShape shape_;
   std::vector<AttentionShape> widest_;
   Tensor theta_;
-  int64_t first_position_ = 0;  // of the batch at hand
+  // Of the batch at hand.
+  SequenceSlices slices_;
+  int64_t first_position_ = 0;
   DocumentMarks documents_;
 };
 

@@ -53,9 +53,11 @@ absl::StatusOr<Tensor> TransNormer::ForwardFirst(int64_t layers, const TokenBatc
   LASP_RETURN_IF_ERROR(
       parallel_.UseWeights(ParameterLayout::kEmbedding, ParameterLayout::BlockUnit(0)));
   LASP_ASSIGN_OR_RETURN(Tensor stream, blocks_.Input(rows));
-  backend_.EmbeddingForward(embedding_scale_, batch.ids, weights_.embedding, stream);
-  if (config_.linear_transformer) {
-    backend_.linear_transformer()->AddPositions(batch.first_position, rows / sequences_, stream);
+  if (rows > 0) {
+    backend_.EmbeddingForward(embedding_scale_, batch.ids, weights_.embedding, stream);
+    if (config_.linear_transformer) {
+      backend_.linear_transformer()->AddPositions(batch.first_position, rows / sequences_, stream);
+    }
   }
   for (int64_t layer = 0; layer < layers; ++layer) {
     LASP_ASSIGN_OR_RETURN(stream, blocks_.Forward(layer, states, stream));
@@ -66,8 +68,10 @@ absl::StatusOr<Tensor> TransNormer::ForwardFirst(int64_t layers, const TokenBatc
 absl::Status TransNormer::ForwardBlocks(const TokenBatch& batch, States states) {
   const int64_t rows = batch.ids.rows;
   LASP_ASSIGN_OR_RETURN(const Tensor stream, ForwardFirst(config_.layers, batch, states));
-  backend_.RmsNormForward(stream, blocks_.Branch(rows), final_input_.Rows(0, rows),
-                          final_normed_.Rows(0, rows), final_inverse_rms_.Rows(0, rows));
+  if (rows > 0) {
+    backend_.RmsNormForward(stream, blocks_.Branch(rows), final_input_.Rows(0, rows),
+                            final_normed_.Rows(0, rows), final_inverse_rms_.Rows(0, rows));
+  }
   return parallel_.UseWeights(layout_.HeadUnit(), kNoUnit);
 }
 
@@ -105,11 +109,14 @@ absl::Status TransNormer::ForwardForTraining(const TokenBatch& batch, States sta
                                              double gradient_scale, Tensor loss_sum, bool adds) {
   BeginForward(batch);
   adds_ = adds && parallel_.keeps_sums();
-  const int64_t rows = batch.ids.rows;
-  if (rows == 0) {
+  if (SitsOut(batch)) {
     return PassStates(states);
   }
   LASP_RETURN_IF_ERROR(ForwardBlocks(batch, states));
+  const int64_t rows = batch.ids.rows;
+  if (rows == 0) {
+    return blocks_.UseUntouched(layout_.HeadUnit(), adds_);
+  }
   LASP_RETURN_IF_ERROR(parallel_.UseGradients(layout_.HeadUnit()));
   head_.Run(final_normed_.Rows(0, rows), weights_.head, batch.labels, gradient_scale, loss_sum,
             normed_gradient_.Rows(0, rows), gradients_.head, adds_);
@@ -118,30 +125,34 @@ absl::Status TransNormer::ForwardForTraining(const TokenBatch& batch, States sta
 
 absl::Status TransNormer::ForwardForEvaluation(const TokenBatch& batch, Tensor loss_sum) {
   BeginForward(batch);
-  const int64_t rows = batch.ids.rows;
-  if (rows == 0) {
+  if (SitsOut(batch)) {
     LASP_RETURN_IF_ERROR(PassStates(States::kExchanged));
     return attention_.Finish();
   }
   LASP_RETURN_IF_ERROR(ForwardBlocks(batch, States::kExchanged));
-  head_.Run(final_normed_.Rows(0, rows), weights_.head, batch.labels, 0, loss_sum, Tensor{},
-            Tensor{}, false);
+  const int64_t rows = batch.ids.rows;
+  if (rows > 0) {
+    head_.Run(final_normed_.Rows(0, rows), weights_.head, batch.labels, 0, loss_sum, Tensor{},
+              Tensor{}, false);
+  }
   return attention_.Finish();
 }
 
 absl::Status TransNormer::Backward(const TokenBatch& batch, bool last) {
-  const int64_t rows = batch.ids.rows;
-  if (rows == 0) {
+  if (SitsOut(batch)) {
     LASP_RETURN_IF_ERROR(PassGradients(last));
     return attention_.Finish();
   }
+  const int64_t rows = batch.ids.rows;
   if (!config_.tie_embeddings) {
     parallel_.GradientsDone(layout_.HeadUnit(), last);
   }
   const Tensor residual_gradient = residual_gradient_.Rows(0, rows);
   const Tensor normed_gradient = normed_gradient_.Rows(0, rows);
-  backend_.RmsNormBackward(final_input_.Rows(0, rows), final_inverse_rms_.Rows(0, rows),
-                           normed_gradient, Tensor{}, residual_gradient);
+  if (rows > 0) {
+    backend_.RmsNormBackward(final_input_.Rows(0, rows), final_inverse_rms_.Rows(0, rows),
+                             normed_gradient, Tensor{}, residual_gradient);
+  }
   for (int64_t layer = config_.layers - 1; layer >= 0; --layer) {
     LASP_RETURN_IF_ERROR(blocks_.Backward(layer, adds_, last, residual_gradient, normed_gradient));
   }
@@ -152,7 +163,10 @@ absl::Status TransNormer::Backward(const TokenBatch& batch, bool last) {
       backend_.Fill(0, gradients_.embedding);
     }
   }
-  backend_.EmbeddingBackward(embedding_scale_, batch.ids, residual_gradient, gradients_.embedding);
+  if (rows > 0) {
+    backend_.EmbeddingBackward(embedding_scale_, batch.ids, residual_gradient,
+                               gradients_.embedding);
+  }
   parallel_.GradientsDone(ParameterLayout::kEmbedding, last);
   return attention_.Finish();
 }

@@ -73,6 +73,13 @@ class TransNormer {
   absl::StatusOr<Tensor> ForwardFirst(int64_t layers, const TokenBatch& batch, States states);
   // Leaves the normalised last hidden states in final_normed_.
   absl::Status ForwardBlocks(const TokenBatch& batch, States states);
+
+  // Whether this rank only does what the others need of it. With tensor parallelism a rank without
+  // tokens has heads of theirs.
+  bool SitsOut(const TokenBatch& batch) const {
+    return batch.ids.rows == 0 && attention_.tensor_parallel() == nullptr;
+  }
+
   // What other ranks need of a rank without tokens.
   absl::Status PassStates(States states);
   absl::Status PassGradients(bool last);
