@@ -66,14 +66,14 @@ std::string ReasonAgainstStreaming(v1::SequenceParallelSpec::Method method) {
              : "";
 }
 
-std::string ReasonAgainstPacking(v1::SequenceParallelSpec::Method method) {
-  const bool ring = method == v1::SequenceParallelSpec::METHOD_RING_ATTENTION;
-  if (!ring && method != v1::SequenceParallelSpec::METHOD_MEGATRON_SP) {
-    return "";
-  }
-  return absl::StrCat("is PACKED, but ", ring ? "RING_ATTENTION" : "MEGATRON_SP",
-                      " knows no borders between documents: choose LASP, LASP2, ALL_SCAN or "
-                      "ULYSSES as the method, or JOINED");
+std::string ReasonAgainstPacking(v1::SequenceParallelSpec::Method method,
+                                 const v1::ModelSpec& model) {
+  return method == v1::SequenceParallelSpec::METHOD_RING_ATTENTION &&
+                 SoftmaxLayers(model) < model.layers()
+             ? "is PACKED, but RING_ATTENTION knows no borders between documents in layers of "
+               "linear attention: choose LASP, LASP2, ALL_SCAN, ULYSSES or MEGATRON_SP as the "
+               "method, or JOINED"
+             : "";
 }
 
 }  // namespace lasp

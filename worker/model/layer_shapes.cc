@@ -64,7 +64,9 @@ void LayerShapes::UseBatch(const TokenBatch& batch) {
 AttentionShape LayerShapes::Of(int64_t layer, int64_t rows) const {
   AttentionShape shape = Widest(layer);
   shape.tokens = ComputedRows(rows) / shape_.sequences;
-  shape.document_marks = documents_.Own();
+  // With tensor parallelism this rank has all tokens, and softmax attention sees those of others.
+  shape.document_marks =
+      config_.softmax(layer) || config_.tensor_ranks > 1 ? documents_.Whole() : documents_.Own();
   shape.first_position = first_position_;
   return shape;
 }

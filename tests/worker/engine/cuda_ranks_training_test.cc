@@ -24,6 +24,7 @@
 #include "tests/worker/parallel/gpu_ranks.h"
 #include "tests/worker/parallel/sequence_parallel_methods.h"
 #include "worker/device/cuda_backend.h"
+#include "worker/engine/strategies.h"
 
 namespace lasp::worker {
 namespace {
@@ -342,10 +343,12 @@ TEST_P(CudaRanksTrainingOf, PackedDocumentsStayApartWithEveryMethod) {
     options.path_roots = {folder_.path()};
     options.dump_directory = folder_.Join(dump);
     options.run_ranks = [&spec](int sp_size, int dp_size, const auto& body) {
-      const bool streams = spec.memory().activations() == MemorySpec::ACTIVATIONS_STREAM;
-      return sp_size == 1
-                 ? RunRanks(sp_size, dp_size, body)
-                 : RunGpuRanks({.sp_size = sp_size, .dp_size = dp_size, .streams = streams}, body);
+      return sp_size == 1 ? RunRanks(sp_size, dp_size, body)
+                          : RunGpuRanks({.sp_size = sp_size,
+                                         .dp_size = dp_size,
+                                         .groups_shard = GroupsShard(spec.parallelism()),
+                                         .streams = Streams(spec)},
+                                        body);
     };
     const auto records = TrainLocally(options);
     for (const LocalTrainingRecord& record : records) {
@@ -355,7 +358,9 @@ TEST_P(CudaRanksTrainingOf, PackedDocumentsStayApartWithEveryMethod) {
   };
   const std::vector<double> alone = train(Spec(1, 1, kShort), "alone");
   const auto expected = ReadDump(folder_.Join("alone/rank-0"));
-  for (const SequenceParallelMethod& method : SequenceParallelMethods()) {
+  std::vector<SequenceParallelMethod> methods = SequenceParallelMethods();
+  methods.push_back(MegatronSpMethod());
+  for (const SequenceParallelMethod& method : methods) {
     if (method.method == lasp::v1::SequenceParallelSpec::METHOD_RING_ATTENTION) {
       continue;  // packs none
     }
