@@ -52,8 +52,7 @@ class StepControl {
   // The sum of the ranks' labels. Waits for the device.
   absl::StatusOr<double> CountLabels(int64_t own, Communicator& world);
 
-  // Of a batch that is only evaluated, between Begin and the next: what of it lies in loss_sum,
-  // over the world. Waits for the device.
+  // Of what has been evaluated since Begin, over the world. Waits for the device.
   struct Evaluated {
     double loss_sum = 0;
     double label_count = 0;

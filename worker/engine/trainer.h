@@ -14,6 +14,7 @@
 #include "worker/checkpoint/checkpoints.h"
 #include "worker/checkpoint/row_staging.h"
 #include "worker/checkpoint/tensor_share.h"
+#include "worker/data/batch.h"
 #include "worker/data/batch_prefetcher.h"
 #include "worker/data/macro_chunks.h"
 #include "worker/device/memory_bill.h"
