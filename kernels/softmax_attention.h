@@ -16,6 +16,10 @@
 // with L and o over all slices of keys. Tiles keep the running maximum of each row (FlashAttention,
 // arXiv 2205.14135): no [queries, keys] matrix exists, and no exponent is positive but by rounding.
 //
+// Where documents are apart, a query sees no key before the start of its own. It may then see none
+// of a slice of keys, which changes nothing where it is merged with others; without merging each
+// query must see a key.
+//
 // Pieces of queries (forward) and key heads (backward) run in parallel; results do not depend on
 // the number of threads.
 #pragma once
@@ -36,6 +40,15 @@ struct SoftmaxAttentionShape {
   int64_t offset = 0;
 };
 
+// Where documents start among the tokens of whole sequences, of which queries and keys are parts.
+struct SoftmaxDocuments {
+  // [batch, words]: bit i of word w is token 64 w + i, set where a document starts. Null: none
+  // does.
+  const uint64_t* marks = nullptr;
+  int64_t words = 0;
+  int64_t first_key = 0;  // the first key's token
+};
+
 // q, output and their gradients: [batch, queries, heads, head_size]; k, v and theirs: [batch, keys,
 // kv_heads, head_size].
 template <typename T>
@@ -48,6 +61,7 @@ struct SoftmaxAttentionOutputArgs {
   bool merges = false;
   HeadsView<T> output;    // o
   T* log_sums = nullptr;  // L: [batch, heads, queries]
+  SoftmaxDocuments documents = {};
 };
 
 template <typename T>
@@ -63,6 +77,7 @@ struct SoftmaxAttentionGradientsArgs {
   HeadsView<T> q_gradient;
   HeadsView<T> k_gradient;  // written
   HeadsView<T> v_gradient;  // written
+  SoftmaxDocuments documents = {};
 };
 
 namespace cpu {

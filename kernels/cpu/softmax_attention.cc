@@ -10,6 +10,7 @@
 #include "kernels/cpu/row_sums.h"
 #include "kernels/cpu/scratch.h"
 #include "kernels/cpu/simd.h"
+#include "kernels/cpu/softmax_documents.h"
 #include "kernels/cpu/tile.h"
 
 namespace lasp::kernels::cpu {
@@ -47,10 +48,18 @@ T ScaleOf(const SoftmaxAttentionShape& shape) {
   return static_cast<T>(1 / std::sqrt(static_cast<double>(shape.head_size)));
 }
 
-// How many of a piece's keys query `i` of a piece sees.
-int64_t Visible(const SoftmaxAttentionShape& shape, const Piece& queries, const Piece& keys,
-                int64_t i) {
-  return std::clamp<int64_t>(shape.offset + queries.begin + i + 1 - keys.begin, 0, keys.size);
+// A query's keys within a piece: [begin, end).
+struct Visible {
+  int64_t begin;
+  int64_t end;
+};
+
+// What query `i` of a piece sees of a piece of keys, being allowed to see those from `first` on.
+Visible VisibleOf(const SoftmaxAttentionShape& shape, const Piece& queries, const Piece& keys,
+                  int64_t i, int64_t first) {
+  const int64_t end =
+      std::clamp<int64_t>(shape.offset + queries.begin + i + 1 - keys.begin, 0, keys.size);
+  return {std::clamp<int64_t>(first - keys.begin, 0, end), end};
 }
 
 // c [rows, columns' width] [+]= a b, all tiles: a [rows, depth], b [depth, width].
@@ -94,24 +103,28 @@ struct RunningSoftmax {
 };
 
 // From products q . k to the weights exp(s - maximum) of those that are visible, and zeros. Returns
-// by what all that was weighted before has to be multiplied. The first piece of keys has a visible
-// one, so that the maximum is never infinite behind it.
+// by what all that was weighted before has to be multiplied. The maximum is infinite until a key
+// has been visible.
 template <typename T>
-LASP_ALWAYS_INLINE inline T Weigh(int64_t visible, int64_t keys, T scale, T* row,
+LASP_ALWAYS_INLINE inline T Weigh(const Visible& visible, int64_t keys, T scale, T* row,
                                   RunningSoftmax<T>* softmax) {
+  std::fill(row, row + visible.begin, T{0});
+  std::fill(row + visible.end, row + keys, T{0});
+  if (visible.begin == visible.end) {
+    return 1;
+  }
   T highest = softmax->maximum;
 #pragma omp simd reduction(max : highest)
-  for (int64_t j = 0; j < visible; ++j) {
+  for (int64_t j = visible.begin; j < visible.end; ++j) {
     row[j] *= scale;
     highest = row[j] > highest ? row[j] : highest;
   }
   T sum = 0;
 #pragma omp simd reduction(+ : sum)
-  for (int64_t j = 0; j < visible; ++j) {
+  for (int64_t j = visible.begin; j < visible.end; ++j) {
     row[j] = Exp(row[j] - highest);
     sum += row[j];
   }
-  std::fill(row + visible, row + keys, T{0});
   const T factor = Exp(softmax->maximum - highest);
   softmax->sum = softmax->sum * static_cast<double>(factor) + static_cast<double>(sum);
   softmax->maximum = highest;
@@ -122,10 +135,13 @@ LASP_ALWAYS_INLINE inline T Weigh(int64_t visible, int64_t keys, T scale, T* row
 template <typename T>
 class OutputPiece {
  public:
-  OutputPiece(const SoftmaxAttentionOutputArgs<T>& args, const TileCounts<T>& counts, int64_t batch,
-              int64_t head, int64_t piece, Scratch<T>& scratch)
+  OutputPiece(const SoftmaxAttentionOutputArgs<T>& args, const TileCounts<T>& counts,
+              const FirstKeys& first_keys, int64_t batch, int64_t head, int64_t piece,
+              Scratch<T>& scratch)
       : args_(args),
         shape_(args.shape),
+        first_keys_(first_keys),
+        batch_(batch),
         queries_(PieceAt(piece, shape_.queries)),
         q_(RowsOf(args.q, batch, head)),
         k_(RowsOf(args.k, batch, head * shape_.kv_heads / shape_.heads)),
@@ -146,9 +162,11 @@ class OutputPiece {
     const int64_t size = shape_.head_size;
     Begin();
     LoadTile(queries_.size, size, q_.At(queries_.begin), q_.stride, q_tile_);
-    // Behind the last key that the piece's last query sees all are unseen.
+    // Behind the last key that the piece's last query sees all are unseen, and before the first one
+    // of its first query.
     const int64_t seen = std::min(shape_.keys, shape_.offset + queries_.begin + queries_.size);
-    for (int64_t index = 0; index < PieceCount(seen); ++index) {
+    const int64_t first = first_keys_.Of(batch_, queries_.begin) / kPiece;
+    for (int64_t index = first; index < PieceCount(seen); ++index) {
       const Piece keys = PieceAt(index, shape_.keys);
       LoadTile(keys.size, size, k_.At(keys.begin), k_.stride, kv_tile_);
       TransposeTile(keys.size, size, kv_tile_, k_columns_);
@@ -180,8 +198,9 @@ class OutputPiece {
     const int64_t sum_stride = TileStride<T>(shape_.head_size);
     RunVectorised([&]() LASP_ALWAYS_INLINE {
       for (int64_t i = 0; i < queries_.size; ++i) {
-        const T factor = Weigh(Visible(shape_, queries_, keys, i), keys.size, scale,
-                               scores_ + i * score_stride, softmax_ + i);
+        const Visible visible =
+            VisibleOf(shape_, queries_, keys, i, first_keys_.Of(batch_, queries_.begin + i));
+        const T factor = Weigh(visible, keys.size, scale, scores_ + i * score_stride, softmax_ + i);
         T* const sum = sum_ + i * sum_stride;
 #pragma omp simd
         for (int64_t c = 0; c < shape_.head_size; ++c) {
@@ -206,6 +225,8 @@ class OutputPiece {
 
   const SoftmaxAttentionOutputArgs<T>& args_;
   const SoftmaxAttentionShape& shape_;
+  const FirstKeys& first_keys_;
+  const int64_t batch_;
   const Piece queries_;
   const Rows<const T> q_, k_, v_;
   const Rows<T> output_;
@@ -220,9 +241,10 @@ template <typename T>
 class GroupGradients {
  public:
   GroupGradients(const SoftmaxAttentionGradientsArgs<T>& args, const TileCounts<T>& counts,
-                 int64_t batch, int64_t kv_head, Scratch<T>& scratch)
+                 const FirstKeys& first_keys, int64_t batch, int64_t kv_head, Scratch<T>& scratch)
       : args_(args),
         shape_(args.shape),
+        first_keys_(first_keys),
         batch_(batch),
         kv_head_(kv_head),
         k_tile_(scratch.Take(counts.rows)),
@@ -257,7 +279,11 @@ class GroupGradients {
         // The first query that sees the first of the keys is in its first piece that matters.
         const int64_t first = std::max<int64_t>(keys.begin - shape_.offset, 0) / kPiece;
         for (int64_t piece = first; piece < PieceCount(shape_.queries); ++piece) {
-          AddPair(head, PieceAt(piece, shape_.queries), keys);
+          const Piece queries = PieceAt(piece, shape_.queries);
+          if (first_keys_.Of(batch_, queries.begin) >= keys.begin + keys.size) {
+            break;  // nor do later queries see any of them
+          }
+          AddPair(head, queries, keys);
         }
       }
       const Rows<T> d_k = RowsOf(args_.k_gradient, batch_, kv_head_);
@@ -308,22 +334,26 @@ class GroupGradients {
         const T mean = Dot(shape_.head_size, output.At(queries.begin + i),
                            output_gradient_ + i * TileStride<T>(shape_.head_size));
         const T log_sum = log_sums[i];
-        const int64_t visible = Visible(shape_, queries, keys, i);
+        const Visible visible =
+            VisibleOf(shape_, queries, keys, i, first_keys_.Of(batch_, queries.begin + i));
         T* const weights = weights_ + i * stride;
         T* const gradients = score_gradients_ + i * stride;
 #pragma omp simd
-        for (int64_t j = 0; j < visible; ++j) {
+        for (int64_t j = visible.begin; j < visible.end; ++j) {
           weights[j] = Exp(weights[j] * scale - log_sum);
           gradients[j] = weights[j] * (gradients[j] - mean) * scale;
         }
-        std::fill(weights + visible, weights + keys.size, T{0});
-        std::fill(gradients + visible, gradients + keys.size, T{0});
+        for (T* const row : {weights, gradients}) {
+          std::fill(row, row + visible.begin, T{0});
+          std::fill(row + visible.end, row + keys.size, T{0});
+        }
       }
     });
   }
 
   const SoftmaxAttentionGradientsArgs<T>& args_;
   const SoftmaxAttentionShape& shape_;
+  const FirstKeys& first_keys_;
   const int64_t batch_;
   const int64_t kv_head_;
   T *const k_tile_, *const kv_columns_, *const k_gradient_, *const v_gradient_;
@@ -337,13 +367,15 @@ template <typename T>
 void SoftmaxAttentionOutput(const SoftmaxAttentionOutputArgs<T>& args) {
   const SoftmaxAttentionShape& shape = args.shape;
   const TileCounts<T> counts(shape.head_size);
+  const FirstKeys first_keys(shape, args.documents);
   const int64_t pieces = PieceCount(shape.queries);
   const int64_t cost = kPiece * shape.keys * 16;
   ParallelRanges(shape.batch * shape.heads * pieces, cost, [&](int64_t begin, int64_t end) {
     for (int64_t index = begin; index < end; ++index) {
       const int64_t pair = index / pieces;
       Scratch<T> scratch(OutputPiece<T>::ScratchElements(counts));
-      OutputPiece<T>(args, counts, pair / shape.heads, pair % shape.heads, index % pieces, scratch)
+      OutputPiece<T>(args, counts, first_keys, pair / shape.heads, pair % shape.heads,
+                     index % pieces, scratch)
           .Run();
     }
   });
@@ -353,11 +385,14 @@ template <typename T>
 void SoftmaxAttentionGradients(const SoftmaxAttentionGradientsArgs<T>& args) {
   const SoftmaxAttentionShape& shape = args.shape;
   const TileCounts<T> counts(shape.head_size);
+  const FirstKeys first_keys(shape, args.documents);
   const int64_t cost = shape.queries * shape.keys * 32;
   ParallelRanges(shape.batch * shape.kv_heads, cost, [&](int64_t begin, int64_t end) {
     for (int64_t pair = begin; pair < end; ++pair) {
       Scratch<T> scratch(GroupGradients<T>::ScratchElements(counts));
-      GroupGradients<T>(args, counts, pair / shape.kv_heads, pair % shape.kv_heads, scratch).Run();
+      GroupGradients<T>(args, counts, first_keys, pair / shape.kv_heads, pair % shape.kv_heads,
+                        scratch)
+          .Run();
     }
   });
 }

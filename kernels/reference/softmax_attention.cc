@@ -4,6 +4,7 @@
 #include <cmath>
 #include <complex>
 #include <cstddef>
+#include <limits>
 
 namespace lasp::kernels::reference {
 namespace {
@@ -25,10 +26,26 @@ double Dot(const double* a, const double* b, int64_t size) {
   return sum;
 }
 
-// s_i over the keys that query i sees.
+// The key at which the document of query i starts.
+int64_t StartOf(const SoftmaxAttention& x, int64_t batch, int64_t token) {
+  int64_t start = 0;
+  if (!x.starts.empty()) {
+    for (const int64_t at : x.starts[static_cast<size_t>(batch)]) {
+      start = at <= x.offset + token ? at : start;
+    }
+  }
+  return start;
+}
+
+// s_i over the keys up to query i; minus infinity where it does not see one.
 std::vector<double> Scores(const SoftmaxAttention& x, int64_t batch, int64_t head, int64_t token) {
   std::vector<double> scores;
+  const int64_t start = StartOf(x, batch, token);
   for (int64_t j = 0; j < x.keys && j <= x.offset + token; ++j) {
+    if (j < start) {
+      scores.push_back(-std::numeric_limits<double>::infinity());
+      continue;
+    }
     scores.push_back(Dot(x.q.data() + QueryAt(x, batch, head, token),
                          x.k.data() + KeyAt(x, batch, head, j), x.size) /
                      std::sqrt(static_cast<double>(x.size)));

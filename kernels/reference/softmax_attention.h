@@ -20,6 +20,9 @@ struct SoftmaxAttention {
   std::vector<double> q;
   std::vector<double> k;
   std::vector<double> v;
+  // Where given, of each sequence the keys at which documents start, ascending: query i, which is
+  // key offset + i, sees none before the last of them up to itself.
+  std::vector<std::vector<int64_t>> starts = {};
 };
 
 struct SoftmaxAttentionResult {

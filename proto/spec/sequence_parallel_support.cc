@@ -57,30 +57,23 @@ std::string ReasonAgainstShardGroup(v1::SequenceParallelSpec::Method method) {
 }
 
 std::string ReasonAgainstStreaming(v1::SequenceParallelSpec::Method method) {
-  constexpr char kInstead[] =
-      ": choose LASP, LASP2, ALL_SCAN or ULYSSES as the method, or KEEP, RECOMPUTE or OFFLOAD";
-  switch (method) {
-    case v1::SequenceParallelSpec::METHOD_RING_ATTENTION:
-      // A macro-chunk leaves the next one its states. Keys and values of all that came before are
-      // no such thing.
-      return absl::StrCat(
-          "is STREAM, but RING_ATTENTION has no state to go on from one macro-chunk to the next",
-          kInstead);
-    case v1::SequenceParallelSpec::METHOD_MEGATRON_SP:
-      return absl::StrCat("is STREAM, which MEGATRON_SP does not do", kInstead);
-    default:
-      return "";
-  }
+  // A macro-chunk leaves the next one its states. Keys and values of all that came before are no
+  // such thing.
+  return method == v1::SequenceParallelSpec::METHOD_RING_ATTENTION
+             ? "is STREAM, but RING_ATTENTION has no state to go on from one macro-chunk to the "
+               "next: choose LASP, LASP2, ALL_SCAN, ULYSSES or MEGATRON_SP as the method, or KEEP, "
+               "RECOMPUTE or OFFLOAD"
+             : "";
 }
 
-std::string ReasonAgainstPacking(v1::SequenceParallelSpec::Method method) {
-  const bool ring = method == v1::SequenceParallelSpec::METHOD_RING_ATTENTION;
-  if (!ring && method != v1::SequenceParallelSpec::METHOD_MEGATRON_SP) {
-    return "";
-  }
-  return absl::StrCat("is PACKED, but ", ring ? "RING_ATTENTION" : "MEGATRON_SP",
-                      " knows no borders between documents: choose LASP, LASP2, ALL_SCAN or "
-                      "ULYSSES as the method, or JOINED");
+std::string ReasonAgainstPacking(v1::SequenceParallelSpec::Method method,
+                                 const v1::ModelSpec& model) {
+  return method == v1::SequenceParallelSpec::METHOD_RING_ATTENTION &&
+                 SoftmaxLayers(model) < model.layers()
+             ? "is PACKED, but RING_ATTENTION knows no borders between documents in layers of "
+               "linear attention: choose LASP, LASP2, ALL_SCAN, ULYSSES or MEGATRON_SP as the "
+               "method, or JOINED"
+             : "";
 }
 
 }  // namespace lasp

@@ -25,8 +25,10 @@ std::string ReasonAgainstShardGroup(v1::SequenceParallelSpec::Method method);
 // and what to choose; empty where they can.
 std::string ReasonAgainstStreaming(v1::SequenceParallelSpec::Method method);
 
-// Why the method does not keep the documents of a sequence apart, of spec.data.documents PACKED,
-// and what to choose; empty where it does, or where there is no such method.
-std::string ReasonAgainstPacking(v1::SequenceParallelSpec::Method method);
+// Why the method does not keep the documents of a sequence apart in the model's layers, of
+// spec.data.documents PACKED, and what to choose; empty where it does, or where there is no such
+// method.
+std::string ReasonAgainstPacking(v1::SequenceParallelSpec::Method method,
+                                 const v1::ModelSpec& model);
 
 }  // namespace lasp

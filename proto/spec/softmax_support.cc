@@ -116,11 +116,6 @@ void CheckSoftmaxJob(const v1::TrainingSpec& spec, FieldChecker* check) {
                   "MEGATRON_SP computes no layers of softmax attention (layer_pattern): choose "
                   "LASP, LASP2, ALL_SCAN, RING_ATTENTION or ULYSSES");
   }
-  if (spec.data().documents() == v1::DataSpec::DOCUMENTS_PACKED) {
-    check->Refuse("spec.data.documents",
-                  "is PACKED, but layers of softmax attention (layer_pattern) know no borders of "
-                  "documents: choose JOINED");
-  }
   if (spec.device() == v1::TrainingSpec::DEVICE_GPU) {
     check->Refuse("spec.model.layer_pattern", ReasonAgainstSoftmaxOnGpus(spec.model()));
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "proto/spec/document_check.h"
 #include "proto/spec/gpu_support.h"
 #include "proto/spec/softmax_support.h"
 
@@ -133,7 +134,9 @@ void FillDefaults(v1::TrainingSpec* spec) {
         ReasonAgainstGpus(spec->model()).empty() &&
         ReasonAgainstSoftmaxOnGpus(spec->model()).empty() &&
         ReasonAgainstGpus(spec->parallelism().sequence_parallel(), spec->model()).empty();
-    spec->set_device(gpus ? v1::TrainingSpec::DEVICE_ANY : v1::TrainingSpec::DEVICE_CPU);
+    spec->set_device(gpus && ReasonAgainstDocumentsOnGpus(*spec).empty()
+                         ? v1::TrainingSpec::DEVICE_ANY
+                         : v1::TrainingSpec::DEVICE_CPU);
   }
 }
 

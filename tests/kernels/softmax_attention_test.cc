@@ -78,7 +78,21 @@ struct Tensors {
         log_sums(static_cast<size_t>(x.batch * x.heads * x.queries), T{7}),
         q_gradient(q.size(), T{7}),
         k_gradient(k.size(), T{7}),
-        v_gradient(v.size(), T{7}) {}
+        v_gradient(v.size(), T{7}) {
+    words = (x.offset + x.queries + 63) / 64;
+    marks.resize(static_cast<size_t>(x.starts.empty() ? 0 : x.batch * words));
+    for (size_t batch = 0; batch < x.starts.size(); ++batch) {
+      for (const int64_t token : x.starts[batch]) {
+        marks[batch * static_cast<size_t>(words) + static_cast<size_t>(token / 64)] |=
+            uint64_t{1} << (token % 64);
+      }
+    }
+  }
+
+  // Of keys from `first` on.
+  SoftmaxDocuments Documents(int64_t first) const {
+    return {.marks = marks.empty() ? nullptr : marks.data(), .words = words, .first_key = first};
+  }
 
   HeadsView<T> Queries(std::vector<T>& values) const {
     const int64_t width = problem.heads * problem.size;
@@ -109,7 +123,8 @@ struct Tensors {
                                     .v = Keys(v, first),
                                     .merges = merges,
                                     .output = Queries(output),
-                                    .log_sums = log_sums.data()});
+                                    .log_sums = log_sums.data(),
+                                    .documents = Documents(first)});
   }
 
   void Backward(int64_t first, int64_t count, bool adds, std::vector<T>& output_gradient) {
@@ -123,11 +138,14 @@ struct Tensors {
                                        .adds = adds,
                                        .q_gradient = Queries(q_gradient),
                                        .k_gradient = Keys(k_gradient, first),
-                                       .v_gradient = Keys(v_gradient, first)});
+                                       .v_gradient = Keys(v_gradient, first),
+                                       .documents = Documents(first)});
   }
 
   reference::SoftmaxAttention problem;
   std::vector<T> q, k, v, output, log_sums, q_gradient, k_gradient, v_gradient;
+  int64_t words = 0;
+  std::vector<uint64_t> marks;
 };
 
 template <typename T>
@@ -188,6 +206,69 @@ TYPED_TEST(SoftmaxAttentionTest, SlicesOfKeysMergeIntoTheWhole) {
     }
     ExpectAll(tensors, reference::SoftmaxAttentionForward(x),
               reference::SoftmaxAttentionBackward(x, d_o));
+  }
+}
+
+// Of two sequences: documents that end at tiles' borders, one before and one behind; of one token
+// each; and one that all queries are of.
+std::vector<std::vector<std::vector<int64_t>>> DocumentStarts(int64_t tokens) {
+  std::vector<int64_t> every;
+  for (int64_t token = 0; token < tokens; ++token) {
+    every.push_back(token);
+  }
+  std::vector<std::vector<std::vector<int64_t>>> all = {
+      {{63, 64, 65, 129}, {1, 40}}, {every, {}}, {{tokens / 2}, {tokens - 1}}, {{}, {0}}};
+  for (auto& starts : all) {
+    for (std::vector<int64_t>& of : starts) {
+      of.erase(std::remove_if(of.begin(), of.end(), [&](int64_t at) { return at >= tokens; }),
+               of.end());
+    }
+  }
+  return all;
+}
+
+TYPED_TEST(SoftmaxAttentionTest, DocumentsAreApart) {
+  using T = TypeParam;
+  for (const Case& c : {Case{1, 1, 0}, Case{63, 63, 0}, Case{64, 64, 0}, Case{65, 65, 0},
+                        Case{130, 130, 0, 3, 3, 5}, Case{200, 200, 0, 4, 1, 24}, Case{40, 168, 128},
+                        Case{65, 200, 65}}) {
+    for (const auto& starts : DocumentStarts(c.offset + c.queries)) {
+      SCOPED_TRACE(Describe(c) + ", " + std::to_string(starts[0].size()) + " starts");
+      reference::SoftmaxAttention x = Problem<T>(c);
+      x.starts = starts;
+      const std::vector<double> d_o = RandomValues<T>(static_cast<int64_t>(x.q.size()), 4);
+      std::vector<T> output_gradient = Converted<T>(d_o);
+      Tensors<T> tensors(x);
+      tensors.Forward(0, c.keys, false);
+      tensors.Backward(0, c.keys, false, output_gradient);
+      ExpectAll(tensors, reference::SoftmaxAttentionForward(x),
+                reference::SoftmaxAttentionBackward(x, d_o));
+    }
+  }
+}
+
+// Slices of keys of which some queries see none merge too.
+TYPED_TEST(SoftmaxAttentionTest, SlicesWithDocumentsMergeIntoTheWhole) {
+  using T = TypeParam;
+  for (const int64_t slice : {1, 37, 64, 65}) {
+    constexpr int64_t kSlices = 3;
+    const Case c{.queries = slice, .keys = kSlices * slice, .offset = (kSlices - 1) * slice};
+    for (const auto& starts : DocumentStarts(kSlices * slice)) {
+      SCOPED_TRACE(Describe(c) + ", " + std::to_string(starts[0].size()) + " starts");
+      reference::SoftmaxAttention x = Problem<T>(c);
+      x.starts = starts;
+      const std::vector<double> d_o = RandomValues<T>(static_cast<int64_t>(x.q.size()), 4);
+      std::vector<T> output_gradient = Converted<T>(d_o);
+      Tensors<T> tensors(x);
+      for (int64_t visitor = kSlices - 1; visitor >= 0; --visitor) {
+        tensors.Forward(visitor * slice, slice, visitor < kSlices - 1);
+      }
+      for (int64_t visitor = kSlices - 1; visitor >= 0; --visitor) {
+        tensors.Backward(visitor * slice, slice, visitor < kSlices - 1, output_gradient);
+      }
+      ExpectAll(tensors, reference::SoftmaxAttentionForward(x),
+                reference::SoftmaxAttentionBackward(x, d_o));
+    }
   }
 }
 

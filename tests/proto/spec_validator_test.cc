@@ -15,6 +15,9 @@
 namespace lasp {
 namespace {
 
+using ::testing::AllOf;
+using ::testing::Contains;
+using ::testing::Field;
 using ::testing::HasSubstr;
 
 struct Row {
@@ -154,7 +157,12 @@ TEST(SpecValidatorTest, EveryFieldHasItsLimits) {
        "spec.data.document_end_token", "says in its .idx where documents end: leave it out"},
       {"data { documents: DOCUMENTS_PACKED document_end_token: 10 } parallelism { "
        "sequence_parallel { method: METHOD_RING_ATTENTION } }",
-       "spec.data.documents", "RING_ATTENTION knows no borders between documents: choose LASP"},
+       "spec.data.documents",
+       "RING_ATTENTION knows no borders between documents in layers of linear attention: choose "
+       "LASP"},
+      {"model { layer_pattern: 'LN' } data { documents: DOCUMENTS_PACKED document_end_token: 10 } "
+       "parallelism { sequence_parallel { method: METHOD_RING_ATTENTION } }",
+       "spec.data.documents", "in layers of linear attention"},
       {"parallelism { sequence_parallel { method: METHOD_ULYSSES } } data { sequence_length: "
        "2147483648 }",
        "spec.data.sequence_length", "choose LASP"},
@@ -206,9 +214,6 @@ TEST(SpecValidatorTest, EveryFieldHasItsLimits) {
        "METHOD_ZERO1 shard_group: SHARD_GROUP_SP } }",
        "spec.parallelism.data_parallel.shard_group",
        "MEGATRON_SP has shared out the weights already: leave it out"},
-      {"memory { activations: ACTIVATIONS_STREAM } parallelism { sequence_parallel { method: "
-       "METHOD_MEGATRON_SP } }",
-       "spec.memory.activations", "is STREAM, which MEGATRON_SP does not do: choose LASP, LASP2"},
       {"device: DEVICE_GPU model { lrpe_theta: LRPE_THETA_LEARNED } "
        "parallelism { sequence_parallel { method: METHOD_RING_ATTENTION } }",
        "spec.parallelism.sequence_parallel.method", "no rotary frequencies on GPUs"},
@@ -240,8 +245,8 @@ TEST(SpecValidatorTest, EveryFieldHasItsLimits) {
       {"memory { activations: ACTIVATIONS_STREAM } parallelism { sequence_parallel { method: "
        "METHOD_RING_ATTENTION } }",
        "spec.memory.activations",
-       "no state to go on from one macro-chunk to the next: choose LASP, LASP2, ALL_SCAN or "
-       "ULYSSES"},
+       "no state to go on from one macro-chunk to the next: choose LASP, LASP2, ALL_SCAN, "
+       "ULYSSES or MEGATRON_SP"},
       {"memory { activations: ACTIVATIONS_STREAM stream_chunk_tokens: 1073741824 } "
        "parallelism { sequence_parallel { method: METHOD_ULYSSES } } "
        "data { sequence_length: 1099511627776 }",
@@ -333,6 +338,21 @@ TEST(SpecValidatorTest, DotsInsideANameAreNotParents) {
   EXPECT_TRUE(ValidateSpec(spec).empty());
 }
 
+TEST(SpecValidatorTest, SoftmaxLayersKeepDocumentsApartOnCpusAlone) {
+  v1::TrainingSpec spec = testing::SoundSpec();
+  spec.mutable_model()->set_layer_pattern("LN");
+  spec.mutable_data()->set_documents(v1::DataSpec::DOCUMENTS_PACKED);
+  spec.mutable_data()->set_document_end_token(10);
+  FillDefaults(&spec);
+  EXPECT_EQ(spec.device(), v1::TrainingSpec::DEVICE_CPU);
+  EXPECT_TRUE(ValidateSpec(spec).empty());
+  spec.set_device(v1::TrainingSpec::DEVICE_GPU);
+  EXPECT_THAT(ValidateSpec(spec),
+              Contains(AllOf(Field(&FieldViolation::field, "spec.data.documents"),
+                             Field(&FieldViolation::description,
+                                   HasSubstr("choose device CPU, JOINED, or layer_pattern L")))));
+}
+
 TEST(SpecValidatorTest, TheBoundsThemselvesAreAllowed) {
   constexpr char kLongest[] =
       "data { sequence_length: 1099511627776 } parallelism { sequence_parallel { size: 4096 } "
@@ -342,6 +362,9 @@ TEST(SpecValidatorTest, TheBoundsThemselvesAreAllowed) {
       "memory { activations: ACTIVATIONS_STREAM }";
   constexpr char kUlyssesStreams[] =
       "parallelism { sequence_parallel { method: METHOD_ULYSSES } } "
+      "memory { activations: ACTIVATIONS_STREAM }";
+  constexpr char kMegatronStreams[] =
+      "parallelism { sequence_parallel { method: METHOD_MEGATRON_SP } } "
       "memory { activations: ACTIVATIONS_STREAM }";
   constexpr char kPackedStreams[] =
       "data { documents: DOCUMENTS_PACKED document_end_token: 0 } parallelism { "
@@ -368,6 +391,7 @@ TEST(SpecValidatorTest, TheBoundsThemselvesAreAllowed) {
       "data { sequence_length: 2 }",
       kLasp2Streams,
       kUlyssesStreams,
+      kMegatronStreams,
       "parallelism { sequence_parallel { method: METHOD_LASP2 } }",
       "parallelism { sequence_parallel { method: METHOD_ALL_SCAN } }",
       "parallelism { sequence_parallel { method: METHOD_ULYSSES } }",
@@ -375,6 +399,11 @@ TEST(SpecValidatorTest, TheBoundsThemselvesAreAllowed) {
       "data { format: FORMAT_UINT16 } model { vocab_size: 2 }",
       "data { documents: DOCUMENTS_PACKED document_end_token: 255 }",
       "data { documents: DOCUMENTS_PACKED format: FORMAT_MEGATRON }",
+      "data { documents: DOCUMENTS_PACKED document_end_token: 0 } model { layer_pattern: 'LN' }",
+      "data { documents: DOCUMENTS_PACKED document_end_token: 0 } model { layer_pattern: 'N' } "
+      "parallelism { sequence_parallel { method: METHOD_RING_ATTENTION } }",
+      "data { documents: DOCUMENTS_PACKED document_end_token: 0 } "
+      "parallelism { sequence_parallel { method: METHOD_MEGATRON_SP } }",
       kPackedStreams,
       kLongest,
       "optimizer { warmup_steps: 100 }",

@@ -42,7 +42,7 @@ struct AttentionShape {
   Tensor slopes;  // [1, heads], kFloat64
   Tensor theta;   // [heads, head_size], kFloat64, where lrpe
   // Where documents start in the slice, a bit a token: kInt32 [batch, 2 * ceil(tokens / 64)],
-  // contiguous. Empty: none starts.
+  // contiguous. Empty: none starts. Of a layer of softmax attention, in the whole sequences.
   Tensor document_marks = {};
   // Of a layer of softmax attention, which has none of the above but sizes: heads of keys and
   // values (0: linear attention), and the position of each sequence's first token here.

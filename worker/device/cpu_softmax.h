@@ -14,6 +14,8 @@ namespace lasp::worker {
 template <typename T>
 class CpuSoftmax final : public SoftmaxOps {
  public:
+  bool keeps_documents_apart() const override { return true; }
+
   void Turn(const AttentionShape& shape, double base, bool inverse, Tensor x) override {
     kernels::cpu::TurnByPositions<T>({.sequences = shape.batch,
                                       .tokens = shape.tokens,
@@ -33,7 +35,8 @@ class CpuSoftmax final : public SoftmaxOps {
                                              .v = View<const T>(shape, tensors.v),
                                              .merges = tensors.merges,
                                              .output = View<T>(shape, tensors.output),
-                                             .log_sums = cpu_tensors::Out<T>(tensors.log_sums)});
+                                             .log_sums = cpu_tensors::Out<T>(tensors.log_sums),
+                                             .documents = DocumentsOf(shape, tensors.first_key)});
   }
 
   void Gradients(const AttentionShape& shape, const SoftmaxBackward& tensors) override {
@@ -48,7 +51,8 @@ class CpuSoftmax final : public SoftmaxOps {
          .adds = tensors.adds,
          .q_gradient = View<T>(shape, tensors.q_gradient),
          .k_gradient = View<T>(shape, tensors.k_gradient),
-         .v_gradient = View<T>(shape, tensors.v_gradient)});
+         .v_gradient = View<T>(shape, tensors.v_gradient),
+         .documents = DocumentsOf(shape, tensors.first_key)});
   }
 
  private:
@@ -61,6 +65,12 @@ class CpuSoftmax final : public SoftmaxOps {
             .kv_heads = shape.kv_heads,
             .head_size = shape.head_size,
             .offset = offset};
+  }
+
+  static kernels::SoftmaxDocuments DocumentsOf(const AttentionShape& shape, int64_t first_key) {
+    return {.marks = static_cast<const uint64_t*>(shape.document_marks.data),
+            .words = shape.document_marks.columns / 2,
+            .first_key = first_key};
   }
 
   // Of as many rows a sequence as the tensor has.

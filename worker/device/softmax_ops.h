@@ -10,11 +10,16 @@ namespace lasp::worker {
 
 struct AttentionShape;
 
+// Where documents are apart a query sees no key before the start of its own: a layer's shape has
+// the marks of all tokens of its whole sequences (AttentionShape::document_marks), of which the
+// first key is number first_key.
+//
 // q, output and their gradients: [batch * tokens, heads * head_size]. k and v: [batch * R, kv_heads
 // * head_size], of whose R rows a sequence the first `keys` are taken.
 struct SoftmaxForward {
   int64_t keys = 0;
   int64_t offset = 0;  // of the first query from the first key
+  int64_t first_key = 0;
   Tensor q;
   Tensor k;
   Tensor v;
@@ -26,6 +31,7 @@ struct SoftmaxForward {
 struct SoftmaxBackward {
   int64_t keys = 0;
   int64_t offset = 0;
+  int64_t first_key = 0;
   Tensor q;
   Tensor k;
   Tensor v;
@@ -41,6 +47,9 @@ struct SoftmaxBackward {
 class SoftmaxOps {
  public:
   virtual ~SoftmaxOps() = default;
+
+  // Whether shapes may have document_marks.
+  virtual bool keeps_documents_apart() const { return false; }
 
   // Turns each head of x [batch * tokens, n * head_size] by its token's position, or back, in
   // place.

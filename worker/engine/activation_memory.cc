@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "proto/rpc/status_macros.h"
+#include "worker/model/layer_shapes.h"
 
 namespace lasp::worker {
 
@@ -13,7 +14,7 @@ absl::StatusOr<ActivationMemory> ActivationMemory::Take(const Plan& plan, const 
                                                         Communicator* wrap, Arena& arena) {
   ActivationMemory memory;
   const bool measures = arena.whole().empty();
-  std::vector<AttentionShape> layers = TransNormer::LayerShapes(config, shape);
+  std::vector<AttentionShape> layers = LayerShapes::Geometry(config, shape);
   for (AttentionShape& layer : layers) {
     layer = attention.ComputedShape(layer);
   }

@@ -16,6 +16,7 @@
 #include "proto/rpc/status_macros.h"
 #include "worker/checkpoint/checkpoints.h"
 #include "worker/data/batch_source.h"
+#include "worker/engine/channel_observer.h"
 #include "worker/engine/exit_code.h"
 #include "worker/engine/progress_clock.h"
 #include "worker/engine/rank_monitor.h"
@@ -28,9 +29,7 @@
 namespace lasp::worker {
 namespace {
 
-using ::lasp::internal::v1::CheckpointTotals;
 using ::lasp::internal::v1::FromRank;
-using ::lasp::internal::v1::RankStep;
 using ::lasp::internal::v1::Setup;
 
 // The agent speaks first, at once.
@@ -38,40 +37,6 @@ constexpr absl::Duration kSetupTimeout = absl::Minutes(1);
 // Until the last rank of the generation has come as far; hosts may be slow to start theirs.
 constexpr absl::Duration kGangTimeout = absl::Minutes(10);
 constexpr absl::Duration kFarewellTimeout = absl::Seconds(10);
-
-// Sends progress to the agent.
-class ChannelObserver : public TrainObserver {
- public:
-  explicit ChannelObserver(RankChannel* channel) : channel_(*channel) {}
-
-  absl::Status OnPhase(lasp::v1::RankStatus::Phase phase) override {
-    FromRank message;
-    message.mutable_phase()->set_phase(phase);
-    return channel_.Write(message);
-  }
-
-  absl::Status OnStep(const RankStep& step) override {
-    FromRank message;
-    *message.mutable_step() = step;
-    return channel_.Write(message);
-  }
-
-  absl::Status OnCheckpoints(const CheckpointTotals& totals) override {
-    FromRank message;
-    *message.mutable_checkpoint_totals() = totals;
-    return channel_.Write(message);
-  }
-
-  // An agent that is gone ends this process; one that does not read is noticed at the next step.
-  void OnShard(const lasp::v1::ShardWritten& shard) override {
-    FromRank message;
-    *message.mutable_shard_written() = shard;
-    channel_.Write(message).IgnoreError();
-  }
-
- private:
-  RankChannel& channel_;
-};
 
 class Rank {
  public:

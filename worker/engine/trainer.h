@@ -1,42 +1,30 @@
-// One rank's training state, and what happens in one step.
+// One rank's training state, and what happens in one step: micro-batches forward and backward, the
+// reduction over the world, the update.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <optional>
-#include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "kernels/update_control.h"
 #include "lasp/v1/checkpoint.pb.h"
-#include "lasp/v1/training_spec.pb.h"
 #include "lasp/v1/worker_service.pb.h"
-#include "proto/interchange/model_folder.h"
 #include "worker/checkpoint/checkpoints.h"
 #include "worker/checkpoint/row_staging.h"
 #include "worker/checkpoint/tensor_share.h"
+#include "worker/data/batch.h"
 #include "worker/data/batch_prefetcher.h"
-#include "worker/data/batch_source.h"
 #include "worker/data/macro_chunks.h"
-#include "worker/device/arena.h"
-#include "worker/device/backend.h"
-#include "worker/engine/activation_memory.h"
-#include "worker/engine/drain_request.h"
+#include "worker/device/memory_bill.h"
+#include "worker/device/phase.h"
+#include "worker/engine/held_out_loss.h"
 #include "worker/engine/loss_watch.h"
-#include "worker/engine/progress_clock.h"
-#include "worker/engine/sequence_sweep.h"
+#include "worker/engine/trainer_options.h"
+#include "worker/engine/training_parts.h"
 #include "worker/model/parameter_layout.h"
-#include "worker/model/parameter_shards.h"
-#include "worker/model/transnormer.h"
-#include "worker/optim/adamw.h"
 #include "worker/optim/learning_rate_schedule.h"
-#include "worker/parallel/communicator.h"
-#include "worker/parallel/data_parallel.h"
-#include "worker/parallel/document_marks.h"
-#include "worker/parallel/gather_owned.h"
-#include "worker/parallel/process_grid.h"
-#include "worker/parallel/sequence_parallel.h"
 
 namespace lasp::worker {
 
@@ -61,50 +49,13 @@ struct StepResult {
   PhaseSeconds phases;
 };
 
-struct EvaluationResult {
-  // None when a drain ended the evaluation.
-  std::optional<double> loss;
-  bool drain = false;
-};
-
 // Not thread-safe.
 class Trainer {
  public:
-  struct Options {
-    lasp::v1::TrainingSpec spec;  // with its defaults written out
-    ProcessGrid grid;
-    // All outlive the trainer.
-    Backend* backend = nullptr;
-    Communicator* sp = nullptr;     // the SP group
-    Communicator* world = nullptr;  // all ranks
-    // Where SP groups shard (GroupsShard): this rank's, and the ranks in the same place of the
-    // others. Not the communicators of `sp`: states do not wait for weights.
-    Communicator* shards = nullptr;
-    Communicator* replicas = nullptr;
-    Communicator* wrap = nullptr;  // the SP group once more; null unless the sequences stream
-    const BatchSource* train_data = nullptr;
-    const BatchSource* eval_data = nullptr;  // null: nothing is held out
-    const DrainRequest* drain = nullptr;
-    // Where given, the run goes on from there; otherwise it begins.
-    std::string checkpoint_root = {};
-    std::optional<lasp::v1::CheckpointReference> restore_from = {};
-    // The agent's; empty: no state is left there. And what the run goes on from in place of a
-    // checkpoint, with the job's uid.
-    std::string memory_root = {};
-    std::optional<lasp::v1::Rebuild> rebuild = {};
-    std::string uid = {};
-    // Told as it is read; null for nobody.
-    ProgressClock* progress = nullptr;
-    // Where given, and the run begins, with these weights; null: with random ones. Used by Create.
-    const ModelFolder* initial_weights = nullptr;
-    // Where given, WriteStepDump after the reduction of a run's first step.
-    std::string dump_directory;
-    // Replaces the strategy that the spec names (tests).
-    SequenceParallel* attention = nullptr;
-  };
+  using Options = TrainerOptions;
 
   // Plans and allocates all memory and makes the parameters, or reads them back. RESOURCE_EXHAUSTED
-  // names the size; errors of Restore.
+  // names the size; errors of MakeStartingState.
   static absl::StatusOr<std::unique_ptr<Trainer>> Create(Options options);
 
   // The first step to train: 1, or the one behind the checkpoint.
@@ -128,15 +79,15 @@ class Trainer {
   // FAILED_PRECONDITION when too many steps in a row had to be skipped.
   absl::Status status() const;
 
-  int64_t skipped_total() const { return static_cast<int64_t>(last_update_.skipped); }
+  int64_t skipped_total() const {
+    return static_cast<int64_t>(parts_->control().last_update().skipped);
+  }
 
   // Of the whole model.
-  const ParameterLayout& layout() const { return layout_; }
+  const ParameterLayout& layout() const { return parts_->layout(); }
 
   // What a checkpoint holds.
-  TrainingTensors tensors() const {
-    return {data_parallel_->masters(), optimizer_->first_moments(), optimizer_->second_moments()};
-  }
+  TrainingTensors tensors() const { return parts_->tensors(); }
 
   // What of them this rank has, in the order of layout(); none: all.
   std::optional<std::vector<TensorShare>> owned_shares() const;
@@ -145,88 +96,43 @@ class Trainer {
   // what it saves of staging(), which is null unless ranks hold columns.
   std::optional<std::vector<TensorShare>> saved_shares() const;
 
-  RowStaging* staging() const { return staging_.get(); }
+  RowStaging* staging() const { return parts_->staging(); }
 
   // The masters, as far as this rank has them.
-  Tensor parameters() const { return data_parallel_->masters(); }
+  Tensor parameters() const { return parts_->parallel().masters(); }
 
   // How the sequences go by: in one macro-chunk unless they stream.
-  const MacroChunks& chunks() const { return chunks_; }
+  const MacroChunks& chunks() const { return parts_->chunks(); }
 
   // All this rank holds on the device.
-  const MemoryBill& memory() const { return arena_.bill(); }
+  const MemoryBill& memory() const { return parts_->memory(); }
 
  private:
   explicit Trainer(Options options);
-  // For GatherOwned.
-  PlacesOf places() const;
-  bool streams() const;
-  // Whether the documents of a sequence are apart.
-  bool packs() const;
-  // How the sequences go by; a chunk's size may have to be measured, and agreed on by all ranks.
-  absl::Status ChooseChunks();
-  // Takes everything from `arena`; run over a measuring arena first.
-  absl::Status TakeMemory(Arena& arena);
-  // One forward and backward whose results are thrown away, on a device that gains by it. All ranks
-  // of a group rehearse together.
-  absl::Status Rehearse();
-  // Parameters and moments, as a run begins or as a checkpoint has them.
-  absl::Status MakeState();
-  // What the update counts, as restored_ has it.
-  void TakeUpCounts();
-  // Of packed documents in macro-chunk `chunk`.
-  DocumentMarksLayout MarksOf(int64_t chunk) const;
-  // This rank's slice of macro-chunk `chunk`.
-  TokenBatch Upload(const Batch& batch, int64_t chunk);
-  // Forward and backward of all micro-batches; leaves the loss sum in control_.
+  // Forward and backward of all micro-batches; leaves the loss sum in the step's control.
   absl::Status Accumulate(int64_t step);
+  // Of the loss, the votes and the gradients, over the world.
   absl::Status Reduce(int64_t step, const Checkpoints* checkpoints);
-  // Everything after the backward pass.
-  absl::Status Update(int64_t step, Checkpoints* checkpoints, StepResult* result);
-  // Waits for the device.
+  // The gradients' norm, which is that of all ranks.
+  absl::Status SumSquares(int64_t step);
+  // The optimizer's, of masters and weights.
+  absl::Status Update(int64_t step, StepResult* result);
+  // What the step's control says. Waits for the device.
   absl::Status ReadControl(StepResult* result);
   // Whether the loss is an outlier, and what it teaches of the next.
   void JudgeLoss(StepResult* result);
-  // From the labels of this rank in a step to those of the whole world.
-  absl::Status CountLabels(int64_t own);
-  absl::StatusOr<EvaluationResult> EvaluateAll();
-  absl::Status Dump(int64_t step, const StepResult& result);
-  // Has the weights follow the masters of owned(), which have changed.
-  absl::Status SpreadWeights();
+  // The first step's, where it is wanted.
+  absl::Status DumpStep(int64_t step, StepResult* result);
 
   const Options options_;
-  const ModelConfig model_config_;
-  const ParameterLayout layout_;
-  // The same, of what this rank has of the model.
-  const ModelConfig own_config_;
-  const ParameterLayout own_layout_;
-  const ParameterShards shards_;
   const LearningRateSchedule schedule_;
-  MacroChunks chunks_;
-  Arena arena_;
-  std::unique_ptr<DataParallel> data_parallel_;
-  // The masters of the learned frequencies: on every rank, for they are not read as weights are.
-  Tensor theta_;        // those of this rank's heads
-  Tensor whole_theta_;  // and of all, where they are gathered
-  TokenBatch tokens_;
-  Tensor document_marks_;  // kInt32 [1, those of a micro-batch]; empty where documents are joined
+  std::unique_ptr<TrainingParts> parts_;
   // Of the step at hand, in the whole global batch; 1 where there is none.
   double label_count_;
-  // kFloat64 [1, n]: what the host learns from a step; the first of it is reduced.
-  Tensor control_;
   lasp::v1::TrainingState restored_;
   std::unique_ptr<LossWatch> losses_;
-  // As the last step left it.
-  kernels::UpdateControl last_update_;
   // The last one whose loss has been judged.
   int64_t judged_step_ = 0;
-  std::unique_ptr<SequenceParallel> owned_attention_;
-  SequenceParallel* attention_ = nullptr;
-  ActivationMemory activations_;
-  std::unique_ptr<TransNormer> model_;
-  std::unique_ptr<SequenceSweep> sweep_;
-  std::unique_ptr<AdamW> optimizer_;
-  std::unique_ptr<RowStaging> staging_;
   std::unique_ptr<BatchPrefetcher> batches_;
   // The first step's, where it is dumped.
   std::vector<Batch> dumped_batches_;

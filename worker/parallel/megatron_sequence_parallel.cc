@@ -11,7 +11,19 @@ namespace {
 class MegatronSp final : public SequenceParallel {
  public:
   MegatronSp(Backend* backend, Communicator* sp)
-      : alone_(backend), attention_(CreateLasp(backend, &alone_)), tensor_parallel_(backend, sp) {}
+      : sp_(*sp),
+        alone_(backend),
+        attention_(CreateLasp(backend, &alone_)),
+        tensor_parallel_(backend, sp) {}
+
+  void ExpectAtEnd(const SequenceSlices& last) override {
+    tensor_parallel_.ExpectAtEnd(last);
+    // As one rank's.
+    attention_->ExpectAtEnd({.each = last.each * sp_.size(), .total = last.total});
+  }
+
+  // The attention has all tokens of the shape it is given.
+  void UseSlices(const SequenceSlices& slices) override { tensor_parallel_.UseSlices(slices); }
 
   AttentionMemory TakeMemory(const AttentionShape& shape, Arena& arena) override {
     return attention_->TakeMemory(shape, arena);
@@ -25,6 +37,14 @@ class MegatronSp final : public SequenceParallel {
   AttentionMemory TakeLocalMemory(const AttentionShape& shape, Arena& arena) override {
     return attention_->TakeLocalMemory(shape, arena);
   }
+
+  void TakeReceivedMemory(const AttentionShape& shape, Arena& arena,
+                          AttentionMemory* memory) override {
+    attention_->TakeReceivedMemory(shape, arena, memory);
+  }
+
+  // Each rank has all tokens of its heads.
+  StateCarrying state_carrying() const override { return StateCarrying::kByHead; }
 
   absl::Status BeginForward(const AttentionShape& shape, const AttentionInputs& inputs,
                             const AttentionMemory& memory) override {
@@ -52,6 +72,7 @@ class MegatronSp final : public SequenceParallel {
   TensorParallel* tensor_parallel() override { return &tensor_parallel_; }
 
  private:
+  Communicator& sp_;
   SoleRank alone_;
   const std::unique_ptr<SequenceParallel> attention_;
   TensorParallel tensor_parallel_;

@@ -34,6 +34,7 @@ class RingSoftmax final : public SoftmaxParallel {
       LASP_ASSIGN_OR_RETURN(const Tensor kv, BlockOf(inputs, step));
       softmax_.Output(shape, {.keys = shape.tokens,
                               .offset = step * shape.tokens,
+                              .first_key = FirstKey(shape, step),
                               .q = inputs.q,
                               .k = KeysOf(kv),
                               .v = ValuesOf(kv),
@@ -58,6 +59,7 @@ class RingSoftmax final : public SoftmaxParallel {
         const Tensor kv_gradient = step == 0 ? ring_.own_gradient() : ring_.VisitorGradient(step);
         softmax_.Gradients(shape, {.keys = shape.tokens,
                                    .offset = step * shape.tokens,
+                                   .first_key = FirstKey(shape, step),
                                    .q = inputs.q,
                                    .k = KeysOf(kv),
                                    .v = ValuesOf(kv),
@@ -84,6 +86,11 @@ class RingSoftmax final : public SoftmaxParallel {
   static Tensor KeysOf(Tensor kv) { return kv.Columns(0, kv.columns / 2); }
 
   static Tensor ValuesOf(Tensor kv) { return kv.Columns(kv.columns / 2, kv.columns / 2); }
+
+  // Of the block of the rank so many before this one.
+  int64_t FirstKey(const AttentionShape& shape, int step) const {
+    return (sp_.rank() - step) * shape.tokens;
+  }
 
   absl::Status SetOut(Tensor kv) {
     LASP_ASSIGN_OR_RETURN(const Tensor own, ring_.Own());

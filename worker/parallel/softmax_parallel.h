@@ -1,5 +1,6 @@
 // How the ranks of an SP group compute one layer's softmax attention over a sequence of which each
-// holds a contiguous slice, all of one length. A layer's shape has kv_heads (AttentionShape).
+// holds a contiguous slice, all of one length. A layer's shape has kv_heads (AttentionShape), and
+// the marks of documents that start in the whole sequences, on a backend that keeps them apart.
 #pragma once
 
 #include <cstdint>

@@ -10,6 +10,7 @@
 #include "worker/device/arena.h"
 #include "worker/device/backend.h"
 #include "worker/parallel/communicator.h"
+#include "worker/parallel/sequence_slices.h"
 
 namespace lasp::worker {
 
@@ -17,6 +18,7 @@ namespace lasp::worker {
 // sequence's tokens in their order. Not thread-safe.
 //
 // Gather and ScatterSum send (P - 1) times a slice each, of P ranks: B N D (P - 1) / P elements.
+// Where the end of a sequence cuts slices short, as much as if it did not.
 class TensorParallel {
  public:
   // Both must outlive this.
@@ -24,13 +26,18 @@ class TensorParallel {
 
   int size() const { return sp_.size(); }
 
+  // As SequenceParallel's.
+  void ExpectAtEnd(const SequenceSlices& last) { last_ = last; }
+
+  void UseSlices(const SequenceSlices& slices) { slices_ = slices; }
+
   // Two wholes and a number a token, for layers of `widest`: the tokens of all ranks, this rank's
   // heads.
   void TakeScratch(const AttentionShape& widest, Arena& arena);
 
   // Room for the whole of a slice of so many rows: place 0 or 1.
   Tensor Whole(int place, int64_t slice_rows) const {
-    return wholes_[place].Rows(0, slice_rows * sp_.size());
+    return wholes_[place].Rows(0, sequences_ * SlicesOf(slice_rows).total);
   }
 
   // Room for a number a row of a whole, of the accumulation type.
@@ -46,11 +53,31 @@ class TensorParallel {
   absl::Status WaitFor(Operation operation);
 
  private:
+  SequenceSlices SlicesOf(int64_t slice_rows) const {
+    return slices_.OrEven(slice_rows / sequences_, sp_.size());
+  }
+
+  // Whether the end cuts some rank's slice short, so that whole slices are exchanged in padded_.
+  bool Pads(const SequenceSlices& slices) const {
+    return sp_.size() > 1 && slices.total < slices.each * sp_.size();
+  }
+
+  // This rank's place among whole slices.
+  Tensor OwnOf(const SequenceSlices& slices, Tensor padded) const {
+    return padded.Rows(sp_.rank() * slices.each, slices.each);
+  }
+
+  Operation GatherPadded(const SequenceSlices& slices, Tensor slice, Tensor whole);
+  absl::Status ScatterSumPadded(const SequenceSlices& slices, Tensor whole, Tensor slice);
+
   Backend& backend_;
   Communicator& sp_;
   int64_t sequences_ = 1;
+  SequenceSlices last_;
+  SequenceSlices slices_;
   Tensor wholes_[2];
   Tensor row_sums_;
+  Tensor padded_;  // whole slices of one sequence; empty where none is cut short
 };
 
 }  // namespace lasp::worker

@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -23,6 +24,7 @@
 #include "tests/worker/parallel/gpu_ranks.h"
 #include "tests/worker/parallel/sequence_parallel_methods.h"
 #include "worker/device/cuda_backend.h"
+#include "worker/engine/strategies.h"
 
 namespace lasp::worker {
 namespace {
@@ -270,11 +272,15 @@ TEST_P(CudaRanksTrainingOf, TensorParallelismIsTheTrainingOfOneGpu) {
     options.spec = spec;
     options.path_roots = {folder_.path()};
     options.dump_directory = folder_.Join(dump);
-    options.run_ranks = [](int sp_size, int dp_size, const auto& body) {
+    options.run_ranks = [&spec](int sp_size, int dp_size, const auto& body) {
       return sp_size == 1
                  ? RunRanks(sp_size, dp_size, body)
-                 : RunGpuRanks({.sp_size = sp_size, .dp_size = dp_size, .groups_shard = true},
-                               body);
+                 : RunGpuRanks(
+                       {.sp_size = sp_size,
+                        .dp_size = dp_size,
+                        .groups_shard = true,
+                        .streams = spec.memory().activations() == MemorySpec::ACTIVATIONS_STREAM},
+                       body);
     };
     const auto records = TrainLocally(options);
     for (const LocalTrainingRecord& record : records) {
@@ -285,16 +291,22 @@ TEST_P(CudaRanksTrainingOf, TensorParallelismIsTheTrainingOfOneGpu) {
   const std::vector<double> alone = train(Spec(1, 1, kShort), "alone");
   const auto expected = ReadDump(folder_.Join("alone/rank-0"));
   for (const auto method : {DataParallelSpec::METHOD_DDP, DataParallelSpec::METHOD_ZERO3}) {
-    for (const auto activations :
-         {MemorySpec::ACTIVATIONS_KEEP, MemorySpec::ACTIVATIONS_RECOMPUTE}) {
+    // Of 1000 tokens: in macro-chunks whose last leaves the second rank few, and none.
+    for (const auto& [activations, chunk_tokens] :
+         {std::pair(MemorySpec::ACTIVATIONS_KEEP, 0),
+          std::pair(MemorySpec::ACTIVATIONS_RECOMPUTE, 0),
+          std::pair(MemorySpec::ACTIVATIONS_STREAM, 192),
+          std::pair(MemorySpec::ACTIVATIONS_STREAM, 400)}) {
       lasp::v1::TrainingSpec spec = Spec(2, 1, kShort);
       lasp::v1::ParallelismSpec& parallelism = *spec.mutable_parallelism();
       parallelism.mutable_sequence_parallel()->set_method(
           lasp::v1::SequenceParallelSpec::METHOD_MEGATRON_SP);
       parallelism.mutable_data_parallel()->set_method(method);
       spec.mutable_memory()->set_activations(activations);
-      const std::string name = absl::StrCat(DataParallelSpec::Method_Name(method), "-",
-                                            MemorySpec::Activations_Name(activations));
+      spec.mutable_memory()->set_stream_chunk_tokens(chunk_tokens);
+      const std::string name =
+          absl::StrCat(DataParallelSpec::Method_Name(method), "-",
+                       MemorySpec::Activations_Name(activations), "-", chunk_tokens);
       SCOPED_TRACE(name);
       const std::vector<double> losses = train(spec, name);
       ASSERT_EQ(losses.size(), alone.size());
@@ -331,10 +343,12 @@ TEST_P(CudaRanksTrainingOf, PackedDocumentsStayApartWithEveryMethod) {
     options.path_roots = {folder_.path()};
     options.dump_directory = folder_.Join(dump);
     options.run_ranks = [&spec](int sp_size, int dp_size, const auto& body) {
-      const bool streams = spec.memory().activations() == MemorySpec::ACTIVATIONS_STREAM;
-      return sp_size == 1
-                 ? RunRanks(sp_size, dp_size, body)
-                 : RunGpuRanks({.sp_size = sp_size, .dp_size = dp_size, .streams = streams}, body);
+      return sp_size == 1 ? RunRanks(sp_size, dp_size, body)
+                          : RunGpuRanks({.sp_size = sp_size,
+                                         .dp_size = dp_size,
+                                         .groups_shard = GroupsShard(spec.parallelism()),
+                                         .streams = Streams(spec)},
+                                        body);
     };
     const auto records = TrainLocally(options);
     for (const LocalTrainingRecord& record : records) {
@@ -344,7 +358,9 @@ TEST_P(CudaRanksTrainingOf, PackedDocumentsStayApartWithEveryMethod) {
   };
   const std::vector<double> alone = train(Spec(1, 1, kShort), "alone");
   const auto expected = ReadDump(folder_.Join("alone/rank-0"));
-  for (const SequenceParallelMethod& method : SequenceParallelMethods()) {
+  std::vector<SequenceParallelMethod> methods = SequenceParallelMethods();
+  methods.push_back(MegatronSpMethod());
+  for (const SequenceParallelMethod& method : methods) {
     if (method.method == lasp::v1::SequenceParallelSpec::METHOD_RING_ATTENTION) {
       continue;  // packs none
     }

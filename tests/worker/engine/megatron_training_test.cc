@@ -174,10 +174,14 @@ TEST_P(MegatronTrainingTest, NightlyEveryShapeAndPlan) {
                                 DataParallelSpec::METHOD_ZERO1, DataParallelSpec::METHOD_ZERO2,
                                 DataParallelSpec::METHOD_ZERO3}) {
         for (const auto activations :
-             {MemorySpec::ACTIVATIONS_KEEP, MemorySpec::ACTIVATIONS_RECOMPUTE}) {
+             {MemorySpec::ACTIVATIONS_KEEP, MemorySpec::ACTIVATIONS_RECOMPUTE,
+              MemorySpec::ACTIVATIONS_STREAM}) {
           lasp::v1::TrainingSpec spec = Megatron({sp, dp});
           spec.mutable_parallelism()->mutable_data_parallel()->set_method(method);
           spec.mutable_memory()->set_activations(activations);
+          if (activations == MemorySpec::ACTIVATIONS_STREAM) {
+            spec.mutable_memory()->set_stream_chunk_tokens(40);
+          }
           ExpectAsOneRank(spec, DType::kFloat32, 1e-5);
         }
       }
@@ -214,6 +218,30 @@ TEST_P(MegatronTrainingTest, WhatIsComputedAnewIsTheSame) {
     for (size_t rank = 0; rank < records.size(); ++rank) {
       EXPECT_EQ(records[rank].parameters, kept[rank].parameters);
     }
+  }
+}
+
+// 276 tokens: macro-chunks of 100 and 76; of 100, with a short slice; two of 138; of 120, behind
+// which two ranks have none; of 132, behind which three have none.
+TEST_P(MegatronTrainingTest, SequencesInMacroChunksTrainAsOneRankDoes) {
+  struct Case {
+    Shape shape;
+    int64_t chunk_tokens;
+    DataParallelSpec::Method method;
+    DType type;
+  };
+
+  for (const auto& [shape, chunk, method, type] :
+       {Case{{1, 1}, 100, DataParallelSpec::METHOD_DDP, DType::kFloat32},
+        Case{{2, 2}, 50, DataParallelSpec::METHOD_ZERO3, DType::kFloat32},
+        Case{{3, 1}, 46, DataParallelSpec::METHOD_ZERO1, DType::kFloat32},
+        Case{{3, 1}, 40, DataParallelSpec::METHOD_DDP, DType::kFloat64},
+        Case{{4, 1}, 33, DataParallelSpec::METHOD_ZERO3, DType::kFloat32}}) {
+    lasp::v1::TrainingSpec spec = Megatron(shape);
+    spec.mutable_parallelism()->mutable_data_parallel()->set_method(method);
+    spec.mutable_memory()->set_activations(MemorySpec::ACTIVATIONS_STREAM);
+    spec.mutable_memory()->set_stream_chunk_tokens(chunk);
+    ExpectAsOneRank(spec, type, type == DType::kFloat64 ? 1e-11 : 1e-5);
   }
 }
 

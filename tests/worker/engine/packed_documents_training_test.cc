@@ -5,12 +5,16 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "proto/rpc/status_macros.h"
+#include "tests/faults/rank/forwarding_backend.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_directory.h"
 #include "tests/worker/checkpoint/commit.h"
@@ -154,7 +158,13 @@ TEST_F(PackedDocumentsTrainingTest, EveryMethodAndPlanTrainsAsOneRankDoes) {
               MemorySpec::ACTIVATIONS_STREAM, 31),
           std::tuple(
               On(spec, 3, SequenceParallelSpec::METHOD_LASP2, 1, DataParallelSpec::METHOD_DDP),
-              MemorySpec::ACTIVATIONS_STREAM, 40)}) {
+              MemorySpec::ACTIVATIONS_STREAM, 40),
+          std::tuple(On(spec, 2, SequenceParallelSpec::METHOD_MEGATRON_SP, 2,
+                        DataParallelSpec::METHOD_DDP),
+                     MemorySpec::ACTIVATIONS_KEEP, 0),
+          std::tuple(On(spec, 3, SequenceParallelSpec::METHOD_MEGATRON_SP, 1,
+                        DataParallelSpec::METHOD_ZERO3),
+                     MemorySpec::ACTIVATIONS_STREAM, 40)}) {
       SCOPED_TRACE(absl::StrCat(shape.parallelism().ShortDebugString(), ", activations ",
                                 activations, linear_transformer ? ", Linear Transformer" : ""));
       lasp::v1::TrainingSpec kept = shape;
@@ -163,6 +173,56 @@ TEST_F(PackedDocumentsTrainingTest, EveryMethodAndPlanTrainsAsOneRankDoes) {
       ExpectSame(Train(Options(kept)), one_rank);
     }
   }
+}
+
+TEST_F(PackedDocumentsTrainingTest, SoftmaxLayersTrainAsOnOneRank) {
+  for (const auto& [pattern, sp_size, method] :
+       {std::tuple("LN", 3, SequenceParallelSpec::METHOD_LASP),
+        std::tuple("NL", 2, SequenceParallelSpec::METHOD_ULYSSES),
+        std::tuple("N", 3, SequenceParallelSpec::METHOD_RING_ATTENTION)}) {
+    SCOPED_TRACE(pattern);
+    lasp::v1::TrainingSpec spec = Spec();
+    spec.mutable_model()->set_layer_pattern(pattern);
+    spec.mutable_model()->set_kv_heads(6);
+    spec.mutable_model()->set_rotary_base(10000);
+    ExpectSame(Train(Options(On(spec, sp_size, method, 1, DataParallelSpec::METHOD_DDP))),
+               Train(Options(spec)));
+  }
+}
+
+// A device whose softmax attention knows no borders.
+class JoiningBackend final : public ForwardingBackend {
+ public:
+  explicit JoiningBackend(std::unique_ptr<Backend> inner)
+      : ForwardingBackend(inner.get()), inner_(std::move(inner)) {}
+
+  SoftmaxOps* softmax() override { return &joining_; }
+
+ private:
+  class Joining final : public SoftmaxOps {
+   public:
+    void Turn(const AttentionShape&, double, bool, Tensor) override {}
+
+    void Output(const AttentionShape&, const SoftmaxForward&) override {}
+
+    void Gradients(const AttentionShape&, const SoftmaxBackward&) override {}
+  };
+
+  const std::unique_ptr<Backend> inner_;
+  Joining joining_;
+};
+
+TEST_F(PackedDocumentsTrainingTest, ADeviceThatJoinsThemInSoftmaxLayersIsRefused) {
+  LocalTrainingOptions options = Options(Spec());
+  options.spec.mutable_model()->set_layer_pattern("LN");
+  options.spec.mutable_model()->set_kv_heads(6);
+  options.create_backend = []() -> absl::StatusOr<std::unique_ptr<Backend>> {
+    LASP_ASSIGN_OR_RETURN(auto cpu, CreateCpuBackend(DType::kFloat32, 1));
+    return std::make_unique<JoiningBackend>(std::move(cpu));
+  };
+  EXPECT_THAT(TrainLocally(options)[0].status,
+              ::lasp::testing::StatusIs(absl::StatusCode::kInvalidArgument,
+                                        ::testing::HasSubstr("spec.data.documents is PACKED")));
 }
 
 TEST_F(PackedDocumentsTrainingTest, LabelsOfOtherDocumentsDoNotCount) {

@@ -127,7 +127,8 @@ TEST_F(SequenceStreamTrainingTest, WithEveryDataParallelismAndWhateverPassesTheS
 
 TEST_F(SequenceStreamTrainingTest, TwoRunsAreBitEqual) {
   using Sp = lasp::v1::SequenceParallelSpec;
-  for (const auto method : {Sp::METHOD_LASP, Sp::METHOD_LASP2, Sp::METHOD_ULYSSES}) {
+  for (const auto method :
+       {Sp::METHOD_LASP, Sp::METHOD_LASP2, Sp::METHOD_ULYSSES, Sp::METHOD_MEGATRON_SP}) {
     SCOPED_TRACE(Sp::Method_Name(method));
     const auto train = [&](const std::string& dump) {
       LocalTrainingOptions options = Options(2, 1, 50, dump);

@@ -5,6 +5,7 @@
 
 #include "proto/rpc/status_macros.h"
 #include "worker/data/mark_documents.h"
+#include "worker/model/parameter_shards.h"
 #include "worker/parallel/data_parallel.h"
 
 namespace lasp::worker {
@@ -23,12 +24,12 @@ absl::StatusOr<std::unique_ptr<ModelUnderTest>> ModelUnderTest::Create(const Mod
 
 absl::Status ModelUnderTest::TakeMemory(Arena& arena) {
   // Small buckets, so that reduction and backward interleave, but no thousands of them.
-  const int64_t bucket_elements = std::max<int64_t>(100, layout_.count() / 24);
+  const int64_t bucket_elements = std::max<int64_t>(100, own_layout_.count() / 24);
   parallel_ = CreateDdp({.backend = rank_.backend,
                          .world = rank_.world,
                          .shards = rank_.shards,
                          .replicas = rank_.dp,
-                         .units = layout_.units()},
+                         .units = own_layout_.units()},
                         bucket_elements, arena);
   loss_ = arena.Take(MemoryUse::kWorkspace, DType::kFloat64, 1, 1);
   tokens_ = {.ids = arena.Take(MemoryUse::kWorkspace, DType::kInt32, shape_.rows(), 1),
@@ -42,17 +43,50 @@ absl::Status ModelUnderTest::TakeMemory(Arena& arena) {
                                                               .offloads = plan_.offloads,
                                                               .streams = plan_.stream_length > 0,
                                                               .chunks = chunks_.count()},
-                                                             config_, shape_, rank_.backend,
+                                                             own_config_, shape_, rank_.backend,
                                                              *attention_, rank_.wrap, arena));
   model_ = std::make_unique<TransNormer>(
-      config_, shape_, activations_.options(), &layout_,
+      own_config_, shape_, activations_.options(), &own_layout_,
       ParameterTensors{.parallel = parallel_.get(),
-                       .learned_theta = layout_.Bind(parallel_->masters()).blocks[0].theta},
+                       .learned_theta = own_layout_.Bind(parallel_->masters()).blocks[0].theta},
       rank_.backend, attention_.get(), arena);
   return absl::OkStatus();
 }
 
-void ModelUnderTest::SetParameters(const std::vector<double>& parameters) {
+std::vector<double> ModelUnderTest::OwnOf(const std::vector<double>& whole) const {
+  std::vector<double> own(static_cast<size_t>(own_layout_.count()));
+  for (const TensorShare& share :
+       ParameterShards(own_config_).PlacesOf({.begin = 0, .count = own_layout_.count()})) {
+    std::copy_n(whole.begin() + share.begin, share.count, own.begin() + share.local);
+  }
+  return own;
+}
+
+absl::StatusOr<std::vector<double>> ModelUnderTest::WholeOf(const std::vector<double>& own) {
+  const auto count = static_cast<size_t>(layout_.count());
+  // The sums over the ranks, and behind them how many ranks have each element.
+  std::vector<double> sums(2 * count);
+  for (const TensorShare& share :
+       ParameterShards(own_config_).PlacesOf({.begin = 0, .count = own_layout_.count()})) {
+    std::copy_n(own.begin() + share.local, share.count, sums.begin() + share.begin);
+    std::fill_n(sums.begin() + static_cast<std::ptrdiff_t>(count) + share.begin, share.count, 1);
+  }
+  LASP_ASSIGN_OR_RETURN(const auto memory, rank_.backend->Allocate(
+                                               static_cast<int64_t>(sums.size() * sizeof(double))));
+  const auto columns = static_cast<int64_t>(sums.size());
+  const Tensor tensor{memory->data(), DType::kFloat64, 1, columns, columns};
+  rank_.backend->CopyFromHost(sums.data(), tensor);
+  LASP_RETURN_IF_ERROR(rank_.world->AllReduceSum(tensor).Wait());
+  rank_.backend->CopyToHost(tensor, sums.data());
+  std::vector<double> whole(count);
+  for (size_t i = 0; i < count; ++i) {
+    whole[i] = sums[i] / sums[count + i];
+  }
+  return whole;
+}
+
+void ModelUnderTest::SetParameters(const std::vector<double>& whole) {
+  const std::vector<double> parameters = OwnOf(whole);
   const Tensor masters = parallel_->masters();
   if (masters.dtype == DType::kFloat64) {
     rank_.backend->CopyFromHost(parameters.data(), masters);
@@ -147,6 +181,9 @@ absl::StatusOr<double> ModelUnderTest::Run(const std::vector<int32_t>& ids,
       1 / count, loss_, /*adds=*/false, /*last_micro_batch=*/true));
   LASP_RETURN_IF_ERROR(rank_.world->AllReduceSum(loss_).Wait());
   LASP_RETURN_IF_ERROR(parallel_->Finish());
+  if (own_config_.tensor_ranks > 1) {
+    LASP_ASSIGN_OR_RETURN(whole_gradients_, WholeOf(Read(parallel_->owned()[0].gradient)));
+  }
   return Read(loss_)[0] / count;
 }
 

@@ -41,20 +41,24 @@ class ModelUnderTest {
                                                                 LocalRank& rank,
                                                                 const TestedPlan& plan = {});
 
+  // Of the whole model.
   const ParameterLayout& layout() const { return layout_; }
 
-  // [layout().count()], in the backend's precision.
+  // [layout().count()], in the backend's precision. With MEGATRON_SP a rank takes its share.
   void SetParameters(const std::vector<double>& parameters);
 
   // Normal deviates, for SetParameters.
   std::vector<double> RandomParameters(uint32_t seed, double deviation) const;
 
+  // What this rank has of them.
   std::vector<double> Parameters() const { return Read(parallel_->masters()); }
 
   const MemoryBill& memory() const { return arena_.bill(); }
 
-  // Summed over the world.
-  std::vector<double> Gradients() const { return Read(parallel_->owned()[0].gradient); }
+  // Of the whole model, as the last Run left them: summed over the world.
+  std::vector<double> Gradients() const {
+    return whole_gradients_.empty() ? Read(parallel_->owned()[0].gradient) : whole_gradients_;
+  }
 
   // Forward and backward of whole sequences [shape.sequences, full_length], of which this rank
   // takes its slice. Returns the mean loss over the world's labels, which every rank gives alike.
@@ -77,9 +81,22 @@ class ModelUnderTest {
                .last = chunks_.last_slices()},
         rank_(rank),
         plan_(plan),
-        layout_(config) {}
+        layout_(config),
+        own_config_(OwnConfig(config, rank, plan)),
+        own_layout_(own_config_) {}
+
+  static ModelConfig OwnConfig(ModelConfig config, const LocalRank& rank, const TestedPlan& plan) {
+    if (plan.method.method == lasp::v1::SequenceParallelSpec::METHOD_MEGATRON_SP) {
+      config.tensor_ranks = rank.grid.sp_size();
+      config.tensor_rank = rank.grid.sp_rank();
+    }
+    return config;
+  }
 
   absl::Status TakeMemory(Arena& arena);
+  // What this rank has of `whole`, and its reverse: of what all ranks have.
+  std::vector<double> OwnOf(const std::vector<double>& whole) const;
+  absl::StatusOr<std::vector<double>> WholeOf(const std::vector<double>& own);
   std::vector<double> Read(Tensor tensor) const;
   // This rank's slice of a macro-chunk of `whole`.
   Tensor Upload(const std::vector<int32_t>& whole, int64_t chunk, Tensor tokens);
@@ -94,6 +111,9 @@ class ModelUnderTest {
   LocalRank& rank_;
   const TestedPlan plan_;
   const ParameterLayout layout_;
+  // The same, of what this rank has of the model.
+  const ModelConfig own_config_;
+  const ParameterLayout own_layout_;
   Arena arena_;
   std::unique_ptr<DataParallel> parallel_;
   Tensor loss_;
@@ -102,6 +122,7 @@ class ModelUnderTest {
   std::unique_ptr<SequenceParallel> attention_;
   ActivationMemory activations_;
   std::unique_ptr<TransNormer> model_;
+  std::vector<double> whole_gradients_;  // where ranks have shares
 };
 
 // Tokens of some sequences and their labels, which are the tokens shifted by one.

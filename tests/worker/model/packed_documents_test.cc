@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/status_macros.h"
 #include "proto/spec/sequence_parallel_support.h"
@@ -45,15 +46,26 @@ std::vector<Layout> Layouts() {
           {"of one token each", {EveryToken(), {1, 2, 131}}}};
 }
 
-ModelConfig Config(bool linear_transformer) {
-  return {.linear_transformer = linear_transformer,
+struct Model {
+  const char* name = "";
+  bool linear_transformer = false;
+  const char* pattern = "L";
+
+  bool softmax() const { return absl::StrContains(pattern, 'N'); }
+};
+
+// Two heads of queries to one of keys in softmax attention.
+ModelConfig Config(const Model& model) {
+  return {.linear_transformer = model.linear_transformer,
           .layers = 2,
           .hidden_size = 48,
-          .heads = 12,
+          .heads = model.softmax() ? 24 : 12,
           .glu_size = 24,
           .vocab_size = 13,
           .tie_embeddings = true,
-          .learned_theta = !linear_transformer};
+          .learned_theta = !model.linear_transformer && model.pattern[0] == 'L',
+          .layer_pattern = model.pattern,
+          .kv_heads = model.softmax() ? 12 : 0};
 }
 
 // Sequences whose documents' last tokens predict nothing.
@@ -80,8 +92,8 @@ constexpr uint32_t kSeed = 7;
 constexpr double kDeviation = 0.2;
 
 // Each document in a model of its own, on one rank in fp64, its positions as in its sequence.
-Result DocumentByDocument(const Starts& starts, bool linear_transformer) {
-  const ModelConfig config = Config(linear_transformer);
+Result DocumentByDocument(const Starts& starts, const Model& tested) {
+  const ModelConfig config = Config(tested);
   const RandomSequences data = PackedSequences(starts, config.vocab_size);
   Result result;
   result.gradients.resize(static_cast<size_t>(ParameterLayout(config).count()));
@@ -138,12 +150,12 @@ struct Way {
 struct Ranks {
   int sp_size = 1;
   DType type = DType::kFloat64;
-  bool linear_transformer = false;
+  Model model = {};
 };
 
 // Of each way, in the first rank of a world that goes all of them; the other ranks give the same.
 std::vector<Result> Pack(const Ranks& ranks, const std::vector<Way>& ways) {
-  const ModelConfig config = Config(ranks.linear_transformer);
+  const ModelConfig config = Config(ranks.model);
   std::vector<std::vector<Result>> results(static_cast<size_t>(ranks.sp_size));
   ExpectLocalRanks(
       {.sp_size = ranks.sp_size, .compute_type = ranks.type}, [&](LocalRank& rank) -> absl::Status {
@@ -174,10 +186,10 @@ std::vector<Result> Pack(const Ranks& ranks, const std::vector<Way>& ways) {
 }
 
 // Of each layout.
-std::vector<Result> ExpectedOf(bool linear_transformer) {
+std::vector<Result> ExpectedOf(const Model& model) {
   std::vector<Result> expected;
   for (const Layout& layout : Layouts()) {
-    expected.push_back(DocumentByDocument(layout.starts, linear_transformer));
+    expected.push_back(DocumentByDocument(layout.starts, model));
   }
   return expected;
 }
@@ -186,7 +198,7 @@ std::vector<Result> ExpectedOf(bool linear_transformer) {
 void ExpectAsAlone(const Ranks& ranks, const std::vector<Way>& ways,
                    const std::vector<Result>& expected) {
   const double bar = ranks.type == DType::kFloat64 ? 1e-12 : 1e-5;
-  const ParameterLayout parameters(Config(ranks.linear_transformer));
+  const ParameterLayout parameters(Config(ranks.model));
   std::vector<Way> all;
   for (const Layout& layout : Layouts()) {
     for (Way way : ways) {
@@ -211,72 +223,74 @@ void ExpectAsAlone(const Ranks& ranks, const std::vector<Way>& ways,
               worst);
 }
 
-// Those that keep documents apart.
-std::vector<SequenceParallelMethod> PackingMethods() {
+// Those that keep the documents of a model apart.
+std::vector<SequenceParallelMethod> PackingMethods(const Model& model) {
+  lasp::v1::ModelSpec spec;
+  spec.set_layers(2);
+  spec.set_layer_pattern(model.pattern);
   std::vector<SequenceParallelMethod> methods = SequenceParallelMethods();
   methods.erase(std::remove_if(methods.begin(), methods.end(),
-                               [](const SequenceParallelMethod& method) {
-                                 return !ReasonAgainstPacking(method.method).empty();
+                               [&spec](const SequenceParallelMethod& method) {
+                                 return !ReasonAgainstPacking(method.method, spec).empty();
                                }),
                 methods.end());
+  if (!model.softmax()) {
+    methods.push_back(MegatronSpMethod());
+  }
   return methods;
 }
 
-class PackedDocumentsTest : public ::testing::TestWithParam<bool> {
+class PackedDocumentsTest : public ::testing::TestWithParam<Model> {
  protected:
-  static bool linear_transformer() { return GetParam(); }
+  static Ranks RanksOf(int sp_size, DType type) {
+    return {.sp_size = sp_size, .type = type, .model = GetParam()};
+  }
 };
 
-INSTANTIATE_TEST_SUITE_P(Models, PackedDocumentsTest, ::testing::Bool(), [](const auto& tested) {
-  return std::string(tested.param ? "LinearTransformer" : "TransNormer");
-});
+std::string NameOf(const ::testing::TestParamInfo<Model>& tested) { return tested.param.name; }
+
+constexpr Model kLinearModels[] = {{.name = "TransNormer"},
+                                   {.name = "LinearTransformer", .linear_transformer = true}};
+
+INSTANTIATE_TEST_SUITE_P(Models, PackedDocumentsTest, ::testing::ValuesIn(kLinearModels), NameOf);
+INSTANTIATE_TEST_SUITE_P(SoftmaxLayers, PackedDocumentsTest,
+                         ::testing::Values(Model{.name = "AmongLinear", .pattern = "LN"},
+                                           Model{.name = "BeforeNormalised",
+                                                 .linear_transformer = true,
+                                                 .pattern = "NL"},
+                                           Model{.name = "Alone", .pattern = "N"}),
+                         NameOf);
 
 TEST_P(PackedDocumentsTest, AreComputedAsIfEachWereAlone) {
-  const std::vector<Result> expected = ExpectedOf(linear_transformer());
-  const auto ranks = [](int sp_size, DType type) {
-    return Ranks{.sp_size = sp_size, .type = type, .linear_transformer = linear_transformer()};
-  };
+  const std::vector<Result> expected = ExpectedOf(GetParam());
   std::vector<Way> ways;
-  for (const SequenceParallelMethod& method : PackingMethods()) {
+  for (const SequenceParallelMethod& method : PackingMethods(GetParam())) {
     ways.push_back({.method = method});
   }
-  ExpectAsAlone(ranks(1, DType::kFloat64), ways, expected);
-  ExpectAsAlone(ranks(2, DType::kFloat64), ways, expected);
-  ExpectAsAlone(ranks(4, DType::kFloat64), ways, expected);
-  for (const SequenceParallelMethod& method : PackingMethods()) {
+  const std::vector<Way> kept = ways;
+  ExpectAsAlone(RanksOf(1, DType::kFloat64), ways, expected);
+  ExpectAsAlone(RanksOf(2, DType::kFloat64), ways, expected);
+  ExpectAsAlone(RanksOf(4, DType::kFloat64), ways, expected);
+  for (const SequenceParallelMethod& method : PackingMethods(GetParam())) {
     ways.push_back({.method = method, .recomputation = Recomputation::kBlock});
   }
   ways.push_back({.recomputation = Recomputation::kCheapest});
-  ExpectAsAlone(ranks(3, DType::kFloat64), ways, expected);
-  ExpectAsAlone(ranks(3, DType::kFloat32), {Way{}}, expected);
-}
-
-// Documents that start where macro-chunks do, and ones with short and empty slices at the end.
-TEST_P(PackedDocumentsTest, AreTheSameInMacroChunks) {
-  const std::vector<Result> expected = ExpectedOf(linear_transformer());
-  for (const auto& [sp_size, slice] :
-       {std::pair(1, 33), std::pair(2, 32), std::pair(3, 11), std::pair(3, 29)}) {
-    std::vector<Way> ways;
-    for (const SequenceParallelMethod& method : PackingMethods()) {
-      ways.push_back({.method = method, .slice = slice});
-    }
-    ExpectAsAlone({.sp_size = sp_size, .linear_transformer = linear_transformer()}, ways, expected);
-  }
-  ExpectAsAlone({.sp_size = 2, .type = DType::kFloat32, .linear_transformer = linear_transformer()},
-                {{.slice = 20}}, expected);
+  ExpectAsAlone(RanksOf(3, DType::kFloat64), ways, expected);
+  ExpectAsAlone(RanksOf(3, DType::kFloat32), kept, expected);
 }
 
 TEST_P(PackedDocumentsTest, OneDocumentIsAJoinedSequenceToTheBit) {
   const Layout none{"no border", Starts(kSequences)};
   std::vector<Way> ways;
-  for (const SequenceParallelMethod& method : PackingMethods()) {
+  for (const SequenceParallelMethod& method : PackingMethods(GetParam())) {
     for (const int64_t slice : {0, 13}) {
-      ways.push_back({.layout = none, .method = method, .slice = slice});
-      ways.push_back({.layout = none, .method = method, .slice = slice, .joined = true});
+      if (slice == 0 || !GetParam().softmax()) {
+        ways.push_back({.layout = none, .method = method, .slice = slice});
+        ways.push_back({.layout = none, .method = method, .slice = slice, .joined = true});
+      }
     }
   }
-  const std::vector<Result> results = Pack(
-      {.sp_size = 3, .type = DType::kFloat32, .linear_transformer = linear_transformer()}, ways);
+  const std::vector<Result> results = Pack(RanksOf(3, DType::kFloat32), ways);
   ASSERT_EQ(results.size(), ways.size());
   for (size_t i = 0; i < ways.size(); i += 2) {
     EXPECT_EQ(results[i].loss, results[i + 1].loss) << ways[i].Describe();
@@ -288,7 +302,7 @@ TEST_P(PackedDocumentsTest, OneDocumentIsAJoinedSequenceToTheBit) {
 TEST_P(PackedDocumentsTest, EveryWayOfPassingStatesGivesTheSameBits) {
   std::vector<Way> ways;
   for (const Layout& layout : Layouts()) {
-    for (const SequenceParallelMethod& method : PackingMethods()) {
+    for (const SequenceParallelMethod& method : PackingMethods(GetParam())) {
       if (method.method == lasp::v1::SequenceParallelSpec::METHOD_LASP ||
           method.method == lasp::v1::SequenceParallelSpec::METHOD_LASP2 ||
           method.method == lasp::v1::SequenceParallelSpec::METHOD_ALL_SCAN) {
@@ -296,14 +310,33 @@ TEST_P(PackedDocumentsTest, EveryWayOfPassingStatesGivesTheSameBits) {
       }
     }
   }
-  const std::vector<Result> results = Pack(
-      {.sp_size = 4, .type = DType::kFloat32, .linear_transformer = linear_transformer()}, ways);
+  const std::vector<Result> results = Pack(RanksOf(4, DType::kFloat32), ways);
   ASSERT_EQ(results.size(), ways.size());
   for (size_t i = 0; i < ways.size(); ++i) {
     const Result& ring = results[i / 3 * 3];
     EXPECT_EQ(results[i].loss, ring.loss) << ways[i].Describe();
     EXPECT_EQ(results[i].gradients, ring.gradients) << ways[i].Describe();
   }
+}
+
+// Those whose sequences go by in macro-chunks.
+class StreamedDocumentsTest : public ::testing::TestWithParam<Model> {};
+
+INSTANTIATE_TEST_SUITE_P(Models, StreamedDocumentsTest, ::testing::ValuesIn(kLinearModels), NameOf);
+
+// Documents that start where macro-chunks do, and ones with short and empty slices at the end.
+TEST_P(StreamedDocumentsTest, AreTheSameInMacroChunks) {
+  const std::vector<Result> expected = ExpectedOf(GetParam());
+  for (const auto& [sp_size, slice] :
+       {std::pair(1, 33), std::pair(2, 32), std::pair(3, 11), std::pair(3, 29)}) {
+    std::vector<Way> ways;
+    for (const SequenceParallelMethod& method : PackingMethods(GetParam())) {
+      ways.push_back({.method = method, .slice = slice});
+    }
+    ExpectAsAlone({.sp_size = sp_size, .model = GetParam()}, ways, expected);
+  }
+  ExpectAsAlone({.sp_size = 2, .type = DType::kFloat32, .model = GetParam()}, {{.slice = 20}},
+                expected);
 }
 
 }  // namespace

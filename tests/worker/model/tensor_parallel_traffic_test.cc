@@ -7,6 +7,7 @@
 
 #include "proto/rpc/status_macros.h"
 #include "tests/worker/model/model_under_test.h"
+#include "tests/worker/parallel/sequence_parallel_methods.h"
 
 namespace lasp::worker {
 namespace {
@@ -14,15 +15,13 @@ namespace {
 constexpr int64_t kSequences = 2;
 constexpr int64_t kTokens = 69;
 
-ModelConfig ConfigOf(bool linear_transformer, const ProcessGrid& grid) {
+ModelConfig ConfigOf(bool linear_transformer) {
   return {.linear_transformer = linear_transformer,
           .layers = 3,
           .hidden_size = 48,
           .heads = 12,
           .glu_size = 24,
-          .vocab_size = 13,
-          .tensor_ranks = grid.sp_size(),
-          .tensor_rank = grid.sp_rank()};
+          .vocab_size = 13};
 }
 
 TEST(TensorParallelTrafficTest, ARankSendsExactlyWhatTheFormulaSays) {
@@ -30,14 +29,11 @@ TEST(TensorParallelTrafficTest, ARankSendsExactlyWhatTheFormulaSays) {
     for (const int ranks : {1, 2, 3, 4}) {
       SCOPED_TRACE(ranks);
       ExpectLocalRanks({.sp_size = ranks}, [&](LocalRank& rank) -> absl::Status {
-        const ModelConfig config = ConfigOf(linear_transformer, rank.grid);
+        const ModelConfig config = ConfigOf(linear_transformer);
         LASP_ASSIGN_OR_RETURN(
             const auto model,
-            ModelUnderTest::Create(
-                config, {.sequences = kSequences, .tokens = kTokens}, rank,
-                {.method = {.name = "MEGATRON_SP",
-                            .method = lasp::v1::SequenceParallelSpec::METHOD_MEGATRON_SP,
-                            .create = CreateMegatronSp}}));
+            ModelUnderTest::Create(config, {.sequences = kSequences, .tokens = kTokens}, rank,
+                                   {.method = MegatronSpMethod()}));
         model->SetParameters(model->RandomParameters(7, 0.4));
         // A number a token: what the gated norm sums over the ranks, in each direction.
         const int64_t rows = kSequences * kTokens * ranks;

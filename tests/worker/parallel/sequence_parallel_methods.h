@@ -22,6 +22,12 @@ struct SequenceParallelMethod {
   }
 };
 
+// It shares out weights too, and so the others are not held against it bit by bit.
+inline SequenceParallelMethod MegatronSpMethod() {
+  return {"MEGATRON_SP", lasp::v1::SequenceParallelSpec::METHOD_MEGATRON_SP, CreateMegatronSp};
+}
+
+// But for MegatronSpMethod.
 inline std::vector<SequenceParallelMethod> SequenceParallelMethods() {
   using Spec = lasp::v1::SequenceParallelSpec;
   return {{"LASP", Spec::METHOD_LASP, CreateLasp},
