@@ -34,6 +34,8 @@ struct SoftmaxAttentionShape {
   int64_t kv_heads = 0;  // divides heads
   int64_t head_size = 0;
   int64_t offset = 0;
+
+  bool operator==(const SoftmaxAttentionShape&) const = default;
 };
 
 // q, output and their gradients: [batch, queries, heads, head_size]; k, v and theirs: [batch, keys,
