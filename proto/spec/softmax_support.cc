@@ -121,16 +121,6 @@ void CheckSoftmaxJob(const v1::TrainingSpec& spec, FieldChecker* check) {
                   "is PACKED, but layers of softmax attention (layer_pattern) know no borders of "
                   "documents: choose JOINED");
   }
-  if (spec.device() == v1::TrainingSpec::DEVICE_GPU) {
-    check->Refuse("spec.model.layer_pattern", ReasonAgainstSoftmaxOnGpus(spec.model()));
-  }
-}
-
-std::string ReasonAgainstSoftmaxOnGpus(const Model& model) {
-  return SoftmaxLayers(model) > 0
-             ? "has layers of softmax attention, which is not available on GPUs: choose L, or "
-               "device CPU"
-             : "";
 }
 
 }  // namespace lasp
