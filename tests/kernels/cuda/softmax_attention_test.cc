@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -212,14 +213,17 @@ TEST_F(SoftmaxAttentionCuda, IsTheCpusOfSlicesOfKeys) {
 }
 
 // So long that the gradient of q is summed in the order in which its parts come.
-TEST_F(SoftmaxAttentionCuda, IsTheCpusOfALongSequence) {
-  Check({.batch = 1,
-         .queries = 3072,
-         .keys = 3072,
-         .heads = 16,
-         .kv_heads = 4,
-         .head_size = 64,
-         .offset = 0});
+TEST_F(SoftmaxAttentionCuda, IsTheCpusOfLongSequences) {
+  for (const auto& [queries, keys, kv_heads, size] :
+       {std::array<int64_t, 4>{3072, 3072, 16, 128}, {3072, 3072, 4, 64}, {1024, 8704, 4, 32}}) {
+    Check({.batch = 1,
+           .queries = queries,
+           .keys = keys,
+           .heads = 16,
+           .kv_heads = kv_heads,
+           .head_size = size,
+           .offset = keys - queries});
+  }
 }
 
 TEST_F(SoftmaxAttentionCuda, GivesTheSameBitsTwice) {
