@@ -38,6 +38,8 @@ struct SoftmaxAttentionShape {
   int64_t kv_heads = 0;  // divides heads
   int64_t head_size = 0;
   int64_t offset = 0;
+
+  bool operator==(const SoftmaxAttentionShape&) const = default;
 };
 
 // Where documents start among the tokens of whole sequences, of which queries and keys are parts.

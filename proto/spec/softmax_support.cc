@@ -116,16 +116,6 @@ void CheckSoftmaxJob(const v1::TrainingSpec& spec, FieldChecker* check) {
                   "MEGATRON_SP computes no layers of softmax attention (layer_pattern): choose "
                   "LASP, LASP2, ALL_SCAN, RING_ATTENTION or ULYSSES");
   }
-  if (spec.device() == v1::TrainingSpec::DEVICE_GPU) {
-    check->Refuse("spec.model.layer_pattern", ReasonAgainstSoftmaxOnGpus(spec.model()));
-  }
-}
-
-std::string ReasonAgainstSoftmaxOnGpus(const Model& model) {
-  return SoftmaxLayers(model) > 0
-             ? "has layers of softmax attention, which is not available on GPUs: choose L, or "
-               "device CPU"
-             : "";
 }
 
 }  // namespace lasp

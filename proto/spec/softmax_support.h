@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 
 #include "lasp/v1/training_spec.pb.h"
 #include "proto/spec/field_checker.h"
@@ -18,8 +17,5 @@ bool CheckLayerPattern(const v1::ModelSpec& model, FieldChecker* check);
 
 // What the rest of a job cannot be where there are such layers.
 void CheckSoftmaxJob(const v1::TrainingSpec& spec, FieldChecker* check);
-
-// Why GPUs do not compute the model's layer_pattern, and what to choose; empty where they do.
-std::string ReasonAgainstSoftmaxOnGpus(const v1::ModelSpec& model);
 
 }  // namespace lasp

@@ -132,7 +132,6 @@ void FillDefaults(v1::TrainingSpec* spec) {
       spec->device() == v1::TrainingSpec::DEVICE_ANY) {
     const bool gpus =
         ReasonAgainstGpus(spec->model()).empty() &&
-        ReasonAgainstSoftmaxOnGpus(spec->model()).empty() &&
         ReasonAgainstGpus(spec->parallelism().sequence_parallel(), spec->model()).empty();
     spec->set_device(gpus && ReasonAgainstDocumentsOnGpus(*spec).empty()
                          ? v1::TrainingSpec::DEVICE_ANY

@@ -31,7 +31,7 @@ INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
 # Beyond the C++ library, whose headers have no suffix.
 KERNEL_HEADERS = {"cblas.h", "omp.h", "immintrin.h"}
 CUDA_HEADERS = {"cooperative_groups.h", "cublasLt.h", "cuda.h", "cuda_bf16.h", "cuda_fp16.h",
-                "cuda_runtime.h", "cuda_runtime_api.h", "cudaTypedefs.h"}
+                "cuda_runtime.h", "cuda_runtime_api.h", "cudaTypedefs.h", "cudnn_graph.h", "dlfcn.h"}
 
 
 def includes_under(folder):

@@ -112,8 +112,8 @@ TEST(SpecValidatorTest, EveryFieldHasItsLimits) {
        "spec.model.initial_weights", "choose layer_pattern L"},
       {"model { layer_pattern: 'LN' } memory { activations: ACTIVATIONS_STREAM }",
        "spec.memory.activations", "no state of constant size"},
-      {"model { layer_pattern: 'LN' } device: DEVICE_GPU", "spec.model.layer_pattern",
-       "not available on GPUs"},
+      {"model { layer_pattern: 'N' heads: 2 hidden_size: 40 } device: DEVICE_GPU",
+       "spec.model.heads", "GPUs take multiples of 8"},
       {"model { layer_pattern: 'LN' kv_heads: 1 } "
        "parallelism { sequence_parallel { method: METHOD_ULYSSES } }",
        "spec.parallelism.sequence_parallel.size",
@@ -385,6 +385,7 @@ TEST(SpecValidatorTest, TheBoundsThemselvesAreAllowed) {
       "model { architecture: ARCHITECTURE_LINEAR_TRANSFORMER layer_pattern: 'LL' }",
       "model { architecture: ARCHITECTURE_LINEAR_TRANSFORMER layer_pattern: 'NL' }",
       "model { layer_pattern: 'LLLN' kv_heads: 1 rotary_base: 1e12 }",
+      "model { layer_pattern: 'LLLN' } device: DEVICE_GPU",
       "model { layer_pattern: 'LN' lrpe_theta: LRPE_THETA_LEARNED }",
       "parallelism { sequence_parallel { method: METHOD_ULYSSES } } model { layer_pattern: 'LN' }",
       "model { layer_pattern: 'N' } parallelism { sequence_parallel { method: METHOD_LASP2 } }",

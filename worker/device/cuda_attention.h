@@ -1,5 +1,5 @@
-// A GPU behind the device seam: linear attention. Its output is one pass over the tokens that
-// starts from the received state, so that all of it comes after the state; the gradient of the
+// A GPU behind the device seam: attention. Linear attention's output is one pass over the tokens
+// that starts from the received state, so that all of it comes after the state; the gradient of the
 // queries needs no other rank, and runs while the state's gradient is under way.
 #pragma once
 
@@ -10,6 +10,7 @@
 #include "worker/device/cuda_context.h"
 #include "worker/device/cuda_left_product.h"
 #include "worker/device/cuda_linear_transformer.h"
+#include "worker/device/cuda_softmax.h"
 
 namespace lasp::worker {
 
@@ -33,11 +34,14 @@ class CudaAttention : public CudaBackend {
 
   LinearTransformerOps* linear_transformer() override { return &linear_transformer_; }
 
+  SoftmaxOps* softmax() override { return softmax_.get(); }
+
  protected:
   explicit CudaAttention(std::unique_ptr<CudaContext> context)
       : context_(std::move(context)),
         left_product_(context_.get()),
-        linear_transformer_(context_.get()) {}
+        linear_transformer_(context_.get()),
+        softmax_(CreateCudaSoftmax(context_.get())) {}
 
   CudaContext& context() const { return *context_; }
 
@@ -48,6 +52,7 @@ class CudaAttention : public CudaBackend {
   const std::unique_ptr<CudaContext> context_;
   CudaLeftProduct left_product_;
   CudaLinearTransformer linear_transformer_;
+  const std::unique_ptr<SoftmaxOps> softmax_;  // null where it is not built
 };
 
 }  // namespace lasp::worker

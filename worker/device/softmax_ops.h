@@ -26,6 +26,7 @@ struct SoftmaxForward {
   bool merges = false;  // with the output and log-sum-exps of other keys, which are there
   Tensor output;
   Tensor log_sums;  // [batch * heads, tokens], of the accumulation type
+  Tensor scratch;   // SoftmaxOps::ScratchElements; empty where that is 0
 };
 
 struct SoftmaxBackward {
@@ -42,6 +43,13 @@ struct SoftmaxBackward {
   Tensor q_gradient;
   Tensor k_gradient;  // as k; of the first `keys` rows of each sequence written
   Tensor v_gradient;
+  Tensor scratch;  // as in the forward
+};
+
+// What a layer's operations are called with.
+struct SoftmaxReach {
+  int64_t keys = 0;     // at most, of which the last query sees all
+  bool merges = false;  // and adds; then slices of keys that all queries see come, too
 };
 
 class SoftmaxOps {
@@ -54,6 +62,11 @@ class SoftmaxOps {
   // Turns each head of x [batch * tokens, n * head_size] by its token's position, or back, in
   // place.
   virtual void Turn(const AttentionShape& shape, double base, bool inverse, Tensor x) = 0;
+
+  // What Output and Gradients need besides their operands, of the activation type.
+  virtual int64_t ScratchElements(const AttentionShape& /*shape*/, const SoftmaxReach& /*reach*/) {
+    return 0;
+  }
 
   virtual void Output(const AttentionShape& shape, const SoftmaxForward& tensors) = 0;
   virtual void Gradients(const AttentionShape& shape, const SoftmaxBackward& tensors) = 0;

@@ -8,7 +8,9 @@
 #include "proto/rpc/status_macros.h"
 #include "proto/rpc/worker_limits.h"
 #include "proto/spec/gpu_support.h"
+#include "proto/spec/softmax_support.h"
 #include "worker/device/cuda_backend.h"
+#include "worker/device/cuda_softmax.h"
 #include "worker/engine/exit_code.h"
 #include "worker/engine/rank_runtime.h"
 #include "worker/engine/strategies.h"
@@ -136,6 +138,9 @@ absl::StatusOr<std::unique_ptr<RankRuntime>> CreateRankRuntime(
         absl::StrCat("spec.parallelism.sequence_parallel.method ", reason));
   }
   // Before CUDA starts threads, which may read the environment.
+  if (SoftmaxLayers(setup.spec().model()) > 0) {
+    LASP_RETURN_IF_ERROR(LoadSoftmaxAttention());
+  }
   LASP_RETURN_IF_ERROR(ConfigureNccl(setup.rank_address()));
   absl::StatusOr<std::unique_ptr<CudaBackend>> opened = CreateCudaBackend({});
   if (!opened.ok()) {

@@ -19,6 +19,10 @@ class GatheredSoftmax final : public SoftmaxParallel {
   }
 
   void TakeScratch(const AttentionShape& shape, Arena& arena) override {
+    // As the last rank needs it: memory is laid out alike on all.
+    scratch_ = arena.Take(
+        MemoryUse::kWorkspace, backend_.activation_type(), 1,
+        softmax_.ScratchElements(shape, {.keys = sp_.size() * shape.tokens, .merges = false}));
     if (sp_.size() == 1) {
       return;
     }
@@ -47,7 +51,8 @@ class GatheredSoftmax final : public SoftmaxParallel {
                             .k = KeysOf(kv),
                             .v = ValuesOf(kv),
                             .output = output,
-                            .log_sums = memory.log_sums});
+                            .log_sums = memory.log_sums,
+                            .scratch = scratch_});
     return absl::OkStatus();
   }
 
@@ -73,7 +78,8 @@ class GatheredSoftmax final : public SoftmaxParallel {
                                .output_gradient = output_gradient,
                                .q_gradient = gradients.q,
                                .k_gradient = KeysOf(kv_gradient),
-                               .v_gradient = ValuesOf(kv_gradient)});
+                               .v_gradient = ValuesOf(kv_gradient),
+                               .scratch = scratch_});
     return Scatter(shape, gradients.kv);
   }
 
@@ -137,6 +143,7 @@ class GatheredSoftmax final : public SoftmaxParallel {
   // [batch * ranks * tokens, 2 * kv_heads * head_size]: one sequence after another.
   Tensor gathered_;
   Tensor gradients_;
+  Tensor scratch_;
   Operation under_way_;
 };
 

@@ -21,6 +21,9 @@ class RingSoftmax final : public SoftmaxParallel {
 
   void TakeScratch(const AttentionShape& shape, Arena& arena) override {
     ring_.TakeScratch(shape.batch * shape.tokens, 2 * shape.kv_heads * shape.head_size, arena);
+    scratch_ = arena.Take(
+        MemoryUse::kWorkspace, backend_.activation_type(), 1,
+        softmax_.ScratchElements(shape, {.keys = shape.tokens, .merges = sp_.size() > 1}));
   }
 
   absl::Status BeginForward(const AttentionShape& /*shape*/, Tensor kv,
@@ -40,7 +43,8 @@ class RingSoftmax final : public SoftmaxParallel {
                               .v = ValuesOf(kv),
                               .merges = step > 0,
                               .output = output,
-                              .log_sums = memory.log_sums});
+                              .log_sums = memory.log_sums,
+                              .scratch = scratch_});
     }
     return absl::OkStatus();
   }
@@ -69,7 +73,8 @@ class RingSoftmax final : public SoftmaxParallel {
                                    .adds = step > 0,
                                    .q_gradient = gradients.q,
                                    .k_gradient = KeysOf(kv_gradient),
-                                   .v_gradient = ValuesOf(kv_gradient)});
+                                   .v_gradient = ValuesOf(kv_gradient),
+                                   .scratch = scratch_});
       }
       if (step > 0) {
         LASP_RETURN_IF_ERROR(ring_.SendHome(step));
@@ -107,6 +112,7 @@ class RingSoftmax final : public SoftmaxParallel {
   SoftmaxOps& softmax_;
   Communicator& sp_;
   KeyValueRing ring_;
+  Tensor scratch_;
 };
 
 }  // namespace

@@ -44,6 +44,8 @@ class UlyssesSoftmax final : public SoftmaxParallel {
     q_gradient_ = take(whole.heads);
     k_gradient_ = take(whole.kv_heads);
     v_gradient_ = take(whole.kv_heads);
+    scratch_ = arena.Take(MemoryUse::kWorkspace, backend_.activation_type(), 1,
+                          softmax_.ScratchElements(whole, {.keys = whole.tokens, .merges = false}));
   }
 
   absl::Status BeginForward(const AttentionShape& shape, Tensor kv,
@@ -66,7 +68,8 @@ class UlyssesSoftmax final : public SoftmaxParallel {
                             .k = memory.whole_k,
                             .v = memory.whole_v,
                             .output = memory.whole_output,
-                            .log_sums = memory.log_sums});
+                            .log_sums = memory.log_sums,
+                            .scratch = scratch_});
     return exchange_.TokensForHeads(shape.batch, SlicesOf(shape), {{output, memory.whole_output}});
   }
 
@@ -92,7 +95,8 @@ class UlyssesSoftmax final : public SoftmaxParallel {
                                .output_gradient = output_gradient_,
                                .q_gradient = q_gradient_,
                                .k_gradient = k_gradient_,
-                               .v_gradient = v_gradient_});
+                               .v_gradient = v_gradient_,
+                               .scratch = scratch_});
     return exchange_.TokensForHeads(shape.batch, SlicesOf(shape),
                                     {{gradients.q, q_gradient_},
                                      {KeysOf(gradients.kv), k_gradient_},
@@ -132,6 +136,7 @@ class UlyssesSoftmax final : public SoftmaxParallel {
   Tensor q_gradient_;
   Tensor k_gradient_;
   Tensor v_gradient_;
+  Tensor scratch_;
   Operation under_way_;
 };
 
