@@ -1,6 +1,7 @@
 """The comparison's program: what it runs, keeps and writes."""
 import json
 import os
+import random
 import stat
 import sys
 import tempfile
@@ -8,7 +9,8 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from comparison import cost_model, exchange_tables, grid, runner, tables  # noqa: E402  (found beside this file)
+from comparison import (cost_model, curriculum, exchange_tables, grid, length_tables, recall, runner,  # noqa: E402
+                        tables)  # found beside this file
 
 # Fits 48K tokens a GPU when all is kept and 192K otherwise; says what it was asked.
 PROGRAM = """#!/usr/bin/python3 -SE
@@ -111,6 +113,39 @@ class CostModelTest(unittest.TestCase):
 
     def test_without_results_there_is_nothing_to_say(self):
         self.assertEqual(exchange_tables.documents("/nonexistent"), {})
+
+
+class RecallTest(unittest.TestCase):
+    def test_a_sequence_asks_for_what_it_told_so_far_back(self):
+        draw = random.Random(1)
+        for distance in (0, 1, 100):
+            for asks in (recall.KEYS, recall.TRAINED_ASKS):
+                made = recall.sequence(distance, asks, draw)
+                self.assertEqual(len(made), recall.length_of(distance, asks))
+                self.assertLess(max(made), recall.VOCABULARY)
+                told = {token // recall.VALUES: token % recall.VALUES for token in made if token < recall.ASK}
+                last_told = max(place for place, token in enumerate(made) if token < recall.ASK)
+                questions = made[len(made) - 2 * asks::2]
+                self.assertEqual({token - recall.ASK for token in questions[:recall.KEYS]}, set(range(recall.KEYS)))
+                for place in range(len(made) - 2 * asks, len(made), 2):
+                    self.assertGreater(place - last_told, distance)
+                    self.assertEqual(made[place + 1] - recall.ANSWER, told[made[place] - recall.ASK])
+
+    def test_a_corpus_has_the_last_sequences_label(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "corpus")
+            recall.write_corpus(path, 10, recall.KEYS, 3, seed=1)
+            self.assertEqual(os.path.getsize(path), 2 * (3 * recall.length_of(10) + 1))
+
+    def test_what_does_not_fit_a_rank_at_once_is_streamed(self):
+        machine = curriculum.Machine("CPU", ranks=2, rows=1000)
+        self.assertEqual(machine.memory(2000), {})
+        self.assertEqual(machine.memory(2001)["activations"], "STREAM")
+        self.assertEqual([machine.micro_batch(curriculum.Phase(length, 12, 1, 1e-3)) for length in (100, 500, 2000, 9000)],
+                         [12, 4, 1, 1])
+
+    def test_without_results_there_is_nothing_to_say(self):
+        self.assertEqual(length_tables.documents("/nonexistent"), {})
 
 
 if __name__ == "__main__":

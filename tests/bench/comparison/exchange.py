@@ -9,7 +9,7 @@ RANKS = (2, 3, 4, 6, 8, 12, 16)
 # The cost is fitted to the small groups and held to the others.
 FITTED = (2, 3, 4, 6)
 # Latency in ms, bytes a second in millions.
-LINKS = ((2, 20), (5, 10), (5, 40))
+LINKS = ((5, 10), (10, 5), (10, 20))
 # States of 32 and 128 KiB.
 HEADS = (2, 8)
 LAYERS, COMPUTE_MS = 4, 20

@@ -8,7 +8,7 @@ from comparison.plots import COLOURS, HEIGHT, LEFT, TEXT, TOP, WIDTH
 
 LARGE = (64, 256, 1024)
 # What the plot and the extrapolation show.
-LINK, HEADS = (5, 10), 8
+LINK, HEADS = (10, 5), 8
 # A step that is extrapolated: layers, and the ms that each computes beside its exchange.
 STEP_LAYERS, STEP_COMPUTE_MS = 16, 20
 
@@ -55,11 +55,12 @@ def share(values):
 def fit_table(runs, found):
     """How well the small groups' fit tells the large ones' times."""
     larger = [one for one in runs if one["ranks"] not in exchange.FITTED]
-    yield "| method | latency × | time a byte × | software a message | error, fitted | error, larger groups | error of a step, larger groups |"
+    yield "| method | latency × | time a byte × | software a message | error, fitted | error, larger groups | error of a step, all groups |"
     yield "|---|---|---|---|---|---|---|"
     for method, fit in found.items():
         own, _ = errors(method, fit, [one for one in runs if one["ranks"] in exchange.FITTED])
-        single, steps = errors(method, fit, larger)
+        single, _ = errors(method, fit, larger)
+        _, steps = errors(method, fit, runs)
         yield (f"| {method} | {fit.latency:.3f} | {fit.size:.3f} | {fit.software_ms:.2f} ms | {share(own)} | {share(single)} | "
                f"{share(steps)} |")
     yield ""
@@ -88,6 +89,7 @@ def extrapolated_table(runs, found):
     one = shown(runs)[0]
     larger = [each for each in runs if each["ranks"] not in exchange.FITTED]
     worst = {method: max(map(abs, errors(method, fit, larger)[0])) for method, fit in found.items()}
+    worst_step = {method: max(map(abs, errors(method, fit, runs)[1])) for method, fit in found.items()}
     yield f"| ranks | {' | '.join(found)} | a step with {' | a step with '.join(found)} |"
     yield "|---" * (1 + 2 * len(found)) + "|"
     for ranks in LARGE:
@@ -97,7 +99,8 @@ def extrapolated_table(runs, found):
             time = cost_model.exchange_ms(*at)
             error = max(worst[method], fit.error(cost_model.features(method, one, ranks), time))
             single.append(f"{time:,.0f} ± {error * time:,.0f}")
-            steps.append(f"{cost_model.step_ms(*at, STEP_LAYERS, STEP_COMPUTE_MS):,.0f}")
+            step = cost_model.step_ms(*at, STEP_LAYERS, STEP_COMPUTE_MS)
+            steps.append(f"{step:,.0f} ± {max(error, worst_step[method]) * step:,.0f}")
         yield f"| {ranks:,} | {' | '.join(single)} | {' | '.join(steps)} |"
     yield ""
 
@@ -175,9 +178,9 @@ def plot(runs, found):
 
 
 def documents(folder):
-    """{path: text}; nothing without results."""
+    """{path: text}; nothing before every cell has a result."""
     cost = exchange.read(os.path.join(folder, "exchange", "cost.json"))
-    if cost is None or not cost["runs"]:
+    if cost is None or any(exchange.key(*cell) not in cost["runs"] for cell in exchange.cells()):
         return {}
     runs = list(cost["runs"].values())
     return {os.path.join(folder, "exchange.md"): "\n".join(document(folder)).rstrip() + "\n",
