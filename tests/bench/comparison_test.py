@@ -62,6 +62,13 @@ class ComparisonTest(unittest.TestCase):
         self.assertTrue(row.endswith("| 2.00 |"), row)
         self.assertIn(os.path.join(self.folder, "comparison-speed-x4.svg"), tables.documents(self.folder))
 
+    def test_what_is_left_out_has_rows_of_its_own(self):
+        left, cells = self.run_tables(["ablation"])
+        self.assertEqual((left, len(cells)), (0, 8))
+        self.assertEqual({cell.get("without", "") for cell in cells}, {"", "fusion", "caching", "fusion,caching"})
+        text = tables.documents(self.folder)[os.path.join(self.folder, "comparison.md")]
+        self.assertIn("| 8K | no | no | 80,000 | 50.0 | +0.0 % |", text)
+
     def test_a_run_goes_on_where_one_ended(self):
         self.assertEqual(self.run_tables(["plans"], minutes=0)[0], 8)
         self.assertEqual(self.run_tables(["plans"])[0], 0)
