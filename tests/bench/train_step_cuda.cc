@@ -4,7 +4,8 @@
 //   [METHOD]]]]]]]]]
 // and anywhere --data_parallel=METHOD, such as ZERO3 (default DDP), --chunk=TOKENS,
 // --activations=KEEP|RECOMPUTE|SELECTIVE|OFFLOAD|STREAM, and --no_gradient_sync, with DDP: each
-// rank keeps its own gradients, to time what else goes over a slow link.
+// rank keeps its own gradients, to time what else goes over a slow link. --without=fusion, caching
+// or fusion,caching: LASP with these left out (tests/bench/ablation).
 //
 // TransNormerLLM-1B's shape: 16 layers; 32,768 tokens a GPU; one GPU; SP over all; states and
 // gradients by copy engines; without checkpoints ('' for FOLDER too), or with one in FOLDER every 4
@@ -29,9 +30,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "proto/rpc/status_macros.h"
 #include "proto/spec/spec_defaults.h"
+#include "tests/bench/ablation/ablated_lasp.h"
+#include "tests/bench/ablation/add_decayed_cuda.h"
 #include "tests/bench/without_sums.h"
 #include "tests/worker/parallel/gpu_rank_processes.h"
 #include "worker/checkpoint/checkpoints.h"
@@ -103,6 +107,29 @@ bool TakeNoGradientSync(int* argc, char** argv) {
   const bool found = end != argv + *argc;
   *argc = static_cast<int>(end - argv);
   return found;
+}
+
+// What --without names is false; none where it names something else.
+std::optional<bench::Ablation> TakeAblation(int* argc, char** argv) {
+  const std::string flag = "--without=";
+  bench::Ablation ablation;
+  int kept = 0;
+  for (int i = 0; i < *argc; ++i) {
+    const std::string argument = argv[i];
+    if (argument.rfind(flag, 0) != 0) {
+      argv[kept++] = argv[i];
+      continue;
+    }
+    const std::vector<std::string> parts = absl::StrSplit(argument.substr(flag.size()), ',');
+    for (const std::string& part : parts) {
+      if (part != "fusion" && part != "caching") {
+        return std::nullopt;
+      }
+      (part == "fusion" ? ablation.fused : ablation.cached) = false;
+    }
+  }
+  *argc = kept;
+  return ablation;
 }
 
 // Likewise of --activations=PLAN and --chunk=TOKENS.
@@ -193,10 +220,38 @@ std::string CheckpointsOf(Checkpoints* checkpoints, std::vector<double> writing)
       writing[writing.size() / 2] * 1e3);
 }
 
+// Null where nothing is left out.
+std::unique_ptr<SequenceParallel> CreateAblated(const bench::Ablation& ablation, LocalRank& rank) {
+  if (ablation.fused && ablation.cached) {
+    return nullptr;
+  }
+  cudaStream_t const stream = static_cast<CudaBackend*>(rank.backend)->stream();
+  return bench::CreateAblatedLasp(
+      rank.backend, rank.sp, ablation,
+      [stream](const AttentionShape& shape, Tensor x, bool from_end, Tensor y) {
+        const cudaError_t error =
+            bench::AddDecayedOnGpu({.batch = shape.batch,
+                                    .tokens = shape.tokens,
+                                    .heads = shape.heads,
+                                    .head_size = shape.head_size,
+                                    .slopes = static_cast<const double*>(shape.slopes.data),
+                                    .from_end = from_end,
+                                    .x = static_cast<const kernels::cuda::Bf16*>(x.data),
+                                    .x_stride = x.row_stride,
+                                    .y = static_cast<kernels::cuda::Bf16*>(y.data),
+                                    .y_stride = y.row_stride},
+                                   stream);
+        if (error != cudaSuccess) {
+          std::fprintf(stderr, "train_step_cuda: %s\n", cudaGetErrorString(error));
+          std::abort();
+        }
+      });
+}
+
 // What rank 0 prints; of the others their phases.
 absl::StatusOr<std::string> Run(LocalRank& rank, const lasp::v1::TrainingSpec& spec,
                                 const std::string& folder, const std::string& checkpoint_folder,
-                                bool sums_gradients) {
+                                bool sums_gradients, const bench::Ablation& ablation) {
   LASP_ASSIGN_OR_RETURN(const auto data, BatchSource::Open(spec, {folder},
                                                            {.sp_rank = rank.grid.sp_rank(),
                                                             .sp_size = rank.grid.sp_size(),
@@ -208,6 +263,7 @@ absl::StatusOr<std::string> Run(LocalRank& rank, const lasp::v1::TrainingSpec& s
   constexpr int64_t kSmallSum = 4096;
   WithoutLargeSums without_sums(rank.world, kSmallSum);
   const bool groups_shard = GroupsShard(spec.parallelism());
+  const std::unique_ptr<SequenceParallel> ablated = CreateAblated(ablation, rank);
   LASP_ASSIGN_OR_RETURN(const auto trainer,
                         Trainer::Create({.spec = spec,
                                          .grid = rank.grid,
@@ -220,7 +276,8 @@ absl::StatusOr<std::string> Run(LocalRank& rank, const lasp::v1::TrainingSpec& s
                                          .train_data = data.get(),
                                          .drain = &drain,
                                          .checkpoint_root = checkpoint_folder,
-                                         .dump_directory = {}}));
+                                         .dump_directory = {},
+                                         .attention = ablated.get()}));
   LASP_ASSIGN_OR_RETURN(const auto checkpoints,
                         OpenCheckpoints(rank, spec, *trainer, checkpoint_folder));
   std::vector<StepResult> results;
@@ -290,9 +347,9 @@ absl::StatusOr<std::string> Run(LocalRank& rank, const lasp::v1::TrainingSpec& s
 }
 
 int Main(lasp::v1::DataParallelSpec::Method data_parallel, const lasp::v1::MemorySpec& memory,
-         bool sums_gradients, int64_t tokens, int layers, int steps, int gpus, int sp_size,
-         bool peer_copies, const std::string& checkpoint_folder, int64_t interval,
-         const std::string& method_name) {
+         bool sums_gradients, const bench::Ablation& ablation, int64_t tokens, int layers,
+         int steps, int gpus, int sp_size, bool peer_copies, const std::string& checkpoint_folder,
+         int64_t interval, const std::string& method_name) {
   auto method = lasp::v1::SequenceParallelSpec::METHOD_LASP;
   if (!lasp::v1::SequenceParallelSpec::Method_Parse(absl::StrCat(kMethodPrefix, method_name),
                                                     &method)) {
@@ -320,7 +377,9 @@ int Main(lasp::v1::DataParallelSpec::Method data_parallel, const lasp::v1::Memor
        .peer_copies = peer_copies,
        .groups_shard = GroupsShard(spec.parallelism()),
        .streams = spec.memory().activations() == lasp::v1::MemorySpec::ACTIVATIONS_STREAM},
-      [&](LocalRank& rank) { return Run(rank, spec, folder, checkpoint_folder, sums_gradients); });
+      [&](LocalRank& rank) {
+        return Run(rank, spec, folder, checkpoint_folder, sums_gradients, ablation);
+      });
   if (!checkpoint_folder.empty()) {
     std::filesystem::remove_all(checkpoints);
   }
@@ -354,9 +413,14 @@ int main(int argc, char** argv) {
     return 2;
   }
   const bool sums_gradients = !lasp::worker::TakeNoGradientSync(&argc, argv);
+  const auto ablation = lasp::worker::TakeAblation(&argc, argv);
+  if (!ablation.has_value()) {
+    std::fprintf(stderr, "train_step_cuda: what can be left out is fusion and caching\n");
+    return 2;
+  }
   const int gpus = argc > 4 ? std::atoi(argv[4]) : 1;
   return lasp::worker::Main(
-      *data_parallel, *memory, sums_gradients, argc > 1 ? std::atoll(argv[1]) : 32768,
+      *data_parallel, *memory, sums_gradients, *ablation, argc > 1 ? std::atoll(argv[1]) : 32768,
       argc > 2 ? std::atoi(argv[2]) : 16, argc > 3 ? std::atoi(argv[3]) : 12, gpus,
       argc > 5 ? std::atoi(argv[5]) : gpus, argc <= 6 || std::string(argv[6]) != "nccl",
       argc > 7 ? argv[7] : "", argc > 8 ? std::atoll(argv[8]) : 4, argc > 9 ? argv[9] : "LASP");

@@ -27,11 +27,13 @@ class Cell:
     plans: tuple = ("KEEP",)
     layers: int = LAYERS
     slow_link: bool = False
+    # What is left out of LASP, of train_step_cuda's --without.
+    without: str = ""
 
     def key(self):
         """Names the cell among the results."""
         return (f"{self.table} {self.gpus} {self.tokens} {self.sp_method} {self.data_parallel} {'|'.join(self.plans)}"
-                + (f" {self.layers} layers" if self.layers != LAYERS else ""))
+                + (f" {self.layers} layers" if self.layers != LAYERS else "") + (f" without {self.without}" if self.without else ""))
 
     def seconds(self):
         """Of a step, about."""
@@ -53,7 +55,7 @@ class Cell:
         by = "nccl" if self.slow_link else "copies"
         return [str(self.tokens // self.gpus), str(self.layers), str(self.steps()), str(self.gpus), str(self.gpus), by, "", "4",
                 self.sp_method, f"--data_parallel={self.data_parallel}", f"--activations={plan}",
-                *(["--no_gradient_sync"] if self.slow_link else [])]
+                *(["--no_gradient_sync"] if self.slow_link else []), *([f"--without={self.without}"] if self.without else [])]
 
     def environment(self):
         return SLOW_LINK if self.slow_link else {}
@@ -97,4 +99,11 @@ def length(gpus):
             for tokens in of if gpus > 1 or method == "DDP"]
 
 
-TABLES = {"plans": plans, "data_parallel": data_parallel, "speed": speed, "slow_link": slow_link, "length": length}
+def ablation(gpus):
+    """What LASP's single pass and its cached states are worth; the gradients' sum is the same in all."""
+    return [Cell("ablation", gpus, tokens * gpus, without=without)
+            for tokens in (8 * K, 64 * K) for without in ("", "fusion", "caching", "fusion,caching") if gpus > 1]
+
+
+TABLES = {"plans": plans, "data_parallel": data_parallel, "speed": speed, "slow_link": slow_link, "length": length,
+          "ablation": ablation}

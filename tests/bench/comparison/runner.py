@@ -28,7 +28,8 @@ class Results:
     def put(self, cell, result):
         self.content["cells"][cell.key()] = {
             "table": cell.table, "gpus": cell.gpus, "tokens": cell.tokens, "sp_method": cell.sp_method,
-            "data_parallel": cell.data_parallel, "plans": list(cell.plans), "commit": self.commit, **result}
+            "data_parallel": cell.data_parallel, "plans": list(cell.plans), "commit": self.commit,
+            **({"without": cell.without} if cell.without else {}), **result}
         with open(self.path + ".new", "w") as file:
             json.dump(self.content, file, indent=1)
         os.replace(self.path + ".new", self.path)

@@ -11,6 +11,7 @@ TITLES = {
     "data_parallel": "Data parallelism under LASP",
     "plans": "Activation plans",
     "length": "The longest sequence, in tokens of one sequence",
+    "ablation": "LASP with something left out",
 }
 
 
@@ -108,8 +109,25 @@ def length_table(cells):
     yield ""
 
 
+def ablation_table(cells):
+    """Both, one and none of the single pass and the cached states, as in the paper."""
+    yield ("Without fusion: each rank's own tokens first, then a product a head with the state that came, and a pass that decays and adds "
+           "it. Without caching: the backward forms all states anew, exchange included.\n")
+    yield "| tokens a GPU | fusion | caching | tokens/s a GPU | GiB | over none |"
+    yield "|---|---|---|---|---|---|"
+    for tokens in sorted({cell["tokens"] for cell in cells}):
+        at = {cell.get("without", ""): cell for cell in cells if cell["tokens"] == tokens}
+        none = at.get("fusion,caching")
+        for without, cell in at.items():
+            more = (f"{100 * (cell['tokens_per_second_per_gpu'] / none['tokens_per_second_per_gpu'] - 1):+.1f} %"
+                    if none and ran(none) and ran(cell) else "")
+            yield (f"| {thousands(tokens // cell['gpus'])} | {'no' if 'fusion' in without else 'yes'} | "
+                   f"{'no' if 'caching' in without else 'yes'} | {figures(cell)} {more} |")
+    yield ""
+
+
 MAKERS = {"speed": methods_table, "slow_link": methods_table, "data_parallel": data_parallel_table, "plans": plans_table,
-          "length": length_table}
+          "length": length_table, "ablation": ablation_table}
 
 
 def converged(folder):

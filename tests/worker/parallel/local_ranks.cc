@@ -11,21 +11,23 @@
 namespace lasp::worker {
 namespace {
 
-// `finish` is called with the body's status while the connections are still open.
-absl::Status RunOne(const LocalRanksOptions& options, int rank, std::vector<std::string>* addresses,
-                    std::latch* published, const std::function<absl::Status(LocalRank&)>& body,
-                    const std::function<void(const absl::Status&)>& finish) {
+absl::StatusOr<std::unique_ptr<Backend>> BackendOf(const LocalRanksOptions& options) {
+  return options.create_backend ? options.create_backend()
+                                : CreateCpuBackend(options.compute_type, 1);
+}
+
+}  // namespace
+
+absl::Status RunLocalRank(const LocalRanksOptions& options, int rank, const AddressSwap& swap,
+                          const std::function<absl::Status(LocalRank&)>& body) {
   LASP_ASSIGN_OR_RETURN(const ProcessGrid grid,
                         ProcessGrid::Create(rank, options.sp_size, options.dp_size));
-  LASP_ASSIGN_OR_RETURN(auto backend, options.create_backend
-                                          ? options.create_backend()
-                                          : CreateCpuBackend(options.compute_type, 1));
+  LASP_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, BackendOf(options));
   auto mesh = GlooMesh::Create(rank, grid.world_size(), "local/1", "127.0.0.1", options.timeout);
-  if (mesh.ok()) {
-    (*addresses)[rank] = (*mesh)->Address();
-  }
-  published->arrive_and_wait();
+  const absl::StatusOr<std::vector<std::string>> addresses =
+      swap(mesh.ok() ? (*mesh)->Address() : "");
   LASP_RETURN_IF_ERROR(mesh.status());
+  LASP_RETURN_IF_ERROR(addresses.status());
   LASP_RETURN_IF_ERROR((*mesh)->Connect(*addresses));
   const auto communicator = [&](std::vector<int> members, uint64_t place) {
     return std::make_unique<GlooCommunicator>(
@@ -47,12 +49,8 @@ absl::Status RunOne(const LocalRanksOptions& options, int rank, std::vector<std:
                   .world = world.get(),
                   .shards = shards.get(),
                   .wrap = wrap.get()};
-  absl::Status status = body(local);
-  finish(status);
-  return status;
+  return body(local);
 }
-
-}  // namespace
 
 std::vector<absl::Status> RunLocalRanks(const LocalRanksOptions& options,
                                         const std::function<absl::Status(LocalRank&)>& body) {
@@ -68,14 +66,22 @@ std::vector<absl::Status> RunLocalRanks(const LocalRanksOptions& options,
   for (int rank = 0; rank < world; ++rank) {
     threads.emplace_back([&, rank] {
       bool counted = false;
-      statuses[rank] =
-          RunOne(options, rank, &addresses, &published, body, [&](const absl::Status& status) {
-            counted = true;
-            finished.count_down();
-            if (status.ok() && !options.leave_early) {
-              finished.wait();
-            }
-          });
+      const auto swap = [&](const std::string& mine) {
+        addresses[rank] = mine;
+        published.arrive_and_wait();
+        return addresses;
+      };
+      // The connections are still open while others finish.
+      const auto finish_together = [&](LocalRank& local) -> absl::Status {
+        absl::Status status = body(local);
+        counted = true;
+        finished.count_down();
+        if (status.ok() && !options.leave_early) {
+          finished.wait();
+        }
+        return status;
+      };
+      statuses[rank] = RunLocalRank(options, rank, swap, finish_together);
       if (!counted) {
         finished.count_down();
       }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "worker/device/backend.h"
 #include "worker/parallel/gloo_communicator.h"
 #include "worker/parallel/gloo_mesh.h"
@@ -37,6 +38,14 @@ struct LocalRanksOptions {
   // A rank whose body succeeds closes its connections at once, instead of waiting for the others.
   bool leave_early = false;
 };
+
+// Gives away where a rank listens, empty where it cannot, and returns where all ranks do.
+using AddressSwap =
+    std::function<absl::StatusOr<std::vector<std::string>>(const std::string& mine)>;
+
+// One rank, on this thread: of a world whose other ranks run elsewhere.
+absl::Status RunLocalRank(const LocalRanksOptions& options, int rank, const AddressSwap& swap,
+                          const std::function<absl::Status(LocalRank&)>& body);
 
 // Runs `body` for each rank on a thread of its own, with one BLAS and OpenMP thread, and returns
 // each rank's status in rank order. The connections of a rank whose body fails close at once.
