@@ -19,13 +19,6 @@ CudnnObject CudnnObjects::Create(cudnnBackendDescriptorType_t type) {
   return object;
 }
 
-void CudnnObjects::SetAll(CudnnObject object, cudnnBackendAttributeName_t name,
-                          cudnnBackendAttributeType_t type, const void* values, size_t count) {
-  if (status_ == CUDNN_STATUS_SUCCESS) {
-    Check(library_->set_attribute(object, name, type, static_cast<int64_t>(count), values));
-  }
-}
-
 void CudnnObjects::Finalize(CudnnObject object) {
   if (status_ == CUDNN_STATUS_SUCCESS) {
     Check(library_->finalize(object));

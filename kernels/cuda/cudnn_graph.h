@@ -34,8 +34,14 @@ class CudnnObjects {
     SetAll(object, name, type, &value, 1);
   }
 
+  template <typename T>
   void SetAll(CudnnObject object, cudnnBackendAttributeName_t name,
-              cudnnBackendAttributeType_t type, const void* values, size_t count);
+              cudnnBackendAttributeType_t type, const T* values, size_t count) {
+    if (status_ == CUDNN_STATUS_SUCCESS) {
+      Check(library_->set_attribute(object, name, type, static_cast<int64_t>(count),
+                                    static_cast<const void*>(values)));
+    }
+  }
 
   const CudnnLibrary& library() const { return *library_; }
 

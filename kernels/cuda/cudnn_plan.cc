@@ -35,13 +35,14 @@ CudnnPlan::CudnnPlan(std::unique_ptr<CudnnGraph> graph, const CudnnDevice& devic
   objects.Check(library.get_attribute(heuristics, CUDNN_ATTR_ENGINEHEUR_RESULTS,
                                       CUDNN_TYPE_BACKEND_DESCRIPTOR, 0, &count, nullptr));
   std::vector<CudnnObject> engines;
+  engines.reserve(static_cast<size_t>(count));
   for (int64_t i = 0; i < count; ++i) {
     engines.push_back(objects.Create(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR));
   }
   if (objects.status() == CUDNN_STATUS_SUCCESS && count > 0) {
     objects.Check(library.get_attribute(heuristics, CUDNN_ATTR_ENGINEHEUR_RESULTS,
                                         CUDNN_TYPE_BACKEND_DESCRIPTOR, count, &count,
-                                        engines.data()));
+                                        static_cast<void*>(engines.data())));
     engines.resize(static_cast<size_t>(count));
     engines_ = std::move(engines);
   }
@@ -92,7 +93,9 @@ cudnnStatus_t CudnnPlan::Compile(int64_t most_workspace_bytes) {
 cudnnStatus_t CudnnPlan::Run(cudnnHandle_t handle, const std::vector<CudnnBinding>& bindings,
                              void* workspace) {
   std::vector<int64_t> ids;
+  ids.reserve(bindings.size());
   std::vector<const void*> data;
+  data.reserve(bindings.size());
   for (const CudnnBinding& binding : bindings) {
     ids.push_back(binding.id);
     data.push_back(binding.data);

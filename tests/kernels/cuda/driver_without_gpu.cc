@@ -2,6 +2,7 @@
 // where there is no GPU. What has to do with a device fails as where there is none.
 #include <cstddef>
 
+// NOLINTBEGIN(readability-identifier-naming): the names are CUDA's.
 extern "C" {
 
 namespace {
@@ -68,3 +69,4 @@ __attribute__((visibility("default"))) int cuGetErrorString(int /*error*/, const
 }
 
 }  // extern "C"
+// NOLINTEND(readability-identifier-naming)

@@ -103,7 +103,7 @@ TEST_F(SoftmaxPlanTest, NeedsMemoryForQueriesOnlyWhereSequencesAreLong) {
               CUDNN_STATUS_SUCCESS);
     return needed;
   };
-  constexpr int64_t kQueries = 16 * 32768 * 4;  // bytes of one fp32 for each
+  constexpr int64_t kQueries = int64_t{16} * 32768 * 4;  // bytes of one fp32 for each
   EXPECT_NEAR(static_cast<double>(bytes(32768, 16)), 129.0 * kQueries, 1 << 20);
   EXPECT_NEAR(static_cast<double>(bytes(32768, 4)), 257.0 * kQueries, 1 << 20);
   EXPECT_GE(bytes(2048, 16), int64_t{16} * 2048 * 2048 * 2);
