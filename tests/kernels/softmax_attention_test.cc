@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -212,10 +213,8 @@ TYPED_TEST(SoftmaxAttentionTest, SlicesOfKeysMergeIntoTheWhole) {
 // Of two sequences: documents that end at tiles' borders, one before and one behind; of one token
 // each; and one that all queries are of.
 std::vector<std::vector<std::vector<int64_t>>> DocumentStarts(int64_t tokens) {
-  std::vector<int64_t> every;
-  for (int64_t token = 0; token < tokens; ++token) {
-    every.push_back(token);
-  }
+  std::vector<int64_t> every(static_cast<size_t>(tokens));
+  std::iota(every.begin(), every.end(), 0);
   std::vector<std::vector<std::vector<int64_t>>> all = {
       {{63, 64, 65, 129}, {1, 40}}, {every, {}}, {{tokens / 2}, {tokens - 1}}, {{}, {0}}};
   for (auto& starts : all) {
