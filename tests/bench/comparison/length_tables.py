@@ -48,8 +48,9 @@ def document(folder):
     recalls, texts = read(folder, "recall"), read(folder, "positions")
     if recalls:
         yield "## Recall\n"
-        yield ("A sequence tells a value for each key, goes on with so many tokens that say nothing, and asks for each key once, the last "
-               "told at least as far back as the row says. Each row's model is trained on sequences of that length, from the weights of the "
+        yield ("A sequence tells a value for each key, over and over in 1,024 tokens, or before long distances in a quarter as many tokens as "
+               "follow; goes on with so many that say nothing; and asks for each key once, so that all was told at least as far back as the row "
+               "says. Each row's model is trained on sequences of that length, from the weights of the "
                "row before. Without the state: the same questions to the same model, behind a state of zeros.\n")
         for content in recalls:
             yield from recall_table(content)

@@ -20,9 +20,10 @@ TESTED = 50
 
 
 def told_times(distance):
-    """How often each value is told: more often than the first layer remembers, 256 tokens, and before long distances in a
-    quarter as many tokens. What those leave in the state is then no larger beside what was told than at short distances."""
-    return max(32, distance // (4 * KEYS))
+    """How often each value is told: in four times as many tokens as the first layer remembers, so that most are told behind
+    others, and before long distances in a quarter as many tokens. What those leave in the state is then no larger beside
+    what was told than at short distances."""
+    return max(128, distance // (4 * KEYS))
 
 
 def length_of(distance, asks=KEYS):
@@ -57,11 +58,10 @@ def model(hidden_size):
 # Hidden size, machine, and of each phase: distance, batch, steps, learning rate. What is learned at 4,096 holds at any
 # distance behind it: there little is left to learn, by small steps.
 SMALL = (64, Machine("CPU", rows=4096),
-         ((16, 16, 200, 3e-3), (64, 16, 60, 1e-3), (256, 16, 80, 1e-3), (1024, 8, 150, 5e-4), (4096, 8, 100, 3e-4),
-          (16384, 2, 10, 3e-5)))
+         ((16, 8, 400, 3e-3), (256, 8, 60, 1e-3), (1024, 8, 60, 7e-4), (4096, 8, 40, 3e-4), (16384, 2, 5, 3e-5)))
 FULL = (128, Machine("GPU", rows=65536),
-        ((16, 128, 500, 2e-3), (64, 128, 150, 1e-3), (256, 64, 200, 1e-3), (1024, 64, 300, 5e-4), (4096, 32, 300, 3e-4),
-         (32768, 8, 60, 5e-5), (131072, 4, 40, 3e-5), (524288, 2, 40, 2e-5)))
+        ((16, 64, 600, 2e-3), (256, 64, 200, 1e-3), (1024, 64, 300, 7e-4), (4096, 32, 300, 3e-4), (32768, 8, 60, 5e-5),
+         (131072, 4, 40, 3e-5), (524288, 2, 40, 2e-5)))
 OPTIMIZER = {"beta2": 0.99, "epsilon": 1e-15}  # an answer is a small part of a long sequence's mean loss
 
 
