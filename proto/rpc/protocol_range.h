@@ -34,7 +34,8 @@ inline constexpr int kRebuildProtocol = 3;
 inline constexpr int kStrategiesProtocol = 3;
 
 // From this version on their ranks know MEGATRON_SP, layers of softmax attention, packed documents
-// and moments in bf16, and compute Linear Transformers and RING_ATTENTION on GPUs.
+// and moments in bf16, and compute Linear Transformers, RING_ATTENTION and softmax attention on
+// GPUs.
 inline constexpr int kLayersProtocol = 4;
 
 // Agents from before versions were agreed on name the only one that they speak.
