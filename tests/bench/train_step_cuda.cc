@@ -303,7 +303,7 @@ absl::StatusOr<std::string> Run(LocalRank& rank, const lasp::v1::TrainingSpec& s
     }
   }
   if (checkpoints != nullptr) {
-    checkpoints->SaveLast(trainer->StateAfter(spec.max_steps()));
+    LASP_RETURN_IF_ERROR(checkpoints->SaveLast(trainer->StateAfter(spec.max_steps())));
   }
   if (results.empty()) {
     return absl::FailedPreconditionError("no step but the first two without a checkpoint");

@@ -128,6 +128,8 @@ void MemoryState::Write(const server::CompactTombstones& mutation) {
 
 void MemoryState::Write(const server::AddAuditRecord& /*mutation*/) {}
 
+void MemoryState::Write(const server::EndAdoption& /*mutation*/) {}
+
 void MemoryState::Write(const server::TrimAudit& /*mutation*/) {}
 
 absl::StatusOr<StoreContents> MemoryState::Load() {

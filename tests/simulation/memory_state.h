@@ -51,6 +51,7 @@ class MemoryState final : public DurableState {
   void Write(const server::PutRequest& mutation);
   void Write(const server::ExpireRequests& mutation);
   void Write(const server::CompactTombstones& mutation);
+  void Write(const server::EndAdoption& mutation);
   // The audit log is no part of what a start reads.
   void Write(const server::AddAuditRecord& mutation);
   void Write(const server::TrimAudit& mutation);

@@ -4,6 +4,8 @@
 
 #include <functional>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "server/checkpoint_task.h"
 #include "tests/simulation/checker.h"
@@ -25,6 +27,11 @@ class SimulatedCheckpointDisk final : public server::CheckpointDisk {
   }
 
   void Start(server::CheckpointTask task) override;
+
+  // Of a store that comes from a backup alone, and none does here.
+  std::vector<server::FoundCheckpoint> FindCommitted(const std::string& /*folder*/) const override {
+    return {};
+  }
 
  private:
   server::CheckpointOutcome Do(const server::CheckpointTask& task);
