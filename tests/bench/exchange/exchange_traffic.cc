@@ -108,9 +108,7 @@ absl::StatusOr<Sent> CountModel(const Case& counted, LocalRank& rank) {
                            .hidden_size = kHeads * kHeadSize,
                            .heads = kHeads,
                            .glu_size = kHeads * kHeadSize,
-                           .vocab_size = 16,
-                           .tensor_ranks = kRanks,
-                           .tensor_rank = rank.sp->rank()};
+                           .vocab_size = 16};
   const int64_t slice = counted.tokens / kRanks;
   LASP_ASSIGN_OR_RETURN(const auto model,
                         ModelUnderTest::Create(config, {.sequences = 1, .tokens = slice}, rank,
