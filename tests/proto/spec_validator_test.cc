@@ -366,6 +366,12 @@ TEST(SpecValidatorTest, TheBoundsThemselvesAreAllowed) {
   constexpr char kMegatronStreams[] =
       "parallelism { sequence_parallel { method: METHOD_MEGATRON_SP } } "
       "memory { activations: ACTIVATIONS_STREAM }";
+  constexpr char kPackedRing[] =
+      "data { documents: DOCUMENTS_PACKED document_end_token: 0 } model { layer_pattern: 'N' } "
+      "parallelism { sequence_parallel { method: METHOD_RING_ATTENTION } }";
+  constexpr char kPackedMegatron[] =
+      "data { documents: DOCUMENTS_PACKED document_end_token: 0 } "
+      "parallelism { sequence_parallel { method: METHOD_MEGATRON_SP } }";
   constexpr char kPackedStreams[] =
       "data { documents: DOCUMENTS_PACKED document_end_token: 0 } parallelism { "
       "sequence_parallel { method: METHOD_ULYSSES } } memory { activations: ACTIVATIONS_STREAM }";
@@ -401,10 +407,8 @@ TEST(SpecValidatorTest, TheBoundsThemselvesAreAllowed) {
       "data { documents: DOCUMENTS_PACKED document_end_token: 255 }",
       "data { documents: DOCUMENTS_PACKED format: FORMAT_MEGATRON }",
       "data { documents: DOCUMENTS_PACKED document_end_token: 0 } model { layer_pattern: 'LN' }",
-      "data { documents: DOCUMENTS_PACKED document_end_token: 0 } model { layer_pattern: 'N' } "
-      "parallelism { sequence_parallel { method: METHOD_RING_ATTENTION } }",
-      "data { documents: DOCUMENTS_PACKED document_end_token: 0 } "
-      "parallelism { sequence_parallel { method: METHOD_MEGATRON_SP } }",
+      kPackedRing,
+      kPackedMegatron,
       kPackedStreams,
       kLongest,
       "optimizer { warmup_steps: 100 }",
