@@ -143,16 +143,15 @@ class SoftmaxAttentionCuda : public lasp::testing::GpuTest {
   static void ExpectTheCpus(const Layer& layer, const OnGpu& gpu) {
     EXPECT_LE(RelativeRms(gpu.output.Values(), layer.output), kOutputTolerance);
     EXPECT_LE(RelativeRms(gpu.log_sums.Values(), layer.log_sums), 1e-5);
-    // Of a query that sees one key the gradient is zero, but for roundings.
-    if (layer.shape.queries > 1 || layer.shape.offset > 0) {
-      EXPECT_LE(RelativeRms(gpu.q_gradient.Values(), layer.q_gradient), kGradientTolerance);
-    }
     const auto half = [&](const std::vector<double>& values, int64_t first) {
       return ColumnsOf(values, layer.kv_row, first, layer.kv_row / 2);
     };
     const std::vector<double> gradient = gpu.kv_gradient.Values();
+    // Where there is one key these are zero but for roundings; among few, roundings cancel less.
     if (layer.shape.keys > 1) {
-      EXPECT_LE(RelativeRms(half(gradient, 0), half(layer.kv_gradient, 0)), kGradientTolerance);
+      const double tolerance = layer.shape.keys < 16 ? 2 * kGradientTolerance : kGradientTolerance;
+      EXPECT_LE(RelativeRms(gpu.q_gradient.Values(), layer.q_gradient), tolerance);
+      EXPECT_LE(RelativeRms(half(gradient, 0), half(layer.kv_gradient, 0)), tolerance);
     }
     EXPECT_LE(
         RelativeRms(half(gradient, layer.kv_row / 2), half(layer.kv_gradient, layer.kv_row / 2)),
