@@ -77,8 +77,9 @@ struct SoftmaxAttentionGradientsArgs {
   HeadsView<const T> output_gradient;  // do
   bool adds = false;                   // to the gradient of q
   HeadsView<T> q_gradient;
-  HeadsView<T> k_gradient;  // written
-  HeadsView<T> v_gradient;  // written
+  bool adds_to_keys = false;  // to the gradients of k and v
+  HeadsView<T> k_gradient;
+  HeadsView<T> v_gradient;
   SoftmaxDocuments documents = {};
 };
 

@@ -288,8 +288,10 @@ class GroupGradients {
       }
       const Rows<T> d_k = RowsOf(args_.k_gradient, batch_, kv_head_);
       const Rows<T> d_v = RowsOf(args_.v_gradient, batch_, kv_head_);
-      StoreTile(keys.size, shape_.head_size, k_gradient_, false, d_k.At(keys.begin), d_k.stride);
-      StoreTile(keys.size, shape_.head_size, v_gradient_, false, d_v.At(keys.begin), d_v.stride);
+      StoreTile(keys.size, shape_.head_size, k_gradient_, args_.adds_to_keys, d_k.At(keys.begin),
+                d_k.stride);
+      StoreTile(keys.size, shape_.head_size, v_gradient_, args_.adds_to_keys, d_v.At(keys.begin),
+                d_v.stride);
     }
   }
 

@@ -49,6 +49,14 @@ std::string ReasonAgainstSize(const v1::SequenceParallelSpec& sp, const v1::Mode
       of_heads ? "number of " : "", what, ", or LASP");
 }
 
+int64_t SliceMultiple(const v1::SequenceParallelSpec& sp, const v1::ModelSpec& model) {
+  // Halves of the slices change places.
+  return sp.method() == v1::SequenceParallelSpec::METHOD_RING_ATTENTION && sp.size() > 1 &&
+                 SoftmaxLayers(model) > 0
+             ? 2
+             : 1;
+}
+
 std::string ReasonAgainstShardGroup(v1::SequenceParallelSpec::Method method) {
   return method == v1::SequenceParallelSpec::METHOD_MEGATRON_SP
              ? "is SP, among whose ranks MEGATRON_SP has shared out the weights already: leave it "

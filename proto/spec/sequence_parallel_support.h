@@ -1,6 +1,7 @@
 // Which jobs a sequence-parallel method computes; LASP computes all.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "lasp/v1/training_spec.pb.h"
@@ -16,6 +17,10 @@ inline constexpr char kAvailableSequenceParallelMethods[] =
 // Why the method does not compute the model on so many ranks, of its field `size`, and what to
 // choose; empty where it does. Sizes that are not positive are not judged.
 std::string ReasonAgainstSize(const v1::SequenceParallelSpec& sp, const v1::ModelSpec& model);
+
+// Of how many tokens a rank's slice of a sequence is a multiple where the method computes the model
+// on several.
+int64_t SliceMultiple(const v1::SequenceParallelSpec& sp, const v1::ModelSpec& model);
 
 // Why the method does not go with shards of its SP groups, of spec.parallelism.data_parallel's
 // field `shard_group`, and what to choose; empty where it does.

@@ -290,19 +290,25 @@ void CheckShapes(const v1::TrainingSpec& spec, const Sound& sound, FieldChecker*
   }
   bool divides = sound.parallelism && sound.data;
   const bool streams = spec.memory().activations() == Memory::ACTIVATIONS_STREAM;
-  if (divides && length % sp != 0 && !streams) {
+  const int64_t share = sp * (sound.model ? SliceMultiple(method, spec.model()) : 1);
+  if (divides && length % share != 0 && !streams) {
     divides = check->Refuse(
         "spec.data.sequence_length",
-        absl::StrCat("is ", length, ", not a multiple of the SP size ", sp, ": choose ",
-                     std::max(length / sp, int64_t{1}) * sp, " or ", (length / sp + 1) * sp));
+        absl::StrCat("is ", length, ", not a multiple of ",
+                     share == sp ? absl::StrCat("the SP size ", sp)
+                                 : absl::StrCat(share,
+                                                ", twice the SP size, as RING_ATTENTION "
+                                                "needs it in layers of softmax attention"),
+                     ": choose ", std::max(length / share, int64_t{1}) * share, " or ",
+                     (length / share + 1) * share));
   }
   if (sound.parallelism && sound.batch && spec.global_batch_size() % (dp * micro_batch) != 0) {
-    const int64_t share = dp * micro_batch;
+    const int64_t of_a_round = dp * micro_batch;
     check->Refuse("spec.global_batch_size",
                   absl::StrCat("is ", spec.global_batch_size(),
                                ", not a multiple of DP size x micro_batch_size = ", dp, " x ",
-                               micro_batch, " = ", share, ": choose for example ",
-                               (spec.global_batch_size() / share + 1) * share));
+                               micro_batch, " = ", of_a_round, ": choose for example ",
+                               (spec.global_batch_size() / of_a_round + 1) * of_a_round));
   }
   if (!divides || !sound.batch) {
     return;

@@ -128,7 +128,8 @@ struct Tensors {
                                     .documents = Documents(first)});
   }
 
-  void Backward(int64_t first, int64_t count, bool adds, std::vector<T>& output_gradient) {
+  void Backward(int64_t first, int64_t count, bool adds, std::vector<T>& output_gradient,
+                bool adds_to_keys = false) {
     cpu::SoftmaxAttentionGradients<T>({.shape = Shape(first, count),
                                        .q = Queries(q),
                                        .k = Keys(k, first),
@@ -138,6 +139,7 @@ struct Tensors {
                                        .output_gradient = Queries(output_gradient),
                                        .adds = adds,
                                        .q_gradient = Queries(q_gradient),
+                                       .adds_to_keys = adds_to_keys,
                                        .k_gradient = Keys(k_gradient, first),
                                        .v_gradient = Keys(v_gradient, first),
                                        .documents = Documents(first)});
@@ -183,8 +185,14 @@ TYPED_TEST(SoftmaxAttentionTest, IsThatOfTheFormulas) {
     Tensors<T> tensors(x);
     tensors.Forward(0, c.keys, false);
     tensors.Backward(0, c.keys, false, output_gradient);
-    ExpectAll(tensors, reference::SoftmaxAttentionForward(x),
-              reference::SoftmaxAttentionBackward(x, d_o));
+    reference::SoftmaxAttentionGradients gradients = reference::SoftmaxAttentionBackward(x, d_o);
+    ExpectAll(tensors, reference::SoftmaxAttentionForward(x), gradients);
+    // As where other queries see the same keys.
+    tensors.Backward(0, c.keys, true, output_gradient, /*adds_to_keys=*/true);
+    for (std::vector<double>* const twice : {&gradients.q, &gradients.k, &gradients.v}) {
+      std::for_each(twice->begin(), twice->end(), [](double& value) { value *= 2; });
+    }
+    ExpectAll(tensors, reference::SoftmaxAttentionForward(x), gradients);
   }
 }
 

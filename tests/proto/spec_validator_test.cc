@@ -138,6 +138,9 @@ TEST(SpecValidatorTest, EveryFieldHasItsLimits) {
       {"data { sequence_length: 2047 }", "spec.data.sequence_length",
        "not a multiple of the SP size 2: choose 2046 or 2048"},
       {"data { sequence_length: 1 }", "spec.data.sequence_length", "not a multiple of the SP size"},
+      {"model { layer_pattern: 'LN' } data { sequence_length: 2046 } parallelism { "
+       "sequence_parallel { method: METHOD_RING_ATTENTION } }",
+       "spec.data.sequence_length", "not a multiple of 4, twice the SP size"},
       {"data { sequence_length: 4294967298 }", "spec.data.sequence_length", "raise the SP size"},
       {"data { documents: 9 }", "spec.data.documents", "is unknown: choose JOINED or PACKED"},
       {"data { documents: DOCUMENTS_PACKED }", "spec.data.document_end_token", "is missing"},

@@ -50,6 +50,7 @@ class CpuSoftmax final : public SoftmaxOps {
          .output_gradient = View<const T>(shape, tensors.output_gradient),
          .adds = tensors.adds,
          .q_gradient = View<T>(shape, tensors.q_gradient),
+         .adds_to_keys = tensors.adds_to_keys,
          .k_gradient = View<T>(shape, tensors.k_gradient),
          .v_gradient = View<T>(shape, tensors.v_gradient),
          .documents = DocumentsOf(shape, tensors.first_key)});

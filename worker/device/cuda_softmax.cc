@@ -43,34 +43,48 @@ kernels::HeadsView<T> View(const AttentionShape& shape, Tensor tensor) {
           tensor.row_stride, shape.head_size};
 }
 
-// What lies in the scratch: what cuDNN uses, and where the operation merges its part of the output,
-// or of the gradient of q, behind the part's log-sum-exps.
+// What lies in the scratch: what cuDNN uses; and where the operation merges or adds, the parts that
+// it does so with: of the output's log-sum-exps, of the output or of the gradient of q, and of
+// those of k and v side by side.
 struct Scratch {
-  Scratch(const AttentionShape& shape, Tensor scratch, bool merges)
-      : rows(shape.batch * shape.tokens), width(shape.heads * shape.head_size) {
+  Scratch(const AttentionShape& shape, int64_t keys, Tensor scratch, bool merges) {
     auto* const begin = static_cast<char*>(scratch.data);
     workspace = {.data = begin, .bytes = scratch.bytes()};
     if (merges) {
-      workspace.bytes -= PartBytes(shape);
-      log_sums = reinterpret_cast<float*>(begin + workspace.bytes);
-      part = {begin + workspace.bytes + LogSumBytes(shape), DType::kBFloat16, rows, width, width};
+      workspace.bytes -= PartBytes(shape, keys);
+      char* const parts = begin + workspace.bytes;
+      log_sums = reinterpret_cast<float*>(parts);
+      part = Rows(parts + LogSumBytes(shape), shape.batch * shape.tokens, QueryWidth(shape));
+      kv_part = Rows(parts + LogSumBytes(shape) + Aligned(part.bytes()), shape.batch * keys,
+                     KeyValueWidth(shape));
     }
+  }
+
+  static int64_t PartBytes(const AttentionShape& shape, int64_t keys) {
+    constexpr int64_t kSize = SizeOf(DType::kBFloat16);
+    return LogSumBytes(shape) + Aligned(shape.batch * shape.tokens * QueryWidth(shape) * kSize) +
+           Aligned(shape.batch * keys * KeyValueWidth(shape) * kSize);
+  }
+
+  cuda::SoftmaxWorkspace workspace;
+  float* log_sums = nullptr;
+  Tensor part;
+  Tensor kv_part;
+
+ private:
+  static Tensor Rows(void* data, int64_t rows, int64_t width) {
+    return {data, DType::kBFloat16, rows, width, width};
+  }
+
+  static int64_t QueryWidth(const AttentionShape& shape) { return shape.heads * shape.head_size; }
+
+  static int64_t KeyValueWidth(const AttentionShape& shape) {
+    return 2 * shape.kv_heads * shape.head_size;
   }
 
   static int64_t LogSumBytes(const AttentionShape& shape) {
     return Aligned(shape.batch * shape.heads * shape.tokens * SizeOf(DType::kFloat32));
   }
-
-  static int64_t PartBytes(const AttentionShape& shape) {
-    return LogSumBytes(shape) + Aligned(shape.batch * shape.tokens * shape.heads * shape.head_size *
-                                        SizeOf(DType::kBFloat16));
-  }
-
-  int64_t rows;
-  int64_t width;
-  cuda::SoftmaxWorkspace workspace;
-  float* log_sums = nullptr;
-  Tensor part;
 };
 
 class CudaSoftmax final : public SoftmaxOps {
@@ -95,7 +109,7 @@ class CudaSoftmax final : public SoftmaxOps {
     int64_t bytes = BytesFor(ShapeOf(shape, reach.keys, reach.keys - shape.tokens));
     if (reach.merges) {
       bytes = std::max(bytes, BytesFor(ShapeOf(shape, reach.keys, reach.keys))) +
-              Scratch::PartBytes(shape);
+              Scratch::PartBytes(shape, reach.keys);
     }
     return bytes / SizeOf(DType::kBFloat16);
   }
@@ -104,7 +118,7 @@ class CudaSoftmax final : public SoftmaxOps {
     if (!Open()) {
       return;
     }
-    const Scratch scratch(shape, tensors.scratch, tensors.merges);
+    const Scratch scratch(shape, tensors.keys, tensors.scratch, tensors.merges);
     const Tensor output = tensors.merges ? scratch.part : tensors.output;
     const kernels::SoftmaxAttentionShape its = ShapeOf(shape, tensors.keys, tensors.offset);
     Check(attention_->Output(
@@ -134,8 +148,14 @@ class CudaSoftmax final : public SoftmaxOps {
     if (!Open()) {
       return;
     }
-    const Scratch scratch(shape, tensors.scratch, tensors.adds);
+    const Scratch scratch(shape, tensors.keys, tensors.scratch,
+                          tensors.adds || tensors.adds_to_keys);
     const Tensor q_gradient = tensors.adds ? scratch.part : tensors.q_gradient;
+    const int64_t kv_width = tensors.k.columns;
+    const Tensor k_gradient =
+        tensors.adds_to_keys ? scratch.kv_part.Columns(0, kv_width) : tensors.k_gradient;
+    const Tensor v_gradient =
+        tensors.adds_to_keys ? scratch.kv_part.Columns(kv_width, kv_width) : tensors.v_gradient;
     const kernels::SoftmaxAttentionShape its = ShapeOf(shape, tensors.keys, tensors.offset);
     Check(
         attention_->Gradients({.shape = its,
@@ -146,19 +166,16 @@ class CudaSoftmax final : public SoftmaxOps {
                                .log_sums = In<float>(tensors.log_sums),
                                .output_gradient = View<const Bf16>(shape, tensors.output_gradient),
                                .q_gradient = View<Bf16>(shape, q_gradient),
-                               .k_gradient = View<Bf16>(shape, tensors.k_gradient),
-                               .v_gradient = View<Bf16>(shape, tensors.v_gradient)},
+                               .k_gradient = View<Bf16>(shape, k_gradient),
+                               .v_gradient = View<Bf16>(shape, v_gradient)},
                               scratch.workspace, context_.stream()),
         its);
     if (tensors.adds) {
-      context_.Check(cuda::AddRows({.rows = scratch.rows,
-                                    .width = scratch.width,
-                                    .part = In(scratch.part),
-                                    .part_stride = scratch.part.row_stride,
-                                    .sum = Out(tensors.q_gradient),
-                                    .sum_stride = tensors.q_gradient.row_stride},
-                                   context_.stream()),
-                     "adding gradients of queries");
+      Add(scratch.part, tensors.q_gradient);
+    }
+    if (tensors.adds_to_keys) {
+      Add(k_gradient, tensors.k_gradient);
+      Add(v_gradient, tensors.v_gradient);
     }
   }
 
@@ -169,6 +186,17 @@ class CudaSoftmax final : public SoftmaxOps {
       Check(attention_->WorkspaceBytes(shape, &bytes), shape);
     }
     return bytes;
+  }
+
+  void Add(Tensor part, Tensor sum) {
+    context_.Check(cuda::AddRows({.rows = part.rows,
+                                  .width = part.columns,
+                                  .part = In(part),
+                                  .part_stride = part.row_stride,
+                                  .sum = Out(sum),
+                                  .sum_stride = sum.row_stride},
+                                 context_.stream()),
+                   "adding gradients of softmax attention");
   }
 
   // False where something has failed, be it here or before.

@@ -41,7 +41,8 @@ struct SoftmaxBackward {
   Tensor output_gradient;
   bool adds = false;  // to the gradient of q
   Tensor q_gradient;
-  Tensor k_gradient;  // as k; of the first `keys` rows of each sequence written
+  bool adds_to_keys = false;  // to the gradients of k and v, which then have `keys` rows a sequence
+  Tensor k_gradient;          // as k; of the first `keys` rows of each sequence written
   Tensor v_gradient;
   Tensor scratch;  // as in the forward
 };

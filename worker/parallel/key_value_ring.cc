@@ -32,44 +32,55 @@ absl::StatusOr<Tensor> KeyValueRing::Visitor(int step) {
 }
 
 absl::Status KeyValueRing::SendHome(int step) {
+  const BlockRows all{.begin = 0, .size = own_gradient_.rows};
+  const bool seen_there = around_ || group_.rank() + step < group_.size();
+  return SendHome(step, Sees(step) ? all : BlockRows{}, seen_there ? all : BlockRows{});
+}
+
+absl::Status KeyValueRing::SendHome(int step, BlockRows visitor, BlockRows own) {
   std::vector<PeerTransfer> transfers;
-  if (Sees(step)) {
-    transfers.push_back({.peer = group_.rank() - step,
-                         .send = parts_[Turn(step)],
-                         .there = arrived_[Turn(step)],
+  const auto rows = [](Tensor block, BlockRows some) { return block.Rows(some.begin, some.size); };
+  if (visitor.size > 0) {
+    transfers.push_back({.peer = After(-step),
+                         .send = rows(parts_[Turn(step)], visitor),
+                         .there = rows(arrived_[Turn(step)], visitor),
                          .receive = {}});
   }
-  if (group_.rank() + step < group_.size()) {
-    transfers.push_back(
-        {.peer = group_.rank() + step, .send = {}, .there = {}, .receive = arrived_[Turn(step)]});
+  const Tensor coming = own.size > 0 ? rows(arrived_[Turn(step)], own) : Tensor{};
+  if (!coming.empty()) {
+    transfers.push_back({.peer = After(step), .send = {}, .there = {}, .receive = coming});
   }
   Operation home = transfers.empty() ? Operation() : group_.Exchange(transfers);
-  LASP_RETURN_IF_ERROR(AddArrived(step - 1));
+  LASP_RETURN_IF_ERROR(AddArrived());
   home_ = std::move(home);
+  coming_ = coming;
+  its_place_ = rows(own_gradient_, own);
   return absl::OkStatus();
 }
 
-absl::Status KeyValueRing::EndHome() { return AddArrived(group_.size() - 1); }
+absl::Status KeyValueRing::EndHome() { return AddArrived(); }
 
 Operation KeyValueRing::Travel(int step) {
   std::vector<PeerTransfer> transfers;
-  if (group_.rank() + 1 < group_.size() && Sees(step - 1)) {
-    transfers.push_back({.peer = group_.rank() + 1,
+  const bool goes_on = around_ ? step < group_.size() : group_.rank() + 1 < group_.size();
+  if (goes_on && Sees(step - 1)) {
+    transfers.push_back({.peer = After(1),
                          .send = visiting_[Turn(step - 1)],
                          .there = visiting_[Turn(step)],
                          .receive = {}});
   }
   if (Sees(step)) {
     transfers.push_back(
-        {.peer = group_.rank() - 1, .send = {}, .there = {}, .receive = visiting_[Turn(step)]});
+        {.peer = After(-1), .send = {}, .there = {}, .receive = visiting_[Turn(step)]});
   }
   return transfers.empty() ? Operation() : group_.Exchange(transfers);
 }
 
-absl::Status KeyValueRing::AddArrived(int step) {
+absl::Status KeyValueRing::AddArrived() {
   LASP_RETURN_IF_ERROR(WaitFor(home_));
-  if (step > 0 && group_.rank() + step < group_.size()) {
-    backend_.Axpy(1, arrived_[Turn(step)], own_gradient_);
+  if (!coming_.empty()) {
+    backend_.Axpy(1, coming_, its_place_);
+    coming_ = {};
   }
   return absl::OkStatus();
 }

@@ -1,4 +1,4 @@
-// A ring in which each rank's block of keys and values visits every later rank of its group, and
+// A ring in which each rank's block of keys and values visits later ranks of its group, or all, and
 // the gradients that it gets there go home: what ring attention (arXiv 2310.01889) sends.
 #pragma once
 
@@ -14,17 +14,30 @@
 
 namespace lasp::worker {
 
+// Whom a block visits.
+enum class RingVisits : uint8_t {
+  kLaterRanks,
+  kAllRanks,  // past the last rank the first follows
+};
+
+// Of a block.
+struct BlockRows {
+  int64_t begin = 0;
+  int64_t size = 0;
+};
+
 // One layer at a time. After `step` steps a rank has the block of the rank so many before it, where
-// there is one (Sees). Errors are those of the communicator. Not thread-safe.
+// it comes by (Sees). Errors are those of the communicator. Not thread-safe.
 class KeyValueRing {
  public:
-  // Both must outlive this.
-  KeyValueRing(Backend* backend, Communicator* group) : backend_(*backend), group_(*group) {}
+  // The pointers must outlive this.
+  KeyValueRing(Backend* backend, Communicator* group, RingVisits visits = RingVisits::kLaterRanks)
+      : backend_(*backend), group_(*group), around_(visits == RingVisits::kAllRanks) {}
 
   // For blocks of this size, which all ranks' have.
   void TakeScratch(int64_t rows, int64_t columns, Arena& arena);
 
-  bool Sees(int step) const { return step <= group_.rank(); }
+  bool Sees(int step) const { return step <= (around_ ? group_.size() - 1 : group_.rank()); }
 
   // Where this rank's own block is to be written, once nothing of the layer before is under way.
   absl::StatusOr<Tensor> Own();
@@ -43,6 +56,9 @@ class KeyValueRing {
   // came from, and adds to own_gradient what arrived a step before. As many bytes as if gradients
   // went on with their block and then home.
   absl::Status SendHome(int step);
+  // Of some rows alone: those of the visitor that get a gradient here, and those of this rank's own
+  // block that get one on the rank so many steps on.
+  absl::Status SendHome(int step, BlockRows visitor, BlockRows own);
   // Adds the last of them.
   absl::Status EndHome();
 
@@ -52,14 +68,21 @@ class KeyValueRing {
  private:
   static size_t Turn(int step) { return static_cast<size_t>(step) % 2; }
 
+  // The rank so many steps on, or before; negative or too large where there is none.
+  int After(int step) const {
+    const int rank = group_.rank() + step;
+    return around_ ? (rank + group_.size()) % group_.size() : rank;
+  }
+
   // What this rank had a step ago goes on to the next, and what that of the rank before had comes.
   // No rank passes on what no later rank sees.
   Operation Travel(int step);
-  absl::Status AddArrived(int step);
+  absl::Status AddArrived();
   absl::Status WaitFor(Operation& operation);
 
   Backend& backend_;
   Communicator& group_;
+  const bool around_;
   // In turn: one is computed on and goes on while the next comes.
   std::array<Tensor, 2> visiting_;
   Tensor own_gradient_;
@@ -67,6 +90,9 @@ class KeyValueRing {
   std::array<Tensor, 2> arrived_;
   Operation travel_;
   Operation home_;
+  // What comes home with it, and where it belongs; empty where nothing does.
+  Tensor coming_;
+  Tensor its_place_;
 };
 
 }  // namespace lasp::worker

@@ -23,11 +23,14 @@ struct SoftmaxInputs {
 // What one layer's forward leaves for its backward, beside its inputs and its output.
 struct SoftmaxMemory {
   Tensor log_sums;  // of the heads and queries that this rank computes
-  // Where those are other heads and tokens than the rank is given: [whole tokens, its heads].
-  Tensor whole_q;
-  Tensor whole_k;
-  Tensor whole_v;
-  Tensor whole_output;
+  // Where a rank computes other heads of all tokens than it is given, [whole tokens, its heads]; or
+  // other tokens, in the order of worker/parallel/zigzag_exchange.h, whose keys and values lie side
+  // by side.
+  Tensor moved_q;
+  Tensor moved_k;
+  Tensor moved_v;
+  Tensor moved_kv;
+  Tensor moved_output;
 };
 
 // What begins is ended before anything else begins. Errors are those of the communicator. Not
@@ -76,8 +79,11 @@ std::unique_ptr<SoftmaxParallel> CreateGatheredSoftmax(Backend* backend, Communi
 std::unique_ptr<SoftmaxParallel> CreateUlyssesSoftmax(Backend* backend, Communicator* sp);
 
 // Ring attention (arXiv 2310.01889): keys and values go from rank to rank, and each rank merges
-// what its queries see of those of every rank before it. Backward they go round again, and their
-// gradients home. Slices are contiguous, so a later rank has more to compute.
+// what its queries see of those of every other. Backward they go round again, and their gradients
+// home. Causal attention to contiguous slices would leave the last rank P blocks to compute and the
+// first one; so halves of the slices change places before, and what comes of them after it: a
+// zigzag (worker/parallel/zigzag_exchange.h), in which each rank computes P / 2. Slices are of even
+// length.
 std::unique_ptr<SoftmaxParallel> CreateRingSoftmax(Backend* backend, Communicator* sp);
 
 }  // namespace lasp::worker

@@ -25,10 +25,10 @@ class UlyssesSoftmax final : public SoftmaxParallel {
     SoftmaxMemory memory;
     memory.log_sums = arena.Take(MemoryUse::kActivations, backend_.accumulation_type(),
                                  whole.batch * whole.heads, whole.tokens);
-    memory.whole_q = take(whole.heads);
-    memory.whole_k = take(whole.kv_heads);
-    memory.whole_v = take(whole.kv_heads);
-    memory.whole_output = take(whole.heads);
+    memory.moved_q = take(whole.heads);
+    memory.moved_k = take(whole.kv_heads);
+    memory.moved_v = take(whole.kv_heads);
+    memory.moved_output = take(whole.heads);
     return memory;
   }
 
@@ -52,7 +52,7 @@ class UlyssesSoftmax final : public SoftmaxParallel {
                             const SoftmaxMemory& memory) override {
     under_way_ =
         exchange_.HeadsForTokens(shape.batch, SlicesOf(shape),
-                                 {{KeysOf(kv), memory.whole_k}, {ValuesOf(kv), memory.whole_v}});
+                                 {{KeysOf(kv), memory.moved_k}, {ValuesOf(kv), memory.moved_v}});
     return absl::OkStatus();
   }
 
@@ -60,17 +60,17 @@ class UlyssesSoftmax final : public SoftmaxParallel {
                           const SoftmaxMemory& memory, Tensor output) override {
     const AttentionShape whole = Whole(shape);
     Operation queries = exchange_.HeadsForTokens(shape.batch, SlicesOf(shape),
-                                                 {{inputs.q, memory.whole_q}}, kQueryPlace);
+                                                 {{inputs.q, memory.moved_q}}, kQueryPlace);
     LASP_RETURN_IF_ERROR(WaitFor(under_way_));
     LASP_RETURN_IF_ERROR(WaitFor(queries));
     softmax_.Output(whole, {.keys = whole.tokens,
-                            .q = memory.whole_q,
-                            .k = memory.whole_k,
-                            .v = memory.whole_v,
-                            .output = memory.whole_output,
+                            .q = memory.moved_q,
+                            .k = memory.moved_k,
+                            .v = memory.moved_v,
+                            .output = memory.moved_output,
                             .log_sums = memory.log_sums,
                             .scratch = scratch_});
-    return exchange_.TokensForHeads(shape.batch, SlicesOf(shape), {{output, memory.whole_output}});
+    return exchange_.TokensForHeads(shape.batch, SlicesOf(shape), {{output, memory.moved_output}});
   }
 
   // The forward has kept what it was sent.
@@ -87,10 +87,10 @@ class UlyssesSoftmax final : public SoftmaxParallel {
                                                   {{output_gradient, output_gradient_}});
     LASP_RETURN_IF_ERROR(WaitFor(exchange));
     softmax_.Gradients(whole, {.keys = whole.tokens,
-                               .q = memory.whole_q,
-                               .k = memory.whole_k,
-                               .v = memory.whole_v,
-                               .output = memory.whole_output,
+                               .q = memory.moved_q,
+                               .k = memory.moved_k,
+                               .v = memory.moved_v,
+                               .output = memory.moved_output,
                                .log_sums = memory.log_sums,
                                .output_gradient = output_gradient_,
                                .q_gradient = q_gradient_,

@@ -38,13 +38,22 @@ struct Layer {
         log_sums(static_cast<size_t>(Rows() * shape.heads)),
         q_gradient(output.size()),
         kv_gradient(kv.size()) {
-    cpu::SoftmaxAttentionOutput<double>({shape, QueriesIn(q.data()), KeysIn(kv.data()),
-                                         ValuesIn(kv.data()), false, RowsIn(output.data()),
-                                         log_sums.data()});
-    cpu::SoftmaxAttentionGradients<double>(
-        {shape, QueriesIn(q.data()), KeysIn(kv.data()), ValuesIn(kv.data()), RowsIn(output.data()),
-         log_sums.data(), RowsIn(output_gradient.data()), false, RowsIn(q_gradient.data()),
-         KeysIn(kv_gradient.data()), ValuesIn(kv_gradient.data())});
+    cpu::SoftmaxAttentionOutput<double>({.shape = shape,
+                                         .q = QueriesIn(q.data()),
+                                         .k = KeysIn(kv.data()),
+                                         .v = ValuesIn(kv.data()),
+                                         .output = RowsIn(output.data()),
+                                         .log_sums = log_sums.data()});
+    cpu::SoftmaxAttentionGradients<double>({.shape = shape,
+                                            .q = QueriesIn(q.data()),
+                                            .k = KeysIn(kv.data()),
+                                            .v = ValuesIn(kv.data()),
+                                            .output = RowsIn(output.data()),
+                                            .log_sums = log_sums.data(),
+                                            .output_gradient = RowsIn(output_gradient.data()),
+                                            .q_gradient = RowsIn(q_gradient.data()),
+                                            .k_gradient = KeysIn(kv_gradient.data()),
+                                            .v_gradient = ValuesIn(kv_gradient.data())});
   }
 
   int64_t Rows() const { return shape.batch * shape.queries; }

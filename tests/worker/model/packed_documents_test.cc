@@ -20,8 +20,8 @@ namespace lasp::worker {
 namespace {
 
 constexpr int64_t kSequences = 2;
-// Slices of 132, 66, 44 and 33 tokens: blocks of 64 end inside some.
-constexpr int64_t kLength = 132;
+// Slices of 144, 72, 48 and 36 tokens: blocks of 64 end inside some.
+constexpr int64_t kLength = 144;
 
 using Starts = std::vector<std::vector<int64_t>>;
 
@@ -39,11 +39,11 @@ std::vector<int64_t> EveryToken() {
 }
 
 std::vector<Layout> Layouts() {
-  return {{"at ranks' borders", {{33, 66, 99}, {44, 88}}},
-          {"one before, one after", {{32, 34, 65, 98, 100}, {43, 67, 89}}},
-          {"several in a rank", {{3, 5, 6, 7, 20, 64, 70}, {90, 128, 131}}},
+  return {{"at ranks' borders", {{36, 72, 108}, {48, 96}}},
+          {"one before, one after", {{35, 37, 71, 107, 109}, {47, 73, 97}}},
+          {"several in a rank", {{3, 5, 6, 7, 20, 64, 70}, {90, 140, 143}}},
           {"over three ranks", {{20, 120}, {}}},
-          {"of one token each", {EveryToken(), {1, 2, 131}}}};
+          {"of one token each", {EveryToken(), {1, 2, 143}}}};
 }
 
 struct Model {

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
+#include <cstddef>
 #include <functional>
 #include <memory>
 #include <string>
@@ -23,6 +25,8 @@ struct Method {
   // values.
   std::function<int64_t(int64_t q, int64_t kv, int place)> forward;
   std::function<int64_t(int64_t q, int64_t kv, int place)> backward;
+  // Of how many tokens slices are multiples.
+  int64_t multiple = 1;
 };
 
 Method Gathered() {
@@ -39,19 +43,33 @@ Method Ulysses() {
 }
 
 Method Ring() {
-  // Its own and those of all before it, but for the last rank; and the gradients of all before it.
-  const auto onward = [](int64_t kv, int place) {
-    return place == kRanks - 1 ? 0 : kv * (place + 1);
+  // Of its slice's halves, numbers 2 place and 2 place + 1 of the sequence's, those that another
+  // rank computes, and so as many of what it computes for others. Rank 0 computes 0 and 7, rank 1
+  // computes 1 and 6, rank 2 computes 2 and 5, rank 3 computes 3 and 4.
+  constexpr std::array<int64_t, kRanks> kMoved = {1, 2, 1, 2};
+  const auto moved = [kMoved](int64_t tensor, int place) {
+    return kMoved.at(static_cast<size_t>(place)) * tensor / 2;
   };
+  // Its own keys and values and those of all but the next rank go on to that.
+  const auto around = [](int64_t kv) { return (kRanks - 1) * kv; };
   return {"RING_ATTENTION", CreateRingSoftmax,
-          [onward](int64_t, int64_t kv, int place) { return onward(kv, place); },
-          [onward](int64_t, int64_t kv, int place) { return onward(kv, place) + kv * place; }};
+          [=](int64_t q, int64_t kv, int place) {
+            return moved(q, place) + moved(kv, place) + around(kv) + moved(q, place);
+          },
+          // The output's gradient; of an earlier rank's block this one's queries see one half, of a
+          // later one's both; and what was moved goes back.
+          [=](int64_t q, int64_t kv, int place) {
+            return moved(q, place) + around(kv) + place * kv / 2 + (kRanks - 1 - place) * kv +
+                   moved(q, place) + moved(kv, place);
+          },
+          /*multiple=*/2};
 }
 
 class SoftmaxTrafficTest : public ::testing::TestWithParam<Method> {};
 
 TEST_P(SoftmaxTrafficTest, ARankSendsExactlyWhatTheMethodsFormulaSays) {
-  for (const int64_t tokens : {1, 63, 130}) {
+  for (const int64_t about : {1, 63, 130}) {
+    const int64_t tokens = about + about % GetParam().multiple;
     const AttentionShape shape{.batch = 2,
                                .tokens = tokens,
                                .heads = 8,
