@@ -348,7 +348,7 @@ class FaultCell(FaultCluster):
 
     def judge(self):
         job = self.job("job")
-        ledger = self.ledger()
+        ledger = [(g, s, t) for r, g, s, t in self.ledger() if r == 0]
         rows = self.rows()
         self.result["generations"] = int(job["generation"])
         self.result["steps_lost"] = len(ledger) - len({step for _, step, _ in ledger})

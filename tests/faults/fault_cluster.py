@@ -103,10 +103,10 @@ class FaultCluster(ClusterTest):
         wait_until(lambda: int(self.job(job)["checkpoint_step"]) >= step, 60, f"a checkpoint of step {step}")
 
     def ledger(self):
-        """What rank 0 trained: (generation, step, monotonic time)."""
+        """What each rank trained: (rank, generation, step, monotonic time)."""
         try:
             with open(os.path.join(self.data, "ledger")) as file:
-                return [(int(g), int(s), float(t)) for g, s, t in (line.split() for line in file)]
+                return [(int(r), int(g), int(s), float(t)) for r, g, s, t in (line.split() for line in file)]
         except FileNotFoundError:
             return []
 

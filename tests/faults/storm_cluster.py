@@ -6,6 +6,7 @@
 Jobs run one after another while faults come at random times. FOLDER keeps what must not be lost between calls: a line of
 JSON for every fault in faults.jsonl, for every job that has ended in jobs.jsonl.
 """
+import collections
 import glob
 import heapq
 import itertools
@@ -40,8 +41,8 @@ def storm_spec(shape):
 
 
 def judge(rows, ledger, undisturbed, committed):
-    """What is wrong with a job that has succeeded. `rows`: its metrics. `ledger`: (generation, step) as rank 0 trained
-    them. `committed`: (generation begun, the newest committed step before, the step it went on after)."""
+    """What is wrong with a job that has succeeded. `rows`: its metrics. `ledger`: how often each (generation, step) was
+    trained. `committed`: (generation begun, the newest committed step before, the step it went on after)."""
     problems = []
     expected = {int(step): row for step, row in undisturbed.items()}
     if [int(row["step"]) for row in rows] != sorted(expected):
@@ -53,11 +54,8 @@ def judge(rows, ledger, undisturbed, committed):
     generations = [int(row["generation"]) for row in rows]
     if generations != sorted(generations):
         problems.append("a step of an older generation stands behind one of a newer")
-    trained = {}
-    for generation, step in ledger:
-        trained[generation, step] = trained.get((generation, step), 0) + 1
     for row in rows:
-        times = trained.get((int(row["generation"]), int(row["step"])), 0)
+        times = ledger.get((int(row["generation"]), int(row["step"])), 0)
         if times != 1:
             problems.append(f"step {row['step']} was trained {times} times in generation {row['generation']}, whose it is")
             break
@@ -65,6 +63,16 @@ def judge(rows, ledger, undisturbed, committed):
         if restored < newest:
             problems.append(f"generation {generation} went on after step {restored}, and step {newest} was committed")
     return problems
+
+
+def trained(lines):
+    """How often each (generation, step) was trained, of the lines (rank, generation, step) that ranks wrote. Most often by
+    any of them: one may be killed when its part is done, and left to the others, but its line not yet written."""
+    by_rank = collections.Counter(lines)
+    most = {}
+    for (_, generation, step), times in by_rank.items():
+        most[generation, step] = max(times, most.get((generation, step), 0))
+    return most
 
 
 class StormCluster(FaultCluster):
@@ -158,7 +166,7 @@ class StormCluster(FaultCluster):
                 return  # cut short: it does not count
             time.sleep(1)
         seconds = time.monotonic() - begin
-        ledger = [(g, s) for g, s, _ in self.ledger()]
+        ledger = trained((r, g, s) for r, g, s, _ in self.ledger())
         if job["state"] == "SUCCEEDED":
             rows = json.loads(self.patient("metrics", name, "-o", "json"))
             with open(os.path.join(self.undisturbed_folder, f"undisturbed.{shape[0]}x{shape[1]}.json")) as file:
@@ -169,7 +177,7 @@ class StormCluster(FaultCluster):
             self.keep(name)
         self.record("jobs.jsonl", {
             "job": name, "shape": shape, "state": job["state"], "seconds": round(seconds, 1), "generations": generation,
-            "steps": STEPS, "trained": len(ledger), "problems": problems,
+            "steps": STEPS, "trained": sum(ledger.values()), "problems": problems,
             "reasons": [t["reason"] for t in job["transitions"] if t["to_state"] in ("RECOVERING", "FAILED")]})
 
     def keep(self, name):

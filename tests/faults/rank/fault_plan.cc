@@ -113,10 +113,8 @@ void FaultPlan::Reach(FaultPlace place) {
 
 void FaultPlan::StepDone() {
   const int64_t step = ++step_;
-  if (rank_ == 0) {
-    WriteLine(folder_ + "/ledger", O_APPEND,
-              absl::StrFormat("%d %d %.6f\n", generation_, step, MonotonicSeconds()));
-  }
+  WriteLine(folder_ + "/ledger", O_APPEND,
+            absl::StrFormat("%d %d %d %.6f\n", rank_, generation_, step, MonotonicSeconds()));
   absl::SleepFor(pace_);
 }
 

@@ -10,7 +10,7 @@
 //                system's clock in seconds, the last step done, the generation, the process, the
 //                host's address
 //   pid.RANK     the rank's process
-//   ledger       a line for every step rank 0 has done: generation, step, monotonic time
+//   ledger       a line for every step a rank has done: rank, generation, step, monotonic time
 #pragma once
 
 #include <atomic>
