@@ -35,8 +35,8 @@ class RingSoftmax final : public SoftmaxParallel {
                         shape.batch * shape.tokens, heads * shape.head_size);
     };
     SoftmaxMemory memory;
-    memory.log_sums = arena.Take(MemoryUse::kActivations, backend_.accumulation_type(),
-                                 kPlaces * shape.batch * shape.heads, shape.tokens / kPlaces);
+    memory.log_sums = arena.Take(MemoryUse::kActivations, backend_.accumulation_type(), kPlaces,
+                                 LogSumRoom(HalfOf(shape)));
     memory.moved_q = take(shape.heads);
     memory.moved_kv = take(2 * shape.kv_heads);
     memory.moved_output = take(shape.heads);
@@ -85,7 +85,7 @@ class RingSoftmax final : public SoftmaxParallel {
                          .v = ValuesOf(keys),
                          .merges = pair.chunks_between > 0,
                          .output = ZigzagExchange::Place(memory.moved_output, pair.query_place),
-                         .log_sums = ZigzagExchange::Place(memory.log_sums, pair.query_place),
+                         .log_sums = LogSumsOf(half, memory, pair.query_place),
                          .scratch = scratch_});
       }
     }
@@ -144,6 +144,17 @@ class RingSoftmax final : public SoftmaxParallel {
     return half;
   }
 
+  // Of one place, so that the other's begins where GPUs want tensors to.
+  static int64_t LogSumRoom(const AttentionShape& half) {
+    constexpr int64_t kMultiple = 64;
+    return (half.batch * half.heads * half.tokens + kMultiple - 1) / kMultiple * kMultiple;
+  }
+
+  static Tensor LogSumsOf(const AttentionShape& half, const SoftmaxMemory& memory, int place) {
+    const int64_t rows = half.batch * half.heads;
+    return memory.log_sums.Rows(place, 1).Columns(0, rows * half.tokens).Reshape(rows, half.tokens);
+  }
+
   // The rank so many before this one.
   int Before(int step) const { return (sp_.rank() - step + sp_.size()) % sp_.size(); }
 
@@ -187,7 +198,7 @@ class RingSoftmax final : public SoftmaxParallel {
                .k = KeysOf(keys),
                .v = ValuesOf(keys),
                .output = ZigzagExchange::Place(memory.moved_output, pair.query_place),
-               .log_sums = ZigzagExchange::Place(memory.log_sums, pair.query_place),
+               .log_sums = LogSumsOf(half, memory, pair.query_place),
                .output_gradient = ZigzagExchange::Place(output_gradient_, pair.query_place),
                .adds = pair.chunks_between > 0,
                .q_gradient = ZigzagExchange::Place(q_gradient_, pair.query_place),

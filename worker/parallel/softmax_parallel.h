@@ -22,7 +22,7 @@ struct SoftmaxInputs {
 
 // What one layer's forward leaves for its backward, beside its inputs and its output.
 struct SoftmaxMemory {
-  Tensor log_sums;  // of the heads and queries that this rank computes
+  Tensor log_sums;  // of the heads and queries that this rank computes, as the method lays them
   // Where a rank computes other heads of all tokens than it is given, [whole tokens, its heads]; or
   // other tokens, in the order of worker/parallel/zigzag_exchange.h, whose keys and values lie side
   // by side.
