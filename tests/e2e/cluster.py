@@ -11,6 +11,7 @@ Everything a test starts is ended with it, and the test fails when a process out
 programs are taken from the folder LASP_BIN (default build/bin).
 """
 import ctypes
+import glob
 import json
 import os
 import re
@@ -77,6 +78,10 @@ def wait_until(condition, timeout, what):
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout} s: {what() if callable(what) else what}")
         time.sleep(0.02)
+
+
+def gpu_count():
+    return len(glob.glob("/dev/nvidia[0-9]*"))
 
 
 def own_loopback():
@@ -251,6 +256,14 @@ class ClusterTest(unittest.TestCase):
         values.update(self.credentials.worker_flags(worker_id) if self.credentials else {})
         values.update(flags)
         return self._start("lasp-worker", values, wait, prefix)
+
+    def start_gpu_workers(self, ranks, **flags):
+        """Agents with a GPU for each of so many ranks: one, where the GPUs are enough; otherwise an agent a rank, which share the
+        first GPU. NCCL, which puts no two ranks of a host on one GPU, takes each for a host of its own."""
+        if gpu_count() >= ranks:
+            return [self.start_worker(slots=1, gpus="all", **flags)]
+        return [self.start_worker(f"w{rank + 1}", slots=1, gpus="0", **flags,
+                                  prefix=("env", f"NCCL_HOSTID=rank-{rank}", "NCCL_SOCKET_IFNAME=lo")) for rank in range(ranks)]
 
     def _start(self, name, values, wait, prefix):
         arguments = [f"--{flag}" if value is True else f"--{flag}={value}" for flag, value in values.items()]
