@@ -51,7 +51,7 @@ std::shared_ptr<const lasp::v1::Rebuild> JobEngine::TakeLeftStates(
       LASP_LOG(kInfo, "what ranks left in memory does not make a whole that is newer",
                {{"training_job", job->name()},
                 {"left_by", left->generation},
-                {"shares", left->states.size()},
+                {"shares", DescribeLeft(*left)},
                 {"checkpoint_step", checkpoint_step}});
       continue;
     }

@@ -1,7 +1,11 @@
 #include "server/rebuild_plan.h"
 
+#include <functional>
 #include <map>
-#include <set>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 
 namespace lasp::server {
 namespace {
@@ -30,34 +34,27 @@ class Readers {
   std::map<std::string, int> turns_;
 };
 
-std::optional<Rebuild> Cover(const LeftStates& left, int64_t step, Readers readers) {
+// The same step of one generation is the same state, to the bit.
+std::string StateKey(const StateLeft& left) {
+  return absl::StrCat(left.total_count(), ":", left.state().SerializeAsString());
+}
+
+// `shares` are of one state.
+std::optional<Rebuild> Cover(int64_t generation, const std::vector<const LeftState*>& shares,
+                             Readers readers) {
   // By their first element, by which they are told apart; which of two that are alike is taken does
   // not matter.
-  std::map<int64_t, const LeftState*> shares;
-  const StateLeft* first = nullptr;
-  for (const LeftState& share : left.states) {
-    if (share.state.state().step() != step || share.state.pieces().empty() ||
-        !readers.On(share.worker_id)) {
-      continue;
+  std::map<int64_t, const LeftState*> parts;
+  for (const LeftState* share : shares) {
+    if (!share->state.pieces().empty() && readers.On(share->worker_id)) {
+      parts.emplace(share->state.pieces(0).begin(), share);
     }
-    if (first == nullptr) {
-      first = &share.state;
-    }
-    // The same step of one generation is the same state, to the bit.
-    if (share.state.total_count() != first->total_count() ||
-        share.state.state().SerializeAsString() != first->state().SerializeAsString()) {
-      return std::nullopt;
-    }
-    shares.emplace(share.state.pieces(0).begin(), &share);
-  }
-  if (first == nullptr) {
-    return std::nullopt;
   }
   Rebuild rebuild;
-  rebuild.set_generation(left.generation);
-  *rebuild.mutable_state() = first->state();
+  rebuild.set_generation(generation);
   std::map<int64_t, int64_t> pieces;
-  for (const auto& [begin, share] : shares) {
+  for (const auto& [begin, share] : parts) {
+    *rebuild.mutable_state() = share->state.state();
     lasp::v1::RebuildPart& part = *rebuild.add_parts();
     part.set_reader(readers.Next(share->worker_id));
     *part.mutable_pieces() = share->state.pieces();
@@ -75,25 +72,45 @@ std::optional<Rebuild> Cover(const LeftStates& left, int64_t step, Readers reade
     }
     end += count;
   }
-  return end == first->total_count() ? std::optional<Rebuild>(std::move(rebuild)) : std::nullopt;
+  if (parts.empty() || end != parts.begin()->second->state.total_count()) {
+    return std::nullopt;
+  }
+  return rebuild;
 }
 
 }  // namespace
 
 std::optional<Rebuild> PlanRebuild(const LeftStates& left, const std::vector<std::string>& workers,
                                    int64_t after_step) {
-  std::set<int64_t, std::greater<>> steps;
+  using Shares = std::vector<const LeftState*>;
+  std::map<int64_t, std::map<std::string, Shares>, std::greater<>> by_step;
   for (const LeftState& share : left.states) {
     if (share.state.state().step() > after_step) {
-      steps.insert(share.state.state().step());
+      by_step[share.state.state().step()][StateKey(share.state)].push_back(&share);
     }
   }
-  for (const int64_t step : steps) {
-    if (std::optional<Rebuild> rebuild = Cover(left, step, Readers(workers)); rebuild.has_value()) {
-      return rebuild;
+  for (const auto& [step, by_state] : by_step) {
+    for (const auto& [key, shares] : by_state) {
+      if (auto rebuild = Cover(left.generation, shares, Readers(workers)); rebuild.has_value()) {
+        return rebuild;
+      }
     }
   }
   return std::nullopt;
+}
+
+std::string DescribeLeft(const LeftStates& left) {
+  std::map<std::string, int> states;
+  return absl::StrJoin(left.states, ", ", [&](std::string* text, const LeftState& share) {
+    int64_t elements = 0;
+    for (const lasp::v1::StatePiece& piece : share.state.pieces()) {
+      elements += piece.count();
+    }
+    const auto number = static_cast<int>(states.size()) + 1;
+    absl::StrAppend(text, "workers/", share.worker_id, ": ", elements, " of ",
+                    share.state.total_count(), " elements of step ", share.state.state().step(),
+                    ", state ", states.emplace(StateKey(share.state), number).first->second);
+  });
 }
 
 }  // namespace lasp::server

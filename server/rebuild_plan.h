@@ -25,10 +25,13 @@ struct LeftStates {
 };
 
 // The newest step whose shares, read on the hosts where they lie, make a whole; nothing where no
-// step after `after_step` has one. `workers` are those of the new ranks, in rank order. Pure;
-// linear in shares times steps among them, of which there are two at most unless somebody lies.
+// step after `after_step` has one. Shares whose states differ are no whole together. `workers` are
+// those of the new ranks, in rank order. Pure; n log n in shares.
 std::optional<lasp::v1::Rebuild> PlanRebuild(const LeftStates& left,
                                              const std::vector<std::string>& workers,
                                              int64_t after_step);
+
+// For a log: who left how much of which step; states that differ have different numbers.
+std::string DescribeLeft(const LeftStates& left);
 
 }  // namespace lasp::server

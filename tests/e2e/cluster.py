@@ -198,7 +198,7 @@ class ClusterTest(unittest.TestCase):
         self.token = ""
 
     def tearDown(self):
-        failed = not self._outcome.success
+        failed = self.has_failed()
         for program in reversed(self.programs):
             if program.process.poll() is None:
                 program.terminate() if program.name != "lasp-server" else program.kill()
@@ -216,6 +216,11 @@ class ClusterTest(unittest.TestCase):
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
         self.assertEqual(left, {}, "processes outlived the test")
+
+    def has_failed(self):
+        """Also in one of its parts; to be asked while it is torn down, when unittest's own flag is of the tearing down."""
+        result = self._outcome.result
+        return any(self in (test, getattr(test, "test_case", None)) for test, _ in result.failures + result.errors)
 
     # ---- starting things ----------------------------------------------------------------------
 

@@ -416,7 +416,7 @@ def main(name, result_path, undisturbed_path, logs=None):
             original = test.tearDown
 
             def tear_down():
-                if getattr(test, "problems", None) or not test._outcome.success:
+                if getattr(test, "problems", None) or test.has_failed():
                     keep_logs(test, logs)
                 original()
             test.tearDown = tear_down

@@ -87,6 +87,20 @@ TEST(RebuildPlanTest, StatesThatDifferAreNotOne) {
   other.state.mutable_state()->set_update_count(4);
   EXPECT_EQ(Plan({Left("a", 5, 0, 50), other}, {"a"}), "");
   EXPECT_EQ(Plan({Left("a", 5, 0, 50), Left("a", 5, 50, 50, 101)}, {"a"}), "");
+  // Of replicas that differ, one that is whole, and nothing of the other.
+  const LeftState half = Left("b", 5, 0, 50);
+  EXPECT_EQ(Plan({half, Left("b", 5, 50, 50), other}, {"a", "b"}), "step 5 1:0+50 1:50+50");
+}
+
+TEST(RebuildPlanTest, ALogSaysWhoLeftWhat) {
+  LeftState other = Left("b", 5, 50, 30);
+  other.state.mutable_state()->set_update_count(4);
+  EXPECT_EQ(
+      DescribeLeft({.generation = 3, .states = {Left("a", 5, 0, 50), other, Left("c", 5, 0, 9)}}),
+      "workers/a: 50 of 100 elements of step 5, state 1, "
+      "workers/b: 30 of 100 elements of step 5, state 2, "
+      "workers/c: 9 of 100 elements of step 5, state 1");
+  EXPECT_EQ(DescribeLeft({}), "");
 }
 
 }  // namespace
