@@ -55,6 +55,12 @@ std::shared_ptr<const lasp::v1::Rebuild> JobEngine::TakeLeftStates(
                 {"checkpoint_step", checkpoint_step}});
       continue;
     }
+    if (StatesDiffer(*left)) {
+      LASP_LOG(kWarning, "ranks have left states that differ: one that is whole is taken",
+               {{"training_job", job->name()},
+                {"left_by", left->generation},
+                {"shares", DescribeLeft(*left)}});
+    }
     StoreUnreportedSteps(job, *left, rebuild->state().step());
     ++left->takes;
     job->taken = std::move(left);

@@ -1,5 +1,6 @@
 #include "server/rebuild_plan.h"
 
+#include <algorithm>
 #include <functional>
 #include <map>
 #include <utility>
@@ -97,6 +98,14 @@ std::optional<Rebuild> PlanRebuild(const LeftStates& left, const std::vector<std
     }
   }
   return std::nullopt;
+}
+
+bool StatesDiffer(const LeftStates& left) {
+  std::map<int64_t, std::string> states;
+  return std::any_of(left.states.begin(), left.states.end(), [&](const LeftState& share) {
+    const std::string key = StateKey(share.state);
+    return states.emplace(share.state.state().step(), key).first->second != key;
+  });
 }
 
 std::string DescribeLeft(const LeftStates& left) {

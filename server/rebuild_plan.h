@@ -31,6 +31,9 @@ std::optional<lasp::v1::Rebuild> PlanRebuild(const LeftStates& left,
                                              const std::vector<std::string>& workers,
                                              int64_t after_step);
 
+// Whether ranks disagree on one and the same step, as none should.
+bool StatesDiffer(const LeftStates& left);
+
 // For a log: who left how much of which step; states that differ have different numbers.
 std::string DescribeLeft(const LeftStates& left);
 

@@ -193,6 +193,7 @@ class GpuRebuildTest(GpuClusterTest):
             for rank in range(self.ranks):
                 print(self.lasp("logs", job, "--rank", rank, "--generation", 1, "--tail", 12, check=False).stdout, flush=True)
         self.assertTrue(now["rebuilt"], now["transitions"])
+        self.assertNotIn("states that differ", self.server.log_tail(400))
         self.assertGreaterEqual(int(now["restored_step"]), before)
         return took, int(now["restored_step"])
 

@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <memory>
 #include <string>
 
@@ -64,6 +65,21 @@ struct RunningConsole {
   uint16_t port = 0;
 };
 
+// libFuzzer's alarm interrupts calls that wait; a connection is made all the same.
+bool Connect(int socket, const sockaddr_in& to) {
+  if (connect(socket, reinterpret_cast<const sockaddr*>(&to), sizeof to) == 0) {
+    return true;
+  }
+  if (errno != EINTR) {
+    return false;
+  }
+  pollfd made = {.fd = socket, .events = POLLOUT, .revents = 0};
+  while (poll(&made, 1, -1) < 0 && errno == EINTR) {
+  }
+  socklen_t size = sizeof errno;
+  return getsockopt(socket, SOL_SOCKET, SO_ERROR, &errno, &size) == 0 && errno == 0;
+}
+
 // All that comes back for `bytes` until the console hangs up.
 std::string Exchange(uint16_t port, absl::string_view bytes) {
   const UniqueFd connection(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
@@ -76,8 +92,10 @@ std::string Exchange(uint16_t port, absl::string_view bytes) {
   // Ports of connections that ended in order are free only after a minute.
   const linger reset{.l_onoff = 1, .l_linger = 0};
   setsockopt(connection.get(), SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
-  fuzz::Require(connect(connection.get(), reinterpret_cast<const sockaddr*>(&to), sizeof to) == 0,
-                "the console takes a connection");
+  if (!Connect(connection.get(), to)) {
+    std::perror("connecting");
+    fuzz::Require(false, "the console takes a connection");
+  }
   send(connection.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
   // The library notices an end that comes with the request itself only at its idle limit.
   pollfd answered = {.fd = connection.get(), .events = POLLIN, .revents = 0};
@@ -86,9 +104,10 @@ std::string Exchange(uint16_t port, absl::string_view bytes) {
   std::string answer;
   char buffer[16'384];
   ssize_t size = 0;
-  while ((size = recv(connection.get(), buffer, sizeof buffer, 0)) > 0) {
-    answer.append(buffer, static_cast<size_t>(size));
-  }
+  do {
+    size = recv(connection.get(), buffer, sizeof buffer, 0);
+    answer.append(buffer, size > 0 ? static_cast<size_t>(size) : 0);
+  } while (size > 0 || (size < 0 && errno == EINTR));
   fuzz::Require(size == 0 || (errno != EAGAIN && errno != EWOULDBLOCK),
                 "a request is answered or hung up on");
   return answer;

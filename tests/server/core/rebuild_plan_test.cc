@@ -90,6 +90,8 @@ TEST(RebuildPlanTest, StatesThatDifferAreNotOne) {
   // Of replicas that differ, one that is whole, and nothing of the other.
   const LeftState half = Left("b", 5, 0, 50);
   EXPECT_EQ(Plan({half, Left("b", 5, 50, 50), other}, {"a", "b"}), "step 5 1:0+50 1:50+50");
+  EXPECT_TRUE(StatesDiffer({.generation = 3, .states = {half, other}}));
+  EXPECT_FALSE(StatesDiffer({.generation = 3, .states = {half, Left("a", 6, 0, 50)}}));
 }
 
 TEST(RebuildPlanTest, ALogSaysWhoLeftWhat) {
