@@ -44,9 +44,13 @@ int ProtocolFor(const lasp::v1::TrainingSpec& spec) {
   const SequenceParallelSpec::Method method = parallelism.sequence_parallel().method();
   const bool linear_transformer =
       spec.model().architecture() == ModelSpec::ARCHITECTURE_LINEAR_TRANSFORMER;
-  if (method == SequenceParallelSpec::METHOD_MEGATRON_SP ||
-      absl::StrContains(spec.model().layer_pattern(), 'N') ||
-      spec.data().documents() == DataSpec::DOCUMENTS_PACKED ||
+  const bool softmax = absl::StrContains(spec.model().layer_pattern(), 'N');
+  const bool packed = spec.data().documents() == DataSpec::DOCUMENTS_PACKED;
+  if (softmax && (method == SequenceParallelSpec::METHOD_MEGATRON_SP ||
+                  (packed && spec.device() != TrainingSpec::DEVICE_CPU))) {
+    return kHybridsProtocol;
+  }
+  if (method == SequenceParallelSpec::METHOD_MEGATRON_SP || softmax || packed ||
       spec.optimizer().state_type() == OptimizerSpec::STATE_TYPE_BF16 ||
       (spec.device() == TrainingSpec::DEVICE_GPU &&
        (linear_transformer || method == SequenceParallelSpec::METHOD_RING_ATTENTION))) {

@@ -41,7 +41,8 @@ SoftmaxGraphShape GraphShapeOf(const SoftmaxOutputArgs& args) {
           .output_gradient = {},
           .q_gradient = {},
           .k_gradient = {},
-          .v_gradient = {}};
+          .v_gradient = {},
+          .documents = args.document_starts != nullptr};
 }
 
 SoftmaxGraphShape GraphShapeOf(const SoftmaxGradientsArgs& args, bool deterministic) {
@@ -54,6 +55,7 @@ SoftmaxGraphShape GraphShapeOf(const SoftmaxGradientsArgs& args, bool determinis
           .q_gradient = StridesOf(args.q_gradient),
           .k_gradient = StridesOf(args.k_gradient),
           .v_gradient = StridesOf(args.v_gradient),
+          .documents = args.document_starts != nullptr,
           .deterministic = deterministic};
 }
 
@@ -90,9 +92,14 @@ struct Scalars {
         queries(static_cast<int32_t>(shape.queries)),
         keys(static_cast<int32_t>(shape.keys)) {}
 
-  // Those that the graph of the shape has.
-  void AddTo(const SoftmaxAttentionShape& shape, std::vector<CudnnBinding>* bindings) const {
+  // Those that the graph of the shape has, and where documents start.
+  void AddTo(const SoftmaxAttentionShape& shape, const int32_t* document_starts,
+             std::vector<CudnnBinding>* bindings) const {
     bindings->push_back({kScale, &scale});
+    if (document_starts != nullptr) {
+      bindings->push_back({kDocumentStarts, document_starts});
+      bindings->push_back({kOutside, &outside});
+    }
     if (MaskOf(shape) == SoftmaxMask::kNone) {
       return;
     }
@@ -105,6 +112,9 @@ struct Scalars {
 
   float scale;
   float unseen = -std::numeric_limits<float>::infinity();
+  // Far below any score. Where a row has nothing else its differences are numbers, and keep their
+  // bits when a power of two is taken in the place of e.
+  float outside = -32768;
   float one = 1;
   int32_t queries;
   int32_t keys;
@@ -135,20 +145,25 @@ cudnnStatus_t SoftmaxAttention::EngineBytes(bool backward, const SoftmaxAttentio
                                             bool deterministic, int64_t* bytes) {
   const HeadsStrides queries = Contiguous(shape.heads, shape.queries, shape.head_size);
   const HeadsStrides keys = Contiguous(shape.kv_heads, shape.keys, shape.head_size);
-  CudnnPlan plan(GraphOf(&library_, backward,
-                         {.shape = shape,
-                          .q = queries,
-                          .k = keys,
-                          .v = keys,
-                          .output = queries,
-                          .output_gradient = queries,
-                          .q_gradient = queries,
-                          .k_gradient = keys,
-                          .v_gradient = keys,
-                          .deterministic = deterministic}),
-                 device_);
-  *bytes = Aligned(plan.ProposedWorkspaceBytes());
-  return plan.status();
+  *bytes = 0;
+  for (const bool documents : {false, true}) {
+    CudnnPlan plan(GraphOf(&library_, backward,
+                           {.shape = shape,
+                            .q = queries,
+                            .k = keys,
+                            .v = keys,
+                            .output = queries,
+                            .output_gradient = queries,
+                            .q_gradient = queries,
+                            .k_gradient = keys,
+                            .v_gradient = keys,
+                            .documents = documents,
+                            .deterministic = deterministic}),
+                   device_);
+    *bytes = std::max(*bytes, Aligned(plan.ProposedWorkspaceBytes()));
+    LASP_RETURN_IF_CUDNN_ERROR(plan.status());
+  }
+  return CUDNN_STATUS_SUCCESS;
 }
 
 cudnnStatus_t SoftmaxAttention::WorkspaceBytes(const SoftmaxAttentionShape& shape, int64_t* bytes) {
@@ -227,7 +242,7 @@ cudnnStatus_t SoftmaxAttention::Output(const SoftmaxOutputArgs& args,
                                         {kValue, args.v.data},
                                         {kOutput, args.output.data},
                                         {kLogSums, args.log_sums}};
-  scalars.AddTo(args.shape, &bindings);
+  scalars.AddTo(args.shape, args.document_starts, &bindings);
   LASP_RETURN_IF_CUDNN_ERROR(library_.set_stream(handle_, stream));
   return plan->Run(handle_, bindings, workspace.data);
 }
@@ -254,7 +269,7 @@ cudnnStatus_t SoftmaxAttention::Gradients(const SoftmaxGradientsArgs& args,
   if (!deterministic) {
     bindings.push_back({kQueryGradientSums, means + memory.means_bytes});
   }
-  scalars.AddTo(args.shape, &bindings);
+  scalars.AddTo(args.shape, args.document_starts, &bindings);
   LASP_RETURN_IF_CUDNN_ERROR(library_.set_stream(handle_, stream));
   return plan->Run(handle_, bindings, means + memory.bytes());
 }

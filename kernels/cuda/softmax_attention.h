@@ -1,7 +1,8 @@
 // kernels/softmax_attention.h on the GPU, through cuDNN: bf16, with scores, log-sum-exps and sums
 // in fp32. Of offsets only those whose queries end at the last key, or see all keys; head sizes are
 // multiples of 8 up to 128. Bound by its products: 4 batch * heads * head_size operations for each
-// query and key that it sees, forward, and 10 backward.
+// query and key that it sees, forward, and 10 backward; what documents hide is computed all the
+// same.
 //
 // A backward adds parts of q's gradient in the order they come, so that two runs differ in the last
 // bits. Where the gradients of all scores are small enough to be held at once it does not.
@@ -30,6 +31,9 @@ struct SoftmaxOutputArgs {
   HeadsView<const Bf16> v;
   HeadsView<Bf16> output;     // o
   float* log_sums = nullptr;  // L: [batch, heads, queries]
+  // [batch, queries], of kernels/cuda/document_starts.h; null: documents are not apart. A query
+  // that sees none of the keys has an L so low that merging leaves nothing of its o.
+  const int32_t* document_starts = nullptr;
 };
 
 struct SoftmaxGradientsArgs {
@@ -43,6 +47,7 @@ struct SoftmaxGradientsArgs {
   HeadsView<Bf16> q_gradient;  // written, as the others are
   HeadsView<Bf16> k_gradient;
   HeadsView<Bf16> v_gradient;
+  const int32_t* document_starts = nullptr;
 };
 
 // What of a device's memory the operations may use, aligned to 256 bytes.
@@ -66,7 +71,8 @@ class SoftmaxAttention {
   SoftmaxAttention(const SoftmaxAttention&) = delete;
   SoftmaxAttention& operator=(const SoftmaxAttention&) = delete;
 
-  // With so much, a multiple of 256, both operations run on this shape, and with fewer keys.
+  // With so much, a multiple of 256, both operations run on this shape, and with fewer keys; with
+  // documents, too.
   cudnnStatus_t WorkspaceBytes(const SoftmaxAttentionShape& shape, int64_t* bytes);
 
   // Make a plan of the operation without running it; a workspace's data may be null.
@@ -96,7 +102,7 @@ class SoftmaxAttention {
                      CudnnPlan** plan);
   cudnnStatus_t FindGradients(const SoftmaxGradientsArgs& args, int64_t workspace_bytes,
                               bool* deterministic, CudnnPlan** plan);
-  // What cuDNN's engine wants, of a graph of contiguous tensors.
+  // What cuDNN's engine wants, of a graph of contiguous tensors, with documents or without.
   cudnnStatus_t EngineBytes(bool backward, const SoftmaxAttentionShape& shape, bool deterministic,
                             int64_t* bytes);
 

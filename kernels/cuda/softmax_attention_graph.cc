@@ -86,43 +86,60 @@ class Builder {
     }
   }
 
-  // Scores that queries do not see become minus infinity.
+  // Scores of what queries do not see are put far away.
   CudnnObject Seen(CudnnObject scores) {
-    if (MaskOf(shape()) == SoftmaxMask::kNone) {
-      return scores;
-    }
-    const auto index = [&](int64_t axis) {
-      const CudnnObject y = graph_.Between(kInt, Scores());
-      graph_.Add({.mode = CUDNN_POINTWISE_GEN_INDEX, .x = scores, .y = y, .axis = axis});
-      return y;
-    };
-    const auto moved = [&](cudnnPointwiseMode_t mode, CudnnObject x, SoftmaxTensor by) {
-      const CudnnObject y = graph_.Between(kInt, Scores());
-      graph_.Add({.mode = mode, .x = x, .b = graph_.Scalar(by, kInt), .y = y, .precision = kInt});
-      return y;
-    };
-    CudnnObject row = index(2);
-    const CudnnObject column = index(3);
-    if (shape().keys != shape().queries) {
-      row = moved(CUDNN_POINTWISE_ADD, row, kKeyCount);
-      row = moved(CUDNN_POINTWISE_SUB, row, kQueryCount);
-    }
+    return of_.documents ? WithinDocuments(NotLater(scores)) : NotLater(scores);
+  }
+
+ private:
+  // The number of a score's row (axis 2) or column (3).
+  CudnnObject Index(CudnnObject scores, int64_t axis) {
+    const CudnnObject y = graph_.Between(kInt, Scores());
+    graph_.Add({.mode = CUDNN_POINTWISE_GEN_INDEX, .x = scores, .y = y, .axis = axis});
+    return y;
+  }
+
+  // The scores where a >= b, elsewhere the number.
+  CudnnObject Where(CudnnObject a, CudnnObject b, CudnnObject scores, SoftmaxTensor elsewhere) {
     const CudnnObject is_seen = graph_.Between(CUDNN_DATA_BOOLEAN, Scores());
     graph_.Add({.mode = CUDNN_POINTWISE_CMP_GE,
-                .x = row,
-                .b = column,
+                .x = a,
+                .b = b,
                 .y = is_seen,
                 .precision = CUDNN_DATA_BOOLEAN});
     const CudnnObject y = graph_.Between(kFloat, Scores());
     graph_.Add({.mode = CUDNN_POINTWISE_BINARY_SELECT,
                 .x = scores,
-                .b = graph_.Scalar(kUnseen, kFloat),
+                .b = graph_.Scalar(elsewhere, kFloat),
                 .t = is_seen,
                 .y = y});
     return y;
   }
 
- private:
+  CudnnObject NotLater(CudnnObject scores) {
+    if (MaskOf(shape()) == SoftmaxMask::kNone) {
+      return scores;
+    }
+    const auto moved = [&](cudnnPointwiseMode_t mode, CudnnObject x, SoftmaxTensor by) {
+      const CudnnObject y = graph_.Between(kInt, Scores());
+      graph_.Add({.mode = mode, .x = x, .b = graph_.Scalar(by, kInt), .y = y, .precision = kInt});
+      return y;
+    };
+    CudnnObject row = Index(scores, 2);
+    const CudnnObject column = Index(scores, 3);
+    if (shape().keys != shape().queries) {
+      row = moved(CUDNN_POINTWISE_ADD, row, kKeyCount);
+      row = moved(CUDNN_POINTWISE_SUB, row, kQueryCount);
+    }
+    return Where(row, column, scores, kUnseen);
+  }
+
+  CudnnObject WithinDocuments(CudnnObject scores) {
+    const CudnnSizes rows = {shape().batch, 1, shape().queries, 1};
+    const CudnnObject starts = graph_.Tensor(kDocumentStarts, kInt, rows, ContiguousStrides(rows));
+    return Where(Index(scores, 3), starts, scores, kOutside);
+  }
+
   CudnnGraph& graph_;
   const SoftmaxGraphShape& of_;
 };

@@ -33,6 +33,7 @@ struct SoftmaxGraphShape {
   HeadsStrides q_gradient;
   HeadsStrides k_gradient;
   HeadsStrides v_gradient;
+  bool documents = false;  // a query sees no key before its document's start
   // The same bits in every run: the gradient of q is a product of its own, for which the scores'
   // gradients lie in the workspace. Else its parts are added in fp32 in the order they come.
   bool deterministic = false;
@@ -53,9 +54,12 @@ enum SoftmaxTensor : int64_t {
   kValueGradient,
   kQueryGradientSums,  // fp32 [batch, heads, queries, head_size], of one that is not deterministic
   kRowMeans,           // D, fp32 [batch, heads, queries]
+  kDocumentStarts,     // int32 [batch, queries]: the first key that a query sees, of one with
+                       // documents
   // In host memory: fp32 but for the last two, int32.
   kScale,
   kUnseen,  // -infinity
+  kOutside,
   kOne,
   kQueryCount,
   kKeyCount,

@@ -22,7 +22,7 @@ struct ProtocolRange {
 
 // Of this build. A release speaks what the release before it spoke, so that hosts can be upgraded
 // one by one; a version goes when nothing of the release before is left that speaks only it.
-inline constexpr ProtocolRange kWorkerProtocol = {.oldest = 1, .newest = 4};
+inline constexpr ProtocolRange kWorkerProtocol = {.oldest = 1, .newest = 5};
 
 // From this version on agents write checkpoints and resume from them.
 inline constexpr int kCheckpointProtocol = 2;
@@ -37,6 +37,10 @@ inline constexpr int kStrategiesProtocol = 3;
 // and moments in bf16, and compute Linear Transformers, RING_ATTENTION and softmax attention on
 // GPUs.
 inline constexpr int kLayersProtocol = 4;
+
+// From this version on their ranks compute layers of softmax attention with MEGATRON_SP, and keep
+// documents apart there on GPUs.
+inline constexpr int kHybridsProtocol = 5;
 
 // Agents from before versions were agreed on name the only one that they speak.
 inline ProtocolRange AgentProtocol(const lasp::v1::Hello& hello) {

@@ -65,20 +65,9 @@ bool CheckDocuments(const v1::TrainingSpec& spec, FieldChecker* check) {
     return CheckEndToken(spec, check);
   }
   const bool end_token = CheckEndToken(spec, check);
-  std::string reason =
+  const std::string reason =
       ReasonAgainstPacking(spec.parallelism().sequence_parallel().method(), spec.model());
-  if (reason.empty() && spec.device() == v1::TrainingSpec::DEVICE_GPU) {
-    reason = ReasonAgainstDocumentsOnGpus(spec);
-  }
   return reason.empty() ? end_token : check->Refuse(kField, reason);
-}
-
-std::string ReasonAgainstDocumentsOnGpus(const v1::TrainingSpec& spec) {
-  return spec.data().documents() == v1::DataSpec::DOCUMENTS_PACKED &&
-                 SoftmaxLayers(spec.model()) > 0
-             ? "is PACKED, but on GPUs layers of softmax attention (layer_pattern) know no borders "
-               "between documents: choose device CPU, JOINED, or layer_pattern L"
-             : "";
 }
 
 }  // namespace lasp

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "proto/spec/document_check.h"
 #include "proto/spec/gpu_support.h"
 #include "proto/spec/softmax_support.h"
 
@@ -133,9 +132,7 @@ void FillDefaults(v1::TrainingSpec* spec) {
     const bool gpus =
         ReasonAgainstGpus(spec->model()).empty() &&
         ReasonAgainstGpus(spec->parallelism().sequence_parallel(), spec->model()).empty();
-    spec->set_device(gpus && ReasonAgainstDocumentsOnGpus(*spec).empty()
-                         ? v1::TrainingSpec::DEVICE_ANY
-                         : v1::TrainingSpec::DEVICE_CPU);
+    spec->set_device(gpus ? v1::TrainingSpec::DEVICE_ANY : v1::TrainingSpec::DEVICE_CPU);
   }
 }
 

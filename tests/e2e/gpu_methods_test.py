@@ -16,7 +16,7 @@ STEPS = 20
 LOSS_BAR = 5e-3
 GRADIENT_BAR = 1e-2
 MOMENT = "optimizer.first_moment."
-LINEAR_METHODS = ("LASP", "LASP2", "ALL_SCAN", "ULYSSES", "MEGATRON_SP", "RING_ATTENTION")
+METHODS = ("LASP", "LASP2", "ALL_SCAN", "ULYSSES", "MEGATRON_SP", "RING_ATTENTION")
 MODELS = {
     "transnormer": {"architecture": "TRANSNORMER"},
     "linear-transformer": {"architecture": "LINEAR_TRANSFORMER"},
@@ -93,7 +93,7 @@ class GpuMethodsTest(ClusterTest):
 
     def assert_alike(self, model, cases, packed=False):
         """`cases`: keywords of spec(), by name."""
-        losses, moments = self.train(f"{model}-alone", spec(model, packed=packed))
+        losses, moments = self.train(f"{model}-alone" + "-packed" * packed, spec(model, packed=packed))
         self.assertLess(losses[-1], losses[0])
         for name, case in cases.items():
             with self.subTest(model=model, case=name):
@@ -106,16 +106,16 @@ class GpuMethodsTest(ClusterTest):
                 self.assertLessEqual(worst, GRADIENT_BAR)  # also where one is NaN: not saved
 
     def test_transnormer(self):
-        self.assert_alike("transnormer", {method: {"method": method, "sp": 4} for method in LINEAR_METHODS})
+        self.assert_alike("transnormer", {method: {"method": method, "sp": 4} for method in METHODS})
 
     def test_linear_transformer(self):
-        self.assert_alike("linear-transformer", {method: {"method": method, "sp": 4} for method in LINEAR_METHODS})
+        self.assert_alike("linear-transformer", {method: {"method": method, "sp": 4} for method in METHODS})
 
     def test_hybrid(self):
-        self.assert_alike("hybrid", {method: {"method": method, "sp": 4} for method in self.softmax_methods()})
+        self.assert_alike("hybrid", {method: {"method": method, "sp": 4} for method in METHODS})
 
     def test_softmax(self):
-        self.assert_alike("softmax", {method: {"method": method, "sp": 4} for method in self.softmax_methods()})
+        self.assert_alike("softmax", {method: {"method": method, "sp": 4} for method in METHODS})
 
     def test_data_parallel_methods(self):
         self.assert_alike("transnormer", {method: {"sp": 2, "dp": 2, "data_parallel": method}
@@ -128,11 +128,9 @@ class GpuMethodsTest(ClusterTest):
             for method in ("LASP", "LASP2", "ALL_SCAN", "ULYSSES", "MEGATRON_SP")})
 
     def test_packed_documents(self):
-        self.assert_alike("transnormer", {method: {"method": method, "sp": 4} for method in LINEAR_METHODS if method != "RING_ATTENTION"},
-                          packed=True)
-
-    def softmax_methods(self):
-        return [method for method in LINEAR_METHODS if method != "MEGATRON_SP"]
+        linear = [method for method in METHODS if method != "RING_ATTENTION"]
+        for model, methods in (("transnormer", linear), ("hybrid", linear), ("softmax", METHODS)):
+            self.assert_alike(model, {f"packed {method}": {"method": method, "sp": 4} for method in methods}, packed=True)
 
 
 if __name__ == "__main__":

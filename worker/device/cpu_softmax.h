@@ -14,8 +14,6 @@ namespace lasp::worker {
 template <typename T>
 class CpuSoftmax final : public SoftmaxOps {
  public:
-  bool keeps_documents_apart() const override { return true; }
-
   void Turn(const AttentionShape& shape, double base, bool inverse, Tensor x) override {
     kernels::cpu::TurnByPositions<T>({.sequences = shape.batch,
                                       .tokens = shape.tokens,

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "kernels/cuda/cudnn_library.h"
+#include "kernels/cuda/document_starts.h"
 #include "kernels/cuda/rotary_positions.h"
 #include "kernels/cuda/softmax_attention.h"
 #include "kernels/cuda/softmax_merge.h"
@@ -43,13 +44,14 @@ kernels::HeadsView<T> View(const AttentionShape& shape, Tensor tensor) {
           tensor.row_stride, shape.head_size};
 }
 
-// What lies in the scratch: what cuDNN uses; and where the operation merges or adds, the parts that
-// it does so with: of the output's log-sum-exps, of the output or of the gradient of q, and of
-// those of k and v side by side.
+// What lies in the scratch: what cuDNN uses; where the operation merges or adds, the parts that it
+// does so with: of the output's log-sum-exps, of the output or of the gradient of q, and of those
+// of k and v side by side; and where each query's document starts.
 struct Scratch {
   Scratch(const AttentionShape& shape, int64_t keys, Tensor scratch, bool merges) {
     auto* const begin = static_cast<char*>(scratch.data);
-    workspace = {.data = begin, .bytes = scratch.bytes()};
+    workspace = {.data = begin, .bytes = scratch.bytes() - StartBytes(shape)};
+    starts = reinterpret_cast<int32_t*>(begin + workspace.bytes);
     if (merges) {
       workspace.bytes -= PartBytes(shape, keys);
       char* const parts = begin + workspace.bytes;
@@ -66,7 +68,12 @@ struct Scratch {
            Aligned(shape.batch * keys * KeyValueWidth(shape) * kSize);
   }
 
+  static int64_t StartBytes(const AttentionShape& shape) {
+    return Aligned(shape.batch * shape.tokens * SizeOf(DType::kInt32));
+  }
+
   cuda::SoftmaxWorkspace workspace;
+  int32_t* starts = nullptr;
   float* log_sums = nullptr;
   Tensor part;
   Tensor kv_part;
@@ -111,7 +118,7 @@ class CudaSoftmax final : public SoftmaxOps {
       bytes = std::max(bytes, BytesFor(ShapeOf(shape, reach.keys, reach.keys))) +
               Scratch::PartBytes(shape, reach.keys);
     }
-    return bytes / SizeOf(DType::kBFloat16);
+    return (bytes + Scratch::StartBytes(shape)) / SizeOf(DType::kBFloat16);
   }
 
   void Output(const AttentionShape& shape, const SoftmaxForward& tensors) override {
@@ -127,7 +134,8 @@ class CudaSoftmax final : public SoftmaxOps {
                .k = View<const Bf16>(shape, tensors.k),
                .v = View<const Bf16>(shape, tensors.v),
                .output = View<Bf16>(shape, output),
-               .log_sums = tensors.merges ? scratch.log_sums : Out<float>(tensors.log_sums)},
+               .log_sums = tensors.merges ? scratch.log_sums : Out<float>(tensors.log_sums),
+               .document_starts = Starts(shape, tensors, scratch)},
               scratch.workspace, context_.stream()),
           its);
     if (tensors.merges) {
@@ -167,7 +175,8 @@ class CudaSoftmax final : public SoftmaxOps {
                                .output_gradient = View<const Bf16>(shape, tensors.output_gradient),
                                .q_gradient = View<Bf16>(shape, q_gradient),
                                .k_gradient = View<Bf16>(shape, k_gradient),
-                               .v_gradient = View<Bf16>(shape, v_gradient)},
+                               .v_gradient = View<Bf16>(shape, v_gradient),
+                               .document_starts = Starts(shape, tensors, scratch)},
                               scratch.workspace, context_.stream()),
         its);
     if (tensors.adds) {
@@ -186,6 +195,26 @@ class CudaSoftmax final : public SoftmaxOps {
       Check(attention_->WorkspaceBytes(shape, &bytes), shape);
     }
     return bytes;
+  }
+
+  // Null where documents are not apart. `tensors`: of a forward or a backward.
+  template <typename Tensors>
+  const int32_t* Starts(const AttentionShape& shape, const Tensors& tensors,
+                        const Scratch& scratch) {
+    if (shape.document_marks.empty()) {
+      return nullptr;
+    }
+    context_.Check(
+        cuda::FindDocumentStarts({.batch = shape.batch,
+                                  .queries = shape.tokens,
+                                  .offset = tensors.offset,
+                                  .documents = {.marks = In<uint64_t>(shape.document_marks),
+                                                .words = shape.document_marks.columns / 2,
+                                                .first_key = tensors.first_key},
+                                  .starts = scratch.starts},
+                                 context_.stream()),
+        "finding where documents start");
+    return scratch.starts;
   }
 
   void Add(Tensor part, Tensor sum) {

@@ -57,9 +57,6 @@ class SoftmaxOps {
  public:
   virtual ~SoftmaxOps() = default;
 
-  // Whether shapes may have document_marks.
-  virtual bool keeps_documents_apart() const { return false; }
-
   // Turns each head of x [batch * tokens, n * head_size] by its token's position, or back, in
   // place.
   virtual void Turn(const AttentionShape& shape, double base, bool inverse, Tensor x) = 0;

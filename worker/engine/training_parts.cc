@@ -167,12 +167,6 @@ absl::Status TrainingParts::ChooseAttention() {
         "spec.model.layer_pattern has layers of softmax attention, which this device does not "
         "compute: choose L, or device CPU");
   }
-  if (config_.has_softmax() && options_.packs() &&
-      !options_.backend->softmax()->keeps_documents_apart()) {
-    return absl::InvalidArgumentError(
-        "spec.data.documents is PACKED, but on this device layers of softmax attention know no "
-        "borders between documents: choose JOINED, or device CPU");
-  }
   return absl::OkStatus();
 }
 

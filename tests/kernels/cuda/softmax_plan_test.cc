@@ -50,6 +50,12 @@ class SoftmaxPlanTest : public ::testing::Test {
               CUDNN_STATUS_SUCCESS);
     EXPECT_EQ(attention_->PlanGradients({shape, q, k, k, q, nullptr, q, q, k, k}, workspace),
               CUDNN_STATUS_SUCCESS);
+    int32_t starts = 0;  // only its being there counts
+    EXPECT_EQ(attention_->PlanOutput({shape, q, k, k, q, nullptr, &starts}, workspace),
+              CUDNN_STATUS_SUCCESS);
+    EXPECT_EQ(
+        attention_->PlanGradients({shape, q, k, k, q, nullptr, q, q, k, k, &starts}, workspace),
+        CUDNN_STATUS_SUCCESS);
   }
 
   std::unique_ptr<SoftmaxAttention> attention_;
