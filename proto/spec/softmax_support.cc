@@ -110,12 +110,6 @@ void CheckSoftmaxJob(const v1::TrainingSpec& spec, FieldChecker* check) {
                   "constant size to go on from one macro-chunk to the next: choose KEEP, RECOMPUTE "
                   "or OFFLOAD, or layer_pattern L");
   }
-  if (spec.parallelism().sequence_parallel().method() ==
-      v1::SequenceParallelSpec::METHOD_MEGATRON_SP) {
-    check->Refuse("spec.parallelism.sequence_parallel.method",
-                  "MEGATRON_SP computes no layers of softmax attention (layer_pattern): choose "
-                  "LASP, LASP2, ALL_SCAN, RING_ATTENTION or ULYSSES");
-  }
 }
 
 }  // namespace lasp

@@ -118,6 +118,11 @@ TEST(SpecValidatorTest, EveryFieldHasItsLimits) {
        "parallelism { sequence_parallel { method: METHOD_ULYSSES } }",
        "spec.parallelism.sequence_parallel.size",
        "does not divide the 1 kv_heads that ULYSSES shares out: choose 1"},
+      {"model { layer_pattern: 'LN' kv_heads: 2 } "
+       "parallelism { sequence_parallel { method: METHOD_MEGATRON_SP size: 4 } }",
+       "spec.parallelism.sequence_parallel.size",
+       "does not divide the 2 kv_heads that MEGATRON_SP shares out: choose 2, another number of "
+       "kv_heads, or LASP"},
       {absl::StrCat("model { layer_pattern: '", std::string(1025, 'L'), "' }"),
        "spec.model.layer_pattern", "1025 layers"},
       {"model { kv_heads: 2 }", "spec.model.kv_heads", "leave it out"},
@@ -366,6 +371,9 @@ TEST(SpecValidatorTest, TheBoundsThemselvesAreAllowed) {
   constexpr char kMegatronStreams[] =
       "parallelism { sequence_parallel { method: METHOD_MEGATRON_SP } } "
       "memory { activations: ACTIVATIONS_STREAM }";
+  constexpr char kMegatronSoftmax[] =
+      "model { layer_pattern: 'LLLN' kv_heads: 2 } "
+      "parallelism { sequence_parallel { method: METHOD_MEGATRON_SP } }";
   constexpr char kPackedRing[] =
       "data { documents: DOCUMENTS_PACKED document_end_token: 0 } model { layer_pattern: 'N' } "
       "parallelism { sequence_parallel { method: METHOD_RING_ATTENTION } }";
@@ -395,6 +403,7 @@ TEST(SpecValidatorTest, TheBoundsThemselvesAreAllowed) {
       "model { layer_pattern: 'LN' lrpe_theta: LRPE_THETA_LEARNED }",
       "parallelism { sequence_parallel { method: METHOD_ULYSSES } } model { layer_pattern: 'LN' }",
       "model { layer_pattern: 'N' } parallelism { sequence_parallel { method: METHOD_LASP2 } }",
+      kMegatronSoftmax,
       "data { sequence_length: 2 }",
       kLasp2Streams,
       kUlyssesStreams,

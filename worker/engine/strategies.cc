@@ -1,8 +1,10 @@
 #include "worker/engine/strategies.h"
 
 #include <limits>
+#include <string>
 
 #include "absl/strings/str_cat.h"
+#include "proto/spec/sequence_parallel_support.h"
 
 namespace lasp::worker {
 namespace {
@@ -17,6 +19,10 @@ absl::StatusOr<std::unique_ptr<SequenceParallel>> CreateSequenceParallel(
     const lasp::v1::TrainingSpec& spec, Backend* backend, Communicator* sp) {
   using Spec = lasp::v1::SequenceParallelSpec;
   const Spec& parallel = spec.parallelism().sequence_parallel();
+  if (const std::string reason = ReasonAgainstSize(parallel, spec.model()); !reason.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("spec.parallelism.sequence_parallel.size ", reason));
+  }
   std::unique_ptr<SequenceParallel> made;
   switch (parallel.method()) {
     case Spec::METHOD_UNSPECIFIED:
@@ -27,22 +33,11 @@ absl::StatusOr<std::unique_ptr<SequenceParallel>> CreateSequenceParallel(
     case Spec::METHOD_ALL_SCAN:
       return CreateAllScan(backend, sp);
     case Spec::METHOD_ULYSSES:
-      if (spec.model().heads() % sp->size() != 0) {
-        return absl::InvalidArgumentError(absl::StrCat(
-            "spec.parallelism.sequence_parallel: ULYSSES shares ", spec.model().heads(),
-            " heads out over ", sp->size(), " ranks: choose a size that divides them"));
-      }
       return CreateUlysses(backend, sp);
     case Spec::METHOD_RING_ATTENTION:
       made = CreateRingAttention(backend, sp);
       break;
     case Spec::METHOD_MEGATRON_SP:
-      if (spec.model().heads() % sp->size() != 0 || spec.model().glu_size() % sp->size() != 0) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("spec.parallelism.sequence_parallel: MEGATRON_SP shares ",
-                         spec.model().heads(), " heads and a glu_size of ", spec.model().glu_size(),
-                         " out over ", sp->size(), " ranks: choose a size that divides both"));
-      }
       made = CreateMegatronSp(backend, sp);
       break;
     default:

@@ -12,7 +12,8 @@
 
 namespace lasp::worker {
 
-// UNIMPLEMENTED names a method that this build does not have, or not on this device.
+// UNIMPLEMENTED names a method that this build does not have, or not on this device,
+// INVALID_ARGUMENT a size that it cannot share the model out over.
 // The second takes the memory of the parameters from `arena`.
 absl::StatusOr<std::unique_ptr<SequenceParallel>> CreateSequenceParallel(
     const lasp::v1::TrainingSpec& spec, Backend* backend, Communicator* sp);

@@ -13,14 +13,16 @@ BlockStack::BlockStack(const ModelConfig& config, const MicroBatchShape& shape,
       parallel_(*parts.parallel),
       layers_(config, shape, parts.backend, arena),
       linear_mixer_(CreateTokenMixer(config, parts.backend, parts.attention)),
-      softmax_mixer_(
-          config.has_softmax()
-              ? CreateSoftmaxMixer(parts.backend, parts.attention->softmax(), config.rotary_base)
-              : nullptr),
+      softmax_mixer_(config.has_softmax()
+                         ? CreateSoftmaxTokenMixer(config, parts.backend, parts.attention)
+                         : nullptr),
       channel_mixer_(parts.backend, parts.attention->tensor_parallel()),
       carried_(activations.carried) {
   attention_.ExpectAtEnd(shape.last);
   activations_ = TakeActivations(config, shape, activations, layers_, backend_, attention_, arena);
+  if (TensorParallel* const ranks = attention_.tensor_parallel(); ranks != nullptr) {
+    ranks->TakeScratch(layers_.Widest(0), arena);
+  }
   if (config.has_linear()) {
     attention_.TakeScratch(layers_.Widest(config.first_linear()), arena);
   }

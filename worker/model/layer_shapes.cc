@@ -31,7 +31,7 @@ std::vector<AttentionShape> LayerShapes::Geometry(const ModelConfig& config,
     layer.heads = config.own_heads();
     layer.head_size = config.head_size();
     if (config.softmax(index)) {
-      layer.kv_heads = config.kv_heads;
+      layer.kv_heads = config.own_kv_heads();
     } else {
       layer.normalised = config.linear_transformer;
       layer.lrpe = index == 0 && !config.linear_transformer;
@@ -67,7 +67,7 @@ AttentionShape LayerShapes::Of(int64_t layer, int64_t rows) const {
   // With tensor parallelism this rank has all tokens, and softmax attention sees those of others.
   shape.document_marks =
       config_.softmax(layer) || config_.tensor_ranks > 1 ? documents_.Whole() : documents_.Own();
-  shape.first_position = first_position_;
+  shape.first_position = first_position_ - FirstToken(rows);
   return shape;
 }
 

@@ -39,10 +39,7 @@ class LayerShapes {
   // The rows that a layer computes, where this rank has so many of the residual stream: with tensor
   // parallelism those of all ranks.
   int64_t ComputedRows(int64_t rows) const {
-    return config_.tensor_ranks == 1
-               ? rows
-               : shape_.sequences *
-                     slices_.OrEven(rows / shape_.sequences, config_.tensor_ranks).total;
+    return config_.tensor_ranks == 1 ? rows : shape_.sequences * SlicesOf(rows).total;
   }
 
   // The rotary frequencies, kFloat64 [own heads, head_size].
@@ -53,6 +50,15 @@ class LayerShapes {
 
  private:
   void FillConstants(Backend& backend);
+
+  SequenceSlices SlicesOf(int64_t rows) const {
+    return slices_.OrEven(rows / shape_.sequences, config_.tensor_ranks);
+  }
+
+  // Where this rank's tokens begin among those that a layer computes.
+  int64_t FirstToken(int64_t rows) const {
+    return config_.tensor_ranks == 1 ? 0 : SlicesOf(rows).Begin(config_.tensor_rank);
+  }
 
   const ModelConfig config_;
   const MicroBatchShape shape_;

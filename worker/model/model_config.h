@@ -24,8 +24,9 @@ struct ModelConfig {
   // Whether the first layer's rotary frequencies are parameters.
   bool learned_theta = false;
   double init_std = 0.02;
-  // With tensor parallelism: the ranks that share out heads and the MLP's columns, which divide
-  // both, and this one's place among them. The sizes above are of the whole model.
+  // With tensor parallelism: the ranks that share out heads, of keys and values as of queries, and
+  // the MLP's columns, which are multiples of them, and this one's place among them. All other
+  // sizes are of the whole model.
   int tensor_ranks = 1;
   int tensor_rank = 0;
   // The kinds of the layers from the first on, repeated: L linear attention, N softmax attention,
@@ -40,6 +41,10 @@ struct ModelConfig {
   int64_t own_heads() const { return heads / tensor_ranks; }
 
   int64_t own_width() const { return own_heads() * head_size(); }
+
+  int64_t own_kv_heads() const { return kv_heads / tensor_ranks; }
+
+  int64_t own_kv_width() const { return own_kv_heads() * head_size(); }
 
   int64_t own_glu_size() const { return glu_size / tensor_ranks; }
 
@@ -59,7 +64,7 @@ struct ModelConfig {
 
   // Columns of a layer's projection here: queries, keys, values, and the gate where there is one.
   int64_t projection_size(int64_t layer) const {
-    return softmax(layer) ? hidden_size + 2 * kv_heads * head_size()
+    return softmax(layer) ? own_width() + 2 * own_kv_width()
                           : (linear_transformer ? 3 : 4) * own_width();
   }
 

@@ -1,15 +1,27 @@
 #include "worker/model/parameter_layout.h"
 
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 
 namespace lasp::worker {
+namespace {
+
+// The rows of a layer's queries, keys, values and, where there is one, gate.
+std::vector<int64_t> ProjectionRows(const ModelConfig& config, int64_t layer) {
+  if (config.softmax(layer)) {
+    return {config.own_width(), config.own_kv_width(), config.own_kv_width()};
+  }
+  return std::vector<int64_t>(config.linear_transformer ? 3 : 4, config.own_width());
+}
+
+}  // namespace
 
 ParameterLayout::ParameterLayout(const ModelConfig& config) : config_(config) {
   const int64_t hidden = config.hidden_size;
   BeginUnit(0);
-  Add("model.embed_tokens.weight", config.vocab_size, hidden, true);
+  Add("model.embed_tokens.weight", {config.vocab_size}, hidden, true);
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     // The next block's weights come while this one computes.
     BeginUnit(static_cast<int>(1 + layer % 2));
@@ -17,26 +29,26 @@ ParameterLayout::ParameterLayout(const ModelConfig& config) : config_(config) {
     const std::string mixer = absl::StrCat("model.layers.", layer, ".token_mixer.");
     const std::string channel = absl::StrCat("model.layers.", layer, ".channel_mixer.");
     const bool gated = !config.linear_transformer && !config.softmax(layer);
-    Add(mixer + (gated ? "qkvu_proj.weight" : "qkv_proj.weight"), config.projection_size(layer),
-        hidden, true,
-        config.softmax(layer) ? 1 : config.projection_size(layer) / config.own_width());
-    Add(mixer + "out_proj.weight", hidden, config.own_width(), true);
+    Add(mixer + (gated ? "qkvu_proj.weight" : "qkv_proj.weight"), ProjectionRows(config, layer),
+        hidden, true);
+    Add(mixer + "out_proj.weight", {hidden}, config.own_width(), true);
     if (layer == 0 && config.learned_theta) {
-      Add(mixer + "lrpe.theta", config.own_heads(), config.head_size(), false);
+      Add(mixer + "lrpe.theta", {config.own_heads()}, config.head_size(), false);
     }
-    Add(channel + "l1.weight", config.own_glu_size(), hidden, true);
-    Add(channel + "l2.weight", config.own_glu_size(), hidden, true);
-    Add(channel + "l3.weight", hidden, config.own_glu_size(), true);
+    Add(channel + "l1.weight", {config.own_glu_size()}, hidden, true);
+    Add(channel + "l2.weight", {config.own_glu_size()}, hidden, true);
+    Add(channel + "l3.weight", {hidden}, config.own_glu_size(), true);
   }
   if (!config.tie_embeddings) {
     BeginUnit(0);
-    Add("lm_head.weight", config.vocab_size, hidden, true);
+    Add("lm_head.weight", {config.vocab_size}, hidden, true);
   }
 }
 
-void ParameterLayout::Add(std::string name, int64_t rows, int64_t columns, bool decays,
-                          int64_t stacked) {
-  parameters_.push_back({std::move(name), rows, columns, count_, decays, stacked});
+void ParameterLayout::Add(std::string name, std::vector<int64_t> stacked, int64_t columns,
+                          bool decays) {
+  const int64_t rows = std::accumulate(stacked.begin(), stacked.end(), int64_t{0});
+  parameters_.push_back({std::move(name), rows, columns, count_, decays, std::move(stacked)});
   count_ += rows * columns;
   units_.back().count += rows * columns;
 }

@@ -19,14 +19,15 @@ struct Parameter {
   int64_t columns = 0;  // of a Linear: inputs
   int64_t offset = 0;   // elements
   bool decays = false;  // a matrix: subject to weight decay
-  int64_t stacked = 1;  // matrices of as many rows each, one above the other
+  // The rows of the matrices that lie one above the other, each of which ranks share out by itself.
+  std::vector<int64_t> stacked = {};
 
   int64_t count() const { return rows * columns; }
 };
 
 // Views of one layer's part of a flat buffer.
 struct BlockWeights {
-  Tensor qkvu;      // [ModelConfig::projection_size, D]
+  Tensor qkvu;      // [ModelConfig::projection_size, D]: queries above keys above values
   Tensor out_proj;  // [D, D]
   Tensor theta;     // [heads, head_size]; empty unless learned, and in the first layer
   Tensor l1_l2;     // [2 G, D]: l1 above l2
@@ -67,7 +68,8 @@ class ParameterLayout {
   ModelWeights Bind(const std::function<Tensor(int64_t unit)>& flat_of) const;
 
  private:
-  void Add(std::string name, int64_t rows, int64_t columns, bool decays, int64_t stacked = 1);
+  // With all rows of `stacked`.
+  void Add(std::string name, std::vector<int64_t> stacked, int64_t columns, bool decays);
   void BeginUnit(int slot);
 
   ModelConfig config_;

@@ -15,14 +15,15 @@ ParameterShards::ParameterShards(const ModelConfig& config) {
   for (size_t i = 0; i < owns.size(); ++i) {
     const Parameter& own = owns[i];
     const Parameter& whole = wholes[i];
-    const int64_t rows = own.rows / own.stacked;
-    // Cut by rows, by columns, or not at all.
-    const int64_t row = own.rows < whole.rows ? rows * config.tensor_rank : 0;
     const int64_t column = own.columns < whole.columns ? own.columns * config.tensor_rank : 0;
-    for (int64_t matrix = 0; matrix < own.stacked; ++matrix) {
-      const int64_t first_row = matrix * (whole.rows / own.stacked) + row;
-      Piece piece{.own = own.offset + matrix * rows * own.columns,
-                  .whole = whole.offset + first_row * whole.columns + column,
+    int64_t own_row = 0;
+    int64_t whole_row = 0;
+    for (size_t matrix = 0; matrix < own.stacked.size(); ++matrix) {
+      const int64_t rows = own.stacked[matrix];
+      // Cut by rows, by columns, or not at all.
+      const int64_t cut = rows < whole.stacked[matrix] ? rows * config.tensor_rank : 0;
+      Piece piece{.own = own.offset + own_row * own.columns,
+                  .whole = whole.offset + (whole_row + cut) * whole.columns + column,
                   .rows = rows,
                   .columns = own.columns,
                   .stride = whole.columns};
@@ -36,6 +37,8 @@ ParameterShards::ParameterShards(const ModelConfig& config) {
                                 .stride = piece.stride});
       }
       pieces_.push_back(piece);
+      own_row += rows;
+      whole_row += whole.stacked[matrix];
     }
   }
 }

@@ -12,13 +12,13 @@ class SoftmaxMixer final : public TokenMixer {
   absl::Status Forward(const AttentionShape& shape, const BlockWeights& weights,
                        BlockActivations& activations, Tensor output) override {
     const SoftmaxInputs inputs = InputsOf(activations.qkvu, activations.attention_output.columns);
-    const int64_t hidden = inputs.q.columns;
+    const int64_t width = inputs.q.columns;
     // Keys and values go on their way while the queries are formed.
     backend_.Gemm(false, activations.mixer_normed, true,
-                  weights.qkvu.Rows(hidden, inputs.kv.columns), 0, inputs.kv);
+                  weights.qkvu.Rows(width, inputs.kv.columns), 0, inputs.kv);
     ops().Turn(shape, rotary_base_, /*inverse=*/false, KeysOf(inputs));
     LASP_RETURN_IF_ERROR(attention_.BeginForward(shape, inputs.kv, activations.softmax));
-    backend_.Gemm(false, activations.mixer_normed, true, weights.qkvu.Rows(0, hidden), 0, inputs.q);
+    backend_.Gemm(false, activations.mixer_normed, true, weights.qkvu.Rows(0, width), 0, inputs.q);
     ops().Turn(shape, rotary_base_, /*inverse=*/false, inputs.q);
     LASP_RETURN_IF_ERROR(
         attention_.EndForward(shape, inputs, activations.softmax, activations.attention_output));
@@ -46,9 +46,9 @@ class SoftmaxMixer final : public TokenMixer {
                         const TokenMixerScratch& scratch, BlockWeights& gradients, bool adds,
                         Tensor input_gradient) override {
     const Tensor packed = scratch.qkvu_gradient;
-    const SoftmaxInputs inputs = InputsOf(activations.qkvu, output_gradient.columns);
-    const SoftmaxInputs input_gradients = InputsOf(packed, output_gradient.columns);
     const Tensor attention_gradient = scratch.gated_gradient;
+    const SoftmaxInputs inputs = InputsOf(activations.qkvu, attention_gradient.columns);
+    const SoftmaxInputs input_gradients = InputsOf(packed, attention_gradient.columns);
     LASP_RETURN_IF_ERROR(attention_.BeginBackward(shape, inputs.kv, activations.softmax));
     backend_.Gemm(true, output_gradient, false, activations.attention_output, adds ? 1 : 0,
                   gradients.out_proj);
@@ -66,9 +66,9 @@ class SoftmaxMixer final : public TokenMixer {
  private:
   SoftmaxOps& ops() { return *backend_.softmax(); }
 
-  // Of a projection, or of its gradient.
-  static SoftmaxInputs InputsOf(Tensor packed, int64_t hidden) {
-    return {.q = packed.Columns(0, hidden), .kv = packed.Columns(hidden, packed.columns - hidden)};
+  // Of a projection, or of its gradient, where queries are so wide.
+  static SoftmaxInputs InputsOf(Tensor packed, int64_t width) {
+    return {.q = packed.Columns(0, width), .kv = packed.Columns(width, packed.columns - width)};
   }
 
   static Tensor KeysOf(const SoftmaxInputs& inputs) {

@@ -61,28 +61,39 @@ std::unique_ptr<TokenMixer> CreateGatedMixer(Backend* backend, SequenceParallel*
 // for layers whose shapes are normalised, on a backend that has LinearTransformerOps.
 std::unique_ptr<TokenMixer> CreateNormalisedMixer(Backend* backend, SequenceParallel* attention);
 
+// Softmax attention with grouped queries and rotary positions (kernels/softmax_attention.h,
+// kernels/rotary_positions.h):
+//   [q, k, v] = x W_qkv^T;  o = attention(turned(q), turned(k), v);  y = o W_o^T
+// for layers whose shapes have kv_heads, on a backend that has SoftmaxOps. The three columns of
+// BlockActivations.qkvu are as wide as the queries, the keys and the values of the shape's heads.
+std::unique_ptr<TokenMixer> CreateSoftmaxMixer(Backend* backend, SoftmaxParallel* attention,
+                                               double rotary_base);
+
 // Gathers the tokens of all ranks for `inner`, which computes this rank's heads: mixer_normed,
 // output and their gradients are of this rank's tokens, everything else of all.
 std::unique_ptr<TokenMixer> CreateTensorParallelMixer(TensorParallel* tensor_parallel,
                                                       std::unique_ptr<TokenMixer> inner);
 
-// Softmax attention with grouped queries and rotary positions (kernels/softmax_attention.h,
-// kernels/rotary_positions.h):
-//   [q, k, v] = x W_qkv^T;  o = attention(turned(q), turned(k), v);  y = o W_o^T
-// for layers whose shapes have kv_heads, on a backend that has SoftmaxOps. The three columns of
-// BlockActivations.qkvu are [D, kv_heads * head_size, kv_heads * head_size] wide.
-std::unique_ptr<TokenMixer> CreateSoftmaxMixer(Backend* backend, SoftmaxParallel* attention,
-                                               double rotary_base);
-
-// The architecture's linear attention, as `attention` shares it out.
-inline std::unique_ptr<TokenMixer> CreateTokenMixer(const ModelConfig& config, Backend* backend,
-                                                    SequenceParallel* attention) {
-  std::unique_ptr<TokenMixer> mixer = config.linear_transformer
-                                          ? CreateNormalisedMixer(backend, attention)
-                                          : CreateGatedMixer(backend, attention);
+// `mixer`, as `attention` shares out layers.
+inline std::unique_ptr<TokenMixer> SharedOut(SequenceParallel* attention,
+                                             std::unique_ptr<TokenMixer> mixer) {
   TensorParallel* const tensor_parallel = attention->tensor_parallel();
   return tensor_parallel == nullptr ? std::move(mixer)
                                     : CreateTensorParallelMixer(tensor_parallel, std::move(mixer));
+}
+
+// The architecture's linear attention, and softmax attention, as `attention` shares them out.
+inline std::unique_ptr<TokenMixer> CreateTokenMixer(const ModelConfig& config, Backend* backend,
+                                                    SequenceParallel* attention) {
+  return SharedOut(attention, config.linear_transformer ? CreateNormalisedMixer(backend, attention)
+                                                        : CreateGatedMixer(backend, attention));
+}
+
+inline std::unique_ptr<TokenMixer> CreateSoftmaxTokenMixer(const ModelConfig& config,
+                                                           Backend* backend,
+                                                           SequenceParallel* attention) {
+  return SharedOut(attention,
+                   CreateSoftmaxMixer(backend, attention->softmax(), config.rotary_base));
 }
 
 }  // namespace lasp::worker

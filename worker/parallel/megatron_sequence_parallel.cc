@@ -1,6 +1,7 @@
 #include <memory>
 
 #include "worker/parallel/sequence_parallel.h"
+#include "worker/parallel/softmax_parallel.h"
 #include "worker/parallel/sole_rank.h"
 #include "worker/parallel/tensor_parallel.h"
 
@@ -14,6 +15,7 @@ class MegatronSp final : public SequenceParallel {
       : sp_(*sp),
         alone_(backend),
         attention_(CreateLasp(backend, &alone_)),
+        softmax_(CreateGatheredSoftmax(backend, &alone_)),
         tensor_parallel_(backend, sp) {}
 
   void ExpectAtEnd(const SequenceSlices& last) override {
@@ -31,7 +33,6 @@ class MegatronSp final : public SequenceParallel {
 
   void TakeScratch(const AttentionShape& widest, Arena& arena) override {
     attention_->TakeScratch(widest, arena);
-    tensor_parallel_.TakeScratch(widest, arena);
   }
 
   AttentionMemory TakeLocalMemory(const AttentionShape& shape, Arena& arena) override {
@@ -71,10 +72,13 @@ class MegatronSp final : public SequenceParallel {
 
   TensorParallel* tensor_parallel() override { return &tensor_parallel_; }
 
+  SoftmaxParallel* softmax() override { return softmax_.get(); }
+
  private:
   Communicator& sp_;
   SoleRank alone_;
   const std::unique_ptr<SequenceParallel> attention_;
+  const std::unique_ptr<SoftmaxParallel> softmax_;
   TensorParallel tensor_parallel_;
 };
 

@@ -131,7 +131,7 @@ class SequenceParallel {
 
   // Where the ranks share out heads and the MLP's columns for the whole layer, not for its
   // attention alone; otherwise null. Then the layer's shape is of this rank's heads and the tokens
-  // of all ranks.
+  // of all ranks, and the caller takes its scratch, too.
   virtual TensorParallel* tensor_parallel() { return nullptr; }
 
   // How the same ranks compute layers of softmax attention; null: they do not.
@@ -169,8 +169,9 @@ std::unique_ptr<SequenceParallel> CreateUlysses(Backend* backend, Communicator* 
 // no left product.
 std::unique_ptr<SequenceParallel> CreateRingAttention(Backend* backend, Communicator* sp);
 
-// Megatron's tensor and sequence parallelism (arXiv 2205.05198): see TensorParallel. Attention is
-// that of one rank alone, of its heads. Null where the backend has no split norm.
+// Megatron's tensor and sequence parallelism (arXiv 2205.05198): see TensorParallel. Attention, be
+// it linear or softmax, is that of one rank alone, of its heads. Null where the backend has no
+// split norm.
 std::unique_ptr<SequenceParallel> CreateMegatronSp(Backend* backend, Communicator* sp);
 
 }  // namespace lasp::worker

@@ -31,8 +31,8 @@ class TensorParallel {
 
   void UseSlices(const SequenceSlices& slices) { slices_ = slices; }
 
-  // Two wholes and a number a token, for layers of `widest`: the tokens of all ranks, this rank's
-  // heads.
+  // Two wholes and a number a token, for layers of the size of `widest`: the tokens of all ranks,
+  // this rank's heads.
   void TakeScratch(const AttentionShape& widest, Arena& arena);
 
   // Room for the whole of a slice of so many rows: place 0 or 1.

@@ -196,13 +196,9 @@ absl::StatusOr<std::string> Run(const Case& counted, std::vector<std::string>* w
 }
 
 int Main(const std::vector<int64_t>& lengths) {
-  std::vector<SequenceParallelMethod> methods = SequenceParallelMethods();
-  methods.push_back({.name = "MEGATRON_SP",
-                     .method = lasp::v1::SequenceParallelSpec::METHOD_MEGATRON_SP,
-                     .create = CreateMegatronSp});
   std::vector<std::string> cases;
   std::vector<std::string> wrong;
-  for (const SequenceParallelMethod& method : methods) {
+  for (const SequenceParallelMethod& method : EverySequenceParallelMethod()) {
     for (const bool lrpe : {false, true}) {
       for (const int64_t tokens : lengths) {
         const Case counted{.method = method, .lrpe = lrpe, .tokens = tokens};

@@ -358,9 +358,7 @@ TEST_P(CudaRanksTrainingOf, PackedDocumentsStayApartWithEveryMethod) {
   };
   const std::vector<double> alone = train(Spec(1, 1, kShort), "alone");
   const auto expected = ReadDump(folder_.Join("alone/rank-0"));
-  std::vector<SequenceParallelMethod> methods = SequenceParallelMethods();
-  methods.push_back(MegatronSpMethod());
-  for (const SequenceParallelMethod& method : methods) {
+  for (const SequenceParallelMethod& method : EverySequenceParallelMethod()) {
     if (method.method == lasp::v1::SequenceParallelSpec::METHOD_RING_ATTENTION) {
       continue;  // packs none
     }

@@ -179,7 +179,8 @@ TEST_F(PackedDocumentsTrainingTest, SoftmaxLayersTrainAsOnOneRank) {
   for (const auto& [pattern, sp_size, method] :
        {std::tuple("LN", 3, SequenceParallelSpec::METHOD_LASP),
         std::tuple("NL", 2, SequenceParallelSpec::METHOD_ULYSSES),
-        std::tuple("N", 3, SequenceParallelSpec::METHOD_RING_ATTENTION)}) {
+        std::tuple("N", 3, SequenceParallelSpec::METHOD_RING_ATTENTION),
+        std::tuple("LN", 2, SequenceParallelSpec::METHOD_MEGATRON_SP)}) {
     SCOPED_TRACE(pattern);
     lasp::v1::TrainingSpec spec = Spec();
     spec.mutable_model()->set_layer_pattern(pattern);

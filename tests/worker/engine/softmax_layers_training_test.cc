@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -25,10 +26,11 @@ using ::lasp::v1::SequenceParallelSpec;
 
 constexpr char kFolder[] = "default/uid";
 constexpr const char* kPatterns[] = {"LN", "N"};
+constexpr auto kMegatron = SequenceParallelSpec::METHOD_MEGATRON_SP;
 constexpr SequenceParallelSpec::Method kSequenceParallel[] = {
-    SequenceParallelSpec::METHOD_LASP, SequenceParallelSpec::METHOD_LASP2,
-    SequenceParallelSpec::METHOD_ALL_SCAN, SequenceParallelSpec::METHOD_ULYSSES,
-    SequenceParallelSpec::METHOD_RING_ATTENTION};
+    SequenceParallelSpec::METHOD_LASP,           SequenceParallelSpec::METHOD_LASP2,
+    SequenceParallelSpec::METHOD_ALL_SCAN,       SequenceParallelSpec::METHOD_ULYSSES,
+    SequenceParallelSpec::METHOD_RING_ATTENTION, kMegatron};
 constexpr DataParallelSpec::Method kDataParallel[] = {
     DataParallelSpec::METHOD_LEGACY_DDP, DataParallelSpec::METHOD_DDP,
     DataParallelSpec::METHOD_ZERO1, DataParallelSpec::METHOD_ZERO2, DataParallelSpec::METHOD_ZERO3};
@@ -119,6 +121,45 @@ class SoftmaxLayersTrainingTest : public ::testing::Test {
            spec.memory().ShortDebugString();
   }
 
+  // From the checkpoint that a run saves at step 4.
+  void ExpectToGoOn(lasp::v1::TrainingSpec spec,
+                    const std::vector<lasp::v1::TrainingSpec>& others) {
+    spec.mutable_checkpoint()->set_interval_steps(4);
+    LocalTrainingOptions saving = Options(spec);
+    saving.checkpoint_root = root_.path();
+    saving.checkpoint_folder = kFolder;
+    const Run whole = Train(saving);
+    std::vector<lasp::v1::ShardWritten> shards;
+    for (const LocalTrainingRecord& record : whole.records) {
+      for (const lasp::v1::ShardWritten& shard : record.shards) {
+        if (shard.step() == 4) {
+          shards.push_back(shard);
+        }
+      }
+    }
+    const auto reference = CommitCheckpoint(root_.path(), kFolder, spec, shards);
+    LASP_ASSERT_OK(reference);
+    const std::vector<double> rest(whole.losses.begin() + 4, whole.losses.end());
+    const auto resume = [&](const lasp::v1::TrainingSpec& other) {
+      LocalTrainingOptions resuming = Options(other);
+      resuming.checkpoint_root = root_.path();
+      resuming.generation = 2;
+      resuming.dump_directory.clear();
+      resuming.restore_from = *reference;
+      return Train(resuming).losses;
+    };
+    EXPECT_EQ(resume(spec), rest);
+    for (lasp::v1::TrainingSpec other : others) {
+      SCOPED_TRACE(Describe(other));
+      *other.mutable_checkpoint() = spec.checkpoint();
+      const std::vector<double> losses = resume(other);
+      ASSERT_EQ(losses.size(), rest.size());
+      for (size_t step = 0; step < rest.size(); ++step) {
+        EXPECT_NEAR(losses[step] / rest[step], 1, 1e-5) << "step " << step + 5;
+      }
+    }
+  }
+
   TempDirectory folder_;
   TempDirectory root_;
   int dumps_ = 0;
@@ -140,57 +181,47 @@ TEST_F(SoftmaxLayersTrainingTest, EveryMethodTrainsAsOneRankDoes) {
   }
 }
 
-TEST_F(SoftmaxLayersTrainingTest, EveryActivationPlanTrainsAsOneRankDoes) {
-  lasp::v1::TrainingSpec spec =
-      On("LN", 2, SequenceParallelSpec::METHOD_LASP, 1, DataParallelSpec::METHOD_DDP);
-  for (const auto activations :
-       {MemorySpec::ACTIVATIONS_RECOMPUTE, MemorySpec::ACTIVATIONS_OFFLOAD}) {
-    spec.mutable_memory()->set_activations(activations);
+// Its ranks have shares of the weights, of queries other than of keys and values.
+TEST_F(SoftmaxLayersTrainingTest, MegatronSpTrainsAsOneRankDoes) {
+  for (const lasp::v1::TrainingSpec& spec :
+       {On("LLLN", 1, kMegatron, 1, DataParallelSpec::METHOD_DDP),
+        On("LLLN", 2, kMegatron, 2, DataParallelSpec::METHOD_ZERO3),
+        On("LLLN", 3, kMegatron, 1, DataParallelSpec::METHOD_DDP),
+        On("LLLN", 4, kMegatron, 1, DataParallelSpec::METHOD_DDP),
+        On("N", 3, kMegatron, 1, DataParallelSpec::METHOD_ZERO1),
+        On("N", 4, kMegatron, 1, DataParallelSpec::METHOD_DDP)}) {
     SCOPED_TRACE(Describe(spec));
     ExpectAsOneRank(spec);
   }
 }
 
+TEST_F(SoftmaxLayersTrainingTest, EveryActivationPlanTrainsAsOneRankDoes) {
+  for (const auto method : {SequenceParallelSpec::METHOD_LASP, kMegatron}) {
+    lasp::v1::TrainingSpec spec = On("LN", 2, method, 1, DataParallelSpec::METHOD_DDP);
+    for (const auto& [activations, recompute] :
+         {std::pair(MemorySpec::ACTIVATIONS_RECOMPUTE, MemorySpec::RECOMPUTE_BLOCKS),
+          std::pair(MemorySpec::ACTIVATIONS_RECOMPUTE, MemorySpec::RECOMPUTE_SELECTIVE),
+          std::pair(MemorySpec::ACTIVATIONS_OFFLOAD, MemorySpec::RECOMPUTE_BLOCKS)}) {
+      spec.mutable_memory()->set_activations(activations);
+      spec.mutable_memory()->set_recompute(recompute);
+      SCOPED_TRACE(Describe(spec));
+      ExpectAsOneRank(spec);
+    }
+  }
+}
+
 // On the same ranks to the bit, on others, by another method, as the whole run does.
 TEST_F(SoftmaxLayersTrainingTest, ACheckpointGoesOnByEveryMethod) {
-  lasp::v1::TrainingSpec spec =
-      On("LN", 2, SequenceParallelSpec::METHOD_LASP, 1, DataParallelSpec::METHOD_ZERO3);
-  spec.mutable_checkpoint()->set_interval_steps(4);
-  LocalTrainingOptions saving = Options(spec);
-  saving.checkpoint_root = root_.path();
-  saving.checkpoint_folder = kFolder;
-  const Run whole = Train(saving);
-  std::vector<lasp::v1::ShardWritten> shards;
-  for (const LocalTrainingRecord& record : whole.records) {
-    for (const lasp::v1::ShardWritten& shard : record.shards) {
-      if (shard.step() == 4) {
-        shards.push_back(shard);
-      }
-    }
-  }
-  const auto reference = CommitCheckpoint(root_.path(), kFolder, spec, shards);
-  LASP_ASSERT_OK(reference);
-  const std::vector<double> rest(whole.losses.begin() + 4, whole.losses.end());
-  const auto resume = [&](const lasp::v1::TrainingSpec& other) {
-    LocalTrainingOptions resuming = Options(other);
-    resuming.checkpoint_root = root_.path();
-    resuming.generation = 2;
-    resuming.dump_directory.clear();
-    resuming.restore_from = *reference;
-    return Train(resuming).losses;
-  };
-  EXPECT_EQ(resume(spec), rest);
-  for (lasp::v1::TrainingSpec other :
-       {On("LN", 3, SequenceParallelSpec::METHOD_RING_ATTENTION, 1, DataParallelSpec::METHOD_DDP),
-        On("LN", 4, SequenceParallelSpec::METHOD_ULYSSES, 1, DataParallelSpec::METHOD_ZERO1)}) {
-    SCOPED_TRACE(Describe(other));
-    *other.mutable_checkpoint() = spec.checkpoint();
-    const std::vector<double> losses = resume(other);
-    ASSERT_EQ(losses.size(), rest.size());
-    for (size_t step = 0; step < rest.size(); ++step) {
-      EXPECT_NEAR(losses[step] / rest[step], 1, 1e-5) << "step " << step + 5;
-    }
-  }
+  ExpectToGoOn(
+      On("LN", 2, SequenceParallelSpec::METHOD_LASP, 1, DataParallelSpec::METHOD_ZERO3),
+      {On("LN", 3, SequenceParallelSpec::METHOD_RING_ATTENTION, 1, DataParallelSpec::METHOD_DDP),
+       On("LN", 4, SequenceParallelSpec::METHOD_ULYSSES, 1, DataParallelSpec::METHOD_ZERO1),
+       On("LN", 3, kMegatron, 1, DataParallelSpec::METHOD_ZERO1)});
+}
+
+TEST_F(SoftmaxLayersTrainingTest, ACheckpointOfSharesOfHeadsGoesOnByEveryMethod) {
+  ExpectToGoOn(On("LN", 2, kMegatron, 1, DataParallelSpec::METHOD_DDP),
+               {Spec("LN"), On("LN", 4, kMegatron, 1, DataParallelSpec::METHOD_ZERO3)});
 }
 
 // Minutes: for the nightly run.

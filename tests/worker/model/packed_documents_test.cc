@@ -228,15 +228,12 @@ std::vector<SequenceParallelMethod> PackingMethods(const Model& model) {
   lasp::v1::ModelSpec spec;
   spec.set_layers(2);
   spec.set_layer_pattern(model.pattern);
-  std::vector<SequenceParallelMethod> methods = SequenceParallelMethods();
+  std::vector<SequenceParallelMethod> methods = EverySequenceParallelMethod();
   methods.erase(std::remove_if(methods.begin(), methods.end(),
                                [&spec](const SequenceParallelMethod& method) {
                                  return !ReasonAgainstPacking(method.method, spec).empty();
                                }),
                 methods.end());
-  if (!model.softmax()) {
-    methods.push_back(MegatronSpMethod());
-  }
   return methods;
 }
 

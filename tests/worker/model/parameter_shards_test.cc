@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "worker/model/parameter_layout.h"
@@ -11,16 +13,19 @@
 namespace lasp::worker {
 namespace {
 
-ModelConfig Config(bool linear_transformer, int ranks, int rank) {
+// With layers of softmax attention: two heads of queries to one of keys.
+ModelConfig Config(bool linear_transformer, int ranks, int rank, const std::string& pattern = "L") {
   return {.linear_transformer = linear_transformer,
           .layers = 2,
-          .hidden_size = 24,
-          .heads = 12,
+          .hidden_size = 48,
+          .heads = 24,
           .glu_size = 36,
           .vocab_size = 5,
           .learned_theta = !linear_transformer,
           .tensor_ranks = ranks,
-          .tensor_rank = rank};
+          .tensor_rank = rank,
+          .layer_pattern = pattern,
+          .kv_heads = 12};
 }
 
 // For each element of this rank's layout its place in the whole model.
@@ -44,12 +49,14 @@ std::vector<int64_t> Places(const ModelConfig& config) {
 }
 
 TEST(ParameterShardsTest, EveryElementHasItsPlace) {
-  for (const bool linear_transformer : {false, true}) {
-    const ParameterLayout whole(Config(linear_transformer, 1, 0));
+  for (const auto& [linear_transformer, pattern] :
+       {std::pair(false, "L"), std::pair(true, "L"), std::pair(false, "LN")}) {
+    SCOPED_TRACE(pattern);
+    const ParameterLayout whole(Config(linear_transformer, 1, 0, pattern));
     for (const int ranks : {1, 2, 3, 4}) {
       std::vector<int> holders(static_cast<size_t>(whole.count()));
       for (int rank = 0; rank < ranks; ++rank) {
-        for (const int64_t place : Places(Config(linear_transformer, ranks, rank))) {
+        for (const int64_t place : Places(Config(linear_transformer, ranks, rank, pattern))) {
           ASSERT_GE(place, 0);
           ++holders[static_cast<size_t>(place)];
         }
@@ -84,13 +91,31 @@ TEST(ParameterShardsTest, HeadsAreRowsOfEachProjectionAndColumnsOfTheOutput) {
   const std::vector<int64_t> places = Places(config);
   const Parameter& projection = own.parameters()[1];
   ASSERT_EQ(projection.name, "model.layers.0.token_mixer.qkvu_proj.weight");
-  // Row 9 is the second of the keys of this rank, whose heads begin at column 8 of 24.
-  EXPECT_EQ(places[static_cast<size_t>(projection.offset + int64_t{9} * 24)],
-            whole.parameters()[1].offset + int64_t{24 + 8 + 1} * 24);
+  // Row 17 is the second of the keys of this rank, whose heads begin at column 16 of 48.
+  EXPECT_EQ(places[static_cast<size_t>(projection.offset + int64_t{17} * 48)],
+            whole.parameters()[1].offset + int64_t{48 + 16 + 1} * 48);
   const Parameter& output = own.parameters()[2];
   ASSERT_EQ(output.name, "model.layers.0.token_mixer.out_proj.weight");
-  EXPECT_EQ(places[static_cast<size_t>(output.offset + int64_t{5} * 8 + 3)],
-            whole.parameters()[2].offset + int64_t{5} * 24 + 8 + 3);
+  EXPECT_EQ(places[static_cast<size_t>(output.offset + int64_t{5} * 16 + 3)],
+            whole.parameters()[2].offset + int64_t{5} * 48 + 16 + 3);
+}
+
+TEST(ParameterShardsTest, KeysAndValuesOfGroupedQueriesAreNarrowerShares) {
+  const ModelConfig config = Config(/*linear_transformer=*/true, 3, 1, "N");
+  const ParameterLayout whole(Config(/*linear_transformer=*/true, 1, 0, "N"));
+  const ParameterLayout own(config);
+  const Parameter& projection = own.parameters()[1];
+  const std::vector<int64_t> places = Places(config);
+  const auto row_of = [&](int64_t row) {
+    return (places[static_cast<size_t>(projection.offset + row * 48)] -
+            whole.parameters()[1].offset) /
+           48;
+  };
+  EXPECT_EQ(projection.rows, 16 + 8 + 8);
+  // Of 48 rows of queries, and 24 each of keys and values.
+  EXPECT_EQ(row_of(15), 31);
+  EXPECT_EQ(row_of(16), 48 + 8);
+  EXPECT_EQ(row_of(31), 48 + 24 + 15);
 }
 
 }  // namespace

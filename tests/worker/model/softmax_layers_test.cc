@@ -114,7 +114,8 @@ TEST_P(SoftmaxLayersTest, RecomputingAndOffloadingChangeNoBit) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Methods, SoftmaxLayersTest, ::testing::ValuesIn(SequenceParallelMethods()),
+INSTANTIATE_TEST_SUITE_P(Methods, SoftmaxLayersTest,
+                         ::testing::ValuesIn(EverySequenceParallelMethod()),
                          [](const auto& tested) { return std::string(tested.param.name); });
 
 // A block of softmax attention has neither gate nor activated queries and keys, and its projection

@@ -41,4 +41,11 @@ inline std::vector<SequenceParallelMethod> SequenceParallelMethods() {
           {"RING_ATTENTION", Spec::METHOD_RING_ATTENTION, CreateRingAttention}};
 }
 
+// With it.
+inline std::vector<SequenceParallelMethod> EverySequenceParallelMethod() {
+  std::vector<SequenceParallelMethod> methods = SequenceParallelMethods();
+  methods.push_back(MegatronSpMethod());
+  return methods;
+}
+
 }  // namespace lasp::worker
