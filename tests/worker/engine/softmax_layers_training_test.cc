@@ -1,5 +1,6 @@
 // Jobs that train models with layers of softmax attention: on any ranks, by any method, and from a
 // checkpoint, they are the training of one rank.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -184,14 +185,25 @@ TEST_F(SoftmaxLayersTrainingTest, EveryMethodTrainsAsOneRankDoes) {
 // Its ranks have shares of the weights, of queries other than of keys and values.
 TEST_F(SoftmaxLayersTrainingTest, MegatronSpTrainsAsOneRankDoes) {
   for (const lasp::v1::TrainingSpec& spec :
-       {On("LLLN", 1, kMegatron, 1, DataParallelSpec::METHOD_DDP),
-        On("LLLN", 2, kMegatron, 2, DataParallelSpec::METHOD_ZERO3),
+       {On("LLLN", 2, kMegatron, 2, DataParallelSpec::METHOD_ZERO3),
         On("LLLN", 3, kMegatron, 1, DataParallelSpec::METHOD_DDP),
         On("LLLN", 4, kMegatron, 1, DataParallelSpec::METHOD_DDP),
-        On("N", 3, kMegatron, 1, DataParallelSpec::METHOD_ZERO1),
-        On("N", 4, kMegatron, 1, DataParallelSpec::METHOD_DDP)}) {
+        On("N", 3, kMegatron, 1, DataParallelSpec::METHOD_ZERO1)}) {
     SCOPED_TRACE(Describe(spec));
     ExpectAsOneRank(spec);
+  }
+}
+
+TEST_F(SoftmaxLayersTrainingTest, RanksThatDoNotDivideTheHeadsOfKeysAreRefused) {
+  for (const auto method : {SequenceParallelSpec::METHOD_ULYSSES, kMegatron}) {
+    lasp::v1::TrainingSpec spec = On("LN", 4, method, 1, DataParallelSpec::METHOD_DDP);
+    spec.mutable_model()->set_kv_heads(6);
+    for (const LocalTrainingRecord& record : TrainLocally(Options(spec))) {
+      EXPECT_THAT(record.status, ::lasp::testing::StatusIs(
+                                     absl::StatusCode::kInvalidArgument,
+                                     ::testing::HasSubstr("is 4, which does not divide the 6 "
+                                                          "kv_heads")));
+    }
   }
 }
 
