@@ -138,9 +138,11 @@ def converged(folder):
         content = json.load(file)
     runs = list(content["runs"].values())
     yield "## Convergence\n"
-    yield (f"{runs[0]['ranks']} × {content['gpu']}, 92M parameters, {runs[0]['tokens'] / 1e6:.0f}M tokens of C sources a run, "
+    ranks, gpus = runs[0]["ranks"], content["gpus"]
+    where = f"{ranks} × {content['gpu']}" if gpus >= ranks else f"{ranks} ranks that share {gpus} × {content['gpu']}"
+    yield (f"{len(runs)} of {len(convergence.runs(ranks))} runs so far. {where}, 92M parameters, {runs[0]['tokens'] / 1e6:.0f}M tokens of C sources a run, "
            f"sequences of {thousands(convergence.SEQUENCE)}; the mean loss of the last {convergence.LAST_STEPS} of {runs[0]['steps']} steps. "
-           f"Without LASP the GPUs are replicas:\n")
+           f"Without LASP the ranks are replicas:\n")
     yield from convergence.table(content["runs"])
 
 
