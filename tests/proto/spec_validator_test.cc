@@ -15,9 +15,6 @@
 namespace lasp {
 namespace {
 
-using ::testing::AllOf;
-using ::testing::Contains;
-using ::testing::Field;
 using ::testing::HasSubstr;
 
 struct Row {
