@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
-#include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <tuple>
@@ -13,8 +12,6 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "proto/rpc/status_macros.h"
-#include "tests/faults/rank/forwarding_backend.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_directory.h"
 #include "tests/worker/checkpoint/commit.h"
@@ -189,41 +186,6 @@ TEST_F(PackedDocumentsTrainingTest, SoftmaxLayersTrainAsOnOneRank) {
     ExpectSame(Train(Options(On(spec, sp_size, method, 1, DataParallelSpec::METHOD_DDP))),
                Train(Options(spec)));
   }
-}
-
-// A device whose softmax attention knows no borders.
-class JoiningBackend final : public ForwardingBackend {
- public:
-  explicit JoiningBackend(std::unique_ptr<Backend> inner)
-      : ForwardingBackend(inner.get()), inner_(std::move(inner)) {}
-
-  SoftmaxOps* softmax() override { return &joining_; }
-
- private:
-  class Joining final : public SoftmaxOps {
-   public:
-    void Turn(const AttentionShape&, double, bool, Tensor) override {}
-
-    void Output(const AttentionShape&, const SoftmaxForward&) override {}
-
-    void Gradients(const AttentionShape&, const SoftmaxBackward&) override {}
-  };
-
-  const std::unique_ptr<Backend> inner_;
-  Joining joining_;
-};
-
-TEST_F(PackedDocumentsTrainingTest, ADeviceThatJoinsThemInSoftmaxLayersIsRefused) {
-  LocalTrainingOptions options = Options(Spec());
-  options.spec.mutable_model()->set_layer_pattern("LN");
-  options.spec.mutable_model()->set_kv_heads(6);
-  options.create_backend = []() -> absl::StatusOr<std::unique_ptr<Backend>> {
-    LASP_ASSIGN_OR_RETURN(auto cpu, CreateCpuBackend(DType::kFloat32, 1));
-    return std::make_unique<JoiningBackend>(std::move(cpu));
-  };
-  EXPECT_THAT(TrainLocally(options)[0].status,
-              ::lasp::testing::StatusIs(absl::StatusCode::kInvalidArgument,
-                                        ::testing::HasSubstr("spec.data.documents is PACKED")));
 }
 
 TEST_F(PackedDocumentsTrainingTest, LabelsOfOtherDocumentsDoNotCount) {
