@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "client/nearest_name.h"
+#include "client/utf8.h"
 #include "client/yaml_document.h"
 #include "proto/rpc/credential_file.h"
 #include "proto/rpc/status_macros.h"
@@ -115,6 +116,10 @@ absl::StatusOr<ContextFile> ContextFile::Load(const std::string& path) {
     return ContextFile{};
   }
   LASP_RETURN_IF_ERROR(text.status());
+  // YAML's writer changes what is not: a name would be another once it is saved.
+  if (!IsValidUtf8(*text)) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": is not UTF-8: write it as such"));
+  }
   auto root = ParseYaml(*text);
   auto file = root.ok() ? ReadFile(*root) : absl::StatusOr<ContextFile>(root.status());
   if (!file.ok()) {
