@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -73,6 +74,13 @@ absl::StatusOr<ContextFile> ReadFile(const YamlNode& root) {
   return file;
 }
 
+// What YAML allows. Its writer changes other bytes: a name would be another once it is saved.
+bool IsText(const std::string& text) {
+  return IsValidUtf8(text) && std::none_of(text.begin(), text.end(), [](char c) {
+           return (c >= 0 && c < ' ' && c != '\t' && c != '\n' && c != '\r') || c == '\x7f';
+         });
+}
+
 absl::Status SystemError(absl::string_view what, const std::string& path) {
   const int error = errno;
   return absl::FailedPreconditionError(absl::StrCat(
@@ -116,9 +124,9 @@ absl::StatusOr<ContextFile> ContextFile::Load(const std::string& path) {
     return ContextFile{};
   }
   LASP_RETURN_IF_ERROR(text.status());
-  // YAML's writer changes what is not: a name would be another once it is saved.
-  if (!IsValidUtf8(*text)) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": is not UTF-8: write it as such"));
+  if (!IsText(*text)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": is not text in UTF-8 without control characters: write it as such"));
   }
   auto root = ParseYaml(*text);
   auto file = root.ok() ? ReadFile(*root) : absl::StatusOr<ContextFile>(root.status());
