@@ -262,6 +262,14 @@ class ClusterTest(unittest.TestCase):
         values.update(flags)
         return self._start("lasp-worker", values, wait, prefix)
 
+    def needs_a_gpu(self):
+        """Skips the test where there is none; fails it where LASP_REQUIRE_GPU=1."""
+        if gpu_count() < 1:
+            message = "there are no GPUs"
+            if os.environ.get("LASP_REQUIRE_GPU") == "1":
+                self.fail(message)
+            self.skipTest(message)
+
     def start_gpu_workers(self, ranks, **flags):
         """Agents with a GPU for each of so many ranks: one, where the GPUs are enough; otherwise an agent a rank, which share the
         first GPU. NCCL, which puts no two ranks of a host on one GPU, takes each for a host of its own."""

@@ -9,7 +9,7 @@ import shutil
 import unittest
 
 import numpy
-from cluster import ClusterTest, gpu_count, small_spec
+from cluster import ClusterTest, small_spec
 
 RANKS = 4
 STEPS = 20
@@ -61,11 +61,7 @@ def difference(array, wanted):
 
 class GpuMethodsTest(ClusterTest):
     def setUp(self):
-        if gpu_count() < 1:
-            message = "there are no GPUs"
-            if os.environ.get("LASP_REQUIRE_GPU") == "1":
-                self.fail(message)
-            self.skipTest(message)
+        self.needs_a_gpu()
         super().setUp()
         self.write_corpus("corpus.txt", 4_000_000)
         path = os.path.join(self.data, "corpus.txt")

@@ -41,12 +41,8 @@ class GpuClusterTest(ClusterTest):
     RECOVERY_SECONDS = 30
 
     def setUp(self):
+        self.needs_a_gpu()
         devices = gpu_count()
-        if devices < 1:
-            message = "there are no GPUs"
-            if os.environ.get("LASP_REQUIRE_GPU") == "1":
-                self.fail(message)
-            self.skipTest(message)
         super().setUp()
         self.write_corpus("corpus.txt", 4_000_000)
         flags = self.flags()
