@@ -3,6 +3,7 @@
 // gradient whose global norm is above the limit is scaled down to it.
 #pragma once
 
+#include <cstdint>
 #include <limits>
 
 namespace lasp::kernels {
@@ -34,6 +35,10 @@ struct JudgeUpdateArgs {
   const double* loss = nullptr;
   const double* sum_of_squares = nullptr;  // of the whole gradient
   UpdateControl* control = nullptr;
+  // Where it is not 0, communication has been broken off before this update, and the gradient may
+  // be anything, whatever the witness says: sums that end early do not end in order. Null: it never
+  // is.
+  const uint32_t* broken_off = nullptr;
 };
 
 namespace cpu {

@@ -6,7 +6,8 @@ namespace lasp::kernels::cpu {
 
 void JudgeUpdate(const JudgeUpdateArgs& args) {
   UpdateControl& control = *args.control;
-  if (control.witness != control.witness_wanted) {
+  if (control.witness != control.witness_wanted ||
+      (args.broken_off != nullptr && *args.broken_off != 0)) {
     control.apply = 0;
     control.gradient_scale = 0;
     return;

@@ -198,7 +198,10 @@ __global__ void __launch_bounds__(kThreads)
 
 __global__ void judge_update_kernel(const JudgeUpdateArgs args) {
   UpdateControl control = *args.control;
-  if (control.witness != control.witness_wanted) {
+  // The host writes the word while kernels run.
+  const bool broken_off =
+      args.broken_off != nullptr && *static_cast<const volatile uint32_t*>(args.broken_off) != 0;
+  if (broken_off || control.witness != control.witness_wanted) {
     args.control->apply = 0;
     args.control->gradient_scale = 0;
     return;

@@ -18,6 +18,7 @@
 
 #include "proto/rpc/status_macros.h"
 #include "tests/worker/parallel/attention_layer.h"
+#include "tests/worker/parallel/forwarding_communicator.h"
 #include "tests/worker/parallel/local_ranks.h"
 #include "worker/parallel/sequence_parallel.h"
 
@@ -32,51 +33,24 @@ constexpr double kAllowance = 1.15;
 using Clock = std::chrono::steady_clock;
 
 // A network with latency: a receive is complete only some time after the message is there.
-class DelayedCommunicator : public Communicator {
+class DelayedCommunicator : public ForwardingCommunicator {
  public:
-  explicit DelayedCommunicator(Communicator* inner) : inner_(*inner) {}
+  using ForwardingCommunicator::ForwardingCommunicator;
 
   void set_delay(double seconds) { delay_ = std::chrono::duration<double>(seconds); }
 
-  int rank() const override { return inner_.rank(); }
-
-  int size() const override { return inner_.size(); }
-
-  Operation Send(Tensor data, int peer) override { return inner_.Send(data, peer); }
-
   Operation Receive(Tensor data, int peer) override {
-    Operation received = inner_.Receive(data, peer);
+    Operation received = inner().Receive(data, peer);
     if (delay_.count() == 0) {
       return received;
     }
-    return inner_.Run([this] {
+    return inner().Run([this] {
       std::this_thread::sleep_for(delay_);
       return absl::OkStatus();
     });
   }
 
-  Operation Exchange(const std::vector<PeerTransfer>& transfers) override {
-    return inner_.Exchange(transfers);
-  }
-
-  Operation Run(std::function<absl::Status()> work) override { return inner_.Run(std::move(work)); }
-
-  Operation AllReduceSum(Tensor data) override { return inner_.AllReduceSum(data); }
-
-  Operation ReduceScatterSum(Tensor whole, Tensor part) override {
-    return inner_.ReduceScatterSum(whole, part);
-  }
-
-  Operation Broadcast(Tensor data, int root) override { return inner_.Broadcast(data, root); }
-
-  Operation AllGather(Tensor part, Tensor whole) override { return inner_.AllGather(part, whole); }
-
-  Operation Barrier() override { return inner_.Barrier(); }
-
-  CommunicatorCounters counters() const override { return inner_.counters(); }
-
  private:
-  Communicator& inner_;
   std::chrono::duration<double> delay_{0};
 };
 

@@ -31,6 +31,21 @@ TEST(UpdateControlTest, ClipsAboveTheLimitOnly) {
   EXPECT_NEAR(control.correction1, 1 - 0.9 * 0.9 * 0.9, 1e-15);
 }
 
+TEST(UpdateControlTest, LeavesAndDoesNotCountWhatWasBrokenOff) {
+  UpdateControl control;
+  const double one = 1;
+  uint32_t broken_off = 1;
+  const JudgeUpdateArgs args{
+      .loss = &one, .sum_of_squares = &one, .control = &control, .broken_off = &broken_off};
+  cpu::JudgeUpdate(args);
+  EXPECT_EQ(control.apply, 0);
+  EXPECT_EQ(control.updates + control.skipped, 0);
+  broken_off = 0;
+  cpu::JudgeUpdate(args);
+  EXPECT_EQ(control.apply, 1);
+  EXPECT_EQ(control.updates, 1);
+}
+
 TEST(UpdateControlTest, RefusesAndCountsWhatIsNotFinite) {
   UpdateControl control;
   Judge(1, 1, 1, &control);

@@ -19,6 +19,7 @@
 #include "worker/device/cuda_stash.h"
 #include "worker/device/cuda_stream.h"
 #include "worker/device/cuda_tensors.h"
+#include "worker/device/pinned_word.h"
 
 namespace lasp::worker {
 namespace {
@@ -46,7 +47,8 @@ cudaError_t WithType(DType type, const Body& body) {
 
 class HopperBackend : public CudaLayers {
  public:
-  explicit HopperBackend(std::unique_ptr<CudaContext> context) : CudaLayers(std::move(context)) {}
+  HopperBackend(std::unique_ptr<CudaContext> context, std::unique_ptr<PinnedWord> broken_off)
+      : CudaLayers(std::move(context)), broken_off_(std::move(broken_off)) {}
 
   DType activation_type() const override { return DType::kBFloat16; }
 
@@ -76,6 +78,8 @@ class HopperBackend : public CudaLayers {
   cudaStream_t stream() const override { return context().stream(); }
 
   void IssueTo(cudaStream_t stream) override { context().IssueTo(stream); }
+
+  void StopUpdates() override { broken_off_->Store(1); }
 
   absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(int64_t bytes) override {
     return AllocateDeviceMemory(bytes);
@@ -193,7 +197,8 @@ class HopperBackend : public CudaLayers {
                                        .beta2 = constants.beta2,
                                        .loss = In<double>(loss),
                                        .sum_of_squares = In<double>(sum_of_squares),
-                                       .control = Out<kernels::UpdateControl>(control)},
+                                       .control = Out<kernels::UpdateControl>(control),
+                                       .broken_off = broken_off_->on_device()},
                                       context().stream()),
                     "judging an update");
   }
@@ -233,6 +238,8 @@ class HopperBackend : public CudaLayers {
                                         context().stream()),
                     "an update");
   }
+
+  const std::unique_ptr<PinnedWord> broken_off_;
 };
 
 }  // namespace
@@ -242,7 +249,8 @@ absl::StatusOr<std::unique_ptr<CudaBackend>> CreateCudaBackend(const CudaBackend
   if (!options.gemm_record.empty()) {
     LASP_RETURN_IF_ERROR(context->gemm().Pin(options.gemm_record).status());
   }
-  return std::make_unique<HopperBackend>(std::move(context));
+  LASP_ASSIGN_OR_RETURN(std::unique_ptr<PinnedWord> broken_off, PinnedWord::Create());
+  return std::make_unique<HopperBackend>(std::move(context), std::move(broken_off));
 }
 
 }  // namespace lasp::worker

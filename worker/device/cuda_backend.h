@@ -31,6 +31,11 @@ class CudaBackend : public Backend {
   // belongs between its operations.
   virtual cudaStream_t stream() const = 0;
   virtual void IssueTo(cudaStream_t stream) = 0;
+
+  // From here on no update is made and none is counted, also of those that have been issued.
+  // Thread-safe. To be called before communication is broken off: what waits for it then goes on,
+  // with gradients that are only partly sums.
+  virtual void StopUpdates() = 0;
 };
 
 // Call from the thread that will issue the operations. FAILED_PRECONDITION where there is no such

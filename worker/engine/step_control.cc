@@ -57,12 +57,19 @@ absl::Status StepControl::WitnessNorm(int64_t step, Communicator& world) {
   return world.AllReduceSum(place).Wait();
 }
 
+absl::Status StepControl::SumToHost(Tensor numbers, double* values, Communicator& world) {
+  Operation sum = world.AllReduceSum(numbers);
+  LASP_RETURN_IF_ERROR(sum.Wait());
+  backend_.CopyToHost(numbers, values);
+  // The device's wait also ends where communication is broken off.
+  return sum.Wait();
+}
+
 absl::StatusOr<double> StepControl::CountLabels(int64_t own, Communicator& world) {
   auto labels = static_cast<double>(own);
   const Tensor count = numbers_.Columns(kLabelCount, 1);
   backend_.CopyFromHost(&labels, count);
-  LASP_RETURN_IF_ERROR(world.AllReduceSum(count).Wait());
-  backend_.CopyToHost(count, &labels);
+  LASP_RETURN_IF_ERROR(SumToHost(count, &labels, world));
   backend_.Fill(0, count);
   return labels;
 }
@@ -72,10 +79,8 @@ absl::StatusOr<StepControl::Evaluated> StepControl::SumEvaluated(double own_labe
   const double drains = drain ? 1 : 0;
   backend_.CopyFromHost(&drains, numbers_.Columns(kDrain, 1));
   backend_.CopyFromHost(&own_labels, numbers_.Columns(kLabelCount, 1));
-  const Tensor sums = numbers_.Columns(0, kSums);
-  LASP_RETURN_IF_ERROR(world.AllReduceSum(sums).Wait());
   double read[kSums];
-  backend_.CopyToHost(sums, read);
+  LASP_RETURN_IF_ERROR(SumToHost(numbers_.Columns(0, kSums), read, world));
   return Evaluated{
       .loss_sum = read[kLossSum], .label_count = read[kLabelCount], .drain = read[kDrain] > 0};
 }

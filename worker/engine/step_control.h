@@ -71,6 +71,9 @@ class StepControl {
   void TakeUpCounts(const lasp::v1::TrainingState& restored);
 
  private:
+  // Over the world. Waits for the device.
+  absl::Status SumToHost(Tensor numbers, double* values, Communicator& world);
+
   Backend& backend_;
   Tensor numbers_;
   kernels::UpdateControl last_update_;

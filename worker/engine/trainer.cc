@@ -57,6 +57,7 @@ absl::StatusOr<StepResult> Trainer::Step(int64_t step, Checkpoints* checkpoints)
   result.issue_seconds = absl::ToDoubleSeconds(SystemClock().Monotonic() - begin);
   // The step's one wait for the device.
   LASP_RETURN_IF_ERROR(ReadControl(&result));
+  LASP_RETURN_IF_ERROR(CheckFinished(step));
   JudgeLoss(&result);
   judged_step_ = step;
   result.phases = backend.TakePhaseSeconds();
@@ -104,13 +105,27 @@ absl::Status Trainer::Accumulate(int64_t step) {
 absl::Status Trainer::Reduce(int64_t step, const Checkpoints* checkpoints) {
   const Checkpoints::Vote vote =
       checkpoints == nullptr ? Checkpoints::Vote{} : checkpoints->VoteAfter(step);
-  Operation reduced = parts_->control().Reduce(step,
-                                               {.drain = options_.drain->requested(),
-                                                .checkpoint_due = vote.due,
-                                                .checkpoint_busy = vote.busy},
-                                               *options_.world);
+  reduced_ = parts_->control().Reduce(step,
+                                      {.drain = options_.drain->requested(),
+                                       .checkpoint_due = vote.due,
+                                       .checkpoint_busy = vote.busy},
+                                      *options_.world);
   LASP_RETURN_IF_ERROR(parts_->parallel().Finish());
-  return reduced.Wait();
+  return reduced_.Wait();
+}
+
+absl::Status Trainer::CheckFinished(int64_t step) {
+  if (CountedSteps() == step) {
+    return absl::OkStatus();
+  }
+  LASP_RETURN_IF_ERROR(reduced_.Wait());
+  return absl::UnavailableError(
+      absl::StrCat("step ", step, " was broken off: not every rank's part of it came"));
+}
+
+int64_t Trainer::CountedSteps() const {
+  const kernels::UpdateControl& update = parts_->control().last_update();
+  return static_cast<int64_t>(update.updates + update.skipped);
 }
 
 absl::Status Trainer::SumSquares(int64_t step) {
@@ -202,8 +217,7 @@ absl::StatusOr<lasp::v1::StateLeft> Trainer::LeaveState(const lasp::v1::Fence& f
   // The device may have made an update of which the host has not heard.
   StepResult last;
   LASP_RETURN_IF_ERROR(ReadControl(&last));
-  const kernels::UpdateControl& update = parts_->control().last_update();
-  const auto step = static_cast<int64_t>(update.updates + update.skipped);
+  const int64_t step = CountedSteps();
   if (step <= restored_.step()) {
     return absl::FailedPreconditionError("no step has been finished since the run began");
   }

@@ -119,6 +119,11 @@ class Trainer {
   absl::Status Update(int64_t step, StepResult* result);
   // What the step's control says. Waits for the device.
   absl::Status ReadControl(StepResult* result);
+  // Whether the step was counted where the update was made. Where communication was broken off the
+  // device goes on without it, to numbers that are nobody's: the reason then.
+  absl::Status CheckFinished(int64_t step);
+  // As ReadControl found it last.
+  int64_t CountedSteps() const;
   // Whether the loss is an outlier, and what it teaches of the next.
   void JudgeLoss(StepResult* result);
   // The first step's, where it is wanted.
@@ -133,6 +138,8 @@ class Trainer {
   std::unique_ptr<LossWatch> losses_;
   // The last one whose loss has been judged.
   int64_t judged_step_ = 0;
+  // Of the step at hand: the last of its sums that every rank takes part in.
+  Operation reduced_;
   std::unique_ptr<BatchPrefetcher> batches_;
   // The first step's, where it is dumped.
   std::vector<Batch> dumped_batches_;

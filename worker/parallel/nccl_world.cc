@@ -43,8 +43,10 @@ absl::StatusOr<std::string> MakeNcclId() {
   return std::string(id.internal, sizeof(id.internal));
 }
 
-NcclWorld::NcclWorld(const NcclWorldOptions& options)
-    : options_(options), connect_deadline_(SystemClock().Monotonic() + options.connect_timeout) {}
+NcclWorld::NcclWorld(CudaBackend* backend, const NcclWorldOptions& options)
+    : backend_(*backend),
+      options_(options),
+      connect_deadline_(SystemClock().Monotonic() + options.connect_timeout) {}
 
 absl::Status NcclWorld::Interruption() const {
   if (connected_.load(std::memory_order_relaxed)) {
@@ -80,7 +82,7 @@ absl::StatusOr<std::unique_ptr<NcclWorld>> NcclWorld::Connect(CudaBackend* backe
     return absl::UnavailableError(
         absl::StrCat("NCCL: connecting the ranks: ", ncclGetErrorString(result)));
   }
-  auto world = std::unique_ptr<NcclWorld>(new NcclWorld(options));
+  auto world = std::unique_ptr<NcclWorld>(new NcclWorld(backend, options));
   LASP_ASSIGN_OR_RETURN(
       auto all,
       NcclCommunicator::Create(backend, communicator, options.journal->Add("world", grid.World()),
@@ -185,7 +187,7 @@ NcclWorld::~NcclWorld() {
     watcher_.join();
   }
   // All, before the first is freed.
-  Abort(absl::CancelledError("the ranks' connections are closed"));
+  AbortAll(absl::CancelledError("the ranks' connections are closed"));
 }
 
 absl::Status NcclWorld::Warm(CudaBackend* backend, const ProcessGrid& grid) {
@@ -225,6 +227,11 @@ absl::Status NcclWorld::Warm(CudaBackend* backend, const ProcessGrid& grid) {
 }
 
 void NcclWorld::Abort(const absl::Status& why) {
+  backend_.StopUpdates();
+  AbortAll(why);
+}
+
+void NcclWorld::AbortAll(const absl::Status& why) {
   std::vector<Watched> all;
   {
     MutexLock lock(&mutex_);
@@ -259,6 +266,7 @@ void NcclWorld::Watch() {
     for (Watched& watched : watched_) {
       if (const absl::Status status = Check(&watched); !status.ok()) {
         LASP_LOG(kError, "aborting all communicators", {{"status", status.ToString()}});
+        backend_.StopUpdates();
         for (const Watched& other : watched_) {
           other.group->Abort(status);
         }

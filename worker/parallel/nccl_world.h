@@ -70,11 +70,12 @@ class NcclWorld {
   // Null where nobody asked for it.
   Communicator* shards() { return options_.groups_shard ? &Fastest(shard_peers_, 3) : nullptr; }
 
-  // Ends everything under way with `why`; later operations fail with it. Thread-safe.
+  // Ends everything under way with `why`, and what the device updates with it; later operations
+  // fail with it. Thread-safe.
   void Abort(const absl::Status& why);
 
  private:
-  explicit NcclWorld(const NcclWorldOptions& options);
+  NcclWorld(CudaBackend* backend, const NcclWorldOptions& options);
 
   // Its place in nccl_.
   size_t WrapGroup() const { return options_.groups_shard ? 4 : 3; }
@@ -89,6 +90,7 @@ class NcclWorld {
   absl::Status Warm(CudaBackend* backend, const ProcessGrid& grid);
   absl::Status ReachPeers(CudaBackend* backend, const ProcessGrid& grid);
   void Watch();
+  void AbortAll(const absl::Status& why);
 
   struct Watched {
     WatchedGroup* group = nullptr;
@@ -100,6 +102,7 @@ class NcclWorld {
   // What is wrong with a group, a collective that goes on for too long included.
   absl::Status Check(Watched* watched) const;
 
+  CudaBackend& backend_;
   const NcclWorldOptions options_;
   const absl::Duration connect_deadline_;
   std::atomic<bool> connected_{false};

@@ -7,19 +7,15 @@
 
 #include "tests/faults/rank/fault_plan.h"
 #include "tests/faults/rank/faulty_backend.h"
-#include "worker/parallel/communicator.h"
+#include "tests/worker/parallel/forwarding_communicator.h"
 
 namespace lasp::worker {
 
-class FaultyCommunicator : public Communicator {
+class FaultyCommunicator : public ForwardingCommunicator {
  public:
   // All must outlive this.
   FaultyCommunicator(Communicator* inner, FaultPlan* plan, const StepPlace* step)
-      : inner_(*inner), plan_(*plan), step_(*step) {}
-
-  int rank() const override { return inner_.rank(); }
-
-  int size() const override { return inner_.size(); }
+      : ForwardingCommunicator(inner), plan_(*plan), step_(*step) {}
 
   Operation Send(Tensor data, int peer) override { return At(step_.place()).Send(data, peer); }
 
@@ -58,22 +54,15 @@ class FaultyCommunicator : public Communicator {
     return At(step_.place()).AllGather(part, whole);
   }
 
-  Operation Barrier() override { return inner_.Barrier(); }
-
-  absl::Status Register(Tensor memory) override { return inner_.Register(memory); }
-
-  CommunicatorCounters counters() const override { return inner_.counters(); }
-
  private:
   // What is issued next waits behind the hanging operation.
   Communicator& At(FaultPlace place) {
     if (plan_.HangsAt(place)) {
-      inner_.Run([]() -> absl::Status { HangForever(); });
+      inner().Run([]() -> absl::Status { HangForever(); });
     }
-    return inner_;
+    return inner();
   }
 
-  Communicator& inner_;
   FaultPlan& plan_;
   const StepPlace& step_;
 };

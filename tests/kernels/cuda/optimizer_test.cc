@@ -207,5 +207,37 @@ TEST_F(OptimizerCuda, AStepThatIsNotFiniteChangesNothing) {
   EXPECT_EQ(first.Values(), std::vector<double>(5000));
 }
 
+TEST_F(OptimizerCuda, WhatWasBrokenOffChangesNothingAndIsNotCounted) {
+  const std::vector<double> start = RandomValues<float>(5000, 1);
+  const DeviceArray<float> parameter(start);
+  const DeviceArray<float> gradient(std::vector<float>(5000, 1.0F));
+  const DeviceArray<float> first(std::vector<float>(5000));
+  const DeviceArray<float> second(std::vector<float>(5000));
+  const DeviceArray<UpdateControl> control(
+      std::vector<UpdateControl>{UpdateControl{.learning_rate = 1}});
+  const AdamWTensor<float> tensor = {.count = 5000,
+                                     .parameter = parameter.data(),
+                                     .gradient = gradient.data(),
+                                     .first_moment = first.data(),
+                                     .second_moment = second.data()};
+  const DeviceArray<double> one(std::vector<double>{1});
+  for (const uint32_t broken_off : {1, 0}) {
+    const DeviceArray<uint32_t> word(std::vector<uint32_t>{broken_off});
+    ASSERT_EQ(JudgeUpdate({.loss = one.data(),
+                           .sum_of_squares = one.data(),
+                           .control = control.data(),
+                           .broken_off = word.data()},
+                          nullptr),
+              cudaSuccess);
+    ASSERT_EQ(
+        AdamW<float>({.tensors = &tensor, .tensor_count = 1, .control = control.data()}, nullptr),
+        cudaSuccess);
+    const UpdateControl judged = control.Download()[0];
+    EXPECT_EQ(judged.updates, 1 - broken_off);
+    EXPECT_EQ(judged.skipped, 0);
+    EXPECT_EQ(parameter.Values() == start, broken_off == 1);
+  }
+}
+
 }  // namespace
 }  // namespace lasp::kernels::cuda

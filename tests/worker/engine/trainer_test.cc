@@ -14,6 +14,7 @@
 #include "tests/worker/engine/corpus_text.h"
 #include "tests/worker/engine/dump_reader.h"
 #include "tests/worker/engine/local_training.h"
+#include "tests/worker/parallel/forwarding_communicator.h"
 #include "tests/worker/parallel/sequence_parallel_methods.h"
 #include "worker/engine/exit_code.h"
 
@@ -279,6 +280,57 @@ TEST_F(TrainerTest, ADrainOfOneRankTakesAllAfterTheSameStep) {
     EXPECT_EQ(record.end.step, 4);
     EXPECT_EQ(record.steps.size(), 4u);
   }
+}
+
+// As on a device: a sum that is broken off ends like any other for whoever waits for it there, and
+// only the host is told, later.
+class BreakableCommunicator : public ForwardingCommunicator {
+ public:
+  BreakableCommunicator(Communicator* inner, const bool* broken)
+      : ForwardingCommunicator(inner), broken_(*broken) {}
+
+  Operation AllReduceSum(Tensor data) override {
+    return broken_ ? Operation(std::make_shared<End>(), absl::Seconds(1))
+                   : inner().AllReduceSum(data);
+  }
+
+ private:
+  class End : public Completion {
+   public:
+    absl::Status Wait(absl::Duration /*timeout*/) override {
+      return waited_++ == 0 ? absl::OkStatus() : absl::UnavailableError("a peer is gone");
+    }
+
+   private:
+    int waited_ = 0;
+  };
+
+  const bool& broken_;
+};
+
+TEST_F(TrainerTest, AStepWhoseSumsWereBrokenOffIsNone) {
+  constexpr int64_t kLastWhole = 3;
+  LocalTrainingOptions options = Options(Spec(1, 2));
+  bool broken = false;  // rank 0's thread has it
+  options.run_ranks = [&broken](int sp_size, int dp_size, const auto& body) {
+    return RunLocalRanks({.sp_size = sp_size, .dp_size = dp_size}, [&](LocalRank& rank) {
+      BreakableCommunicator world(rank.world, &broken);
+      if (rank.grid.rank() == 0) {
+        rank.world = &world;
+      }
+      return body(rank);
+    });
+  };
+  options.on_step = [&broken](int rank, const lasp::internal::v1::RankStep& step,
+                              DrainRequest& /*drain*/) {
+    if (rank == 0) {
+      broken |= step.step() == kLastWhole;
+    }
+  };
+  const auto records = TrainLocally(options);
+  EXPECT_THAT(records[0].status, StatusIs(absl::StatusCode::kUnavailable, HasSubstr("gone")));
+  EXPECT_EQ(ExitCodeOf(records[0].status), kRankRetry);
+  EXPECT_EQ(records[0].steps.size(), kLastWhole);
 }
 
 TEST_F(TrainerTest, EvaluatesOnHeldOutDataAlikeForEveryShape) {
