@@ -1,6 +1,7 @@
 // Page tokens: where the next page begins, opaque to clients and bound to the query they came from.
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,9 @@ namespace lasp::server {
 // How long a token may be used after it was given out.
 inline constexpr absl::Duration kPageTokenLifetime = absl::Hours(72);
 
+// More than any list needs.
+inline constexpr size_t kMaxPageCursorBytes = 2'900;
+
 // A token is base64url(HMAC-SHA256 | version, issue time, digest of the query, cursor). The secret
 // is the store's own, so that tokens hold over a restart of the coordinator and not on another one.
 class PageTokenCodec {
@@ -20,7 +24,8 @@ class PageTokenCodec {
   explicit PageTokenCodec(std::string secret) : secret_(std::move(secret)) {}
 
   // `query` is all that decides the list besides the page (for example parent, filter and order);
-  // `cursor` any bytes.
+  // `cursor` any bytes, at most
+  // kMaxPageCursorBytes: what is longer would be refused when it comes back.
   std::string Encode(const std::vector<std::string>& query, absl::string_view cursor,
                      absl::Time now) const;
 

@@ -17,16 +17,17 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const absl::string_view text = fuzz::ToText(data, size);
 
   fuzz::Require(!codec->Decode({"jobs", "q"}, text, now).ok(), "a page token is made here");
-  std::string token = codec->Encode({"jobs", "q"}, text, now);
+  const absl::string_view place = text.substr(0, server::kMaxPageCursorBytes);
+  std::string token = codec->Encode({"jobs", "q"}, place, now);
   const auto cursor = codec->Decode({"jobs", "q"}, token, now);
-  fuzz::Require(cursor.ok() && *cursor == text, "a page token holds its cursor");
+  fuzz::Require(cursor.ok() && *cursor == place, "a page token holds its cursor");
   fuzz::Require(!codec->Decode({"jobs", "other"}, token, now).ok(), "a token fits its query");
   // Also where only the rest of a base64 group changes: the bytes are compared.
   char& letter = token[size % token.size()];
   letter = letter == 'A' ? 'B' : 'A';
   std::string before;
   std::string after;
-  if (absl::WebSafeBase64Unescape(codec->Encode({"jobs", "q"}, text, now), &before) &&
+  if (absl::WebSafeBase64Unescape(codec->Encode({"jobs", "q"}, place, now), &before) &&
       absl::WebSafeBase64Unescape(token, &after) && before != after) {
     fuzz::Require(!codec->Decode({"jobs", "q"}, token, now).ok(), "a changed token is refused");
   }
