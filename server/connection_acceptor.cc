@@ -17,24 +17,23 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
-#include "absl/time/clock.h"
+#include "proto/rpc/clock.h"
 #include "proto/rpc/log.h"
 
 namespace lasp::server {
 namespace {
 
 constexpr int kBacklog = 4'096;
-// Two thousand connections a second: what comes all at once is served, and ends by its timeout, bit
-// by bit, and calls beside it need not wait.
-constexpr int kTakenAtATime = 64;
-constexpr int kBetweenMs = 30;
+// Two thousand connections a second, few at once: what comes all at once is served, and ends by its
+// timeout, bit by bit, and calls beside it need not wait.
+constexpr int kTakenAtATime = 8;
+constexpr absl::Duration kBetween = absl::Milliseconds(4);
 // The kernel doubles it. What lies there when a connection breaks gRPC 1.51 reads first, and where
 // that is megabytes of headers it forgets to free some.
 constexpr int kReceiveBytes = 128 << 10;
-// Also how far a connection that sends without end comes before it is noticed.
-constexpr int kSweepMs = 250;
 // Until descriptors or memory may be there again.
-constexpr int kExhaustedMs = 100;
+constexpr absl::Duration kExhausted = absl::Milliseconds(100);
+constexpr absl::Duration kMillisecond = absl::Milliseconds(1);
 
 struct FreeAddresses {
   void operator()(addrinfo* list) const { freeaddrinfo(list); }
@@ -197,30 +196,36 @@ void ConnectionAcceptor::Run() {
   for (const UniqueFd& listener : listeners_) {
     watched.push_back({.fd = listener.get(), .events = POLLIN, .revents = 0});
   }
-  absl::Time next_sweep = absl::Now();
-  nfds_t count = watched.size();
-  int timeout_ms = kSweepMs;
-  while (poll(watched.data(), count, timeout_ms) >= 0 || errno == EINTR) {
+  const auto now = [] { return SystemClock().Monotonic(); };
+  absl::Duration next_accept = now();
+  absl::Duration next_sweep = now();
+  while (true) {
+    const bool rests = now() < next_accept;
+    const absl::Duration wait = (rests ? std::min(next_accept, next_sweep) : next_sweep) - now();
+    // Rounded up: not to find then that it is too early.
+    const int wait_ms = static_cast<int>(
+        absl::ToInt64Milliseconds(absl::Ceil(std::max(wait, absl::ZeroDuration()), kMillisecond)));
+    if (poll(watched.data(), rests ? 1 : watched.size(), wait_ms) < 0) {
+      if (errno == EINTR) {
+        continue;
+      }
+      return;
+    }
     if ((watched[0].revents & POLLIN) != 0) {
       return;
     }
-    int rest_ms = 0;
-    for (size_t i = 1; i < watched.size(); ++i) {
-      // After a rest all are tried.
-      if (count == 1 || watched[i].revents != 0) {
-        rest_ms = std::max(rest_ms, Accept(watched[i].fd));
+    for (size_t i = 1; i < watched.size() && !rests; ++i) {
+      if (watched[i].revents != 0) {
+        next_accept = std::max(next_accept, now() + Accept(watched[i].fd));
       }
     }
-    count = rest_ms == 0 ? watched.size() : 1;
-    timeout_ms = rest_ms == 0 ? kSweepMs : rest_ms;
-    if (absl::Now() >= next_sweep) {
-      table_->Sweep();
-      next_sweep = absl::Now() + absl::Milliseconds(kSweepMs);
+    if (now() >= next_sweep) {
+      next_sweep = now() + table_->SweepPart();
     }
   }
 }
 
-int ConnectionAcceptor::Accept(int listener) {
+absl::Duration ConnectionAcceptor::Accept(int listener) {
   for (int i = 0; i < kTakenAtATime; ++i) {
     sockaddr_storage address{};
     socklen_t size = sizeof address;
@@ -228,14 +233,14 @@ int ConnectionAcceptor::Accept(int listener) {
                                 SOCK_NONBLOCK | SOCK_CLOEXEC));
     if (!connection.valid()) {
       if (errno == EAGAIN) {
-        return 0;
+        return absl::ZeroDuration();
       }
       if (IsOfTheConnection(errno)) {
         continue;
       }
       LASP_LOG(kWarning, "cannot take a connection",
                {{"port", port_}, {"error", ErrorText(errno)}});
-      return kExhaustedMs;
+      return kExhausted;
     }
     if (const absl::Status added = table_->Add(connection.get(), PeerName(address)); !added.ok()) {
       // Said to the log alone: nothing can be said to a peer before its handshake.
@@ -248,7 +253,7 @@ int ConnectionAcceptor::Accept(int listener) {
                sizeof user_timeout_ms_);
     handler_(listener, std::move(connection));
   }
-  return kBetweenMs;
+  return kBetween;
 }
 
 }  // namespace lasp::server

@@ -48,8 +48,8 @@ class ConnectionAcceptor {
   ConnectionAcceptor(std::vector<UniqueFd> listeners, int port);
 
   void Run();
-  // Takes those that wait, or the first of many; gives how many milliseconds to rest then.
-  int Accept(int listener);
+  // Takes those that wait, or the first of many; gives how long to rest then.
+  absl::Duration Accept(int listener);
 
   std::vector<UniqueFd> listeners_;
   const int port_;

@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 #include <vector>
 
@@ -18,6 +19,12 @@ namespace {
 
 // A flood of refused connections must not make each of them cost a walk through all the others.
 constexpr absl::Duration kMinSweepInterval = absl::Milliseconds(50);
+// All parts in turn. Also how far a connection that sends without end comes before it is noticed.
+constexpr absl::Duration kRound = absl::Milliseconds(250);
+// Connections that are worth a part, and as many parts as there are at most: some hundred
+// connections each, which take less than a millisecond.
+constexpr size_t kPart = 64;
+constexpr size_t kMostParts = 25;
 
 // 0 where the descriptor is no socket, or none at all any more.
 uint64_t SocketCookie(int descriptor) {
@@ -188,9 +195,14 @@ void ConnectionTable::Forget(Connections::iterator connection) {
   by_peer_.erase(connection);
 }
 
-// The kernel is asked without the lock: calls do not wait for it.
+ConnectionTable::Looked ConnectionTable::At(const Connections::value_type& connection) {
+  return {.peer = connection.first,
+          .descriptor = connection.second.descriptor,
+          .cookie = connection.second.cookie};
+}
+
 void ConnectionTable::Sweep() {
-  std::vector<Looked> present;
+  std::vector<Looked> all;
   {
     MutexLock lock(&mutex_);
     const absl::Duration now = clock_->Monotonic();
@@ -198,13 +210,32 @@ void ConnectionTable::Sweep() {
       return;
     }
     last_sweep_ = now;
-    present.reserve(by_peer_.size());
-    for (const auto& [peer, connection] : by_peer_) {
-      present.push_back(
-          {.peer = peer, .descriptor = connection.descriptor, .cookie = connection.cookie});
-    }
+    all.reserve(by_peer_.size());
+    std::transform(by_peer_.begin(), by_peer_.end(), std::back_inserter(all), At);
   }
-  for (Looked& connection : present) {
+  LookAt(std::move(all));
+}
+
+absl::Duration ConnectionTable::SweepPart() {
+  std::vector<Looked> part;
+  size_t parts = 1;
+  {
+    MutexLock lock(&mutex_);
+    parts = std::clamp<size_t>(by_peer_.size() / kPart, 1, kMostParts);
+    const size_t most = (by_peer_.size() + parts - 1) / parts;
+    auto next = by_peer_.upper_bound(swept_to_);
+    for (; next != by_peer_.end() && part.size() < most; ++next) {
+      part.push_back(At(*next));
+    }
+    swept_to_ = next == by_peer_.end() ? "" : part.back().peer;
+  }
+  LookAt(std::move(part));
+  return kRound / static_cast<int64_t>(parts);
+}
+
+// The kernel is asked without the lock: calls do not wait for it.
+void ConnectionTable::LookAt(std::vector<Looked> connections) {
+  for (Looked& connection : connections) {
     connection.bytes = limits_.bytes_a_call == 0 && limits_.host_bytes_a_second == 0
                            ? 0
                            : BytesReceived(connection.descriptor);
@@ -214,7 +245,7 @@ void ConnectionTable::Sweep() {
   std::vector<std::string> pouring;
   {
     MutexLock lock(&mutex_);
-    for (Looked& looked : present) {
+    for (Looked& looked : connections) {
       const auto found = by_peer_.find(looked.peer);
       if (found == by_peer_.end() || found->second.cookie != looked.cookie) {
         continue;
@@ -225,10 +256,11 @@ void ConnectionTable::Sweep() {
         flooding.push_back(std::move(host));
       } else {
         looked.new_bytes = looked.bytes - std::exchange(found->second.bytes, looked.bytes);
+        found->second.sends = looked.new_bytes > 0;
       }
     }
     if (limits_.host_bytes_a_second > 0) {
-      pouring = CountHostBytes(present);
+      pouring = CountHostBytes(connections);
     }
   }
   for (const std::string& host : pouring) {
@@ -253,14 +285,14 @@ std::string ConnectionTable::CountBytes(uint64_t bytes, Connection* connection) 
   return too_many ? HangUp("max_message_bytes", connection) : "";
 }
 
-std::vector<std::string> ConnectionTable::CountHostBytes(const std::vector<Looked>& present) {
+std::vector<std::string> ConnectionTable::CountHostBytes(const std::vector<Looked>& looked) {
   const absl::Duration now = clock_->Monotonic();
   const double rate = static_cast<double>(limits_.host_bytes_a_second);
   const double most = 4 * rate;
   std::vector<std::string> over;
-  for (const Looked& looked : present) {
-    const auto found = by_peer_.find(looked.peer);
-    if (looked.new_bytes == 0 || found == by_peer_.end()) {
+  for (const Looked& one : looked) {
+    const auto found = by_peer_.find(one.peer);
+    if (one.new_bytes == 0 || found == by_peer_.end()) {
       continue;
     }
     const auto [place, is_new] =
@@ -268,17 +300,17 @@ std::vector<std::string> ConnectionTable::CountHostBytes(const std::vector<Looke
     Allowance& allowance = place->second;
     const double came_back = absl::ToDoubleSeconds(now - allowance.filled_at) * rate;
     const double had = std::min(most, allowance.bytes + came_back);
-    allowance = {.bytes = had - static_cast<double>(looked.new_bytes), .filled_at = now};
+    allowance = {.bytes = had - static_cast<double>(one.new_bytes), .filled_at = now};
     if (had >= 0 && allowance.bytes < 0) {
       over.push_back(found->second.host);
     }
   }
-  for (const Looked& looked : present) {
-    const auto found = by_peer_.find(looked.peer);
-    if (looked.new_bytes > 0 && found != by_peer_.end() && !found->second.hung_up &&
-        std::find(over.begin(), over.end(), found->second.host) != over.end() &&
-        SocketCookie(found->second.descriptor) == found->second.cookie) {
-      HangUp("max_host_bytes_a_second", &found->second);
+  for (const std::string& host : over) {
+    for (auto& [peer, connection] : by_peer_) {
+      if (connection.host == host && connection.sends && !connection.hung_up &&
+          SocketCookie(connection.descriptor) == connection.cookie) {
+        HangUp("max_host_bytes_a_second", &connection);
+      }
     }
   }
   for (const std::string& host : over) {

@@ -71,6 +71,9 @@ class ConnectionTable {
   // Forgets the connections that have ended, and hangs up on those that send without end. What is
   // at a limit does the former itself.
   void Sweep();
+  // The same of the next part of them, so that calls do not wait for thousands: comes round four
+  // times a second where it is called again after what it returns.
+  absl::Duration SweepPart();
 
   // As of the last sweep.
   size_t size() const;
@@ -89,8 +92,9 @@ class ConnectionTable {
     // Since it began a call, as far as the last sweep knows.
     bool has_begun_call = false;
     uint64_t bytes_at_call = 0;
-    // As of the last sweep.
+    // As of the last sweep, and whether there were more than at the one before.
     uint64_t bytes = 0;
+    bool sends = false;
   };
 
   // What a host may send, as of `filled_at`.
@@ -110,7 +114,7 @@ class ConnectionTable {
     uint64_t new_bytes = 0;
   };
 
-  using Connections = std::unordered_map<std::string, Connection>;
+  using Connections = std::map<std::string, Connection, std::less<>>;
   using Counts = std::unordered_map<std::string, int>;
 
   void Forget(Connections::iterator connection) REQUIRES_LOCK(mutex_);
@@ -120,7 +124,10 @@ class ConnectionTable {
   // As of a sweep: the host to tell of, where the connection has sent too much.
   std::string CountBytes(uint64_t bytes, Connection* connection) REQUIRES_LOCK(mutex_);
   // Hangs up on what hosts have that sent too much: these hosts.
-  std::vector<std::string> CountHostBytes(const std::vector<Looked>& present) REQUIRES_LOCK(mutex_);
+  std::vector<std::string> CountHostBytes(const std::vector<Looked>& looked) REQUIRES_LOCK(mutex_);
+  static Looked At(const Connections::value_type& connection);
+  // Asks the kernel about them, and does what follows.
+  void LookAt(std::vector<Looked> connections);
   // The host to tell of, where a call is one too many.
   std::string CountCall(const std::string& peer);
   bool IsBanned(const std::string& host) REQUIRES_LOCK(mutex_);
@@ -138,6 +145,8 @@ class ConnectionTable {
   // Until when, by Clock::Monotonic.
   std::unordered_map<std::string, absl::Duration> banned_ GUARDED_BY(mutex_);
   absl::Duration last_sweep_ GUARDED_BY(mutex_) = -absl::InfiniteDuration();
+  // Where the next part begins: behind this one.
+  std::string swept_to_ GUARDED_BY(mutex_);
 };
 
 }  // namespace lasp::server

@@ -141,6 +141,38 @@ TEST_F(ConnectionTableTest, BoundsAHostAndAll) {
   EXPECT_EQ(table_.size(), 0U);
 }
 
+TEST_F(ConnectionTableTest, PartsComeRoundToEveryConnection) {
+  ConnectionTable table({.all = 1'000, .a_host = 1'000}, &clock_, [](const char*) {});
+  std::vector<UniqueFd> open;
+  const auto connect = [&](int port) {
+    open.push_back(NewSocket());
+    return table.Add(open.back().get(), PeerOf(1, port));
+  };
+  for (int port = 1; port <= 300; ++port) {
+    LASP_ASSERT_OK(connect(port));
+  }
+  // Every third ends.
+  for (size_t i = 0; i < 300; i += 3) {
+    open[i] = UniqueFd();
+  }
+  absl::Duration took;
+  while (table.size() > 200 && took < absl::Seconds(1)) {
+    const size_t before = table.size();
+    took += table.SweepPart();
+    EXPECT_LE(before - table.size(), 30U);  // those of a quarter
+  }
+  EXPECT_EQ(table.size(), 200U);
+  EXPECT_LE(took, absl::Milliseconds(350));  // fewer, and so larger parts towards the end
+  // Few are looked at all at once, and from the beginning again.
+  open.clear();
+  while (table.size() > 0) {
+    table.SweepPart();
+  }
+  LASP_ASSERT_OK(connect(1));
+  EXPECT_EQ(table.SweepPart(), absl::Milliseconds(250));
+  EXPECT_EQ(table.size(), 1U);
+}
+
 TEST_F(ConnectionTableTest, BoundsWhatATokenCallsOver) {
   std::vector<UniqueFd> open;
   for (int host = 1; host <= 3; ++host) {
