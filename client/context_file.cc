@@ -23,6 +23,9 @@ namespace lasp::client {
 namespace {
 
 constexpr char kHidden[] = "(hidden)";
+// YAML's keys have 1,024 characters, quotes and escapes included; longer ones are written, and then
+// not read.
+constexpr size_t kMostOfAName = 200;
 
 // The fields of a context, in the order of the file.
 constexpr std::pair<const char*, std::string Context::*> kFields[] = {
@@ -65,6 +68,10 @@ absl::StatusOr<ContextFile> ReadFile(const YamlNode& root) {
       file.current = item.text;
     } else if (item.key == "contexts" && item.kind != YamlNode::Kind::kScalar) {
       for (const YamlNode& context : item.items) {
+        if (context.key.size() > kMostOfAName) {
+          return WrongAt(context.key_line,
+                         absl::StrCat("a context's name has at most ", kMostOfAName, " bytes"));
+        }
         LASP_ASSIGN_OR_RETURN(file.contexts[context.key], ReadContext(context));
       }
     } else {
