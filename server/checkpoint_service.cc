@@ -11,9 +11,9 @@
 #include "proto/rpc/resource_name.h"
 #include "proto/rpc/status_macros.h"
 #include "server/access_interceptor.h"
-#include "server/checkpoint_not_found.h"
 #include "server/ended_stream.h"
 #include "server/job_lookup.h"
+#include "server/not_found.h"
 #include "server/principal.h"
 #include "server/unary_call.h"
 

@@ -9,9 +9,9 @@
 #include "proto/rpc/error_details.h"
 #include "proto/rpc/resource_name.h"
 #include "server/audit_record.h"
-#include "server/checkpoint_not_found.h"
 #include "server/event_text.h"
 #include "server/job_engine.h"
+#include "server/not_found.h"
 
 namespace lasp::server {
 

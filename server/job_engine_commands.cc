@@ -1,4 +1,4 @@
-// What users ask for.
+// What users ask for: to create a job, to change and to delete it.
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -12,36 +12,18 @@
 #include "server/audit_record.h"
 #include "server/event_text.h"
 #include "server/job_engine.h"
+#include "server/not_found.h"
 
 namespace lasp::server {
 namespace {
 
 using Job = lasp::v1::TrainingJob;
 
-absl::Status NotFound(absl::string_view what) {
-  return ErrorWithReason(absl::StatusCode::kNotFound, absl::StrCat(what, " does not exist"),
-                         "NOT_FOUND", {{"resource", std::string(what)}});
-}
-
 absl::Status EtagMismatch(const JobRecord& job) {
   return ErrorWithReason(
       absl::StatusCode::kAborted,
       absl::StrCat(job.name(), " has changed: its etag is ", job.view->Etag(), "; read it again"),
       "ETAG_MISMATCH");
-}
-
-// What the user of a job in this state can do instead of what it does not allow.
-absl::string_view NextStep(JobState state) {
-  switch (state) {
-    case Job::STATE_SUSPENDING:
-      return "wait until it is SUSPENDED";
-    case Job::STATE_CANCELLING:
-      return "it ends by itself; to train it again, create another job of its spec";
-    default:
-      return IsFinished(state)
-                 ? "it has ended; delete it, or create another job of its spec to train it again"
-                 : "only a SUSPENDED job can; this one starts by itself";
-  }
 }
 
 // "My Run #2" → "my-run-2".
@@ -83,62 +65,6 @@ std::vector<std::string> UpdatedFields(bool display_name, bool labels, bool rete
 }
 
 }  // namespace
-
-void JobEngine::Answer(const JobCallback& done, absl::StatusOr<JobViewPtr> answer) {
-  unit_.callbacks.emplace_back([done, answer = std::move(answer)] { done(answer); });
-}
-
-bool JobEngine::Repeated(absl::string_view method, absl::string_view scope,
-                         const std::string& request_id, uint64_t fingerprint,
-                         const JobCallback& done, std::string* key) {
-  if (request_id.empty()) {
-    return false;
-  }
-  *key = absl::StrCat(method, " ", scope, " ", request_id);
-  const PutRequest* earlier = requests_.Find(*key);
-  if (earlier == nullptr) {
-    return false;
-  }
-  if (earlier->fingerprint != fingerprint) {
-    Answer(done, ErrorWithReason(absl::StatusCode::kInvalidArgument,
-                                 absl::StrCat("request_id: ", request_id,
-                                              " was used for another request; make a new one"),
-                                 "REQUEST_ID_REUSED"));
-    return true;
-  }
-  const auto job = jobs_by_uid_.find(earlier->job_uid);
-  if (job == jobs_by_uid_.end()) {
-    Answer(done, NotFound(absl::StrCat(earlier->job_name, ", which this request was about,")));
-  } else {
-    Answer(done, job->second->view);
-  }
-  return true;
-}
-
-void JobEngine::Remember(const std::string& key, uint64_t fingerprint, const JobRecord& job) {
-  if (key.empty()) {
-    return;
-  }
-  PutRequest request{.key = key,
-                     .fingerprint = fingerprint,
-                     .job_name = job.name(),
-                     .job_uid = job.uid(),
-                     .expire_time = parts_.clock->Now() + options_.request_id_lifetime};
-  unit_.mutations.emplace_back(request);
-  requests_.Add(std::move(request));
-}
-
-void JobEngine::Record(lasp::v1::AuditRecord record) {
-  unit_.mutations.emplace_back(AddAuditRecord{.record = std::move(record)});
-}
-
-void JobEngine::Audit(const Caller& caller, absl::string_view method, const JobRecord& job,
-                      absl::string_view detail) {
-  lasp::v1::AuditRecord record = NewAuditRecord(caller, method, job.name(), parts_.clock->Now());
-  record.set_uid(job.uid());
-  record.set_detail(std::string(detail));
-  Record(std::move(record));
-}
 
 std::string JobEngine::NewJobId(const std::string& project, const std::string& display_name) {
   constexpr int kSuffixLength = 6;
@@ -313,142 +239,6 @@ void JobEngine::Delete(const lasp::v1::DeleteTrainingJobRequest& request, const 
   Audit(caller, audit::kDelete, *job);
   RemoveJob(job, caller.Actor());
   answer(absl::OkStatus());
-}
-
-void JobEngine::AnswerState(const JobRecord& job, absl::string_view wish, const JobCallback& done) {
-  Answer(done, ErrorWithReason(absl::StatusCode::kFailedPrecondition,
-                               absl::StrCat(job.name(), " is ", JobStateName(job.state()),
-                                            " and cannot be ", wish, ": ", NextStep(job.state())),
-                               "WRONG_STATE", {{"state", std::string(JobStateName(job.state()))}}));
-}
-
-void JobEngine::Cancel(const lasp::v1::CancelTrainingJobRequest& request, const Caller& caller,
-                       const JobCallback& done) {
-  std::string key;
-  if (Repeated("cancel", request.name(), request.request_id(), 0, done, &key)) {
-    return;
-  }
-  JobRecord* job = FindJob(request.name());
-  if (job == nullptr) {
-    Answer(done, NotFound(request.name()));
-    return;
-  }
-  const JobState state = job->state();
-  if (state == Job::STATE_CANCELLED || state == Job::STATE_CANCELLING) {
-    Answer(done, job->view);
-    return;
-  }
-  const bool at_once = NextState(state, JobEvent::kCancelRequested) == Job::STATE_CANCELLED;
-  if (!Transition(job, JobEvent::kCancelRequested,
-                  at_once ? reason::kCancelled : reason::kCancelRequested,
-                  at_once ? "cancelled before it had ranks" : "its ranks are being stopped",
-                  caller.Actor())) {
-    AnswerState(*job, "cancelled", done);
-    return;
-  }
-  if (job->run != nullptr) {
-    StopRanks(job, /*gently=*/false, reason::kCancelled);
-  } else if (!at_once) {
-    Transition(job, JobEvent::kRanksGone, reason::kCancelled, "cancelled as asked", "coordinator");
-  }
-  Audit(caller, audit::kCancel, *job);
-  Remember(key, 0, *job);
-  Answer(done, job->view);
-}
-
-void JobEngine::Suspend(const lasp::v1::SuspendTrainingJobRequest& request, const Caller& caller,
-                        const JobCallback& done) {
-  std::string key;
-  if (Repeated("suspend", request.name(), request.request_id(), 0, done, &key)) {
-    return;
-  }
-  JobRecord* job = FindJob(request.name());
-  if (job == nullptr) {
-    Answer(done, NotFound(request.name()));
-    return;
-  }
-  const JobState state = job->state();
-  if (state == Job::STATE_SUSPENDED || state == Job::STATE_SUSPENDING) {
-    Answer(done, job->view);
-    return;
-  }
-  const bool at_once = NextState(state, JobEvent::kSuspendRequested) == Job::STATE_SUSPENDED;
-  if (!Transition(job, JobEvent::kSuspendRequested,
-                  at_once ? reason::kSuspended : reason::kSuspendRequested,
-                  at_once ? "suspended before it had ranks" : "its ranks end their step and stop",
-                  caller.Actor())) {
-    AnswerState(*job, "suspended", done);
-    return;
-  }
-  if (job->run != nullptr) {
-    // Ranks that do not train have no step to end.
-    StopRanks(job, /*gently=*/state == Job::STATE_RUNNING, reason::kSuspended);
-  } else if (!at_once) {
-    Transition(job, JobEvent::kRanksGone, reason::kSuspended,
-               "stopped as asked; resume starts it again", "coordinator");
-  }
-  Audit(caller, audit::kSuspend, *job);
-  Remember(key, 0, *job);
-  Answer(done, job->view);
-}
-
-void JobEngine::Resume(const lasp::v1::ResumeTrainingJobRequest& request, const Caller& caller,
-                       const JobCallback& done) {
-  std::string key;
-  if (Repeated("resume", request.name(), request.request_id(), 0, done, &key)) {
-    return;
-  }
-  JobRecord* job = FindJob(request.name());
-  if (job == nullptr) {
-    Answer(done, NotFound(request.name()));
-    return;
-  }
-  const absl::StatusOr<JobName> name = ParseJobName(job->name());
-  if (absl::Status room = name.ok() ? CheckQueueRoom(name->project) : name.status();
-      job->state() == Job::STATE_SUSPENDED && !room.ok()) {
-    Answer(done, std::move(room));
-    return;
-  }
-  if (!Transition(job, JobEvent::kResumeRequested, reason::kResumed, "queued again",
-                  caller.Actor())) {
-    AnswerState(*job, "resumed", done);
-    return;
-  }
-  Audit(caller, audit::kResume, *job);
-  Remember(key, 0, *job);
-  Answer(done, job->view);
-}
-
-void JobEngine::DrainWorker(const lasp::v1::DrainWorkerRequest& request, const Caller& caller,
-                            const WorkerCallback& done) {
-  const absl::StatusOr<std::string> id = ParseWorkerName(request.name());
-  WorkerRecord* worker = id.ok() ? workers_.Find(*id) : nullptr;
-  if (worker == nullptr) {
-    const absl::Status status = id.ok() ? NotFound(request.name()) : id.status();
-    unit_.callbacks.emplace_back([done, status] { done(status); });
-    return;
-  }
-  const bool changed = std::exchange(worker->drain_requested, !request.undo()) == request.undo();
-  StoreWorker(*worker);
-  if (changed) {
-    AddWorkerEvent(
-        worker, worker->state(),
-        request.undo() ? event_reason::kDrainUndone : event_reason::kDrainRequested,
-        request.undo() ? "may take ranks again" : "takes no new ranks; those it has move elsewhere",
-        caller.Actor());
-  }
-  lasp::v1::AuditRecord record =
-      NewAuditRecord(caller, audit::kDrainWorker, request.name(), parts_.clock->Now());
-  record.set_detail(request.undo() ? "undo" : "");
-  Record(std::move(record));
-  if (worker->drain_requested) {
-    StopForDrain(worker);
-  } else {
-    ForgiveFailures(worker);
-  }
-  PublishWorker(worker);
-  schedule_due_ = true;
-  unit_.callbacks.emplace_back([done, view = worker->MakeView()] { done(view); });
 }
 
 }  // namespace lasp::server

@@ -4,13 +4,10 @@
 
 #include <filesystem>
 #include <fstream>
-#include <sstream>
 
-#include "proto/checkpoint/block_digests.h"
-#include "proto/checkpoint/manifest.h"
 #include "proto/rpc/error_details.h"
 #include "proto/rpc/rank_exit_code.h"
-#include "tests/server/core/engine_harness.h"
+#include "tests/server/core/checkpoint_engine_fixture.h"
 
 namespace lasp::server {
 namespace {
@@ -22,122 +19,6 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
 namespace fs = std::filesystem;
-
-class CheckpointEngineTest : public ::testing::Test {
- protected:
-  CheckpointEngineTest() : harness_(Options(root_.path())) {}
-
-  static CoreOptions Options(const std::string& root) {
-    CoreOptions options;
-    options.checkpoint_root = root;
-    return options;
-  }
-
-  // A job of two ranks on one agent, which train.
-  void SetUp() override {
-    agent_ = harness_.AddAgent("host", 4);
-    job_ = harness_.Submit("job", 2);
-    ASSERT_EQ(harness_.State(job_), Job::STATE_RUNNING);
-  }
-
-  const lasp::v1::Assignment& LastAssignment() const {
-    for (auto message = agent_->received.rbegin(); message != agent_->received.rend(); ++message) {
-      if (message->has_assignment()) {
-        return message->assignment();
-      }
-    }
-    return lasp::v1::Assignment::default_instance();
-  }
-
-  std::string Folder(int64_t step, int64_t generation) const {
-    return absl::StrCat(LastAssignment().checkpoint_folder(), "/",
-                        CheckpointFolderName(step, generation));
-  }
-
-  fs::path OnDisk(int64_t step, int64_t generation) const {
-    return fs::path(root_.path()) / Folder(step, generation);
-  }
-
-  // A rank writes its half of a tensor of 20 elements, and says so.
-  lasp::v1::ConnectRequest Written(int rank, int64_t step) {
-    const lasp::v1::Fence& fence = agent_->Find(job_, rank)->fence;
-    const fs::path folder = OnDisk(step, fence.generation());
-    fs::create_directories(folder);
-    const std::string bytes(48, static_cast<char>('a' + rank));
-    std::ofstream(folder / ShardFileName(rank)) << bytes;
-    lasp::v1::ConnectRequest message;
-    auto* const written = message.mutable_shard_written();
-    *written->mutable_fence() = fence;
-    written->set_step(step);
-    auto* const shard = written->mutable_shard();
-    shard->set_file(ShardFileName(rank));
-    shard->set_size_bytes(static_cast<int64_t>(bytes.size()));
-    shard->set_block_bytes(kCheckpointBlockBytes);
-    shard->set_block_digests(BlockDigest(bytes.data(), bytes.size()));
-    auto* const extent = shard->add_extents();
-    extent->set_tensor("weight");
-    extent->set_begin(int64_t{10} * rank);
-    extent->set_count(10);
-    extent->set_offset_bytes(8);
-    if (rank == 0) {
-      auto* const tensor = written->add_tensors();
-      tensor->set_name("weight");
-      tensor->set_dtype("F32");
-      tensor->add_shape(20);
-      written->mutable_state()->set_step(step);
-    }
-    return message;
-  }
-
-  void Tell(lasp::v1::ConnectRequest message) {
-    harness_.Deliver(agent_, std::move(message));
-    harness_.Pump();
-  }
-
-  void Save(int64_t step) {
-    Tell(Written(0, step));
-    Tell(Written(1, step));
-  }
-
-  void KillRanks() {
-    harness_.ExitAll(job_, 128 + 9);
-    harness_.Advance(absl::Seconds(10));
-  }
-
-  std::vector<Checkpoint> All() const {
-    return *harness_.checkpoints->Find(harness_.Get(job_).uid());
-  }
-
-  Checkpoint At(int64_t step) const {
-    for (const Checkpoint& checkpoint : All()) {
-      if (checkpoint.step() == step) {
-        return checkpoint;
-      }
-    }
-    return {};
-  }
-
-  std::vector<int64_t> Steps() const {
-    std::vector<int64_t> steps;
-    for (const Checkpoint& checkpoint : All()) {
-      steps.push_back(checkpoint.step());
-    }
-    return steps;
-  }
-
-  static void FlipABit(const fs::path& path) {
-    std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
-    file.seekg(20);
-    const char byte = static_cast<char>(file.get());
-    file.seekp(20);
-    file.put(static_cast<char>(byte ^ 4));
-  }
-
-  testing::TempDirectory root_;
-  EngineHarness harness_;
-  FakeAgent* agent_ = nullptr;
-  std::string job_;
-};
 
 TEST_F(CheckpointEngineTest, IsCommittedWhenEveryShardIsThere) {
   EXPECT_EQ(LastAssignment().checkpoint_folder(),
@@ -438,98 +319,6 @@ TEST_F(CheckpointEngineTest, FailuresWithoutANewerCheckpointEndTheJob) {
   EXPECT_EQ(harness_.State(job_), Job::STATE_FAILED);
   EXPECT_EQ(harness_.Get(job_).reason(), "NO_PROGRESS");
   EXPECT_THAT(harness_.Get(job_).message(), HasSubstr("that of step 20"));
-}
-
-class StartFromTest : public CheckpointEngineTest {
- protected:
-  absl::StatusOr<JobViewPtr> Start(const std::string& id, const std::string& from, int sp, int dp,
-                                   int64_t max_steps = 100) {
-    lasp::v1::CreateTrainingJobRequest request = EngineHarness::Request(id, sp, dp);
-    request.mutable_training_job()->mutable_spec()->set_max_steps(max_steps);
-    request.mutable_training_job()->set_start_from(from);
-    const auto created = harness_.Create(request);
-    harness_.Pump();
-    return created;
-  }
-
-  absl::Status Remove(int64_t step) {
-    absl::Status answer;
-    lasp::v1::DeleteCheckpointRequest request;
-    request.set_name(absl::StrCat(job_, "/checkpoints/", step));
-    harness_.engine->RemoveCheckpoint(
-        request, harness_.caller,
-        [&answer](const absl::StatusOr<Checkpoint>& removed) { answer = removed.status(); });
-    harness_.Pump();
-    return answer;
-  }
-};
-
-TEST_F(StartFromTest, AJobOfAnotherShapeGoesOnFromACheckpointOfThisOne) {
-  Save(10);
-  Save(20);
-  const std::string source = LastAssignment().checkpoint_folder();
-  LASP_ASSERT_OK(Start("wide", job_ + "/checkpoints/latest", 1, 2));
-  const std::string wide = EngineHarness::Name("wide");
-  ASSERT_EQ(harness_.State(wide), Job::STATE_RUNNING);
-  EXPECT_EQ(harness_.Get(wide).start_from(), job_ + "/checkpoints/20");
-  EXPECT_EQ(harness_.Get(wide).restored_step(), 20);
-  const lasp::v1::Assignment& assignment = LastAssignment();
-  EXPECT_EQ(assignment.fence().training_job(), wide);
-  EXPECT_EQ(assignment.restore_from().folder(),
-            absl::StrCat(source, "/", CheckpointFolderName(20, 1)));
-  EXPECT_NE(assignment.checkpoint_folder(), source);
-  // As long as it has none of its own that one stays.
-  LASP_ASSERT_OK(harness_.Cancel(job_));
-  EXPECT_EQ(ErrorReason(Remove(20)), "CHECKPOINT_IN_USE");
-  EXPECT_EQ(ErrorReason(harness_.Delete(job_)), "CHECKPOINT_IN_USE");
-  LASP_EXPECT_OK(Remove(10));
-  // A failure before its own first one, and a restart of the coordinator, lead there again.
-  harness_.Crash();
-  harness_.Connect(agent_);
-  harness_.Exit(agent_, *agent_->Find(wide, 0), 128 + 9);
-  harness_.Advance(absl::Seconds(5));
-  EXPECT_EQ(harness_.Get(wide).restored_step(), 20);
-  EXPECT_EQ(harness_.State(wide), Job::STATE_RUNNING);
-  job_ = wide;
-  Save(30);
-  harness_.Exit(agent_, *agent_->Find(wide, 0), 128 + 9);
-  harness_.Advance(absl::Seconds(5));
-  EXPECT_EQ(harness_.Get(wide).restored_step(), 30);
-  job_ = EngineHarness::Name("job");
-  LASP_EXPECT_OK(Remove(20));
-  LASP_EXPECT_OK(harness_.Delete(job_));
-}
-
-TEST_F(StartFromTest, WhatCannotBeGoneOnFromIsRefused) {
-  Save(10);
-  for (const std::string& from :
-       {job_ + "/checkpoints/11", job_, std::string("projects/other/trainingJobs/a/checkpoints/1"),
-        std::string("projects/default/trainingJobs/none/checkpoints/latest"), std::string("x")}) {
-    EXPECT_TRUE(absl::IsInvalidArgument(Start("next", from, 1, 1).status())) << from;
-  }
-  EXPECT_THAT(Start("next", job_ + "/checkpoints/10", 1, 1, /*max_steps=*/200),
-              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("another spec")));
-}
-
-TEST_F(StartFromTest, AJobWhoseStartIsDamagedDoesNotBeginAnew) {
-  Save(10);
-  LASP_ASSERT_OK(Start("next", job_ + "/checkpoints/10", 1, 1));
-  const std::string next = EngineHarness::Name("next");
-  ASSERT_EQ(harness_.State(next), Job::STATE_RUNNING);
-  const FakeRank rank = *agent_->Find(next, 0);
-  lasp::v1::ConnectRequest message;
-  auto* const exited = message.mutable_rank_exited();
-  *exited->mutable_fence() = rank.fence;
-  exited->set_slot(rank.slot);
-  exited->set_exit_code(kRankRetry);
-  *exited->mutable_status() = StatusToProto(
-      ErrorWithReason(absl::StatusCode::kDataLoss, "a digest differs", "CHECKPOINT_CORRUPT"));
-  agent_->Forget(rank.fence);
-  Tell(message);
-  harness_.Advance(absl::Seconds(5));
-  EXPECT_EQ(At(10).state(), Checkpoint::STATE_CORRUPT);
-  EXPECT_EQ(harness_.State(next), Job::STATE_FAILED);
-  EXPECT_EQ(harness_.Get(next).reason(), "START_LOST");
 }
 
 TEST_F(CheckpointEngineTest, AShardThatIsNotThereFailsIt) {

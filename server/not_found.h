@@ -1,4 +1,4 @@
-// The answer to whoever names a checkpoint that is not there.
+// The answer to whoever names what is not there.
 #pragma once
 
 #include <string>
@@ -9,6 +9,12 @@
 #include "proto/rpc/error_details.h"
 
 namespace lasp::server {
+
+// NOT_FOUND (reason NOT_FOUND): a job, a worker.
+inline absl::Status NotFound(absl::string_view what) {
+  return ErrorWithReason(absl::StatusCode::kNotFound, absl::StrCat(what, " does not exist"),
+                         "NOT_FOUND", {{"resource", std::string(what)}});
+}
 
 // NOT_FOUND (reason CHECKPOINT_NOT_FOUND).
 inline absl::Status CheckpointNotFound(absl::string_view name) {
