@@ -29,7 +29,6 @@ class SupervisorTestPeer {
 
 namespace {
 
-using ::lasp::testing::StatusIs;
 using lasp::v1::Fence;
 using lasp::v1::RankExited;
 using lasp::v1::RankStatus;
