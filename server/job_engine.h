@@ -153,7 +153,7 @@ class JobEngine {
   absl::Status RestoreProgress(JobRecord* job);
   void RestoreRun(const StoredJob& stored, JobRecord* job);
 
-  // --- job_engine_commands.cc ---
+  // --- job_engine_requests.cc ---
   // The answer of an earlier request with this key; false where there is none. Sets `key`.
   bool Repeated(absl::string_view method, absl::string_view scope, const std::string& request_id,
                 uint64_t fingerprint, const JobCallback& done, std::string* key);
@@ -162,8 +162,15 @@ class JobEngine {
   void Audit(const Caller& caller, absl::string_view method, const JobRecord& job,
              absl::string_view detail = "");
   void Answer(const JobCallback& done, absl::StatusOr<JobViewPtr> answer);
-  void AnswerState(const JobRecord& job, absl::string_view wish, const JobCallback& done);
+
+  // --- job_engine_commands.cc ---
   std::string NewJobId(const std::string& project, const std::string& display_name);
+
+  // --- job_engine_wishes.cc ---
+  void AnswerState(const JobRecord& job, absl::string_view wish, const JobCallback& done);
+  // The job that is to go elsewhere; null where `done` has its answer already. `key` as Repeated's.
+  JobRecord* JobOfWish(absl::string_view method, const std::string& name,
+                       const std::string& request_id, const JobCallback& done, std::string* key);
 
   // --- job_engine_sessions.cc ---
   void AdoptRanks(const AgentSessionPtr& session, const lasp::v1::Hello& hello,

@@ -37,15 +37,24 @@ void JobEngine::AnswerState(const JobRecord& job, absl::string_view wish, const 
                                "WRONG_STATE", {{"state", std::string(JobStateName(job.state()))}}));
 }
 
+JobRecord* JobEngine::JobOfWish(absl::string_view method, const std::string& name,
+                                const std::string& request_id, const JobCallback& done,
+                                std::string* key) {
+  if (Repeated(method, name, request_id, 0, done, key)) {
+    return nullptr;
+  }
+  JobRecord* const job = FindJob(name);
+  if (job == nullptr) {
+    Answer(done, NotFound(name));
+  }
+  return job;
+}
+
 void JobEngine::Cancel(const lasp::v1::CancelTrainingJobRequest& request, const Caller& caller,
                        const JobCallback& done) {
   std::string key;
-  if (Repeated("cancel", request.name(), request.request_id(), 0, done, &key)) {
-    return;
-  }
-  JobRecord* job = FindJob(request.name());
+  JobRecord* const job = JobOfWish("cancel", request.name(), request.request_id(), done, &key);
   if (job == nullptr) {
-    Answer(done, NotFound(request.name()));
     return;
   }
   const JobState state = job->state();
@@ -74,12 +83,8 @@ void JobEngine::Cancel(const lasp::v1::CancelTrainingJobRequest& request, const 
 void JobEngine::Suspend(const lasp::v1::SuspendTrainingJobRequest& request, const Caller& caller,
                         const JobCallback& done) {
   std::string key;
-  if (Repeated("suspend", request.name(), request.request_id(), 0, done, &key)) {
-    return;
-  }
-  JobRecord* job = FindJob(request.name());
+  JobRecord* const job = JobOfWish("suspend", request.name(), request.request_id(), done, &key);
   if (job == nullptr) {
-    Answer(done, NotFound(request.name()));
     return;
   }
   const JobState state = job->state();
@@ -110,12 +115,8 @@ void JobEngine::Suspend(const lasp::v1::SuspendTrainingJobRequest& request, cons
 void JobEngine::Resume(const lasp::v1::ResumeTrainingJobRequest& request, const Caller& caller,
                        const JobCallback& done) {
   std::string key;
-  if (Repeated("resume", request.name(), request.request_id(), 0, done, &key)) {
-    return;
-  }
-  JobRecord* job = FindJob(request.name());
+  JobRecord* const job = JobOfWish("resume", request.name(), request.request_id(), done, &key);
   if (job == nullptr) {
-    Answer(done, NotFound(request.name()));
     return;
   }
   const absl::StatusOr<JobName> name = ParseJobName(job->name());
