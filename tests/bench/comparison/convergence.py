@@ -1,5 +1,7 @@
 """Whether sequence parallelism changes what is learned: final losses with and without it, under every DP method, through the
 whole service."""
+import fcntl
+import json
 import os
 import subprocess
 import tempfile
@@ -27,7 +29,7 @@ def spec(model, data_parallel, sp, ranks, device, steps, sequence):
                       "weight_decay": 0.1},
         "parallelism": {"sequence_parallel": {"method": "LASP", "size": sp},
                         "data_parallel": {"method": data_parallel, "size": dp}},
-        "global_batch_size": BATCH, "micro_batch_size": BATCH // dp, "max_steps": steps, "seed": 1, "device": device,
+        "global_batch_size": BATCH, "micro_batch_size": BATCH // ranks, "max_steps": steps, "seed": 1, "device": device,
     }
 
 
@@ -66,14 +68,31 @@ def train(case, name, job_spec, timeout):
     return [row["loss"] for row in sorted(case.metrics(name), key=lambda row: int(row["step"]))]
 
 
-def run_one(case, results, run, ranks, device, steps, sequence, timeout=900):
+def results_of(path):
+    if not os.path.exists(path):
+        return {"runs": {}}
+    with open(path) as file:
+        return json.load(file)
+
+
+def keep(path, run, said, gpus):
+    """Adds a run's result to the file, to which others add theirs at the same time."""
+    with open(path + ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        content = {"gpu": gpus[0] if gpus else "CPU", "gpus": len(gpus), **results_of(path)}
+        content["runs"][key(*run)] = said
+        with open(path + ".new", "w") as file:
+            json.dump(content, file, indent=1)
+        os.replace(path + ".new", path)
+
+
+def run_one(case, run, ranks, device, steps, sequence, timeout=900):
     model, method, sp = run
     losses = train(case, f"{model.lower().replace('_', '-')}-{method.lower().replace('_', '-')}-{sp}",
                    spec(model, method, sp, ranks, device, steps, sequence), timeout)
     last = losses[-min(LAST_STEPS, steps):]
-    results[key(*run)] = {"model": model, "data_parallel": method, "sp": sp, "ranks": ranks, "steps": steps,
-                          "tokens": steps * BATCH * sequence, "first_loss": losses[0], "final_loss": sum(last) / len(last)}
-    return results[key(*run)]
+    return {"model": model, "data_parallel": method, "sp": sp, "ranks": ranks, "steps": steps,
+            "tokens": steps * BATCH * sequence, "first_loss": losses[0], "final_loss": sum(last) / len(last)}
 
 
 def table(results):
