@@ -77,6 +77,7 @@ void JobEngine::StartGeneration(JobRecord* job, const std::vector<WorkerRecord*>
   const int64_t restored_step = run->restored_step;
   job->progress = nullptr;
   std::set<std::string> hosts;
+  run->peers_protocol = kWorkerProtocol.newest;
   for (size_t rank = 0; rank < workers.size(); ++rank) {
     RankRecord& record = run->ranks.emplace_back();
     record.worker_id = workers[rank]->id();
@@ -85,6 +86,7 @@ void JobEngine::StartGeneration(JobRecord* job, const std::vector<WorkerRecord*>
                                                    .generation = generation,
                                                    .rank = static_cast<int>(rank)});
     record.attached = true;
+    run->peers_protocol = std::min(run->peers_protocol, workers[rank]->protocol_version());
     hosts.insert(record.worker_id);
     PublishWorker(workers[rank]);
   }
@@ -147,6 +149,7 @@ void JobEngine::SendAssignment(JobRecord* job, int rank) {
   assignment->set_world_size(job->world_size);
   assignment->mutable_spec()->ParseFromString(*job->view->spec);
   assignment->set_gemm_record(job->gemm_record);
+  assignment->set_peers_protocol_version(job->run->peers_protocol);
   if (job->run->rebuild != nullptr) {
     *assignment->mutable_rebuild() = *job->run->rebuild;
   }

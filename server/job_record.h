@@ -75,6 +75,9 @@ struct GenerationRun {
   bool leave_state = false;
   std::set<int> culprits;
   absl::Duration last_stop = -absl::InfiniteDuration();
+  // The newest version of the worker plane that all its agents speak; 0 where another process of
+  // the coordinator started it.
+  int peers_protocol = 0;
   // Whether the ranks know each other's addresses.
   bool peers_sent = false;
   // What a rank said of a failure that another one must have caused, and until when that one may

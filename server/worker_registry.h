@@ -70,6 +70,8 @@ class WorkerRecord {
   // Whether its agent's release knows what this version of the protocol brought.
   bool speaks(int protocol) const { return protocol_version_ >= protocol; }
 
+  int protocol_version() const { return protocol_version_; }
+
   // Whether its ranks go on from what others left in memory.
   bool rebuilds() const { return protocol_version_ >= kRebuildProtocol; }
 

@@ -22,7 +22,7 @@ struct ProtocolRange {
 
 // Of this build. A release speaks what the release before it spoke, so that hosts can be upgraded
 // one by one; a version goes when nothing of the release before is left that speaks only it.
-inline constexpr ProtocolRange kWorkerProtocol = {.oldest = 1, .newest = 5};
+inline constexpr ProtocolRange kWorkerProtocol = {.oldest = 1, .newest = 6};
 
 // From this version on agents write checkpoints and resume from them.
 inline constexpr int kCheckpointProtocol = 2;
@@ -41,6 +41,10 @@ inline constexpr int kLayersProtocol = 4;
 // From this version on their ranks compute layers of softmax attention with MEGATRON_SP, and keep
 // documents apart there on GPUs.
 inline constexpr int kHybridsProtocol = 5;
+
+// From this version on their ranks on GPUs meet before NCCL connects them, which all or none must
+// do.
+inline constexpr int kMeetingProtocol = 6;
 
 // Agents from before versions were agreed on name the only one that they speak.
 inline ProtocolRange AgentProtocol(const lasp::v1::Hello& hello) {

@@ -152,6 +152,7 @@ absl::Status Supervisor::StartRank(const lasp::v1::Assignment& assignment) {
   setup->set_threads(options_.threads_a_rank);
   setup->set_dump_directory(options_.dump_directory);
   setup->set_gemm_record(assignment.gemm_record());
+  setup->set_peers_protocol_version(assignment.peers_protocol_version());
   setup->set_checkpoint_root(options_.checkpoint_root);
   setup->set_checkpoint_folder(assignment.checkpoint_folder());
   if (assignment.has_restore_from()) {

@@ -1,17 +1,14 @@
 // The CPU in fp32, and TCP.
 #include "worker/engine/cpu_rank_runtime.h"
 
-#include "absl/strings/str_cat.h"
 #include "proto/rpc/status_macros.h"
 #include "worker/engine/strategies.h"
 #include "worker/parallel/gloo_communicator.h"
 #include "worker/parallel/gloo_mesh.h"
+#include "worker/parallel/peer_rendezvous.h"
 
 namespace lasp::worker {
 namespace {
-
-// All ranks get the addresses at about the same time; a hang is to be noticed within 20 s.
-constexpr absl::Duration kConnectTimeout = absl::Seconds(18);
 
 class CpuRankRuntime : public RankRuntime {
  public:
@@ -28,7 +25,7 @@ class CpuRankRuntime : public RankRuntime {
 
   absl::StatusOr<std::string> Listen() override {
     LASP_ASSIGN_OR_RETURN(mesh_, GlooMesh::Create(grid_.rank(), grid_.world_size(), generation_,
-                                                  host_, kConnectTimeout));
+                                                  host_, kMeetingTimeout));
     return mesh_->Address();
   }
 
@@ -98,11 +95,9 @@ class CpuRankRuntime : public RankRuntime {
 absl::StatusOr<std::unique_ptr<RankRuntime>> CreateCpuRankRuntime(
     const lasp::internal::v1::Setup& setup, const ProcessGrid& grid) {
   LASP_ASSIGN_OR_RETURN(auto backend, CreateCpuBackend(DType::kFloat32, setup.threads()));
-  const lasp::v1::Fence& fence = setup.fence();
-  return std::make_unique<CpuRankRuntime>(
-      absl::StrCat(fence.training_job(), "/", fence.uid(), "/", fence.generation()),
-      setup.rank_address(), grid, GroupsShard(setup.spec().parallelism()), Streams(setup.spec()),
-      std::move(backend));
+  return std::make_unique<CpuRankRuntime>(GenerationName(setup.fence()), setup.rank_address(), grid,
+                                          GroupsShard(setup.spec().parallelism()),
+                                          Streams(setup.spec()), std::move(backend));
 }
 
 }  // namespace lasp::worker

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/log.h"
+#include "proto/rpc/protocol_range.h"
 #include "proto/rpc/status_macros.h"
 #include "proto/rpc/worker_limits.h"
 #include "proto/spec/gpu_support.h"
@@ -14,13 +15,15 @@
 #include "worker/engine/exit_code.h"
 #include "worker/engine/rank_runtime.h"
 #include "worker/engine/strategies.h"
+#include "worker/parallel/nccl_meeting.h"
 #include "worker/parallel/nccl_world.h"
 #include "worker/parallel/network_interface.h"
+#include "worker/parallel/peer_rendezvous.h"
 
 namespace lasp::worker {
 namespace {
 
-// Of all ranks but the first, whose address is NCCL's id, over which the others find one another.
+// Where ranks do not meet (kMeetingProtocol), of all but the first, whose address is NCCL's id.
 constexpr char kNoAddress[] = "-";
 
 // What NCCL reads from the environment, which goes before where it says something: NVLink multicast
@@ -61,14 +64,29 @@ absl::StatusOr<std::string> BroadcastText(std::string text, Backend& backend, Co
 
 class CudaRankRuntime : public RankRuntime {
  public:
-  CudaRankRuntime(const ProcessGrid& grid, bool groups_shard, bool streams,
+  CudaRankRuntime(const lasp::internal::v1::Setup& setup, const ProcessGrid& grid,
                   std::unique_ptr<CudaBackend> backend)
-      : grid_(grid), groups_shard_(groups_shard), streams_(streams), backend_(std::move(backend)) {}
+      : generation_(GenerationName(setup.fence())),
+        host_(setup.rank_address()),
+        meets_(setup.peers_protocol_version() >= kMeetingProtocol),
+        grid_(grid),
+        groups_shard_(GroupsShard(setup.spec().parallelism())),
+        streams_(Streams(setup.spec())),
+        backend_(std::move(backend)) {}
 
   Backend& backend() override { return *backend_; }
 
   absl::StatusOr<std::string> Listen() override {
-    return grid_.rank() == 0 ? MakeNcclId() : std::string(kNoAddress);
+    std::string id;
+    if (grid_.rank() == 0) {
+      LASP_ASSIGN_OR_RETURN(id, MakeNcclId());
+    }
+    if (!meets_) {
+      return id.empty() ? kNoAddress : id;
+    }
+    LASP_ASSIGN_OR_RETURN(meeting_, NcclMeeting::Listen(grid_.rank(), grid_.world_size(),
+                                                        generation_, host_, std::move(id)));
+    return meeting_->Address();
   }
 
   absl::Status Connect(const std::vector<std::string>& addresses,
@@ -76,11 +94,16 @@ class CudaRankRuntime : public RankRuntime {
     if (addresses.empty()) {
       return absl::InvalidArgumentError("rank 0 has no address");
     }
-    LASP_ASSIGN_OR_RETURN(nccl_, NcclWorld::Connect(backend_.get(), grid_, addresses[0],
+    std::string id = addresses[0];
+    if (meets_) {
+      LASP_ASSIGN_OR_RETURN(id, meeting_->Meet(addresses, kMeetingTimeout, give_up));
+    }
+    LASP_ASSIGN_OR_RETURN(nccl_, NcclWorld::Connect(backend_.get(), grid_, id,
                                                     {.groups_shard = groups_shard_,
                                                      .streams = streams_,
                                                      .journal = &journal_,
                                                      .give_up = give_up}));
+    meeting_.reset();
     return absl::OkStatus();
   }
 
@@ -116,11 +139,16 @@ class CudaRankRuntime : public RankRuntime {
   }
 
  private:
+  const std::string generation_;
+  const std::string host_;
+  // All ranks of the generation do, or none.
+  const bool meets_;
   const ProcessGrid grid_;
   const bool groups_shard_;
   const bool streams_;
   const std::unique_ptr<CudaBackend> backend_;
   CollectiveJournal journal_;
+  std::unique_ptr<NcclMeeting> meeting_;
   std::unique_ptr<NcclWorld> nccl_;
 };
 
@@ -154,8 +182,7 @@ absl::StatusOr<std::unique_ptr<RankRuntime>> CreateRankRuntime(
                {{"status", pinned.status().ToString()}});
     }
   }
-  return std::make_unique<CudaRankRuntime>(grid, GroupsShard(setup.spec().parallelism()),
-                                           Streams(setup.spec()), std::move(backend));
+  return std::make_unique<CudaRankRuntime>(setup, grid, std::move(backend));
 }
 
 const char* RankProgramName() { return "lasp-rank-cuda"; }

@@ -63,6 +63,9 @@ class RankRuntime {
 absl::StatusOr<std::unique_ptr<RankRuntime>> CreateRankRuntime(
     const lasp::internal::v1::Setup& setup, const ProcessGrid& grid);
 
+// The job's name and uid, and the generation: what the ranks that are to meet have in common.
+std::string GenerationName(const lasp::v1::Fence& fence);
+
 // Of the program that links it: "lasp-rank".
 const char* RankProgramName();
 

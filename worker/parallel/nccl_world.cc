@@ -9,6 +9,7 @@
 #include "proto/rpc/log.h"
 #include "proto/rpc/status_macros.h"
 #include "worker/device/cuda_stream.h"
+#include "worker/parallel/nccl_meeting.h"
 
 namespace lasp::worker {
 namespace {
@@ -68,9 +69,10 @@ absl::StatusOr<std::unique_ptr<NcclWorld>> NcclWorld::Connect(CudaBackend* backe
                                                               const NcclWorldOptions& options) {
   LASP_RETURN_IF_ERROR(CheckMulticastIsOff());
   ncclUniqueId unique;
-  if (id.size() != sizeof(unique.internal)) {
+  static_assert(sizeof(unique.internal) == kNcclIdBytes);
+  if (id.size() != kNcclIdBytes) {
     return absl::InvalidArgumentError(
-        absl::StrCat("an NCCL id has ", sizeof(unique.internal), " bytes, not ", id.size()));
+        absl::StrCat("an NCCL id has ", kNcclIdBytes, " bytes, not ", id.size()));
   }
   std::memcpy(unique.internal, id.data(), id.size());
   ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
@@ -259,20 +261,21 @@ absl::Status NcclWorld::Check(Watched* watched) const {
   return absl::OkStatus();
 }
 
-void NcclWorld::Watch() {
+absl::Status NcclWorld::AwaitFailure() {
   MutexLock lock(&mutex_);
   while (!stopping_) {
     changed_.WaitWithTimeout(&mutex_, kWatchInterval);
     for (Watched& watched : watched_) {
-      if (const absl::Status status = Check(&watched); !status.ok()) {
-        LASP_LOG(kError, "aborting all communicators", {{"status", status.ToString()}});
-        backend_.StopUpdates();
-        for (const Watched& other : watched_) {
-          other.group->Abort(status);
-        }
-        return;
-      }
+      LASP_RETURN_IF_ERROR(Check(&watched));
     }
+  }
+  return absl::OkStatus();
+}
+
+void NcclWorld::Watch() {
+  if (const absl::Status status = AwaitFailure(); !status.ok()) {
+    LASP_LOG(kError, "aborting all communicators", {{"status", status.ToString()}});
+    Abort(status);
   }
 }
 

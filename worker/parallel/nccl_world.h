@@ -89,6 +89,8 @@ class NcclWorld {
   absl::Status Split(const ProcessGrid& grid);
   absl::Status Warm(CudaBackend* backend, const ProcessGrid& grid);
   absl::Status ReachPeers(CudaBackend* backend, const ProcessGrid& grid);
+  // Until something is wrong with a group, or the world is to end.
+  absl::Status AwaitFailure();
   void Watch();
   void AbortAll(const absl::Status& why);
 

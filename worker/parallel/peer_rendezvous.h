@@ -16,6 +16,10 @@
 
 namespace lasp::worker {
 
+// For Meet: all ranks get the addresses at about the same time, and a hang is to be noticed within
+// 20 s.
+inline constexpr absl::Duration kMeetingTimeout = absl::Seconds(18);
+
 // Not thread-safe.
 class PeerRendezvous {
  public:

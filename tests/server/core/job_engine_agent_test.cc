@@ -52,6 +52,28 @@ TEST(JobEngineAgentTest, AnAgentThatFallsSilentIsLostWithItsLease) {
   harness.ExpectSlotsAgree();
 }
 
+TEST(JobEngineAgentTest, RanksHearWhichProtocolAllOfTheirGenerationSpeak) {
+  for (const int oldest : {kMeetingProtocol - 1, kWorkerProtocol.newest}) {
+    EngineHarness harness;
+    FakeAgent* const before = harness.AddAgent("a", 1);
+    before->newest_protocol = oldest;
+    harness.RestartAgent(before);
+    harness.AddAgent("b", 1);
+    const std::string job = harness.Submit("run", 2, 1);
+    ASSERT_EQ(harness.State(job), Job::STATE_RUNNING);
+    int assignments = 0;
+    for (const auto& [id, agent] : harness.agents) {
+      for (const lasp::v1::ConnectResponse& message : agent->received) {
+        if (message.has_assignment()) {
+          ++assignments;
+          EXPECT_EQ(message.assignment().peers_protocol_version(), oldest) << "agent " << id;
+        }
+      }
+    }
+    EXPECT_EQ(assignments, 2);
+  }
+}
+
 TEST(JobEngineAgentTest, AnAgentStartedAnewHasLostItsRanks) {
   EngineHarness harness;
   FakeAgent* agent = harness.AddAgent("a", 2);
