@@ -30,8 +30,14 @@ class RollingUpgradeTest(ClusterTest):
     def use(self, release):
         """Services are started from there, with the flags that it has."""
         self.bin = release
-        told = subprocess.run([os.path.join(release, "lasp-server"), "--help"], capture_output=True, text=True, check=True)
-        self.addresses = [flag for flag in ADDRESSES if f"--{flag} " in told.stdout]
+        self.addresses = [flag for flag in ADDRESSES if self.knows("lasp-server", flag)]
+
+    def knows(self, program, flag):
+        told = subprocess.run([os.path.join(self.bin, program), "--help"], capture_output=True, text=True, check=True)
+        return f"--{flag} " in told.stdout
+
+    def _start(self, name, values, wait, prefix):
+        return super()._start(name, {flag: value for flag, value in values.items() if self.knows(name, flag)}, wait, prefix)
 
     def running(self, generation):
         """The job once it trains in this generation, and the host it is on."""
