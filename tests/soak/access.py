@@ -56,14 +56,21 @@ class Access:
 
     def call(self, service, method, request):
         """The answer; tries again while the service is not there for it, for at most PATIENCE."""
+        def once():
+            begin = time.monotonic()
+            answer = getattr(self.stub(service), method)(request, timeout=20, metadata=self.metadata())
+            self._calls.add(method, time.monotonic() - begin)
+            return answer
+        return self.persist(once)
+
+    def persist(self, attempt):
+        """What `attempt`, which may call as often as it likes, returns; from its beginning again while the service is not there
+        for it, or its token has just been rotated, for at most PATIENCE."""
         import grpc
         give_up = time.monotonic() + self.PATIENCE
         while True:
-            begin = time.monotonic()
             try:
-                answer = getattr(self.stub(service), method)(request, timeout=20, metadata=self.metadata())
-                self._calls.add(method, time.monotonic() - begin)
-                return answer
+                return attempt()
             except grpc.RpcError as error:
                 code = error.code()
                 if code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNAUTHENTICATED) or time.monotonic() > give_up:

@@ -244,7 +244,7 @@ class Follower(Actor):
                     self.problems.append(f"{self.name}: {name}: step {after[:2]} came after {row[:2]}")
             lost = {step: row for step, row in stored.items() if newest.get(step) != row}
         else:
-            stored = list(self._logs(name, [], follow=False))
+            stored = self.access.persist(lambda: list(self._logs(name, [], follow=False)))
             for key in {row[:2] for row in got}:
                 offsets = [row[2] for row in got if row[:2] == key]
                 if offsets != sorted(set(offsets)):
