@@ -145,6 +145,8 @@ class FakeRank {
       std::printf("dumpable %d\n", prctl(PR_GET_DUMPABLE));
     } else if (what == "threads") {
       std::printf("threads %d\n", setup_.threads());
+    } else if (what == "setup") {
+      std::printf("peers speak %d\n", setup_.peers_protocol_version());
     }
     const std::string filler(static_cast<size_t>(std::max<int64_t>(1, Number("line_bytes"))), 'x');
     for (int64_t line = 0; line < Number("lines"); ++line) {

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <iterator>
 #include <limits>
 #include <map>
 
@@ -13,7 +12,7 @@
 #include "proto/rpc/mutex.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_directory.h"
-#include "tests/worker/checkpoint/commit.h"
+#include "tests/worker/engine/committed_step.h"
 #include "tests/worker/engine/corpus_text.h"
 #include "tests/worker/engine/dump_reader.h"
 #include "tests/worker/engine/local_training.h"
@@ -166,20 +165,6 @@ class DataParallelTest : public ::testing::Test {
     return options;
   }
 
-  lasp::v1::CheckpointReference Commit(const LocalTrainingOptions& options,
-                                       const std::vector<LocalTrainingRecord>& records,
-                                       int64_t step) {
-    std::vector<lasp::v1::ShardWritten> shards;
-    for (const LocalTrainingRecord& record : records) {
-      std::copy_if(record.shards.begin(), record.shards.end(), std::back_inserter(shards),
-                   [step](const lasp::v1::ShardWritten& shard) { return shard.step() == step; });
-    }
-    EXPECT_EQ(shards.size(), records.size());
-    const auto reference = CommitCheckpoint(root_.path(), kFolder, options.spec, shards);
-    LASP_EXPECT_OK(reference);
-    return reference.ok() ? *reference : lasp::v1::CheckpointReference();
-  }
-
   TempDirectory folder_;
   TempDirectory root_;
   int dumps_ = 0;
@@ -252,7 +237,7 @@ TEST_F(DataParallelTest, WhatOneMethodSavesEveryOtherLoads) {
     std::vector<std::vector<float>> saved;
     saving.on_tensors = Assemble(4, &saved);
     const auto whole = Train(saving);
-    const auto reference = Commit(saving, whole, 4);
+    const auto reference = CommitStep(saving, whole, 4);
     for (const auto& [reader, other_shape] : shapes) {
       SCOPED_TRACE(absl::StrCat(DataParallelSpec::Method_Name(writer), " to ",
                                 DataParallelSpec::Method_Name(reader)));
@@ -287,7 +272,7 @@ TEST_F(DataParallelTest, GroupsThatShardAmongThemselvesSaveEachElementOnce) {
   std::vector<std::vector<float>> saved;
   saving.on_tensors = Assemble(4, &saved);
   const auto whole = Train(saving);
-  const auto reference = Commit(saving, whole, 4);
+  const auto reference = CommitStep(saving, whole, 4);
   const std::pair<DataParallelSpec::Method, Shape> readers[] = {
       {DataParallelSpec::METHOD_DDP, {1, 1}},
       {DataParallelSpec::METHOD_ZERO3, {2, 2}},

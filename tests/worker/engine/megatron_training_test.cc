@@ -11,7 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_directory.h"
-#include "tests/worker/checkpoint/commit.h"
+#include "tests/worker/engine/committed_step.h"
 #include "tests/worker/engine/corpus_text.h"
 #include "tests/worker/engine/dump_reader.h"
 #include "tests/worker/engine/local_training.h"
@@ -137,22 +137,6 @@ class MegatronTrainingTest : public ::testing::TestWithParam<ModelSpec::Architec
     return options;
   }
 
-  lasp::v1::CheckpointReference Commit(const LocalTrainingOptions& options,
-                                       const std::vector<LocalTrainingRecord>& records,
-                                       int64_t step) {
-    std::vector<lasp::v1::ShardWritten> shards;
-    for (const LocalTrainingRecord& record : records) {
-      for (const lasp::v1::ShardWritten& shard : record.shards) {
-        if (shard.step() == step) {
-          shards.push_back(shard);
-        }
-      }
-    }
-    const auto reference = CommitCheckpoint(root_.path(), kFolder, options.spec, shards);
-    LASP_EXPECT_OK(reference);
-    return reference.ok() ? *reference : lasp::v1::CheckpointReference();
-  }
-
   TempDirectory folder_;
   TempDirectory root_;
   int dumps_ = 0;
@@ -256,7 +240,7 @@ TEST_P(MegatronTrainingTest, ACheckpointGoesOnToTheBit) {
     const auto whole = Train(saving);
     LocalTrainingOptions resuming = saving;
     resuming.generation = generation_++;
-    resuming.restore_from = Commit(saving, whole, 4);
+    resuming.restore_from = CommitStep(saving, whole, 4);
     const auto resumed = Train(resuming);
     const std::vector<double> losses = Losses(whole);
     EXPECT_EQ(Losses(resumed), std::vector<double>(losses.begin() + 4, losses.end()));
@@ -277,7 +261,7 @@ TEST_P(MegatronTrainingTest, CheckpointsGoToOtherMethodsAndBack) {
     }
   };
   const LocalTrainingOptions first = Saving(Megatron({4, 1}));
-  lasp::v1::CheckpointReference reference = Commit(first, Train(first), 4);
+  lasp::v1::CheckpointReference reference = CommitStep(first, Train(first), 4);
 
   lasp::v1::TrainingSpec other = Spec({3, 1}, SequenceParallelSpec::METHOD_LASP);
   other.mutable_parallelism()->mutable_data_parallel()->set_method(DataParallelSpec::METHOD_ZERO3);
@@ -289,7 +273,7 @@ TEST_P(MegatronTrainingTest, CheckpointsGoToOtherMethodsAndBack) {
   lasp::v1::TrainingSpec back = Megatron({2, 2});
   back.mutable_parallelism()->mutable_data_parallel()->set_method(DataParallelSpec::METHOD_ZERO2);
   LocalTrainingOptions third = Saving(back);
-  third.restore_from = Commit(second, in_between, 8);
+  third.restore_from = CommitStep(second, in_between, 8);
   expect_from(Train(third), 8);
 }
 

@@ -9,7 +9,7 @@
 #include "proto/rpc/mutex.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_directory.h"
-#include "tests/worker/checkpoint/commit.h"
+#include "tests/worker/engine/committed_step.h"
 #include "tests/worker/engine/corpus_text.h"
 #include "tests/worker/engine/local_training.h"
 
@@ -117,15 +117,7 @@ TEST_F(OptimizerStateTest, GoesOnFromACheckpointToTheBit) {
     options.checkpoint_folder = kFolder;
     options.generation = ++generation;
     const auto whole = Train(options);
-    std::vector<lasp::v1::ShardWritten> shards;
-    for (const LocalTrainingRecord& record : whole) {
-      ASSERT_EQ(record.shards.size(), 2u);
-      shards.push_back(record.shards[0]);
-    }
-    const auto reference = CommitCheckpoint(folder_.path(), kFolder, options.spec, shards);
-    LASP_ASSERT_OK(reference);
-
-    options.restore_from = *reference;
+    options.restore_from = CommitStep(options, whole, 10);
     options.generation = ++generation;
     const auto resumed = Train(options);
     const std::vector<double> losses = Losses(whole);

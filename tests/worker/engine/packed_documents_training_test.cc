@@ -14,7 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_directory.h"
-#include "tests/worker/checkpoint/commit.h"
+#include "tests/worker/engine/committed_step.h"
 #include "tests/worker/engine/corpus_text.h"
 #include "tests/worker/engine/dump_reader.h"
 #include "tests/worker/engine/local_training.h"
@@ -233,20 +233,10 @@ TEST_F(PackedDocumentsTrainingTest, ACheckpointGoesOnToTheBit) {
   saving.checkpoint_root = root_.path();
   saving.checkpoint_folder = kFolder;
   const Run whole = Train(saving);
-  std::vector<lasp::v1::ShardWritten> shards;
-  for (const LocalTrainingRecord& record : whole.records) {
-    for (const lasp::v1::ShardWritten& shard : record.shards) {
-      if (shard.step() == 3) {
-        shards.push_back(shard);
-      }
-    }
-  }
-  const auto reference = CommitCheckpoint(root_.path(), kFolder, spec, shards);
-  LASP_ASSERT_OK(reference);
   LocalTrainingOptions resuming = saving;
   resuming.generation = 2;
   resuming.dump_directory.clear();
-  resuming.restore_from = *reference;
+  resuming.restore_from = CommitStep(saving, whole.records, 3);
   const std::vector<double> losses = whole.losses();
   EXPECT_EQ(Train(resuming).losses(), std::vector<double>(losses.begin() + 3, losses.end()));
 }

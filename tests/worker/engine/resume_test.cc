@@ -3,7 +3,6 @@
 #include <signal.h>
 #include <sys/resource.h>
 
-#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
@@ -18,7 +17,7 @@
 #include "proto/rpc/rank_exit_code.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_directory.h"
-#include "tests/worker/checkpoint/commit.h"
+#include "tests/worker/engine/committed_step.h"
 #include "tests/worker/engine/corpus_text.h"
 #include "tests/worker/engine/local_training.h"
 #include "worker/engine/exit_code.h"
@@ -77,21 +76,6 @@ class ResumeTest : public ::testing::Test {
     return records;
   }
 
-  // The checkpoint of `step` that the ranks of a run wrote.
-  lasp::v1::CheckpointReference Commit(const LocalTrainingOptions& options,
-                                       const std::vector<LocalTrainingRecord>& records,
-                                       int64_t step) {
-    std::vector<lasp::v1::ShardWritten> shards;
-    for (const LocalTrainingRecord& record : records) {
-      std::copy_if(record.shards.begin(), record.shards.end(), std::back_inserter(shards),
-                   [step](const lasp::v1::ShardWritten& shard) { return shard.step() == step; });
-    }
-    EXPECT_EQ(shards.size(), records.size());
-    const auto reference = CommitCheckpoint(root_.path(), kFolder, options.spec, shards);
-    LASP_EXPECT_OK(reference);
-    return reference.ok() ? *reference : lasp::v1::CheckpointReference();
-  }
-
   // Where a checkpoint's file lies.
   std::string PathOf(const lasp::v1::CheckpointReference& reference, const std::string& file) {
     return root_.Join(reference.folder() + "/" + file);
@@ -128,7 +112,7 @@ TEST_F(ResumeTest, TheSameShapeGoesOnToTheBit) {
       }
     };
     const auto whole = Train(options);
-    const auto reference = Commit(options, whole, 10);
+    const auto reference = CommitStep(options, whole, 10);
     ASSERT_TRUE(whole[0].steps[5].metrics().skipped());
     ASSERT_EQ(whole[0].steps[9].skipped_steps_total(), 2);
 
@@ -168,7 +152,7 @@ TEST_F(ResumeTest, AnyShapeGoesOnFromWhatAnotherWrote) {
     }
   };
   const auto whole = Train(saving);
-  const auto reference = Commit(saving, whole, 10);
+  const auto reference = CommitStep(saving, whole, 10);
   int64_t generation = 2;
   const std::vector<std::pair<int, int>> shapes = {{1, 1}, {4, 1}, {1, 3}, {2, 3}, {3, 2}};
   for (const auto& [sp_size, dp_size] : shapes) {
@@ -215,7 +199,7 @@ TEST_F(ResumeTest, ADrainLeavesACheckpointOfItsStep) {
     EXPECT_EQ(step, asked_at + 1);
     LocalTrainingOptions resuming = Options(2, 1);
     resuming.generation = options.generation + 1;
-    resuming.restore_from = Commit(options, drained, step);
+    resuming.restore_from = CommitStep(options, drained, step);
     const auto resumed = Train(resuming);
     EXPECT_EQ(Losses(resumed), Tail(Losses(whole), static_cast<size_t>(20 - step)));
     EXPECT_EQ(resumed[1].parameters, whole[1].parameters);
@@ -245,7 +229,7 @@ TEST_F(ResumeTest, ADrainDuringAnEvaluationSavesToo) {
       EXPECT_FALSE(record.steps.back().metrics().has_eval_loss());
       EXPECT_EQ(record.shards.size(), 1u);
     }
-    Commit(options, records, 5);
+    CommitStep(options, records, 5);
   }
 }
 
@@ -259,7 +243,7 @@ TEST_F(ResumeTest, AStepHasOneCheckpoint) {
   };
   const auto drained = Train(options);
   options.on_step = {};
-  options.restore_from = Commit(options, drained, 10);
+  options.restore_from = CommitStep(options, drained, 10);
   options.generation = 2;
   const auto resumed = Train(options);
   for (int rank = 0; rank < 2; ++rank) {
@@ -272,7 +256,7 @@ TEST_F(ResumeTest, AStepHasOneCheckpoint) {
     EXPECT_GT(resumed[rank].checkpoint_totals.write_seconds(), 0);
   }
   // From its end nothing is left to do, nor to write.
-  options.restore_from = Commit(options, resumed, 20);
+  options.restore_from = CommitStep(options, resumed, 20);
   options.generation = 3;
   const auto nothing = Train(options);
   EXPECT_EQ(nothing[0].end.step, 20);
@@ -314,7 +298,7 @@ TEST_F(ResumeTest, AllLeaveOutWhatOneIsTooBusyFor) {
     }
   }
   for (const int64_t step : steps) {
-    Commit(options, records, step);
+    CommitStep(options, records, step);
   }
 }
 
@@ -346,7 +330,7 @@ TEST_F(ResumeTest, AFullDiskFailsTheCheckpointAndNotTheTraining) {
 TEST_F(ResumeTest, ADamagedCheckpointIsNamedAndNobodyHangs) {
   const LocalTrainingOptions options = Options(2, 1);
   const auto records = Train(options);
-  const auto intact = Commit(options, records, 10);
+  const auto intact = CommitStep(options, records, 10);
   const auto resume = [&](const lasp::v1::CheckpointReference& reference,
                           const lasp::v1::TrainingSpec& spec = Spec()) {
     LocalTrainingOptions resuming = Options(2, 1, spec);

@@ -7,7 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_directory.h"
-#include "tests/worker/checkpoint/commit.h"
+#include "tests/worker/engine/committed_step.h"
 #include "tests/worker/engine/corpus_text.h"
 #include "tests/worker/engine/dump_reader.h"
 #include "tests/worker/engine/local_training.h"
@@ -170,15 +170,8 @@ TEST_F(SequenceStreamTrainingTest, CheckpointsOfOnePlanResumeInAnother) {
   for (const bool streams_first : {false, true}) {
     const LocalTrainingOptions options = options_of(streams_first ? 50 : -1);
     const auto whole = Train(options);
-    std::vector<lasp::v1::ShardWritten> shards;
-    shards.reserve(whole.size());
-    for (const LocalTrainingRecord& record : whole) {
-      shards.push_back(record.shards.front());
-    }
-    const auto reference = CommitCheckpoint(folder_.path(), kFolder, options.spec, shards);
-    LASP_ASSERT_OK(reference);
     LocalTrainingOptions resuming = options_of(streams_first ? -1 : 50);
-    resuming.restore_from = *reference;
+    resuming.restore_from = CommitStep(options, whole, 5);
     const std::vector<double> losses = Losses(Train(resuming));
     ASSERT_EQ(losses.size(), 5u);
     for (size_t step = 0; step < losses.size(); ++step) {

@@ -12,7 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_directory.h"
-#include "tests/worker/checkpoint/commit.h"
+#include "tests/worker/engine/committed_step.h"
 #include "tests/worker/engine/corpus_text.h"
 #include "tests/worker/engine/dump_reader.h"
 #include "tests/worker/engine/local_training.h"
@@ -130,23 +130,14 @@ class SoftmaxLayersTrainingTest : public ::testing::Test {
     saving.checkpoint_root = root_.path();
     saving.checkpoint_folder = kFolder;
     const Run whole = Train(saving);
-    std::vector<lasp::v1::ShardWritten> shards;
-    for (const LocalTrainingRecord& record : whole.records) {
-      for (const lasp::v1::ShardWritten& shard : record.shards) {
-        if (shard.step() == 4) {
-          shards.push_back(shard);
-        }
-      }
-    }
-    const auto reference = CommitCheckpoint(root_.path(), kFolder, spec, shards);
-    LASP_ASSERT_OK(reference);
+    const auto reference = CommitStep(saving, whole.records, 4);
     const std::vector<double> rest(whole.losses.begin() + 4, whole.losses.end());
     const auto resume = [&](const lasp::v1::TrainingSpec& other) {
       LocalTrainingOptions resuming = Options(other);
       resuming.checkpoint_root = root_.path();
       resuming.generation = 2;
       resuming.dump_directory.clear();
-      resuming.restore_from = *reference;
+      resuming.restore_from = reference;
       return Train(resuming).losses;
     };
     EXPECT_EQ(resume(spec), rest);
