@@ -7,13 +7,10 @@
 
 #include <cstdlib>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "proto/checkpoint/left_state_folder.h"
 #include "proto/rpc/clock.h"
 #include "proto/rpc/rank_exit_code.h"
-#include "tests/support/status_matchers.h"
-#include "tests/support/temp_directory.h"
 #include "tests/worker/agent/rank_orders.h"
 #include "tests/worker/agent/supervisor_fixture.h"
 
@@ -30,13 +27,11 @@ class SupervisorTestPeer {
 
 namespace {
 
-using lasp::v1::Fence;
 using lasp::v1::RankExited;
 using lasp::v1::RankStatus;
 using testing::Alone;
 using testing::FenceOf;
 using ::testing::HasSubstr;
-using ::testing::Not;
 using testing::Options;
 using testing::StopOf;
 
