@@ -13,6 +13,7 @@ import unittest
 
 import cluster
 from cluster import LONG, ClusterTest, gpu_count, small_spec, wait_until
+from stopped_thread import listens, stop_thread, waits_for_another_thread
 
 
 def figure(name, value):
@@ -69,6 +70,13 @@ class GpuClusterTest(ClusterTest):
     def step(self):
         return int(self.job("job")["progress"]["step"])
 
+    def wait_for_next_generation(self):
+        """Until the second one has trained a step."""
+        def runs_again():
+            job = self.job("job")
+            return job["generation"] == 2 and job["state"] == "RUNNING" and int(job["progress"]["step"]) >= 1
+        wait_until(runs_again, 120, "the job runs again")
+
     def rank_pids(self):
         return [pid for agent in self.agents for pid in self.ranks_of(agent)]
 
@@ -117,11 +125,7 @@ class GpuServiceTest(GpuClusterTest):
         first = [row["loss"] for row in self.metrics("job")[:20]]
         begin = time.monotonic()
         os.kill(ranks[-1], signal.SIGKILL)
-
-        def runs_again():
-            job = self.job("job")
-            return job["generation"] == 2 and job["state"] == "RUNNING" and int(job["progress"]["step"]) >= 1
-        wait_until(runs_again, 120, "the job runs again")
+        self.wait_for_next_generation()
         took = time.monotonic() - begin
         figure("rank_death_to_next_step_seconds", took)
         self.assertLessEqual(took, self.RECOVERY_SECONDS)
@@ -146,12 +150,32 @@ class GpuServiceTest(GpuClusterTest):
         other = (int(re.search(r"rank (\d+)", failed["message"])[1]) + 1) % self.ranks
         wait_until(lambda: re.search(r'"stack":"[^"]*lasp::worker::', self.lasp("logs", "job", "--rank", other, "--generation", 1).stdout), 20, "a waiting rank's dump")
         self.assertIn("last operations", self.lasp("logs", "job", "--rank", other, "--generation", 1).stdout)
-
-        def runs_again():
-            job = self.job("job")
-            return job["generation"] == 2 and job["state"] == "RUNNING" and int(job["progress"]["step"]) >= 1
-        wait_until(runs_again, 120, "the job runs again")
+        self.wait_for_next_generation()
         figure("stopped_rank_to_next_step_seconds", time.monotonic() - begin)
+        self.lasp("cancel", "job")
+        self.wait_for_state("job", "CANCELLED")
+
+    @unittest.skipUnless(os.geteuid() == 0, "stops a thread of another process")
+    def test_a_rank_hangs_before_it_connects(self):
+        self.submit(small(self.ranks))
+        # Held back until another one waits for its address alone.
+        late = wait_until(self.rank_pids, 60, "a rank")[0]
+        os.kill(late, signal.SIGSTOP)
+        wait_until(lambda: len(self.rank_pids()) == self.ranks, 60, "all ranks")
+        hung = next(pid for pid in self.rank_pids() if pid != late)
+        host = next(f"workers/w{i + 1}" for i, agent in enumerate(self.agents) if hung in self.ranks_of(agent))
+        wait_until(lambda: listens(hung) and waits_for_another_thread(hung), 14, "a rank waits for the others' addresses")
+        before = [(str(place["rank"]), place["worker"]) for place in self.job("job")["placements"]]
+        stop_thread(hung)
+        os.kill(late, signal.SIGCONT)
+        begin = time.monotonic()
+        failed = wait_until(lambda: next((t for t in self.job("job")["transitions"] if t["reason"] == "RANK_FAILED"), None), 60,
+                            "the hang to be noticed")
+        figure("rank_that_does_not_connect_noticed_seconds", time.monotonic() - begin)
+        print(failed["message"], flush=True)
+        named, = re.findall(r"no connection with rank (\d+) within", failed["message"])
+        self.assertIn((named, host), before)
+        self.wait_for_next_generation()
         self.lasp("cancel", "job")
         self.wait_for_state("job", "CANCELLED")
 
