@@ -30,14 +30,13 @@ inline lasp::v1::TrainingSpec Spec(int64_t steps, const std::vector<std::string>
 class WorkerProgramFixture : public ::testing::Test {
  protected:
   std::vector<std::string> Arguments(const std::vector<std::string>& more = {}) const {
-    std::vector<std::string> arguments = {absl::StrCat("--server=", coordinator_.address()),
-                                          "--worker_id=w1",
-                                          "--cpu_slots=4",
-                                          "--gpus=none",
-                                          "--health_address=127.0.0.1:0",
-                                          "--metrics_address=127.0.0.1:0",
-                                          absl::StrCat("--rank_binary=", folder_.Join(rank_name_)),
-                                          absl::StrCat("--work_dir=", folder_.Join("work"))};
+    std::vector<std::string> arguments = {
+        absl::StrCat("--server=", coordinator_.address()), "--worker_id=w1", "--cpu_slots=4",
+        "--gpus=none", "--health_address=127.0.0.1:0", "--metrics_address=127.0.0.1:0",
+        absl::StrCat("--rank_binary=", folder_.Join(rank_name_)),
+        absl::StrCat("--work_dir=", folder_.Join("work")),
+        // Not in the shared memory of the machine.
+        absl::StrCat("--memory_root=", folder_.Join("memory"))};
     arguments.insert(arguments.end(), more.begin(), more.end());
     return arguments;
   }
