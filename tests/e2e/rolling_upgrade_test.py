@@ -6,7 +6,7 @@ import os
 import subprocess
 import unittest
 
-from cluster import ADDRESSES, BIN, LONG, ROOT, ClusterTest, small_spec, wait_until
+from cluster import BIN, LONG, ROOT, ClusterTest, small_spec, wait_until
 
 NEW = BIN
 
@@ -30,14 +30,10 @@ class RollingUpgradeTest(ClusterTest):
     def use(self, release):
         """Services are started from there, with the flags that it has."""
         self.bin = release
-        self.addresses = [flag for flag in ADDRESSES if self.knows("lasp-server", flag)]
-
-    def knows(self, program, flag):
-        told = subprocess.run([os.path.join(self.bin, program), "--help"], capture_output=True, text=True, check=True)
-        return f"--{flag} " in told.stdout
 
     def _start(self, name, values, wait, prefix):
-        return super()._start(name, {flag: value for flag, value in values.items() if self.knows(name, flag)}, wait, prefix)
+        told = subprocess.run([os.path.join(self.bin, name), "--help"], capture_output=True, text=True, check=True).stdout
+        return super()._start(name, {flag: value for flag, value in values.items() if f"--{flag} " in told}, wait, prefix)
 
     def running(self, generation):
         """The job once it trains in this generation, and the host it is on."""

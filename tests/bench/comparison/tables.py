@@ -131,12 +131,10 @@ MAKERS = {"speed": methods_table, "slow_link": methods_table, "data_parallel": d
 
 
 def converged(folder):
-    path = os.path.join(folder, "comparison", "convergence.json")
-    if not os.path.exists(path):
-        return
-    with open(path) as file:
-        content = json.load(file)
+    content = convergence.results_of(os.path.join(folder, "comparison", "convergence.json"))
     runs = list(content["runs"].values())
+    if not runs:
+        return
     yield "## Convergence\n"
     ranks, gpus = runs[0]["ranks"], content["gpus"]
     where = f"{ranks} × {content['gpu']}" if gpus >= ranks else f"{ranks} ranks that share {gpus} × {content['gpu']}"
