@@ -93,8 +93,10 @@ void JobEngine::AdoptRanks(const AgentSessionPtr& session, const lasp::v1::Hello
     if (record.phase == Phase::kExited || listed.contains(key)) {
       continue;
     }
-    // What a rank would have to take up is forgotten with an earlier run of this process.
-    const bool assignable = !job->run->rebuilt || job->run->rebuild != nullptr;
+    // What a rank would have to take up, and whether its peers meet on their GPUs, is forgotten
+    // with an earlier run of this process.
+    const bool assignable = (!job->run->rebuilt || job->run->rebuild != nullptr) &&
+                            (job->kind != lasp::v1::Slot::KIND_GPU || job->run->peers_protocol > 0);
     if (same_incarnation && assignable && job->state() == Job::STATE_STARTING &&
         !job->run->stopping()) {
       // It may never have heard of the rank. One that it has is not started twice, and the end of

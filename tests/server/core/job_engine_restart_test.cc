@@ -196,5 +196,38 @@ TEST(JobEngineRestartTest, AStartInterruptedByARestartGoesOn) {
   EXPECT_EQ(harness.Get(job).generation(), 1);
 }
 
+// What the ranks of a generation do alike on GPUs depends on what they were told, and a restart
+// forgets that: ranks that are assigned again would mix with those told before it.
+TEST(JobEngineRestartTest, RanksOnGpusAllHearTheSameOfTheirPeersAcrossARestart) {
+  EngineHarness harness;
+  for (const char* const id : {"a", "b"}) {
+    harness.AddAgent(id, /*slots=*/0, /*gpus=*/1)->readies_ranks = false;
+  }
+  auto request = EngineHarness::Request("run", 2, 1);
+  request.mutable_training_job()->mutable_spec()->set_device(lasp::v1::TrainingSpec::DEVICE_GPU);
+  LASP_EXPECT_OK(harness.Create(request));
+  const std::string job = EngineHarness::Name("run");
+  ASSERT_EQ(harness.State(job), Job::STATE_STARTING);
+  // One of them has never heard of its assignment.
+  FakeAgent* const unaware = harness.agents.at("b").get();
+  harness.Crash();
+  ASSERT_NE(unaware->Find(job), nullptr);
+  unaware->Forget(unaware->Find(job)->fence);
+  for (auto& [id, agent] : harness.agents) {
+    agent->readies_ranks = true;
+    harness.Connect(agent.get());
+  }
+  harness.Advance(absl::Seconds(60));
+  EXPECT_EQ(harness.State(job), Job::STATE_RUNNING);
+  for (const auto& [id, agent] : harness.agents) {
+    for (const lasp::v1::ConnectResponse& message : agent->received) {
+      if (message.has_assignment()) {
+        EXPECT_EQ(message.assignment().peers_protocol_version(), kWorkerProtocol.newest)
+            << "agent " << id << ", generation " << message.assignment().fence().generation();
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace lasp::server
