@@ -1,5 +1,6 @@
 """The comparison's program: what it runs, keeps and writes."""
 import json
+import math
 import os
 import random
 import stat
@@ -9,7 +10,7 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from comparison import (cost_model, curriculum, exchange_tables, grid, length_tables, recall, runner,  # noqa: E402
+from comparison import (convergence, cost_model, curriculum, exchange_tables, grid, length_tables, recall, runner,  # noqa: E402
                         tables)  # found beside this file
 
 # Fits 48K tokens a GPU when all is kept and 192K otherwise; says what it was asked.
@@ -153,6 +154,32 @@ class RecallTest(unittest.TestCase):
 
     def test_without_results_there_is_nothing_to_say(self):
         self.assertEqual(length_tables.documents("/nonexistent"), {})
+
+
+class ConvergenceTest(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.path = os.path.join(folder.name, "convergence.json")
+
+    def corpus(self, text):
+        path = self.path + ".corpus"
+        with open(path, "wb") as file:
+            file.write(text)
+        return path
+
+    def test_runs_on_different_corpora_do_not_mix(self):
+        convergence.claim_corpus(self.path, self.corpus(b"one and the same"))
+        convergence.keep(self.path, ("TRANSNORMER", "DDP", 1), {"final_loss": 1.0}, [])
+        convergence.claim_corpus(self.path, self.corpus(b"one and the same"))
+        with self.assertRaisesRegex(ValueError, "is not the corpus of the runs"):
+            convergence.claim_corpus(self.path, self.corpus(b"another"))
+        self.assertEqual(convergence.results_of(self.path)["runs"], {"TRANSNORMER DDP SP 1": {"final_loss": 1.0}})
+
+    def test_what_the_byte_before_tells(self):
+        self.assertAlmostEqual(convergence.order_1_entropy(b"abababab"), 0)
+        # Behind an a there is an a or a b as often, behind a b an a.
+        self.assertAlmostEqual(convergence.order_1_entropy(b"aabaabaaba"), 6 / 9 * math.log(2))
 
 
 if __name__ == "__main__":

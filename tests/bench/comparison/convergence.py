@@ -1,7 +1,11 @@
 """Whether sequence parallelism changes what is learned: final losses with and without it, under every DP method, through the
 whole service."""
+import collections
+import contextlib
 import fcntl
+import hashlib
 import json
+import math
 import os
 import subprocess
 import tempfile
@@ -75,15 +79,42 @@ def results_of(path):
         return json.load(file)
 
 
-def keep(path, run, said, gpus):
-    """Adds a run's result to the file, to which others add theirs at the same time."""
+@contextlib.contextmanager
+def changing(path):
+    """What the file holds, to be changed; others that change it at the same time wait."""
     with open(path + ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        content = {"gpu": gpus[0] if gpus else "CPU", "gpus": len(gpus), **results_of(path)}
-        content["runs"][key(*run)] = said
+        content = results_of(path)
+        yield content
         with open(path + ".new", "w") as file:
             json.dump(content, file, indent=1)
         os.replace(path + ".new", path)
+
+
+def order_1_entropy(text):
+    """Nats a byte of the best model that knows the byte before alone."""
+    pairs = collections.Counter(zip(text, text[1:]))
+    before = collections.Counter(text[:-1])
+    return -sum(count * math.log(count / before[pair[0]]) for pair, count in pairs.items()) / (len(text) - 1)
+
+
+def claim_corpus(path, corpus):
+    """All runs of the file at `path` are on one corpus: notes which. ValueError where its runs so far had another."""
+    with open(corpus, "rb") as file:
+        text = file.read()
+    digest = hashlib.sha256(text).hexdigest()
+    with changing(path) as content:
+        if "corpus" not in content:
+            content["corpus"] = {"sha256": digest, "bytes": len(text), "order_1_entropy": order_1_entropy(text)}
+        if content["corpus"]["sha256"] != digest:
+            raise ValueError(f"{corpus} is not the corpus of the runs in {path}: sha256 {digest}, not {content['corpus']['sha256']}")
+
+
+def keep(path, run, said, gpus):
+    """Adds a run's result to the file."""
+    with changing(path) as content:
+        content.update(gpu=gpus[0] if gpus else "CPU", gpus=len(gpus))
+        content["runs"][key(*run)] = said
 
 
 def run_one(case, run, ranks, device, steps, sequence, timeout=900):

@@ -138,8 +138,8 @@ def converged(folder):
     yield "## Convergence\n"
     ranks, gpus = runs[0]["ranks"], content["gpus"]
     where = f"{ranks} × {content['gpu']}" if gpus >= ranks else f"{ranks} ranks that share {gpus} × {content['gpu']}"
-    yield (f"{len(runs)} of {len(convergence.runs(ranks))} runs so far. {where}, 92M parameters, {runs[0]['tokens'] / 1e6:.0f}M tokens of C sources a run, "
-           f"sequences of {thousands(convergence.SEQUENCE)}; the mean loss of the last {convergence.LAST_STEPS} of {runs[0]['steps']} steps. "
+    yield (f"{len(runs)} of {len(convergence.runs(ranks))} runs so far. {where}, 92M parameters, {runs[0]['tokens'] / 1e6:.0f}M tokens of C sources a run "
+           f"(order-1 entropy {content['corpus']['order_1_entropy']:.2f} nats a byte), sequences of {thousands(convergence.SEQUENCE)}; the mean loss of the last {convergence.LAST_STEPS} of {runs[0]['steps']} steps. "
            f"Without LASP the ranks are replicas:\n")
     yield from convergence.table(content["runs"])
 
