@@ -129,10 +129,8 @@ void FillDefaults(v1::TrainingSpec* spec) {
   }
   if (spec->device() == v1::TrainingSpec::DEVICE_UNSPECIFIED ||
       spec->device() == v1::TrainingSpec::DEVICE_ANY) {
-    const bool gpus =
-        ReasonAgainstGpus(spec->model()).empty() &&
-        ReasonAgainstGpus(spec->parallelism().sequence_parallel(), spec->model()).empty();
-    spec->set_device(gpus ? v1::TrainingSpec::DEVICE_ANY : v1::TrainingSpec::DEVICE_CPU);
+    spec->set_device(RefusalsByGpus(*spec).empty() ? v1::TrainingSpec::DEVICE_ANY
+                                                   : v1::TrainingSpec::DEVICE_CPU);
   }
 }
 

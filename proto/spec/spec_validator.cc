@@ -318,12 +318,8 @@ std::vector<FieldViolation> ValidateSpec(const v1::TrainingSpec& spec) {
       !v1::TrainingSpec::Device_IsValid(spec.device())) {
     check.Refuse("spec.device", "is unknown: choose ANY, CPU or GPU");
   } else if (sound.model && spec.device() == v1::TrainingSpec::DEVICE_GPU) {
-    if (const std::string reason = ReasonAgainstGpus(spec.model()); !reason.empty()) {
-      check.Refuse("spec.model.heads", reason);
-    }
-    const SequenceParallel& sp = spec.parallelism().sequence_parallel();
-    if (const std::string reason = ReasonAgainstGpus(sp, spec.model()); !reason.empty()) {
-      check.Refuse("spec.parallelism.sequence_parallel.method", reason);
+    for (const GpuRefusal& refusal : RefusalsByGpus(spec)) {
+      check.Refuse(refusal.field, refusal.reason);
     }
   }
   if (spec.has_max_queue_duration()) {

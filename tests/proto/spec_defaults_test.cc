@@ -67,6 +67,20 @@ TEST(SpecDefaultsTest, WhatGpusDoNotComputeIsForCpus) {
   spec.mutable_model()->set_lrpe_theta(v1::ModelSpec::LRPE_THETA_LEARNED);
   FillDefaults(&spec);
   EXPECT_EQ(spec.device(), v1::TrainingSpec::DEVICE_CPU);
+  // With 16 heads; ULYSSES' ranks have half of them.
+  linear.mutable_model()->set_hidden_size(128);
+  linear.mutable_model()->set_heads(16);
+  linear.set_micro_batch_size(4096);
+  auto* const sp = linear.mutable_parallelism()->mutable_sequence_parallel();
+  sp->set_size(2);
+  for (const auto& [method, device] :
+       {std::pair{v1::SequenceParallelSpec::METHOD_LASP, v1::TrainingSpec::DEVICE_CPU},
+        std::pair{v1::SequenceParallelSpec::METHOD_ULYSSES, v1::TrainingSpec::DEVICE_ANY}}) {
+    sp->set_method(method);
+    linear.set_device(v1::TrainingSpec::DEVICE_ANY);
+    FillDefaults(&linear);
+    EXPECT_EQ(linear.device(), device) << method;
+  }
 }
 
 TEST(SpecDefaultsTest, SoftmaxLayersHaveAsManyHeadsOfKeysOnAnyDevice) {

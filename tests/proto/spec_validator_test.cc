@@ -296,6 +296,8 @@ TEST(SpecValidatorTest, EveryFieldHasItsLimits) {
       {"device: DEVICE_GPU model { hidden_size: 120 heads: 2 }", "spec.model.heads",
        "a head is 60 wide: GPUs take multiples of 8 up to 128"},
       {"device: DEVICE_GPU model { hidden_size: 512 heads: 2 }", "spec.model.heads", "device CPU"},
+      {"device: DEVICE_GPU micro_batch_size: 32768 global_batch_size: 65536",
+       "spec.micro_batch_size", "with 4 heads a rank: GPUs take at most 16383 such sequences"},
   };
   for (const Row& row : rows) {
     ExpectOnly(Spoil(row.change, /*clear_paths=*/false), row);

@@ -2,6 +2,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/log.h"
@@ -156,14 +157,9 @@ class CudaRankRuntime : public RankRuntime {
 
 absl::StatusOr<std::unique_ptr<RankRuntime>> CreateRankRuntime(
     const lasp::internal::v1::Setup& setup, const ProcessGrid& grid) {
-  if (const std::string reason = ReasonAgainstGpus(setup.spec().model()); !reason.empty()) {
-    return absl::InvalidArgumentError(absl::StrCat("spec.model.heads ", reason));
-  }
-  if (const std::string reason =
-          ReasonAgainstGpus(setup.spec().parallelism().sequence_parallel(), setup.spec().model());
-      !reason.empty()) {
+  if (const std::vector<GpuRefusal> refusals = RefusalsByGpus(setup.spec()); !refusals.empty()) {
     return absl::InvalidArgumentError(
-        absl::StrCat("spec.parallelism.sequence_parallel.method ", reason));
+        absl::StrCat(refusals.front().field, " ", refusals.front().reason));
   }
   // Before CUDA starts threads, which may read the environment.
   if (SoftmaxLayers(setup.spec().model()) > 0) {
