@@ -11,6 +11,7 @@
 #include "client/event_stream.h"
 #include "client/interrupt.h"
 #include "client/number_text.h"
+#include "client/own_disk.h"
 #include "client/stream_retry.h"
 #include "proto/checkpoint/extent_cover.h"
 #include "proto/interchange/model_folder_writer.h"
@@ -52,7 +53,7 @@ class Download {
     if (writer_ == nullptr) {
       return absl::InternalError("the coordinator sent an empty stream");
     }
-    LASP_RETURN_IF_ERROR(writer_->Finish());
+    LASP_RETURN_IF_ERROR(OwnDiskError(writer_->Finish()));
     return ExportedFolder{.bytes = writer_->written_bytes(), .files = writer_->file_count()};
   }
 
@@ -105,7 +106,9 @@ class Download {
       total_ += count;
     }
     options_.model = head.model();
-    LASP_ASSIGN_OR_RETURN(writer_, ModelFolderWriter::Create(options_));
+    auto writer = ModelFolderWriter::Create(options_);
+    LASP_RETURN_IF_ERROR(OwnDiskError(writer.status()));
+    writer_ = *std::move(writer);
     return absl::OkStatus();
   }
 
@@ -116,7 +119,8 @@ class Download {
     }
     values_.resize(part.data().size() / sizeof(float));
     std::memcpy(values_.data(), part.data().data(), part.data().size());
-    LASP_RETURN_IF_ERROR(writer_->Add(head_.tensors(part.tensor()).name(), part.begin(), values_));
+    LASP_RETURN_IF_ERROR(
+        OwnDiskError(writer_->Add(head_.tensors(part.tensor()).name(), part.begin(), values_)));
     const auto count = static_cast<int64_t>(values_.size());
     request_.set_first_tensor(part.tensor());
     request_.set_first_element(part.begin() + count);

@@ -25,7 +25,7 @@ enum class FolderReader {
 // Writes `folder`, in Hugging Face's layout, whole or not at all. Shows the progress on a terminal;
 // goes on where it was when the connection breaks. ALREADY_EXISTS where the folder holds something;
 // FAILED_PRECONDITION where it is for anyone and Hugging Face has no layout for the model;
-// CANCELLED after Ctrl-C.
+// CANCELLED after Ctrl-C; errors of OwnDiskError where it cannot be written.
 absl::StatusOr<ExportedFolder> DownloadCheckpoint(const lasp::v1::Checkpoint& checkpoint,
                                                   const std::string& folder, FolderReader reader,
                                                   ElementType type, int64_t max_file_bytes,

@@ -19,7 +19,8 @@ namespace lasp::client {
 // What has come of a stream.
 enum class StreamEvent { kMessage, kTimeout, kEnd };
 
-// Used by one thread. Ctrl-C ends the stream with CANCELLED; so does the destructor.
+// Used by one thread. Ctrl-C, also one that came before, ends the stream with CANCELLED; so does
+// the destructor.
 template <typename Response>
 class EventStream {
  public:
@@ -31,6 +32,9 @@ class EventStream {
   explicit EventStream(const Prepare& prepare) : reader_(prepare(&context_, &queue_)) {
     reader_->StartCall(this);
     pending_ = Pending::kStart;
+    if (Interrupted()) {
+      context_.TryCancel();
+    }
   }
 
   ~EventStream() {

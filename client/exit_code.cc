@@ -39,7 +39,8 @@ const char* ExitCodeHelp() {
     4  not allowed
     5  the job's state does not allow it, or the name is taken
     6  no answer from the coordinator, or not in time: try again later
-  130  interrupted (Ctrl-C); a job that was watched goes on
+  130  interrupted (Ctrl-C); a job that was watched goes on. Likewise 143 after
+       SIGTERM, and 129 after SIGHUP: the terminal or the connection is gone
 )";
 }
 

@@ -16,7 +16,9 @@ inline constexpr int kExitDenied = 4;
 inline constexpr int kExitConflict = 5;
 // No answer from the coordinator, or not in time.
 inline constexpr int kExitUnavailable = 6;
-inline constexpr int kExitInterrupted = 130;
+// And the number of the signal that ended it.
+inline constexpr int kExitOfSignal = 128;
+inline constexpr int kExitInterrupted = kExitOfSignal + 2;
 
 int ExitCode(absl::StatusCode code);
 

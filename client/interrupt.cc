@@ -18,7 +18,8 @@ namespace {
 struct State {
   Mutex mutex;
   CondVar changed;
-  bool interrupted GUARDED_BY(mutex) = false;
+  // The signal that came in a scope; 0 before.
+  int signal GUARDED_BY(mutex) = 0;
   // Of the scopes that live, innermost last.
   std::vector<const std::function<void()>*> callbacks GUARDED_BY(mutex);
   // It has nothing to finish and ends with the process; a join would wait for a signal for ever.
@@ -36,10 +37,10 @@ void WaitForSignals(sigset_t signals) {
   while (sigwait(&signals, &signal) == 0) {
     State& state = Shared();
     MutexLock lock(&state.mutex);
-    if (state.interrupted || state.callbacks.empty()) {
-      _exit(kExitInterrupted);
+    if (state.signal != 0 || state.callbacks.empty()) {
+      _exit(kExitOfSignal + signal);
     }
-    state.interrupted = true;
+    state.signal = signal;
     state.changed.NotifyAll();
     for (const std::function<void()>* callback : state.callbacks) {
       (*callback)();
@@ -50,13 +51,14 @@ void WaitForSignals(sigset_t signals) {
 }  // namespace
 
 void TakeInterrupts() {
-  struct sigaction action = {};
-  if (sigaction(SIGINT, nullptr, &action) == 0 && action.sa_handler == SIG_IGN) {
-    return;
-  }
   sigset_t signals;
   sigemptyset(&signals);
-  sigaddset(&signals, SIGINT);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    struct sigaction action = {};
+    if (sigaction(signal, nullptr, &action) != 0 || action.sa_handler != SIG_IGN) {
+      sigaddset(&signals, signal);
+    }
+  }
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   Shared().waiter = std::thread(WaitForSignals, signals);
 }
@@ -77,17 +79,23 @@ InterruptScope::~InterruptScope() {
 bool Interrupted() {
   State& state = Shared();
   MutexLock lock(&state.mutex);
-  return state.interrupted;
+  return state.signal != 0;
+}
+
+int InterruptExitCode() {
+  State& state = Shared();
+  MutexLock lock(&state.mutex);
+  return kExitOfSignal + state.signal;
 }
 
 bool WaitForInterrupt(absl::Duration timeout) {
   State& state = Shared();
   const absl::Time end = absl::Now() + timeout;
   MutexLock lock(&state.mutex);
-  while (!state.interrupted && absl::Now() < end) {
+  while (state.signal == 0 && absl::Now() < end) {
     state.changed.WaitWithTimeout(&state.mutex, end - absl::Now());
   }
-  return state.interrupted;
+  return state.signal != 0;
 }
 
 }  // namespace lasp::client

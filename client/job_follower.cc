@@ -83,9 +83,10 @@ class Follower {
   absl::Status Take(const WatchTrainingJobsResponse& response) {
     resume_token_ = response.resume_token();
     if (response.event_case() == WatchTrainingJobsResponse::kUpdated) {
-      Update(response.updated());
-    } else if (response.event_case() == WatchTrainingJobsResponse::kDeletedName &&
-               response.deleted_name() == job_.name()) {
+      return Update(response.updated());
+    }
+    if (response.event_case() == WatchTrainingJobsResponse::kDeletedName &&
+        response.deleted_name() == job_.name()) {
       return absl::NotFoundError("the job was deleted");
     }
     return absl::OkStatus();
@@ -106,8 +107,7 @@ class Follower {
     }
     LASP_RETURN_IF_ERROR(job.status());
     retry_.Heard();
-    Update(*job);
-    return absl::OkStatus();
+    return Update(*job);
   }
 
   // What can be mended is OK: the caller watches anew.
@@ -119,17 +119,22 @@ class Follower {
     return absl::IsResourceExhausted(status) ? absl::OkStatus() : status;
   }
 
-  void Update(TrainingJob job) {
+  absl::Status Update(TrainingJob job) {
+    if (job.uid() != job_.uid()) {
+      // The watch was away when it happened.
+      return absl::NotFoundError("the job was deleted, and another one has its name now");
+    }
     // Transitions come with Get only.
     job.clear_transitions();
     job_.clear_transitions();
-    if (job.uid() != job_.uid() || google::protobuf::util::MessageDifferencer::Equals(job, job_)) {
-      return;
+    if (google::protobuf::util::MessageDifferencer::Equals(job, job_)) {
+      return absl::OkStatus();
     }
     const bool new_state = job.state() != job_.state() || job.reason() != job_.reason() ||
                            job.generation() != job_.generation();
     job_ = std::move(job);
     on_update_(job_, new_state);
+    return absl::OkStatus();
   }
 
   void ShowProgress() {
@@ -172,7 +177,7 @@ absl::StatusOr<int> FollowResult(const absl::StatusOr<TrainingJob>& last, const 
   if (absl::IsCancelled(last.status()) && Interrupted()) {
     session->console().Note(absl::StrCat("detached: the job goes on; ", attach));
     session->console().Note(absl::StrCat("end it with: lasp cancel ", id));
-    return kExitInterrupted;
+    return InterruptExitCode();
   }
   if (!last.ok()) {
     return absl::IsUnavailable(last.status()) ? WithHint(last.status(), attach) : last.status();

@@ -13,8 +13,9 @@ namespace lasp::client {
 // last form. `on_update` is called with each form that differs from the one before, the first
 // included; `new_state` says whether state, reason or generation changed.
 //
-// CANCELLED after Ctrl-C: the job goes on. NOT_FOUND where it is deleted meanwhile. UNAVAILABLE
-// where the coordinator is away for more than five minutes.
+// CANCELLED after Ctrl-C: the job goes on. NOT_FOUND where it is deleted meanwhile, whether
+// another job has its name by then or not. UNAVAILABLE where the coordinator is away for more than
+// five minutes.
 absl::StatusOr<lasp::v1::TrainingJob> FollowJob(
     const lasp::v1::TrainingJob& job,
     const std::function<void(const lasp::v1::TrainingJob&, bool new_state)>& on_update,

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
@@ -14,6 +15,7 @@
 #include "client/output.h"
 #include "proto/rpc/error_details.h"
 #include "proto/rpc/random_id.h"
+#include "proto/rpc/resource_name.h"
 #include "proto/rpc/status_macros.h"
 
 namespace lasp::client {
@@ -25,6 +27,18 @@ std::string FileLabel(const SubmitOptions& options) {
   return options.file == "-" ? "standard input" : options.file;
 }
 
+// The name of the checkpoint that --from, JOB or JOB/STEP, means.
+absl::StatusOr<std::string> StartName(const std::string& from, Session* session) {
+  const std::pair<std::string, std::string> start = absl::StrSplit(from, absl::MaxSplits('/', 1));
+  const std::string step = start.second.empty() ? "latest" : start.second;
+  int64_t number = 0;
+  if (!IsValidId(start.first) || (step != "latest" && !absl::SimpleAtoi(step, &number))) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--from ", from, ": expected JOB or JOB/STEP, a step's number or latest"));
+  }
+  return absl::StrCat(session->ProjectName(), "/trainingJobs/", start.first, "/checkpoints/", step);
+}
+
 absl::StatusOr<TrainingJob> Create(const SubmitOptions& options, const JobFile& file,
                                    Session* session) {
   lasp::v1::CreateTrainingJobRequest request;
@@ -32,10 +46,8 @@ absl::StatusOr<TrainingJob> Create(const SubmitOptions& options, const JobFile& 
   request.set_training_job_id(options.id);
   *request.mutable_training_job() = file.job;
   if (!options.start_from.empty()) {
-    const std::pair<std::string, std::string> start = absl::StrSplit(options.start_from, '/');
-    request.mutable_training_job()->set_start_from(
-        absl::StrCat(session->ProjectName(), "/trainingJobs/", start.first, "/checkpoints/",
-                     start.second.empty() ? "latest" : start.second));
+    LASP_ASSIGN_OR_RETURN(*request.mutable_training_job()->mutable_start_from(),
+                          StartName(options.start_from, session));
   }
   request.set_validate_only(options.dry_run == DryRun::kServer);
   // Made before the first try, so that a second one cannot make a second job.

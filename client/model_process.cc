@@ -64,7 +64,7 @@ class SpawnPlan {
     if (quiet) {
       posix_spawn_file_actions_addopen(&actions_, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
     }
-    // SIGINT is blocked here, and the program is to be ended by it.
+    // SIGINT and others are blocked here, and the program is to be ended by them.
     sigset_t none;
     sigemptyset(&none);
     posix_spawnattr_setsigmask(&attributes_, &none);
@@ -129,6 +129,9 @@ absl::Status RunModelProcess(const std::string& program, const ModelRequest& req
   absl::Status status;
   {
     const InterruptScope scope([pid] { kill(pid, SIGKILL); });
+    if (Interrupted()) {  // before the scope
+      kill(pid, SIGKILL);
+    }
     status = TakeReplies(replies.get(), on_reply, &done);
     if (!status.ok()) {
       kill(pid, SIGKILL);

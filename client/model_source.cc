@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 #include <cerrno>
-#include <cstring>
+#include <cstdlib>
 #include <filesystem>
 #include <system_error>
 #include <utility>
@@ -14,6 +14,7 @@
 #include "client/checkpoint_reference.h"
 #include "client/error_report.h"
 #include "client/job_reference.h"
+#include "client/own_disk.h"
 #include "proto/interchange/model_files.h"
 #include "proto/interchange/model_folder.h"
 #include "proto/rpc/status_macros.h"
@@ -60,12 +61,15 @@ absl::StatusOr<std::string> MakeTemporaryFolder() {
   std::error_code error;
   const std::filesystem::path parent = std::filesystem::temp_directory_path(error);
   std::string folder = (parent / "lasp-model-XXXXXX").string();
-  if (error || mkdtemp(folder.data()) == nullptr) {
-    return absl::UnavailableError(absl::StrCat(
-        "making a temporary folder: ", error ? error.message() : std::string(std::strerror(errno)),
-        ": name a folder with --keep, or another TMPDIR"));
+  if (!error && mkdtemp(folder.data()) != nullptr) {
+    return folder;
   }
-  return folder;
+  const char* const named = std::getenv("TMPDIR");  // NOLINT(concurrency-mt-unsafe)
+  return WithHint(OwnDiskError(absl::ErrnoToStatus(
+                      error ? error.value() : errno,
+                      absl::StrCat("making a temporary folder in ",
+                                   error ? (named == nullptr ? "/tmp" : named) : parent.string()))),
+                  "a folder to keep is named with --keep, one for what is temporary with TMPDIR");
 }
 
 absl::StatusOr<lasp::v1::ModelSpec> ReadModel(const std::string& folder) {
@@ -107,6 +111,7 @@ absl::StatusOr<ModelSource> ModelSource::Open(const ModelOptions& options,
                                       session));
   source.name_ = checkpoint.name();
   if (options.keep.empty()) {
+    source.interrupt_ = std::make_unique<InterruptScope>([] {});
     LASP_ASSIGN_OR_RETURN(source.temporary_, MakeTemporaryFolder());
     source.folder_ = source.temporary_ + "/model";
   } else {
@@ -127,10 +132,12 @@ void ModelSource::Discard() {
     std::error_code ignored;
     std::filesystem::remove_all(std::exchange(temporary_, {}), ignored);
   }
+  interrupt_ = nullptr;
 }
 
 ModelSource::ModelSource(ModelSource&& other) noexcept
-    : temporary_(std::exchange(other.temporary_, {})),
+    : interrupt_(std::move(other.interrupt_)),
+      temporary_(std::exchange(other.temporary_, {})),
       folder_(std::move(other.folder_)),
       model_(std::move(other.model_)),
       data_(std::move(other.data_)),

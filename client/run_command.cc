@@ -162,7 +162,7 @@ int RunCommandLine(const std::vector<std::string>& arguments) {
     }
   }
   if (absl::IsCancelled(code.status()) && Interrupted()) {
-    return kExitInterrupted;
+    return InterruptExitCode();
   }
   if (!code.ok()) {
     console.Complain(

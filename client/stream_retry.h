@@ -17,8 +17,9 @@ class StreamRetry {
   // The stream has given something: all is well.
   void Heard();
 
-  // After a stream's end with `status`: OK when it is time to try again; CANCELLED after Ctrl-C;
-  // `status` itself where another try would not help.
+  // After a stream's end with `status`: OK when it is time to try again, from where the last
+  // message left off: the coordinator was away, or ended the stream because it was read too slowly;
+  // CANCELLED after Ctrl-C; `status` itself where another try would not help.
   absl::Status BeforeNextTry(const absl::Status& status);
 
  private:

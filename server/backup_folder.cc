@@ -51,6 +51,9 @@ absl::StatusOr<StoreBackup> ReadBackup(const std::string& digest_path) {
       std::string(absl::StripSuffix(fs::path(digest_path).filename().string(), kDigestSuffix));
   std::string error;
   const size_t dash = backup.id.find('-');
+  if (const size_t last = backup.id.rfind('-'); last != dash) {
+    backup.note = backup.id.substr(dash + 1, last - dash - 1);
+  }
   if (!absl::ParseTime(kTimeFormat, backup.id.substr(0, dash), &backup.create_time, &error)) {
     return absl::InvalidArgumentError(error);
   }
@@ -67,8 +70,14 @@ absl::StatusOr<StoreBackup> ReadBackup(const std::string& digest_path) {
 
 BackupFolder::BackupFolder(Options options, const Clock* clock)
     : options_(std::move(options)), clock_(clock) {
-  if (const auto backups = List(); backups.ok() && !backups->empty()) {
-    newest_unix_micros_ = absl::ToUnixMicros(backups->front().create_time);
+  const auto backups = List();
+  if (!backups.ok()) {
+    return;
+  }
+  const auto newest = std::find_if(backups->begin(), backups->end(),
+                                   [](const StoreBackup& backup) { return backup.note.empty(); });
+  if (newest != backups->end()) {
+    newest_unix_micros_ = absl::ToUnixMicros(newest->create_time);
   }
 }
 
@@ -79,10 +88,10 @@ absl::StatusOr<StoreBackup> BackupFolder::Create(absl::string_view note) {
                            "BACKUP_RUNNING");
   }
   auto backup = CreateAlone(note);
-  if (backup.ok()) {
-    newest_unix_micros_ = absl::ToUnixMicros(backup->create_time);
-  } else {
+  if (!backup.ok()) {
     RemoveLeftovers();
+  } else if (backup->note.empty()) {
+    newest_unix_micros_ = absl::ToUnixMicros(backup->create_time);
   }
   running_ = false;
   return backup;
@@ -97,6 +106,7 @@ absl::StatusOr<StoreBackup> BackupFolder::CreateAlone(absl::string_view note) {
   constexpr int kSuffixLength = 4;
   StoreBackup backup;
   backup.create_time = clock_->Now();
+  backup.note = std::string(note);
   backup.id =
       absl::StrCat(absl::FormatTime(kTimeFormat, backup.create_time, absl::UTCTimeZone()), "-",
                    note.empty() ? "" : absl::StrCat(note, "-"), NewIdSuffix(kSuffixLength));

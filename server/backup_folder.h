@@ -20,6 +20,8 @@ struct StoreBackup {
   std::string id;
   std::string path;
   absl::Time create_time;
+  // What it was made for; empty for one that was asked for.
+  std::string note;
   int64_t byte_count = 0;
   std::string sha256;
 };
@@ -47,8 +49,8 @@ class BackupFolder {
   // Newest first.
   absl::StatusOr<std::vector<StoreBackup>> List() const;
 
-  // When the newest whole backup was made; UnixEpoch where there is none. Does not look at the
-  // disk: what was removed by others counts until a restart.
+  // When the newest whole backup that was asked for was made, one without a note; UnixEpoch where
+  // there is none. Does not look at the disk: what was removed by others counts until a restart.
   absl::Time newest() const { return absl::FromUnixMicros(newest_unix_micros_); }
 
   // Whether the folder was named for backups, which are to be made then.

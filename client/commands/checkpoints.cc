@@ -138,7 +138,7 @@ absl::StatusOr<int> Verify(const Checkpoint& checkpoint, Session* session) {
       return read ? kExitOk : kExitFailed;
     }
     if (WaitForInterrupt(kVerifyPoll)) {
-      return kExitInterrupted;
+      return InterruptExitCode();
     }
   }
   return absl::DeadlineExceededError(

@@ -24,12 +24,18 @@ std::string Absolute(const std::string& path) {
   return path.empty() || failed ? path : whole.lexically_normal().string();
 }
 
+// The whole file, without its secrets; in YAML unless JSON is asked for.
+void PrintFile(const ContextFile& file, Session* session) {
+  const Document document = file.ToDocument(/*hide=*/true);
+  session->console().Print(session->options().output == OutputFormat::kJson
+                               ? JsonText(document) + "\n"
+                               : YamlText(document));
+}
+
 void PrintContexts(const ContextFile& file, Session* session) {
   const OutputFormat format = session->options().output;
   if (format == OutputFormat::kJson || format == OutputFormat::kYaml) {
-    const Document document = file.ToDocument(/*hide=*/true);
-    session->console().Print(format == OutputFormat::kYaml ? YamlText(document)
-                                                           : JsonText(document) + "\n");
+    PrintFile(file, session);
     return;
   }
   std::string text;
@@ -70,7 +76,7 @@ absl::StatusOr<int> Config(const Words& words, Session* session) {
     return kExitOk;
   }
   if (words.size() == 1 && verb == "view") {
-    session->console().Print(YamlText(file.ToDocument(/*hide=*/true)));
+    PrintFile(file, session);
     return kExitOk;
   }
   if (words.size() != 2) {

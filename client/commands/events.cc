@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -105,6 +106,8 @@ struct Latest {
   std::string resume_token;
   // Whether there are no older ones.
   bool complete = false;
+  // The newest of all, whether it was wanted or not; none where nothing has happened.
+  std::optional<Event> newest;
 };
 
 // The latest events, at most `limit` of those that `wants` takes, and none up to `after`.
@@ -124,6 +127,9 @@ absl::StatusOr<Latest> ListLatest(const Subject& subject, int limit, int64_t aft
         connection->Call(&connection->events(), &EventStub::ListEvents, request, kReadDeadline));
     if (latest.resume_token.empty()) {
       latest.resume_token = page.resume_token();
+    }
+    if (!latest.newest.has_value() && !page.events().empty()) {
+      latest.newest = page.events(0);
     }
     bool reached = false;
     for (const Event& event : page.events()) {
@@ -164,7 +170,8 @@ absl::StatusOr<int> WatchEvents(const EventsOptions& options, const Subject& sub
                         ListLatest(
                             subject, options.limit, 0,
                             [&](const Event& event) { return printer.Wants(event); }, session));
-  if (show(begin.events)) {
+  show(begin.events);
+  if (begin.newest.has_value() && IsLast(*begin.newest, subject)) {
     return kExitOk;
   }
   request.set_resume_token(begin.resume_token);

@@ -34,7 +34,11 @@ bool IsOfBytes(const ModelSource& source) {
          (source.data() != nullptr && source.data()->format() == lasp::v1::DataSpec::FORMAT_BYTES);
 }
 
+// Empty where the prompt is given as tokens.
 absl::StatusOr<std::string> PromptText(const SampleOptions& options) {
+  if (!options.prompt_tokens.empty()) {
+    return "";
+  }
   if (options.prompt.has_value()) {
     return *options.prompt;
   }
@@ -54,7 +58,7 @@ absl::Status CheckOnePrompt(const SampleOptions& options) {
                           "expected one of --prompt, --prompt_file and --prompt_tokens");
 }
 
-absl::StatusOr<std::vector<int32_t>> Prompt(const SampleOptions& options,
+absl::StatusOr<std::vector<int32_t>> Prompt(const SampleOptions& options, const std::string& text,
                                             const ModelSource& source) {
   if (!options.prompt_tokens.empty()) {
     return options.prompt_tokens;
@@ -65,7 +69,6 @@ absl::StatusOr<std::vector<int32_t>> Prompt(const SampleOptions& options,
                                                             " tokens, not of bytes")),
                     "give the prompt as numbers of tokens, with --prompt_tokens");
   }
-  LASP_ASSIGN_OR_RETURN(const std::string text, PromptText(options));
   if (text.empty()) {
     return absl::InvalidArgumentError("the prompt is empty: give it at least one byte");
   }
@@ -163,8 +166,10 @@ Document Everything(const ModelSource& source, const ModelRequest& request,
 absl::StatusOr<int> Sample(const ModelOptions& model, const SampleOptions& options,
                            const Words& words, Session* session) {
   LASP_RETURN_IF_ERROR(CheckOnePrompt(options));
+  // A person who still types is no reason to hold a model's folder.
+  LASP_ASSIGN_OR_RETURN(const std::string text, PromptText(options));
   LASP_ASSIGN_OR_RETURN(ModelSource source, ModelSource::Open(model, words, session));
-  LASP_ASSIGN_OR_RETURN(const std::vector<int32_t> prompt, Prompt(options, source));
+  LASP_ASSIGN_OR_RETURN(const std::vector<int32_t> prompt, Prompt(options, text, source));
   ModelRequest request;
   request.set_folder(source.folder());
   auto& sampling = *request.mutable_sample();

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <nlohmann/json.hpp>
 #include <string>
 
 #include "absl/strings/str_replace.h"
@@ -35,6 +36,18 @@ TEST(SetContextTest, ATokenFileOfNoUseIsRefused) {
   const std::string good = directory.Write("good", "token\n");
   ASSERT_EQ(chmod(good.c_str(), 0600), 0);
   EXPECT_EQ(RunLasp({"config", "set-context", "a", "--token_file", good}, home).exit_code, 0);
+}
+
+TEST(ViewTest, IsInTheFormThatIsAskedFor) {
+  const testing::TempDirectory directory;
+  const Environment home = {{"HOME", directory.path()}};
+  ASSERT_EQ(RunLasp({"config", "set-context", "a", "-s", "host:1"}, home).exit_code, 0);
+  const auto document = nlohmann::json::parse(RunLasp({"config", "view", "-o", "json"}, home).out);
+  EXPECT_EQ(document["contexts"]["a"]["server"], "host:1");
+  for (const std::string form : {"yaml", "table"}) {
+    EXPECT_THAT(RunLasp({"config", "view", "-o", form}, home).out,
+                HasSubstr("server: \"host:1\"\n"));
+  }
 }
 
 }  // namespace

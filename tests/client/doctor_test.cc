@@ -114,7 +114,9 @@ TEST(DoctorChecks, TheStoreNeedsRoom) {
 }
 
 TEST(DoctorChecks, HealthyAgentsAreFine) {
-  for (const auto& [check, finding] : ByCheck(CheckAgents({Ready("a"), Ready("b")}, Info()))) {
+  const auto findings = ByCheck(CheckAgents({Ready("a"), Ready("b")}, Info()));
+  EXPECT_EQ(findings.size(), SkippedAgentChecks("").size());
+  for (const auto& [check, finding] : findings) {
     EXPECT_EQ(finding.verdict, Verdict::kOk) << check << ": " << finding.message;
   }
 }

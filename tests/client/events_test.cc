@@ -109,6 +109,20 @@ TEST_F(EventsTest, OfAJobAreWatchedUntilItsEnd) {
   EXPECT_GE(watches, 2);
 }
 
+TEST_F(EventsTest, OfAJobThatHasEndedAreWatchedNoLonger) {
+  server_.PutEvent(Made(4, kJob, "SUCCEEDED", "ALL_STEPS_DONE"));
+  // Its end is no warning, and an end nevertheless.
+  for (const bool warnings : {false, true}) {
+    std::vector<std::string> words = {"events", "quickstart", "--watch"};
+    if (warnings) {
+      words.emplace_back("--warnings");
+    }
+    const ProcessResult result = Run(words);
+    EXPECT_EQ(result.exit_code, 0) << result.error;
+    EXPECT_EQ(Lines(result.out), warnings ? 2U : 4U) << result.out;
+  }
+}
+
 TEST_F(EventsTest, WhatWasMissedIsSaid) {
   server_.OnWatch([](FakeServer* server) {
     // Four and five are gone before the watch has seen them.

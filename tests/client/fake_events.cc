@@ -13,6 +13,14 @@ class Events final : public lasp::v1::EventService::Service {
 
   grpc::Status ListEvents(grpc::ServerContext*, const lasp::v1::ListEventsRequest* request,
                           lasp::v1::ListEventsResponse* response) override {
+    std::function<void()> on_list_events;
+    {
+      MutexLock lock(&state_.mutex);
+      on_list_events = state_.on_list_events;
+    }
+    if (on_list_events) {
+      on_list_events();
+    }
     return state_.Run([&] {
       state_.AssertHeld();
       state_.list_events = *request;

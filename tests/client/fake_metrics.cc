@@ -43,8 +43,9 @@ class Metrics final : public lasp::v1::MetricsService::Service {
       if (response.steps_size() == 2) {
         writer->Write(response);
         response.Clear();
-        if (std::exchange(state_.break_steps, false)) {
-          return {grpc::StatusCode::UNAVAILABLE, "the coordinator is stopping"};
+        if (const absl::Status broken = std::exchange(state_.break_steps, absl::OkStatus());
+            !broken.ok()) {
+          return ToGrpcStatus(broken);
         }
       }
     }

@@ -64,6 +64,11 @@ void FakeServer::SetLogLines(std::vector<lasp::v1::LogLine> lines) {
   state_->lines = std::move(lines);
 }
 
+void FakeServer::OnListEvents(std::function<void()> callback) {
+  MutexLock lock(&state_->mutex);
+  state_->on_list_events = std::move(callback);
+}
+
 void FakeServer::PutEvent(const lasp::v1::Event& event) {
   MutexLock lock(&state_->mutex);
   state_->told.push_back(event);
@@ -117,9 +122,9 @@ lasp::v1::WatchTrainingJobsRequest FakeServer::last_watch() {
   return state_->watch;
 }
 
-void FakeServer::BreakNextSteps() {
+void FakeServer::BreakNextSteps(const absl::Status& status) {
   MutexLock lock(&state_->mutex);
-  state_->break_steps = true;
+  state_->break_steps = status;
 }
 
 lasp::v1::StreamMetricsRequest FakeServer::last_steps() {

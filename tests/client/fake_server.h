@@ -41,9 +41,12 @@ class FakeServer {
   void OnWatch(std::function<void(FakeServer*)> callback);
   void PutWorker(const lasp::v1::Worker& worker);
   void SetSteps(std::vector<lasp::v1::StepMetrics> steps);
-  // The next stream of steps ends after its first message, with UNAVAILABLE.
-  void BreakNextSteps();
+  // The next stream of steps ends after its first message.
+  void BreakNextSteps(
+      const absl::Status& status = absl::UnavailableError("the coordinator is stopping"));
   void SetLogLines(std::vector<lasp::v1::LogLine> lines);
+  // Called for each list of events before it is answered.
+  void OnListEvents(std::function<void()> callback);
   // Adds an event, and tells the watchers.
   void PutEvent(const lasp::v1::Event& event);
   // Forgets the events up to this sequence, and ends the watches that have not seen them.

@@ -33,6 +33,7 @@ struct FakeServerState {
   lasp::v1::WatchEventsRequest watch_events GUARDED_BY(mutex);
   absl::Status failure GUARDED_BY(mutex);
   std::function<void(FakeServer*)> on_watch GUARDED_BY(mutex);
+  std::function<void()> on_list_events GUARDED_BY(mutex);
   bool stopping GUARDED_BY(mutex) = false;
   int breaks GUARDED_BY(mutex) = 0;
   int create_count GUARDED_BY(mutex) = 0;
@@ -43,7 +44,8 @@ struct FakeServerState {
   lasp::v1::WatchTrainingJobsRequest watch GUARDED_BY(mutex);
   lasp::v1::QueryMetricsRequest query GUARDED_BY(mutex);
   lasp::v1::StreamMetricsRequest step_stream GUARDED_BY(mutex);
-  bool break_steps GUARDED_BY(mutex) = false;
+  // OK: the next stream of steps goes to its end.
+  absl::Status break_steps GUARDED_BY(mutex);
   lasp::v1::StreamLogsRequest logs GUARDED_BY(mutex);
   lasp::v1::DrainWorkerRequest drain GUARDED_BY(mutex);
   std::string request_id GUARDED_BY(mutex);

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "proto/rpc/error_details.h"
 #include "tests/client/commands_fixture.h"
 
 namespace lasp::client {
@@ -119,6 +120,28 @@ TEST_F(FiguresTest, FollowedMetricsSurviveALostConnectionAndARestart) {
   EXPECT_EQ(seen, "2.7 2.8 2.9 3.1 3.2 ");
   EXPECT_EQ(server_.last_steps().from_generation(), 2);
   EXPECT_EQ(server_.last_steps().from_step(), 9);
+}
+
+TEST_F(FiguresTest, AReaderThatWasTooSlowGoesOnWhereItWas) {
+  server_.PutJob(RunningJob("quickstart", 5));
+  std::vector<lasp::v1::StepMetrics> steps(3);
+  for (size_t i = 0; i < steps.size(); ++i) {
+    steps[i].set_step(static_cast<int64_t>(i) + 1);
+    steps[i].set_generation(1);
+  }
+  server_.SetSteps(steps);
+  const auto follow = [&](const std::string& reason) {
+    server_.BreakNextSteps(
+        ErrorWithReason(absl::StatusCode::kResourceExhausted, "for a test", reason));
+    return Run({"metrics", "quickstart", "--follow", "-o", "json"});
+  };
+  const ProcessResult slow = follow("SLOW_READER");
+  EXPECT_EQ(slow.exit_code, 0) << slow.error;
+  EXPECT_EQ(std::count(slow.out.begin(), slow.out.end(), '\n'), 3);
+  EXPECT_EQ(slow.error, "");  // a pager would show it in its text
+  EXPECT_EQ(server_.last_steps().from_step(), 3);
+  // What would come again at once is not tried.
+  EXPECT_EQ(follow("TOO_MANY_STREAMS").exit_code, 6);
 }
 
 TEST_F(FiguresTest, PlotsAreDrawnOverTheSteps) {

@@ -170,6 +170,8 @@ void TerminalProcess::Type(const std::string& keys) {
   static_cast<void>(!write(terminal_, keys.data(), keys.size()));
 }
 
+void TerminalProcess::Signal(int number) { kill(pid_, number); }
+
 int TerminalProcess::Wait() {
   const absl::Time deadline = absl::Now() + kTerminalLimit;
   while (ReadSome(deadline)) {

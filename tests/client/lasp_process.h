@@ -37,6 +37,7 @@ class TerminalProcess {
   // Reads until `text` has been seen since the last call. Returns false after 60 s or at the end.
   bool WaitFor(const std::string& text);
   void Type(const std::string& keys);
+  void Signal(int number);
   // Reads to the end and gives the exit code; -1 after 60 s.
   int Wait();
 

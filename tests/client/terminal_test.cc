@@ -4,11 +4,15 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <pty.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
 #include "client/utf8.h"
 #include "tests/client/fake_server.h"
 #include "tests/client/lasp_process.h"
@@ -67,6 +71,35 @@ TEST_F(TerminalTest, CtrlCEndsOtherCommandsAtOnce) {
   ASSERT_TRUE(suspend.WaitFor("[y/N]"));
   suspend.Type("\x03");
   EXPECT_EQ(suspend.Wait(), 130);
+}
+
+TEST_F(TerminalTest, CtrlCBeforeAStreamIsNotForgotten) {
+  server_.PutJob(RunningJob("quickstart", 5));
+  absl::Notification asked;
+  absl::Notification typed;
+  server_.OnListEvents([&] {
+    asked.Notify();
+    typed.WaitForNotificationWithTimeout(absl::Minutes(1));
+  });
+  TerminalProcess events({"events", "quickstart", "--watch"}, Variables(), 100);
+  ASSERT_TRUE(asked.WaitForNotificationWithTimeout(absl::Minutes(1)));
+  events.Type("\x03");
+  absl::SleepFor(absl::Milliseconds(200));  // it gives no sign of having taken it
+  typed.Notify();
+  EXPECT_EQ(events.Wait(), 130) << events.output();
+}
+
+TEST_F(TerminalTest, AConnectionThatIsGoneDetachesToo) {
+  for (const int number : {SIGTERM, SIGHUP}) {
+    signal(number, SIG_DFL);  // the test itself may run under nohup
+    TerminalProcess lasp({"submit", "-f", JobFile(), "--wait", "--id", absl::StrCat("j", number)},
+                         Variables(), 100);
+    ASSERT_TRUE(lasp.WaitFor("created")) << lasp.output();
+    ASSERT_TRUE(lasp.WaitFor("QUEUED")) << lasp.output();
+    lasp.Signal(number);
+    EXPECT_EQ(lasp.Wait(), 128 + number) << lasp.output();
+    EXPECT_THAT(lasp.output(), HasSubstr("detached: the job goes on"));
+  }
 }
 
 TEST_F(TerminalTest, ProgressIsOneLineRedrawn) {

@@ -97,6 +97,18 @@ class CredentialsTest(unittest.TestCase):
         self.run_ok("revoke", "token", "root-old")
         self.assertEqual(sorted(self.tokens()), ["root"])
 
+    def test_a_token_whose_old_name_would_be_too_long_is_not_rotated(self):
+        # One name that no coordinator takes, and it takes the file no more.
+        for length, taken in ((59, True), (60, False)):
+            name = "a" * length
+            self.run_ok("token", "--role", "viewer", "--project", "default", "--name", name)
+            before = self.tokens()[name]
+            done = self.run_script("rotate", "token", name)
+            self.assertEqual(done.returncode, 0 if taken else 1, done.stderr)
+            self.assertEqual(name + "-old" in self.tokens(), taken)
+            self.assertEqual(self.tokens()[name] == before, not taken)
+        self.assertIn("make a token with another name", done.stderr)
+
     def test_rotation_of_the_authority(self):
         self.run_ok("server", "--host", "localhost")
         for worker in ("kept", "lost"):

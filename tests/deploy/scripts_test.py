@@ -111,7 +111,7 @@ class QuickstartTest(unittest.TestCase):
         self.temporary = os.path.join(self.folder, "tmp")
         os.makedirs(os.path.join(self.build, "bin"))
         os.mkdir(self.temporary)
-        open(os.path.join(self.build, "CMakeCache.txt"), "w").close()
+        open(os.path.join(self.build, "build.ninja"), "w").close()
         self.tools = os.path.join(self.folder, "tools")
         os.mkdir(self.tools)
         self.write(self.tools, "ninja", "exit 0")
@@ -222,6 +222,21 @@ class QuickstartTest(unittest.TestCase):
         self.assertIn("no such flag", err)
         self.assertIn("the logs are in", err)
         self.assertEqual(self.mine(), [])
+
+    def test_configures_again_what_could_not_be_configured(self):
+        os.remove(os.path.join(self.build, "build.ninja"))
+        self.write(self.tools, "cmake", f"touch {self.build}/CMakeCache.txt; echo a compiler is missing; exit 1")
+        process = self.start()
+        _, err = process.communicate(timeout=30)
+        self.assertEqual(process.returncode, 1)
+        self.assertIn("a compiler is missing", err)
+        self.write(self.tools, "cmake", f"touch {self.build}/build.ninja")
+        self.write(self.tools, "ninja", f"test -f {self.build}/build.ninja")
+        process = self.start()
+        self.await_training(process)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+        self.assertEqual(process.returncode, 143)
 
     def test_help_and_wrong_usage(self):
         for argument, code in (("--help", 0), ("--unknown", 2)):

@@ -49,6 +49,24 @@ class InstallTest(unittest.TestCase):
         with open(os.path.join(stage, "usr", "lib", "systemd", "system", "lasp-worker.service")) as file:
             self.assertIn("ExecStart=/usr/bin/lasp-worker --flagfile=/etc/lasp/lasp-worker.flags\n", file.read())
 
+    def test_flags_that_were_changed_are_kept(self):
+        for name in ("lasp-server", "lasp-worker"):
+            path = os.path.join(self.prefix, "etc", "lasp", f"{name}.flags")
+            with open(path, "a") as file:
+                file.write("--tls_cert=/etc/lasp/tls/tls.crt\n")
+            with open(path) as file:
+                changed = file.read()
+            os.remove(self.unit(name))
+            self.install(self.prefix)
+            self.assertTrue(os.path.exists(self.unit(name)))
+            with open(path) as file:
+                self.assertEqual(file.read(), changed)
+
+    def test_the_coordinator_may_take_its_time_to_start(self):
+        # Before it is ready it reads its store through, which may be of gigabytes; systemd's default are 90 s.
+        with open(self.unit("lasp-server")) as file:
+            self.assertIn("\nTimeoutStartSec=1h\n", file.read())
+
     @unittest.skipUnless(shutil.which("systemd-analyze"), "no systemd here")
     def test_systemd_takes_the_units(self):
         for name in ("lasp-server", "lasp-worker"):

@@ -149,6 +149,12 @@ class ModelTest(ClusterTest):
         self.fails(2, "--top_p 0: expected", "sample", "job", *prompt, "--top_p", 0)
         self.fails(2, "config.json", "sample", "--model", os.path.join(self.folder, "none"), *prompt)
         self.fails(5, "not empty", "sample", "job", "--keep", folder, *prompt)
+        # A path of this machine is nothing that the coordinator has or has not.
+        inside = os.path.join(self.folder, "none", "model")
+        self.fails(2, inside, "checkpoints", "export", "job", "--to", inside)
+        os.environ["TMPDIR"] = os.path.dirname(inside)
+        self.fails(2, "making a temporary folder in " + os.path.dirname(inside), "sample", "job", *prompt)
+        os.environ["TMPDIR"] = self.temporary
         self.fails(2, "on which data?", "evaluate", "job")
         self.fails(2, "does not exist", "evaluate", "job", "--data", os.path.join(self.folder, "none"))
         self.fails(2, "give --sequence_length", "evaluate", "--model", folder, "--data", self.held_out())
@@ -164,20 +170,36 @@ class ModelTest(ClusterTest):
         self.fails(2, "model.safetensors", "sample", "--model", folder, *prompt)
         self.assertEqual(os.listdir(self.temporary), [])
 
+    def start_sample(self, *arguments):
+        command = [os.path.join(BIN, "lasp"), "sample", "job", "-n", "1000000000", "--device", "CPU", *arguments]
+        process = subprocess.Popen(command, env=dict(os.environ, LASP_SERVER=self.server.api_address),
+                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.others.append(process)
+        return process
+
     def test_ctrl_c_ends_it_and_leaves_nothing(self):
         self.train(steps=2)
-        command = [os.path.join(BIN, "lasp"), "sample", "job", "--prompt", "x", "-n", "1000000000", "--device", "CPU"]
-        process = subprocess.Popen(command, env=dict(os.environ, LASP_SERVER=self.server.api_address),
-                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        self.others.append(process)
-        self.assertTrue(process.stdout.read(1))
-        child, = children_of(process.pid)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            process = self.start_sample("--prompt", "x")
+            self.assertTrue(process.stdout.read(1))
+            child, = children_of(process.pid)
+            process.send_signal(number)
+            began = time.monotonic()
+            process.communicate(timeout=20)
+            self.assertEqual(process.returncode, 128 + number)
+            self.assertLess(time.monotonic() - began, 10)
+            self.assertFalse(is_alive(child))
+            self.assertEqual(os.listdir(self.temporary), [])
+
+    def test_who_still_types_the_prompt_holds_no_folder(self):
+        self.train(steps=2)
+        process = self.start_sample("--prompt_file", "-")
+        with self.assertRaises(subprocess.TimeoutExpired):
+            process.wait(timeout=2)
+        self.assertEqual(os.listdir(self.temporary), [])
         process.send_signal(signal.SIGINT)
-        began = time.monotonic()
         process.communicate(timeout=20)
         self.assertEqual(process.returncode, 130)
-        self.assertLess(time.monotonic() - began, 10)
-        self.assertFalse(is_alive(child))
         self.assertEqual(os.listdir(self.temporary), [])
 
 

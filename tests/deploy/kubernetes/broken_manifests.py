@@ -41,6 +41,15 @@ def _probe_port(all_):
     container(all_, "lasp-coordinator")["livenessProbe"]["grpc"]["port"] = 7070
 
 
+def _short_start(all_):
+    container(all_, "lasp-coordinator")["startupProbe"]["failureThreshold"] = 150
+
+
+def _small_shm(all_):
+    volumes = of(all_, "StatefulSet", "lasp-agent")["spec"]["template"]["spec"]["volumes"]
+    next(v for v in volumes if v["name"] == "shm")["emptyDir"]["sizeLimit"] = "16Gi"
+
+
 def _monitor_port(all_):
     of(all_, "PodMonitor", "lasp-agent")["spec"]["podMetricsEndpoints"][0]["port"] = "http"
 
@@ -117,6 +126,8 @@ BROKEN = {
     "a mount without a volume": (_mount, "no volume is named nowhere"),
     "a service to no port": (_service_port, "no container has the port grpc"),
     "a probe of another port": (_probe_port, "livenessProbe does not ask"),
+    "a short start": (_short_start, "is killed while it opens a large store"),
+    "little shared memory": (_small_shm, "may leave more state than its volumes in memory hold"),
     "a monitor of no port": (_monitor_port, "no container port is named http"),
     "a name that is no label": (_name, "its name is no DNS label"),
     "nothing denied": (_no_deny, "denies by default"),

@@ -212,6 +212,8 @@ class Checker:
                     self.fault(w, f"container {c['name']} is not of quality of service Guaranteed")
                 elif memory > quantity(resources["limits"]["memory"]) / 2:
                     self.fault(w, "its volumes in memory may take more than half of its memory")
+                elif "nvidia.com/gpu" in resources["limits"] and memory < quantity(resources["limits"]["memory"]) / 2:
+                    self.fault(w, "its ranks may leave more state than its volumes in memory hold")
                 self.check_probes(w, c)
                 self.check_arguments(w, c)
 
@@ -221,6 +223,10 @@ class Checker:
             asked = container.get(probe, {}).get("grpc", {})
             if asked.get("port") not in ports or asked.get("service") != service:
                 self.fault(workload, f"{probe} does not ask for {service} on the health port")
+        start = container.get("startupProbe", {})
+        # It reads its store through before it serves.
+        if container["name"] == "lasp-server" and start.get("periodSeconds", 10) * start.get("failureThreshold", 3) < 3600:
+            self.fault(workload, "is killed while it opens a large store")
 
     def check_arguments(self, workload, container):
         """The flags exist, listen on the ports declared, and name folders that are mounted."""
