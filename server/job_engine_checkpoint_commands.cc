@@ -152,11 +152,11 @@ absl::Status JobEngine::ResolveStart(const std::string& project, lasp::v1::Train
   }
   lasp::v1::TrainingSpec spec;
   spec.ParseFromString(*source->view->spec);
-  if (SpecDigest(spec) != SpecDigest(job->spec())) {
+  if (!SameTraining(spec, job->spec())) {
     return refuse(
         absl::StrCat("is of a job with another spec, ", source->name(),
-                     ": only parallelism, device, recovery, checkpoint and time limits may "
-                     "differ"));
+                     ": only parallelism, memory, device, recovery, checkpoint and time limits "
+                     "may differ"));
   }
   job->set_start_from(absl::StrCat(source->name(), "/checkpoints/", record->checkpoint.step()));
   return absl::OkStatus();

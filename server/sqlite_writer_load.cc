@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/status_macros.h"
+#include "proto/spec/spec_defaults.h"
 #include "server/job_state_machine.h"
 #include "server/sqlite_writer.h"
 
@@ -12,6 +13,18 @@ namespace {
 
 // Revisions of one run of the coordinator: a run begins at its number times this.
 constexpr int kRevisionBitsPerRun = 40;
+
+// A row holds the defaults that there were when its job was created. What has come since is written
+// out here, and not in the row, which stays as the release before knows it. Null where it cannot be
+// read.
+std::shared_ptr<const std::string> CompleteSpec(absl::string_view stored) {
+  lasp::v1::TrainingSpec spec;
+  if (!spec.ParseFromArray(stored.data(), static_cast<int>(stored.size()))) {
+    return nullptr;
+  }
+  FillDefaults(&spec);
+  return std::make_shared<const std::string>(spec.SerializeAsString());
+}
 
 }  // namespace
 
@@ -26,7 +39,9 @@ absl::StatusOr<StoreContents> SqliteWriter::Load() {
   LASP_RETURN_IF_ERROR(LoadJobs(&contents));
   LASP_RETURN_IF_ERROR(LoadRankExits(&contents));
   LASP_RETURN_IF_ERROR(LoadGemmRecords(&contents));
+  LASP_RETURN_IF_ERROR(LoadSteps(&contents));
   LASP_RETURN_IF_ERROR(LoadCheckpoints(&contents));
+  LASP_RETURN_IF_ERROR(LoadCheckpointRemovals(&contents));
   LASP_RETURN_IF_ERROR(LoadRest(&contents));
   return contents;
 }
@@ -43,15 +58,15 @@ absl::Status SqliteWriter::LoadJobs(StoreContents* contents) {
     auto view = std::make_shared<JobView>();
     view->id = rows.Integer();
     view->revision = rows.Integer();
-    const absl::string_view spec = rows.Blob();
-    view->spec = std::make_shared<const std::string>(spec.data(), spec.size());
+    view->spec = CompleteSpec(rows.Blob());
     const absl::string_view job = rows.Blob();
-    if (!view->job.ParseFromArray(job.data(), static_cast<int>(job.size()))) {
+    if (view->spec == nullptr ||
+        !view->job.ParseFromArray(job.data(), static_cast<int>(job.size()))) {
       return absl::DataLossError(
           absl::StrCat("the store's job ", view->id, " cannot be read; restore it from a backup"));
     }
     contents->jobs.push_back(
-        {.view = std::move(view), .exits = {}, .gemm_record = {}, .checkpoints = {}});
+        {.view = std::move(view), .exits = {}, .steps = {}, .gemm_record = {}, .checkpoints = {}});
   }
   // Ids of deleted jobs are not used again while anything may remember them.
   LASP_ASSIGN_OR_RETURN(
@@ -81,6 +96,34 @@ absl::Status SqliteWriter::LoadRankExits(StoreContents* contents) {
       exit.generation = rows.Integer();
       exit.rank = static_cast<int>(rows.Integer());
       exit.exit_code = static_cast<int>(rows.Integer());
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SqliteWriter::LoadSteps(StoreContents* contents) {
+  // An older generation may have come further.
+  LASP_ASSIGN_OR_RETURN(
+      SqliteStatement rows,
+      SqliteStatement::Prepare(database_,
+                               "SELECT metrics FROM steps WHERE job_id = ?1 AND generation = ?2 "
+                               "AND step IN (1, (SELECT step FROM steps WHERE job_id = ?1 AND "
+                               "generation = ?2 ORDER BY step DESC LIMIT 1)) ORDER BY step"));
+  for (StoredJob& job : contents->jobs) {
+    if (!MayHaveRanks(job.view->job.state())) {
+      continue;
+    }
+    rows.Bind(job.view->id).Bind(job.view->job.generation());
+    while (true) {
+      LASP_ASSIGN_OR_RETURN(const bool row, rows.Step());
+      if (!row) {
+        break;
+      }
+      const absl::string_view bytes = rows.Blob();
+      if (!job.steps.emplace_back().ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
+        return absl::DataLossError(absl::StrCat("the store's steps of job ", job.view->id,
+                                                " cannot be read; restore it from a backup"));
+      }
     }
   }
   return absl::OkStatus();
@@ -152,6 +195,24 @@ absl::Status SqliteWriter::LoadCheckpoints(StoreContents* contents) {
         return damaged(job_id);
       }
     }
+  }
+}
+
+absl::Status SqliteWriter::LoadCheckpointRemovals(StoreContents* contents) {
+  LASP_ASSIGN_OR_RETURN(SqliteStatement rows,
+                        SqliteStatement::Prepare(database_,
+                                                 "SELECT job_id, uid, folder, generation FROM "
+                                                 "checkpoint_removals ORDER BY job_id"));
+  while (true) {
+    LASP_ASSIGN_OR_RETURN(const bool row, rows.Step());
+    if (!row) {
+      return absl::OkStatus();
+    }
+    PutCheckpointRemoval& removal = contents->checkpoint_removals.emplace_back();
+    removal.job_id = rows.Integer();
+    removal.uid = rows.Text();
+    removal.folder = rows.Text();
+    removal.generation = rows.Integer();
   }
 }
 

@@ -12,6 +12,7 @@
 #include "proto/checkpoint/block_digests.h"
 #include "proto/checkpoint/extent_cover.h"
 #include "proto/rpc/status_macros.h"
+#include "proto/spec/spec_defaults.h"
 
 namespace lasp {
 namespace {
@@ -77,6 +78,14 @@ std::string SpecDigest(const lasp::v1::TrainingSpec& spec) {
     decides.SerializeToCodedStream(&coded);
   }
   return Sha256(bytes);
+}
+
+bool SameTraining(const lasp::v1::TrainingSpec& a, const lasp::v1::TrainingSpec& b) {
+  lasp::v1::TrainingSpec whole_a = a;
+  lasp::v1::TrainingSpec whole_b = b;
+  FillDefaults(&whole_a);
+  FillDefaults(&whole_b);
+  return SpecDigest(whole_a) == SpecDigest(whole_b);
 }
 
 absl::Status CheckManifest(const lasp::v1::CheckpointManifest& manifest) {

@@ -33,6 +33,10 @@ std::string ManifestDigest(absl::string_view text);
 // (CheckpointManifest.spec_digest).
 std::string SpecDigest(const lasp::v1::TrainingSpec& spec);
 
+// Whether training by `b` may go on from a checkpoint of a job of `a`: what decides the losses is
+// the same once all defaults are written out, those too that have come since `a` or `b` was stored.
+bool SameTraining(const lasp::v1::TrainingSpec& a, const lasp::v1::TrainingSpec& b);
+
 // DATA_LOSS where it is no manifest, or not one of a whole checkpoint: other versions, file names
 // that are more than a name, digests that are not of the files' sizes, tensors that are not covered
 // once.

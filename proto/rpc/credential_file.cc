@@ -21,6 +21,10 @@ absl::Status Wrong(absl::string_view flag, const std::string& path, absl::string
   return absl::InvalidArgumentError(absl::StrCat("--", flag, ": ", path, " ", problem));
 }
 
+std::string CannotBeRead(int error) {
+  return absl::StrCat("cannot be read: ", std::strerror(error));  // NOLINT(concurrency-mt-unsafe)
+}
+
 bool IsOwnGroup(gid_t group) {
   if (group == getegid()) {
     return true;
@@ -45,9 +49,7 @@ absl::StatusOr<std::string> Read(absl::string_view flag, const std::string& path
     const int error = errno;
     return error == ENOENT
                ? absl::NotFoundError(absl::StrCat("--", flag, ": there is no file ", path))
-               : Wrong(flag, path,
-                       absl::StrCat("cannot be read: ",
-                                    std::strerror(error)));  // NOLINT(concurrency-mt-unsafe)
+               : Wrong(flag, path, CannotBeRead(error));
   }
   struct stat file = {};
   std::string problem;
@@ -64,9 +66,13 @@ absl::StatusOr<std::string> Read(absl::string_view flag, const std::string& path
     text.resize(static_cast<size_t>(file.st_size));
     size_t filled = 0;
     ssize_t got = 1;
-    while (filled < text.size() && got > 0) {
+    while (filled < text.size() && got != 0 && problem.empty()) {
       got = read(descriptor, text.data() + filled, text.size() - filled);
-      filled += got > 0 ? static_cast<size_t>(got) : 0;
+      if (got > 0) {
+        filled += static_cast<size_t>(got);
+      } else if (got < 0 && errno != EINTR) {
+        problem = CannotBeRead(errno);
+      }
     }
     text.resize(filled);
   }

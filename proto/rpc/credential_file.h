@@ -29,7 +29,7 @@ struct FileStamp {
 FileStamp StampOf(const std::string& path);
 
 // A certificate. `flag`, which named the path, begins the error: NOT_FOUND, or INVALID_ARGUMENT for
-// what is no file or above 1 MiB.
+// what is no file, cannot be read, or is above 1 MiB.
 absl::StatusOr<std::string> ReadCredential(absl::string_view flag, const std::string& path);
 
 // A key or tokens. As above, and INVALID_ARGUMENT unless the owner alone has rights. The group may

@@ -20,7 +20,7 @@ class Checkpoints {
   struct Options {
     CheckpointWriter::Options writer;
     lasp::v1::CheckpointSpec spec;
-    int64_t restored_step = 0;  // that the run began from; 0: none
+    int64_t restored_step = 0;  // of the checkpoint that the run began from; 0: none
   };
 
   // What one rank has to say about a checkpoint after a step; all ranks then do alike.

@@ -33,11 +33,38 @@ int64_t HostBytes(const std::string& proc) {
   return 0;
 }
 
-int64_t GroupBytes(const std::string& limit, const std::string& usage) {
-  const std::optional<int64_t> most = ReadNumber(limit);
-  const std::optional<int64_t> used = ReadNumber(usage);
-  return most.has_value() && used.has_value() ? std::max<int64_t>(0, *most - *used)
-                                              : std::numeric_limits<int64_t>::max();
+// Of files on disks, read or written: counted as used, and given back when memory runs short. What
+// lies in a tmpfs is not among it.
+int64_t CacheBytes(const std::string& stat, const std::string& prefix) {
+  std::ifstream file(stat);
+  std::string name;
+  int64_t bytes = 0;
+  int64_t sum = 0;
+  while (file >> name >> bytes) {
+    if (name == prefix + "inactive_file" || name == prefix + "active_file") {
+      sum += bytes;
+    }
+  }
+  return sum;
+}
+
+// Where a version of control groups says what a group is allowed, what it uses, and of what.
+struct GroupFiles {
+  std::string limit;
+  std::string usage;
+  std::string stat;
+  std::string stat_prefix;
+};
+
+int64_t GroupBytes(const GroupFiles& files) {
+  const std::optional<int64_t> most = ReadNumber(files.limit);
+  const std::optional<int64_t> used = ReadNumber(files.usage);
+  if (!most.has_value() || !used.has_value()) {
+    return std::numeric_limits<int64_t>::max();
+  }
+  // Read one after another: the cache may have grown beyond what was used.
+  const int64_t kept = std::max<int64_t>(0, *used - CacheBytes(files.stat, files.stat_prefix));
+  return std::max<int64_t>(0, *most - kept);
 }
 
 }  // namespace
@@ -45,9 +72,15 @@ int64_t GroupBytes(const std::string& limit, const std::string& usage) {
 int64_t FreeMemoryBytes() { return FreeMemoryBytes("/proc", "/sys/fs/cgroup"); }
 
 int64_t FreeMemoryBytes(const std::string& proc, const std::string& cgroup) {
-  return std::min({HostBytes(proc), GroupBytes(cgroup + "/memory.max", cgroup + "/memory.current"),
-                   GroupBytes(cgroup + "/memory/memory.limit_in_bytes",
-                              cgroup + "/memory/memory.usage_in_bytes")});
+  return std::min({HostBytes(proc),
+                   GroupBytes({.limit = cgroup + "/memory.max",
+                               .usage = cgroup + "/memory.current",
+                               .stat = cgroup + "/memory.stat",
+                               .stat_prefix = ""}),
+                   GroupBytes({.limit = cgroup + "/memory/memory.limit_in_bytes",
+                               .usage = cgroup + "/memory/memory.usage_in_bytes",
+                               .stat = cgroup + "/memory/memory.stat",
+                               .stat_prefix = "total_"})});
 }
 
 }  // namespace lasp::worker

@@ -7,8 +7,9 @@
 
 namespace lasp::worker {
 
-// Raises this process's soft limit of open files, where needed, so that `count` files fit beside
-// everything else. RESOURCE_EXHAUSTED where the hard limit forbids it, saying how to raise that.
+// Raises this process's soft limit of open files, where needed, so that `count` more files fit
+// beside all that is open and everything else. RESOURCE_EXHAUSTED where the hard limit forbids it,
+// saying how to raise that.
 absl::Status AllowOpenFiles(int64_t count);
 
 }  // namespace lasp::worker

@@ -48,9 +48,11 @@ absl::StatusOr<int64_t> LeastOf(int64_t value, Backend& backend, Communicator& w
   const auto own = static_cast<int32_t>(value);
   backend.CopyFromHost(&own, all.Columns(world.size(), 1));
   const Tensor gathered = all.Columns(0, world.size()).Reshape(world.size(), 1);
-  LASP_RETURN_IF_ERROR(
-      world.AllGather(all.Columns(world.size(), 1).Reshape(1, 1), gathered).Wait());
+  Operation gather = world.AllGather(all.Columns(world.size(), 1).Reshape(1, 1), gathered);
+  LASP_RETURN_IF_ERROR(gather.Wait());
   backend.CopyToHost(gathered, values.data());
+  // The device's wait also ends where communication is broken off.
+  LASP_RETURN_IF_ERROR(gather.Wait());
   return *std::min_element(values.begin(), values.end());
 }
 

@@ -27,6 +27,13 @@ absl::StatusOr<EvaluationResult> HeldOutLoss(const TrainerOptions& options, Trai
     LASP_ASSIGN_OR_RETURN(
         const StepControl::Evaluated evaluated,
         control.SumEvaluated(own_labels, options.drain->requested(), *options.world));
+    // The device has just been waited for: what its clock has noted so far is given up, and the
+    // next step's phases are its own.
+    options.backend->TakePhaseSeconds();
+    // Collective operations tell as much where there are others.
+    if (options.progress != nullptr) {
+      options.progress->Advance();
+    }
     loss_sum += evaluated.loss_sum;
     label_count += evaluated.label_count;
     if (evaluated.drain) {

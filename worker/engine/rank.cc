@@ -200,7 +200,7 @@ class Rank {
                                               observer_.OnShard(shard);
                                             }},
                              .spec = setup_.spec().checkpoint(),
-                             .restored_step = trainer_->restored().step()}));
+                             .restored_step = trainer_->checkpointed_step()}));
     return absl::OkStatus();
   }
 
@@ -216,7 +216,8 @@ class Rank {
       LASP_ASSIGN_OR_RETURN(eval_data_,
                             BatchSource::Open(setup_.spec(), roots, coordinates, DataSplit::kEval));
     }
-    if (!setup_.has_restore_from() && setup_.spec().model().has_initial_weights()) {
+    const bool begins = !setup_.has_restore_from() && !setup_.has_rebuild();
+    if (begins && setup_.spec().model().has_initial_weights()) {
       LASP_ASSIGN_OR_RETURN(ModelFolder folder, OpenInitialWeights(setup_.spec().model(), roots));
       initial_weights_ = std::make_unique<ModelFolder>(std::move(folder));
     }

@@ -101,11 +101,15 @@ absl::StatusOr<TrainEnd> TrainLoop::Run() {
     if (checkpoints_ != nullptr) {
       checkpoints_->AddStall(result.phases[Phase::kCheckpoint]);
     }
+    Remember(step, result);
     EvaluationResult evaluation;
     if (!result.drain) {
       LASP_RETURN_IF_ERROR(BetweenSteps(step, result, &evaluation));
     }
-    const lasp::internal::v1::RankStep report = Report(step, result, evaluation);
+    if (evaluation.loss.has_value()) {
+      recent_.back().set_eval_loss(*evaluation.loss);
+    }
+    const lasp::internal::v1::RankStep report = Report(step, result);
     if (report.has_metrics()) {
       Log(report.metrics());
     }
@@ -183,8 +187,14 @@ void TrainLoop::Log(const lasp::v1::StepMetrics& metrics) {
             {"tokens_per_second", metrics.tokens_per_second()}});
 }
 
-lasp::internal::v1::RankStep TrainLoop::Report(int64_t step, const StepResult& result,
-                                               const EvaluationResult& evaluation) {
+void TrainLoop::Remember(int64_t step, const StepResult& result) {
+  recent_.push_back(MetricsOf(step, result));
+  if (recent_.size() > kRecentSteps) {
+    recent_.pop_front();
+  }
+}
+
+lasp::internal::v1::RankStep TrainLoop::Report(int64_t step, const StepResult& result) const {
   const int64_t tokens_a_step =
       options_.spec.global_batch_size() * options_.spec.data().sequence_length();
   const CommunicatorCounters sp = options_.sp->counters();
@@ -207,10 +217,6 @@ lasp::internal::v1::RankStep TrainLoop::Report(int64_t step, const StepResult& r
   for (const MemoryUse use : kMemoryUses) {
     (*report.mutable_memory_bytes())[NameOf(use)] = trainer_.memory()[use];
   }
-  recent_.push_back(MetricsOf(step, result, evaluation));
-  if (recent_.size() > kRecentSteps) {
-    recent_.pop_front();
-  }
   if (options_.grid.rank() == 0) {
     *report.mutable_metrics() = recent_.back();
   }
@@ -225,8 +231,7 @@ void TrainLoop::AddRecentSteps(lasp::v1::StateLeft* left) const {
   }
 }
 
-lasp::v1::StepMetrics TrainLoop::MetricsOf(int64_t step, const StepResult& result,
-                                           const EvaluationResult& evaluation) const {
+lasp::v1::StepMetrics TrainLoop::MetricsOf(int64_t step, const StepResult& result) const {
   const int64_t tokens_a_step =
       options_.spec.global_batch_size() * options_.spec.data().sequence_length();
   lasp::v1::StepMetrics metrics;
@@ -240,9 +245,6 @@ lasp::v1::StepMetrics TrainLoop::MetricsOf(int64_t step, const StepResult& resul
   metrics.set_generation(parts_.generation);
   metrics.set_skipped(result.skipped);
   metrics.set_outlier(result.outlier);
-  if (evaluation.loss.has_value()) {
-    metrics.set_eval_loss(*evaluation.loss);
-  }
   metrics.set_sp_wait_seconds(result.phases[Phase::kSpWait]);
   metrics.set_gradient_sync_wait_seconds(result.phases[Phase::kGradientSync]);
   metrics.set_data_seconds(result.phases[Phase::kData]);

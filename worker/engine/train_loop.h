@@ -70,11 +70,12 @@ class TrainLoop {
   absl::Status SaveLast();
   // Tells the observer where there is something new.
   absl::Status TellCheckpoints();
-  lasp::internal::v1::RankStep Report(int64_t step, const StepResult& result,
-                                      const EvaluationResult& evaluation);
+  // What AddRecentSteps gives; an evaluation after the step may fail.
+  void Remember(int64_t step, const StepResult& result);
+  // Of the step that was remembered last.
+  lasp::internal::v1::RankStep Report(int64_t step, const StepResult& result) const;
 
-  lasp::v1::StepMetrics MetricsOf(int64_t step, const StepResult& result,
-                                  const EvaluationResult& evaluation) const;
+  lasp::v1::StepMetrics MetricsOf(int64_t step, const StepResult& result) const;
 
   // A line of progress in rank 0's log, at most one a second.
   void Log(const lasp::v1::StepMetrics& metrics);

@@ -192,17 +192,15 @@ absl::Status Trainer::status() const {
     return absl::OkStatus();
   }
   return absl::FailedPreconditionError(absl::StrCat(
-      "the loss or the gradient was not finite in ", skipped,
-      " steps in a row, more than optimizer.max_skipped_steps (", most,
+      skipped, " steps in a row were skipped, whose loss or gradient was not finite",
+      options_.spec.recovery().outlier() == lasp::v1::RecoverySpec::BAD_STEP_SKIP
+          ? " or whose loss was an outlier (recovery.outlier)"
+          : "",
+      ", more than optimizer.max_skipped_steps (", most,
       "): lower optimizer.learning_rate or optimizer.max_gradient_norm, or check the data"));
 }
 
-absl::StatusOr<EvaluationResult> Trainer::Evaluate() {
-  absl::StatusOr<EvaluationResult> result = HeldOutLoss(options_, *parts_);
-  // The next step's phases are its own.
-  options_.backend->TakePhaseSeconds();
-  return result;
-}
+absl::StatusOr<EvaluationResult> Trainer::Evaluate() { return HeldOutLoss(options_, *parts_); }
 
 std::optional<std::vector<TensorShare>> Trainer::owned_shares() const {
   return SharesOwned(*parts_);

@@ -64,6 +64,9 @@ class Trainer {
   // What the run began from; all zeros for the beginning.
   const lasp::v1::TrainingState& restored() const { return restored_; }
 
+  // Of the checkpoint that the run began from; 0 where it began from none, as a rebuilt one does.
+  int64_t checkpointed_step() const { return options_.rebuild.has_value() ? 0 : restored_.step(); }
+
   // Steps from first_step() on, in order. Errors of the data and of the communicators.
   absl::StatusOr<StepResult> Step(int64_t step, Checkpoints* checkpoints = nullptr);
   // After `step`, the last one made.

@@ -41,7 +41,7 @@ struct TrainerOptions {
   std::string memory_root = {};
   std::optional<lasp::v1::Rebuild> rebuild = {};
   std::string uid = {};
-  // Told as it is read; null for nobody.
+  // Told as it is read, and of an evaluation's batches; null for nobody.
   ProgressClock* progress = nullptr;
   // Where given, and the run begins, with these weights; null: with random ones. Used by Create.
   const ModelFolder* initial_weights = nullptr;

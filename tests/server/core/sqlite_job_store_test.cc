@@ -51,7 +51,7 @@ TEST_F(SqliteJobStoreTest, WhatGoesInComesOut) {
   EXPECT_EQ(contents.last_job_id, 3) << "ids of deleted jobs are not used again";
   ASSERT_EQ(contents.jobs.size(), 1);
   EXPECT_EQ(contents.jobs[0].view->job.name(), "job-1");
-  EXPECT_EQ(*contents.jobs[0].view->spec, "spec 1");
+  EXPECT_EQ(contents.jobs[0].view->ToProto().spec().max_steps(), 1);
   EXPECT_EQ(contents.jobs[0].view->revision, 10);
   ASSERT_EQ(contents.jobs[0].exits.size(), 1) << "of the current generation only";
   EXPECT_EQ(contents.jobs[0].exits[0].rank, 3);

@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "proto/rpc/error_details.h"
+#include "proto/spec/spec_defaults.h"
 #include "tests/server/core/checkpoint_engine_fixture.h"
 
 namespace lasp::server {
@@ -12,6 +13,7 @@ namespace {
 
 using ::lasp::testing::StatusIs;
 using lasp::v1::Checkpoint;
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 class StartFromTest : public CheckpointEngineTest {
@@ -21,6 +23,10 @@ class StartFromTest : public CheckpointEngineTest {
     lasp::v1::CreateTrainingJobRequest request = EngineHarness::Request(id, sp, dp);
     request.mutable_training_job()->mutable_spec()->set_max_steps(max_steps);
     request.mutable_training_job()->set_start_from(from);
+    return Start(request);
+  }
+
+  absl::StatusOr<JobViewPtr> Start(const lasp::v1::CreateTrainingJobRequest& request) {
     const auto created = harness_.Create(request);
     harness_.Pump();
     return created;
@@ -82,6 +88,26 @@ TEST_F(StartFromTest, WhatCannotBeGoneOnFromIsRefused) {
     EXPECT_TRUE(absl::IsInvalidArgument(Start("next", from, 1, 1).status())) << from;
   }
   EXPECT_THAT(Start("next", job_ + "/checkpoints/10", 1, 1, /*max_steps=*/200),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       AllOf(HasSubstr("another spec"),
+                             HasSubstr("only parallelism, memory, device, recovery, checkpoint and "
+                                       "time limits may differ"))));
+}
+
+// The fixture's job says nothing of layer_pattern, documents and state_type: it was stored before
+// there were such fields.
+TEST_F(StartFromTest, DefaultsThatCameLaterMakeNoOtherSpec) {
+  Save(10);
+  lasp::v1::CreateTrainingJobRequest request = EngineHarness::Request("next", 1, 1);
+  lasp::v1::TrainingSpec& spec = *request.mutable_training_job()->mutable_spec();
+  FillDefaults(&spec);
+  ASSERT_EQ(spec.model().layer_pattern(), "L");
+  spec.mutable_memory()->set_activations(lasp::v1::MemorySpec::ACTIVATIONS_STREAM);
+  request.mutable_training_job()->set_start_from(job_ + "/checkpoints/10");
+  LASP_EXPECT_OK(Start(request));
+  request.set_training_job_id("other");
+  spec.mutable_data()->set_documents(lasp::v1::DataSpec::DOCUMENTS_PACKED);
+  EXPECT_THAT(Start(request),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("another spec")));
 }
 
@@ -104,6 +130,8 @@ TEST_F(StartFromTest, AJobWhoseStartIsDamagedDoesNotBeginAnew) {
   EXPECT_EQ(At(10).state(), Checkpoint::STATE_CORRUPT);
   EXPECT_EQ(harness_.State(next), Job::STATE_FAILED);
   EXPECT_EQ(harness_.Get(next).reason(), "START_LOST");
+  // The slot that it was about to have is another one's.
+  EXPECT_EQ(harness_.State(harness_.Submit("other", 2)), Job::STATE_RUNNING);
 }
 
 }  // namespace

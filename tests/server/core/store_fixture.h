@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/status_macros.h"
+#include "proto/spec/spec_defaults.h"
 #include "server/sqlite_job_store.h"
 #include "tests/support/sqlite_fault_vfs.h"
 #include "tests/support/temp_directory.h"
@@ -34,7 +35,10 @@ inline JobViewPtr MakeJob(int64_t id, lasp::v1::TrainingJob::State state) {
   auto view = std::make_shared<JobView>();
   view->id = id;
   view->revision = id * 10;
-  view->spec = std::make_shared<const std::string>(absl::StrCat("spec ", id));
+  lasp::v1::TrainingSpec spec;
+  spec.set_max_steps(id);
+  FillDefaults(&spec);
+  view->spec = std::make_shared<const std::string>(spec.SerializeAsString());
   view->job.set_name(absl::StrCat("job-", id));
   view->job.set_uid(absl::StrCat("uid-", id));
   view->job.set_state(state);

@@ -15,6 +15,8 @@
 namespace lasp::server {
 namespace {
 
+using ::lasp::testing::StatusIs;
+using ::testing::HasSubstr;
 using ::testing::IsSupersetOf;
 using ::testing::SizeIs;
 using Job = lasp::v1::TrainingJob;
@@ -59,6 +61,8 @@ TEST_F(StoreReleaseTest, ItsJobsAreThere) {
     ASSERT_NE(job, nullptr) << id;
     EXPECT_EQ(job->job.state(), state) << id;
     EXPECT_EQ(job->ToProto().spec().model().hidden_size(), 32);
+    // A default that has come since.
+    EXPECT_EQ(job->ToProto().spec().checkpoint().interval().seconds(), 600) << id;
     EXPECT_EQ((*core)->store().ReadSteps(job->id, 1, 0, 1).value().empty(),
               state == Job::STATE_QUEUED);
   }
@@ -73,6 +77,23 @@ TEST_F(StoreReleaseTest, WhatItKnowsStaysAsItWas) {
   LASP_ASSERT_OK(Open());
   EXPECT_EQ(Database().QueryInteger("PRAGMA user_version").value(), 3);
   EXPECT_THAT(Schema(), IsSupersetOf(before));
+}
+
+// It goes on with the rows that it wrote; what it does not know is written out in memory alone.
+TEST_F(StoreReleaseTest, SpecsStayAsTheyWereStored) {
+  const auto stored_bytes = [this] {
+    return Database().QueryInteger("SELECT SUM(LENGTH(spec)) FROM jobs").value();
+  };
+  const int64_t before = stored_bytes();
+  LASP_ASSERT_OK(Open());
+  LASP_ASSERT_OK(store_->Load());
+  EXPECT_EQ(stored_bytes(), before);
+}
+
+TEST_F(StoreReleaseTest, ASpecThatCannotBeReadIsNamed) {
+  LASP_ASSERT_OK(Database().Execute("UPDATE jobs SET spec = X'FF' WHERE id = 2"));
+  LASP_ASSERT_OK(Open());
+  EXPECT_THAT(store_->Load(), StatusIs(absl::StatusCode::kDataLoss, HasSubstr("job 2 cannot")));
 }
 
 }  // namespace

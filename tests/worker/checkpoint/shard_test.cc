@@ -187,6 +187,35 @@ TEST_F(ShardTest, SharesOfManyBlocksToo) {
   Restores(layout, 1, Save(layout, 3, 2, values), values);
 }
 
+// Manifests stay as they were written, and so does their digest of the spec.
+TEST_F(ShardTest, AManifestOfAnotherReleaseIsOfTheSameSpec) {
+  const ParameterLayout layout(Config(true));
+  const std::vector<float> values = Numbered(layout);
+  spec_.set_max_steps(20);
+  auto reference = Save(layout, 2, 1, values);
+  const std::string path = absl::StrCat(reference.folder(), "/", kManifestFile);
+  const auto manifest = ParseManifest(Content(path));
+  LASP_ASSERT_OK(manifest);
+  const auto rewrite = [&](const lasp::v1::CheckpointManifest& changed) {
+    const std::string text = ManifestText(changed).value();
+    root_.Write(path, text);
+    reference.set_manifest_digest(ManifestDigest(text));
+  };
+  // Of before there were these fields.
+  lasp::v1::CheckpointManifest older = *manifest;
+  older.mutable_spec()->mutable_model()->clear_layer_pattern();
+  older.mutable_spec()->mutable_data()->clear_documents();
+  older.mutable_spec()->mutable_optimizer()->clear_state_type();
+  older.set_spec_digest(SpecDigest(older.spec()));
+  rewrite(older);
+  Restores(layout, 2, reference, values);
+  // Of one with a field that is not read in it.
+  lasp::v1::CheckpointManifest later = *manifest;
+  later.mutable_spec()->clear_max_steps();
+  rewrite(later);
+  Restores(layout, 2, reference, values);
+}
+
 TEST_F(ShardTest, MoreRanksThanElementsLeaveSomeWithNothing) {
   const ParameterLayout layout({.layers = 1,
                                 .hidden_size = 2,

@@ -245,6 +245,28 @@ TEST_F(CorpusTest, MoreFilesThanTheSoftLimitAllowsAreOpened) {
   EXPECT_EXIT(open_with_limits(256, 900), ::testing::ExitedWithCode(1), "");
 }
 
+// A job's held-out files are open beside those that it trains on.
+TEST_F(CorpusTest, TheFilesOfTwoCorporaAreOpenAtOnce) {
+  std::vector<std::string> names;
+  names.reserve(1300);
+  for (int i = 0; i < 1300; ++i) {
+    names.push_back(absl::StrCat("shard-", i));
+    temp_.Write(names.back(), "x");
+  }
+  const auto open_both = [&] {
+    const rlimit limit = {.rlim_cur = 256, .rlim_max = 4000};
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0) {
+      _exit(3);
+    }
+    const auto format = v1::DataSpec::FORMAT_BYTES;
+    const auto train =
+        Corpus::Open({names.begin(), names.begin() + 700}, format, 256, {temp_.path()});
+    const auto eval = Corpus::Open({names.begin() + 700, names.end()}, format, 256, {temp_.path()});
+    _exit(train.ok() && eval.ok() ? 0 : 1);
+  };
+  EXPECT_EXIT(open_both(), ::testing::ExitedWithCode(0), "");
+}
+
 TEST_F(CorpusTest, BadFilesAreRefusedAtOpen) {
   temp_.Write("short.bin", lasp::testing::LlmcShard16({1, 2, 3}).substr(0, 1027));
   EXPECT_THAT(Corpus::Open({"short.bin"}, v1::DataSpec::FORMAT_LLMC, 256, {temp_.path()}),

@@ -15,7 +15,7 @@
 
 namespace lasp::worker {
 
-// The arrays of one rank's dump, by name, as double.
+// The arrays of one rank's dump, by name, as double: gradients, whatever else.
 inline std::map<std::string, std::vector<double>> ReadDump(const std::string& stem) {
   const nlohmann::json index = nlohmann::json::parse(std::ifstream(stem + ".json"));
   std::ifstream file(stem + ".bin", std::ios::binary);
@@ -42,6 +42,8 @@ inline std::map<std::string, std::vector<double>> ReadDump(const std::string& st
       values.push_back(array["dtype"] == "int32" ? integer : static_cast<double>(real));
     }
   }
+  const auto first = arrays.lower_bound("gradient/");
+  EXPECT_TRUE(first != arrays.end() && first->first.rfind("gradient/", 0) == 0) << stem;
   return arrays;
 }
 

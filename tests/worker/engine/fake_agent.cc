@@ -85,6 +85,7 @@ void FakeAgent::Launch(int rank) {
   lasp::internal::v1::ToRank message;
   lasp::internal::v1::Setup& setup = *message.mutable_setup();
   setup.mutable_fence()->set_training_job("projects/default/trainingJobs/test");
+  setup.mutable_fence()->set_uid("uid");
   setup.mutable_fence()->set_generation(options_.generation);
   setup.mutable_fence()->set_rank(rank);
   setup.set_world_size(world_size());
@@ -100,6 +101,10 @@ void FakeAgent::Launch(int rank) {
   setup.set_checkpoint_folder(options_.checkpoint_folder);
   if (options_.restore_from.has_value()) {
     *setup.mutable_restore_from() = *options_.restore_from;
+  }
+  setup.set_memory_root(options_.memory_root);
+  if (options_.rebuild.has_value()) {
+    *setup.mutable_rebuild() = *options_.rebuild;
   }
   (void)state.channel->Write(message);
 }

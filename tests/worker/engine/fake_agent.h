@@ -48,6 +48,8 @@ class FakeAgent {
     std::string checkpoint_root = {};
     std::string checkpoint_folder = {};
     std::optional<lasp::v1::CheckpointReference> restore_from = {};
+    std::string memory_root = {};
+    std::optional<lasp::v1::Rebuild> rebuild = {};
     // lasp-rank-cuda instead of lasp-rank, each rank with what CUDA_VISIBLE_DEVICES is to be: a
     // GPU, or an empty string.
     std::vector<std::string> gpus = {};

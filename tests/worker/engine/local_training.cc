@@ -102,6 +102,7 @@ absl::Status TrainOne(const LocalTrainingOptions& options, LocalRank& rank,
                                          .memory_root = options.memory_root,
                                          .rebuild = options.rebuild,
                                          .uid = "uid",
+                                         .progress = options.progress,
                                          .initial_weights = options.initial_weights,
                                          .dump_directory = options.dump_directory,
                                          .attention = attention.get()};
@@ -128,7 +129,7 @@ absl::Status TrainOne(const LocalTrainingOptions& options, LocalRank& rank,
                                               recorder.OnShard(shard);
                                             }},
                              .spec = options.spec.checkpoint(),
-                             .restored_step = trainer->restored().step()}));
+                             .restored_step = trainer->checkpointed_step()}));
   }
   if (options.on_tensors) {
     options.on_tensors(rank.grid.rank(), trainer->restored().step(), *trainer, *rank.backend);
@@ -137,10 +138,13 @@ absl::Status TrainOne(const LocalTrainingOptions& options, LocalRank& rank,
                                                    .trainer = trainer.get(),
                                                    .checkpoints = checkpoints.get(),
                                                    .observer = &recorder});
-  LASP_ASSIGN_OR_RETURN(record->end, loop.Run());
-  LASP_RETURN_IF_ERROR(rank.world->Barrier().Wait());
-  record->world_sent_bytes = rank.world->counters().sent_bytes;
-  record->parameters = recorder.Parameters();
+  const absl::StatusOr<TrainEnd> end = loop.Run();
+  if (end.ok()) {
+    record->end = *end;
+    LASP_RETURN_IF_ERROR(rank.world->Barrier().Wait());
+    record->world_sent_bytes = rank.world->counters().sent_bytes;
+    record->parameters = recorder.Parameters();
+  }
   if (!options.memory_root.empty()) {
     lasp::v1::Fence fence;
     fence.set_uid("uid");
@@ -149,7 +153,7 @@ absl::Status TrainOne(const LocalTrainingOptions& options, LocalRank& rank,
     LASP_ASSIGN_OR_RETURN(record->left, trainer->LeaveState(fence));
     loop.AddRecentSteps(&record->left);
   }
-  return absl::OkStatus();
+  return end.status();
 }
 
 }  // namespace

@@ -28,10 +28,12 @@ struct LocalTrainingOptions {
   std::string checkpoint_folder = {};
   std::optional<lasp::v1::CheckpointReference> restore_from = {};
   const ModelFolder* initial_weights = nullptr;
-  // Where given, every rank leaves its state there at the end; see Setup.
+  // Where given, every rank leaves its state there at the end, or where it failed; see Setup.
   std::string memory_root = {};
   std::optional<lasp::v1::Rebuild> rebuild = {};
   int64_t generation = 1;
+  // Of all ranks.
+  ProgressClock* progress = nullptr;
   int64_t keep_parameters_every = 0;  // steps; 0: only those after the last are kept
   std::function<absl::StatusOr<std::unique_ptr<Backend>>()> create_backend;  // null: the CPU's
   // Runs the ranks instead of RunLocalRanks, on their GPUs for example.

@@ -222,6 +222,37 @@ TEST_F(RankProcessTest, OtherProcessesSeeNothingOfARank) {
   EXPECT_TRUE(is_private) << status << owner.st_uid;
 }
 
+// A job may outlive the folder that it began with.
+TEST_F(RankProcessTest, WhatIsRebuiltNeedsNoInitialWeights) {
+  const TempDirectory memory;
+  FakeAgent::Options options = Options(2, 1, kEndless);
+  options.memory_root = memory.path();
+  lasp::internal::v1::RankFinished end;
+  {
+    FakeAgent agent(options);
+    ASSERT_TRUE(agent.Begin());
+    ASSERT_TRUE(agent.WaitForStep(0, 2));
+    ::kill(agent.pid(1), SIGKILL);
+    EXPECT_EQ(agent.WaitForExit(0), kRankRetry);
+    end = agent.record(0).end;
+  }
+  ASSERT_TRUE(end.has_state_left());
+  lasp::v1::Rebuild rebuild;
+  rebuild.set_generation(1);
+  *rebuild.mutable_state() = end.state_left().state();
+  lasp::v1::RebuildPart& part = *rebuild.add_parts();
+  *part.mutable_pieces() = end.state_left().pieces();
+  *part.mutable_shard() = end.state_left().shard();
+  options.rebuild = rebuild;
+  options.generation = 2;
+  options.spec.mutable_model()->mutable_initial_weights()->set_path("deleted");
+  options.spec.set_max_steps(rebuild.state().step() + 2);
+  FakeAgent agent(options);
+  ASSERT_TRUE(agent.Begin()) << agent.record(0).end.status().message();
+  EXPECT_EQ(agent.WaitForExit(0), kRankDone);
+  EXPECT_EQ(agent.record(0).steps.size(), 2u);
+}
+
 TEST_F(RankProcessTest, AMethodOfAnotherBuildIsAWrongConfiguration) {
   FakeAgent::Options options = Options(1, 1, 2);
   options.spec.mutable_parallelism()->mutable_sequence_parallel()->set_method(

@@ -182,8 +182,58 @@ TEST_F(RebuildTest, AnotherShapeTakesItUp) {
   const auto rebuilt = TrainLocally(going_on);
   LASP_ASSERT_OK(rebuilt[0].status);
   const std::vector<double> losses = Losses(rebuilt);
+  ASSERT_EQ(losses.size(), Losses(whole).size() - kBreak);
   for (size_t step = 0; step < losses.size(); ++step) {
     EXPECT_NEAR(losses[step] / Losses(whole)[step + kBreak], 1, 1e-5);
+  }
+}
+
+// Nothing is left to train, but the checkpoint that the job ends with.
+TEST_F(RebuildTest, WhatWasBrokenOffAtTheEndIsStillSaved) {
+  LocalTrainingOptions options = Options(2, 1);
+  options.spec.set_max_steps(kBreak);
+  options.memory_root = memory_.path();
+  const auto broken = TrainLocally(options);
+  LASP_ASSERT_OK(broken[0].status);
+  LocalTrainingOptions going_on = options;
+  going_on.generation = 2;
+  going_on.rebuild = Plan(broken, 2);
+  going_on.checkpoint_root = folder_.path();
+  going_on.checkpoint_folder = "uid";
+  std::filesystem::create_directories(folder_.Join("uid"));
+  const auto rebuilt = TrainLocally(going_on);
+  for (const LocalTrainingRecord& record : rebuilt) {
+    EXPECT_EQ(record.end.step, kBreak);
+    EXPECT_TRUE(record.steps.empty());
+    ASSERT_EQ(record.shards.size(), 1u);
+    EXPECT_EQ(record.shards[0].step(), kBreak);
+  }
+  EXPECT_EQ(rebuilt[0].shards[0].state().SerializeAsString(),
+            broken[0].left.state().SerializeAsString());
+}
+
+// The state of a step comes with its metrics, also where rank 0 had no time to report them.
+TEST_F(RebuildTest, AStepWhoseEvaluationFailsIsNotLost) {
+  LocalTrainingOptions options = Options(2, 2);
+  options.spec.mutable_data()->add_eval_paths("held_out.txt");
+  options.spec.set_eval_interval_steps(kBreak);
+  const std::string held_out = folder_.Write("held_out.txt", MakeText(20'000, 6));
+  const auto whole = TrainLocally(options);
+  LASP_ASSERT_OK(whole[0].status);
+  ASSERT_TRUE(whole[0].steps[kBreak - 1].metrics().has_eval_loss());
+  options.memory_root = memory_.path();
+  options.on_phase = [&](int /*rank*/, lasp::v1::RankStatus::Phase phase, DrainRequest& /*drain*/) {
+    if (phase == lasp::v1::RankStatus::PHASE_EVALUATING) {
+      std::ofstream(held_out, std::ios::app) << "changed";
+    }
+  };
+  for (const LocalTrainingRecord& record : TrainLocally(options)) {
+    EXPECT_FALSE(record.status.ok());
+    EXPECT_EQ(record.left.state().step(), kBreak);
+    ASSERT_EQ(record.left.recent_steps_size(), kBreak);
+    const lasp::v1::StepMetrics& last = record.left.recent_steps(kBreak - 1);
+    EXPECT_EQ(last.loss(), whole[0].steps[kBreak - 1].metrics().loss());
+    EXPECT_FALSE(last.has_eval_loss());
   }
 }
 
