@@ -199,7 +199,8 @@ class ClusterTest(unittest.TestCase):
 
     def tearDown(self):
         failed = self.has_failed()
-        for program in reversed(self.programs):
+        # Agents first: one whose coordinator is away waits for it, to tell how its ranks ended.
+        for program in sorted(reversed(self.programs), key=lambda program: program.name == "lasp-server"):
             if program.process.poll() is None:
                 program.terminate() if program.name != "lasp-server" else program.kill()
         for process in self.others:

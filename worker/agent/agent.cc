@@ -29,6 +29,11 @@ absl::Duration HeartbeatInterval(const lasp::v1::Welcome& welcome) {
   return interval > absl::ZeroDuration() ? interval : kDefaultHeartbeat;
 }
 
+bool Lists(const std::vector<RankStatus>& ranks, const lasp::v1::Fence& fence) {
+  return std::any_of(ranks.begin(), ranks.end(),
+                     [&fence](const RankStatus& rank) { return SameFence(rank.fence(), fence); });
+}
+
 ConnectRequest AddressMessage(const lasp::v1::Fence& fence, const std::string& address) {
   ConnectRequest request;
   *request.mutable_rank_address()->mutable_fence() = fence;
@@ -58,7 +63,9 @@ Agent::Agent(AgentOptions options, const RankLedger* ledger, RankLogs* logs,
           [&options, ledger, logs](RankObserver* observer) {
             return std::make_unique<Supervisor>(options.supervisor, ledger, logs, observer);
           },
-          logs, rank_metrics, agent_metrics, clock) {}
+          logs, rank_metrics, agent_metrics, clock) {
+  outbox_.ReadLogsOnThread();
+}
 
 Agent::Agent(AgentOptions options, const KeeperFactory& keep, RankLogs* logs,
              RankMetrics* rank_metrics, AgentMetrics* agent_metrics, const Clock* clock)
@@ -115,7 +122,20 @@ void Agent::BeginStream() {
   for (const lasp::v1::Slot& slot : options_.supervisor.slots) {
     *hello->add_slots() = slot;
   }
-  for (const LiveRank& rank : ranks_->Ranks()) {
+  // In this order, so that one which ends meanwhile is in one of the two lists at least.
+  const std::vector<LiveRank> live = ranks_->Ranks();
+  const std::vector<RankStatus> ended = outbox_.EndedRanks();
+  // Steps that go before the exit may take long, and until then its rank is not missing. Those that
+  // live come last, for a slot is held by the last that is said to be there.
+  for (const RankStatus& rank : ended) {
+    if (rank.slot() < hello->slots_size()) {
+      *hello->add_ranks() = rank;
+    }
+  }
+  for (const LiveRank& rank : live) {
+    if (Lists(ended, rank.status.fence())) {
+      continue;
+    }
     *hello->add_ranks() = rank.status;
     lasp::v1::Slot* const slot = hello->mutable_slots(rank.status.slot());
     slot->set_training_job(rank.status.fence().training_job());

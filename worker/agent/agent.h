@@ -39,8 +39,8 @@ class Agent : public RankObserver {
   // All pointers outlive it.
   Agent(AgentOptions options, const RankLedger* ledger, RankLogs* logs, RankMetrics* rank_metrics,
         AgentMetrics* agent_metrics, const Clock* clock);
-  // With ranks that somebody else keeps than a supervisor. `keep` is called once, by the
-  // constructor.
+  // With ranks that somebody else keeps than a supervisor, and without a thread. `keep` is called
+  // once, by the constructor.
   using KeeperFactory = std::function<std::unique_ptr<RankKeeper>(RankObserver*)>;
   Agent(AgentOptions options, const KeeperFactory& keep, RankLogs* logs, RankMetrics* rank_metrics,
         AgentMetrics* agent_metrics, const Clock* clock);
@@ -70,6 +70,9 @@ class Agent : public RankObserver {
 
   // Whether the coordinator has every report and every line of the logs.
   bool AllReported() const;
+
+  // Whether it has every report. They are in memory alone, and end with this process.
+  bool AllReportsStored() const { return outbox_.AllAcknowledged(); }
 
   void OnStarted(const lasp::v1::Assignment& assignment) override;
   void OnAddress(const lasp::v1::RankAddress& address) override;

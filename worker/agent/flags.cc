@@ -35,8 +35,10 @@ ABSL_FLAG(
     "Jobs of more ranks than this have no metrics of each rank: an agent shows one series for "
     "all its ranks of such a job.");
 ABSL_FLAG(std::string, rank_address, "127.0.0.1",
-          "The address of this host on which its ranks listen for their peers. Rank traffic is "
-          "neither encrypted nor authenticated: give an address of a closed network.");
+          "The address of this host on which its ranks listen for their peers. Who connects must "
+          "prove, by HMAC, to be of the same generation; what follows is neither encrypted nor "
+          "authenticated, nor are the connections that NCCL makes: give an address of a closed "
+          "network.");
 ABSL_FLAG(std::string, path_roots, "",
           "Folders, separated by commas, under which data paths of jobs must lie. A relative path "
           "is looked up under each in order.");
@@ -70,8 +72,10 @@ ABSL_FLAG(int64_t, log_ship_bytes_per_second, 4 << 20,
           "Bytes of logs sent to the coordinator in a second, over all ranks.");
 ABSL_FLAG(absl::Duration, retain_logs, absl::Hours(24 * 7),
           "How long the logs of ended ranks are kept.");
-ABSL_FLAG(int64_t, retain_log_bytes, int64_t{16} << 30,
-          "Bytes of the logs of ended ranks that are kept together; the oldest go first.");
+ABSL_FLAG(
+    int64_t, retain_log_bytes, int64_t{16} << 30,
+    "Bytes of the logs of ended ranks that are kept together; the oldest go first, and before "
+    "all others those that the coordinator has.");
 ABSL_FLAG(std::string, dump_directory, "",
           "For tests: each rank writes parameters, tokens, loss and gradients of step 1 there.");
 ABSL_FLAG(std::string, log_level, "info", "debug, info, warning or error.");

@@ -32,6 +32,7 @@ struct EndedLog {
   std::filesystem::path folder;
   std::filesystem::file_time_type newest;
   int64_t bytes = 0;
+  bool shipped = false;
 };
 
 std::optional<EndedLog> LookAt(const std::filesystem::path& folder) {
@@ -42,6 +43,7 @@ std::optional<EndedLog> LookAt(const std::filesystem::path& folder) {
     log.newest = std::max(log.newest, file.last_write_time(error));
     log.bytes += static_cast<int64_t>(file.file_size(error));
   }
+  log.shipped = std::filesystem::exists(folder.string() + kShippedFile, error);
   return error ? std::nullopt : std::make_optional(std::move(log));
 }
 
@@ -110,8 +112,9 @@ void LogFolder::RemoveOld(absl::Duration age, int64_t max_bytes) {
       }
     }
   }
-  std::sort(logs.begin(), logs.end(),
-            [](const EndedLog& a, const EndedLog& b) { return a.newest > b.newest; });
+  std::sort(logs.begin(), logs.end(), [](const EndedLog& a, const EndedLog& b) {
+    return a.shipped == b.shipped ? a.newest > b.newest : b.shipped;
+  });
   int64_t kept = 0;
   for (const EndedLog& log : logs) {
     kept += log.bytes;

@@ -33,8 +33,9 @@ class LogFolder {
   std::vector<FencedLog> Unshipped() const;
   static void MarkShipped(const RankLog& log);
 
-  // Removes the logs that nobody has written to for `age`, and the oldest of the others until at
-  // most `max_bytes` are left; never those of ranks that run, which do not count.
+  // Removes the logs that nobody has written to for `age`, and of the others the oldest until at
+  // most `max_bytes` are left, those first that the coordinator has; never those of ranks that run,
+  // which do not count.
   void RemoveOld(absl::Duration age, int64_t max_bytes);
 
  private:

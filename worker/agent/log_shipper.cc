@@ -36,6 +36,7 @@ void LogShipper::Add(FencedLog log) {
 void LogShipper::BeginSession() {
   const absl::Duration now = clock_->Monotonic();
   MutexLock lock(&mutex_);
+  ready_.reset();
   for (const auto& log : logs_) {
     log->position = log->arrived;
     log->marked = log->arrived;
@@ -46,6 +47,9 @@ void LogShipper::BeginSession() {
 void LogShipper::SetPosition(const lasp::v1::Fence& fence, int64_t offset) {
   const absl::Duration now = clock_->Monotonic();
   MutexLock lock(&mutex_);
+  if (ready_.has_value() && SameRank(ready_->fence(), fence)) {
+    ready_.reset();
+  }
   for (const auto& log : logs_) {
     if (SameRank(log->fenced.fence, fence)) {
       log->position = offset;
@@ -64,8 +68,9 @@ void LogShipper::Refill(absl::Duration now) {
   refilled_at_ = now;
 }
 
-void LogShipper::NoteArrivals(absl::Duration now) {
-  const auto complete = [now](const std::shared_ptr<Shipped>& log) {
+std::vector<std::shared_ptr<RankLog>> LogShipper::NoteArrivals(absl::Duration now) {
+  std::vector<std::shared_ptr<RankLog>> shipped;
+  const auto complete = [now, &shipped](const std::shared_ptr<Shipped>& log) {
     if (now - log->marked_at < kArrivalTime) {
       return false;
     }
@@ -76,35 +81,67 @@ void LogShipper::NoteArrivals(absl::Duration now) {
     if (!log->fenced.log->closed() || log->arrived < log->fenced.log->end()) {
       return false;
     }
-    LogFolder::MarkShipped(*log->fenced.log);
+    shipped.push_back(log->fenced.log);
     return true;
   };
   logs_.erase(std::remove_if(logs_.begin(), logs_.end(), complete), logs_.end());
+  return shipped;
+}
+
+void LogShipper::Drop(const std::shared_ptr<Shipped>& log) {
+  const int64_t bytes = log->fenced.log->end() - log->position;
+  LASP_LOG(kWarning,
+           "a rank's log was removed before the coordinator had it: --retain_logs and "
+           "--retain_log_bytes say what is kept",
+           {{"log", log->fenced.log->folder()}, {"bytes", bytes}});
+  dropped_bytes_ += bytes;
+  std::erase(logs_, log);
 }
 
 std::optional<lasp::v1::LogChunk> LogShipper::Next() {
+  Fill();
+  return Take();
+}
+
+std::optional<lasp::v1::LogChunk> LogShipper::Take() {
+  MutexLock lock(&mutex_);
+  std::optional<lasp::v1::LogChunk> chunk = std::exchange(ready_, std::nullopt);
+  sent_bytes_ += chunk.has_value() ? static_cast<int64_t>(chunk->data().size()) : 0;
+  return chunk;
+}
+
+bool LogShipper::Fill() {
   const absl::Duration now = clock_->Monotonic();
+  std::vector<std::shared_ptr<RankLog>> shipped;
   std::vector<std::pair<std::shared_ptr<Shipped>, int64_t>> candidates;
   {
     MutexLock lock(&mutex_);
-    Refill(now);
-    NoteArrivals(now);
-    if (budget_bytes_ <= 0) {
-      return std::nullopt;
+    if (ready_.has_value()) {
+      return true;
     }
-    for (size_t i = 0; i < logs_.size(); ++i) {
+    Refill(now);
+    shipped = NoteArrivals(now);
+    for (size_t i = 0; i < logs_.size() && budget_bytes_ > 0; ++i) {
       const auto& log = logs_[(turn_ + i) % logs_.size()];
       if (log->hold_until <= now && log->position < log->fenced.log->end()) {
         candidates.emplace_back(log, log->position);
       }
     }
   }
-  // The disk is read without the lock.
+  // The disk is written and read without the lock.
+  for (const std::shared_ptr<RankLog>& log : shipped) {
+    LogFolder::MarkShipped(*log);
+  }
   for (const auto& [log, position] : candidates) {
     absl::StatusOr<RankLog::Piece> piece = log->fenced.log->Read(position, kMaxLogChunkBytes);
+    const bool removed = absl::IsAborted(piece.status()) && log->fenced.log->removed();
     MutexLock lock(&mutex_);
     if (log->position != position) {
       continue;  // moved by SetPosition or BeginSession meanwhile
+    }
+    if (removed) {
+      Drop(log);
+      continue;
     }
     if (!piece.ok()) {
       if (!absl::IsAborted(piece.status())) {
@@ -124,21 +161,21 @@ std::optional<lasp::v1::LogChunk> LogShipper::Next() {
     const auto place = std::find(logs_.begin(), logs_.end(), log);
     turn_ = static_cast<size_t>(place - logs_.begin()) + 1;
     budget_bytes_ -= static_cast<double>(piece->data.size());
-    sent_bytes_ += static_cast<int64_t>(piece->data.size());
-    lasp::v1::LogChunk chunk;
+    lasp::v1::LogChunk& chunk = ready_.emplace();
     *chunk.mutable_fence() = log->fenced.fence;
     chunk.set_offset(piece->offset);
     chunk.set_data(std::move(piece->data));
-    return chunk;
+    return true;
   }
-  return std::nullopt;
+  return false;
 }
 
 bool LogShipper::AllSent() const {
   MutexLock lock(&mutex_);
-  return std::all_of(logs_.begin(), logs_.end(), [](const std::shared_ptr<Shipped>& log) {
-    return log->position >= log->fenced.log->end();
-  });
+  return !ready_.has_value() &&
+         std::all_of(logs_.begin(), logs_.end(), [](const std::shared_ptr<Shipped>& log) {
+           return log->position >= log->fenced.log->end();
+         });
 }
 
 int64_t LogShipper::sent_bytes() const {

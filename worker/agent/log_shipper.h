@@ -29,13 +29,19 @@ class LogShipper {
   // The coordinator holds the log up to `offset`.
   void SetPosition(const lasp::v1::Fence& fence, int64_t offset);
 
-  // The next chunk, from the log after the one that had its turn; none where all is sent or the
-  // rate is used up.
+  // Reads the next chunk, from the log after the one that had its turn, unless one waits to be
+  // taken. Whether there is one: there is none where all is sent or the rate is used up. Alone
+  // waits for the disk, and without the lock; one thread's at a time.
+  bool Fill();
+  // What was read last, if nobody has taken it.
+  std::optional<lasp::v1::LogChunk> Take();
+  // Both.
   std::optional<lasp::v1::LogChunk> Next();
 
   // Whether all that was written so far is sent.
   bool AllSent() const;
   int64_t sent_bytes() const;
+  // Rotated away, or removed, before they were sent.
   int64_t dropped_bytes() const;
 
  private:
@@ -53,13 +59,18 @@ class LogShipper {
   };
 
   void Refill(absl::Duration now) REQUIRES_LOCK(mutex_);
-  void NoteArrivals(absl::Duration now) REQUIRES_LOCK(mutex_);
+  // Logs of which all has arrived by now are no longer the shipper's.
+  std::vector<std::shared_ptr<RankLog>> NoteArrivals(absl::Duration now) REQUIRES_LOCK(mutex_);
+  // Its folder is gone, and what was not sent with it.
+  void Drop(const std::shared_ptr<Shipped>& log) REQUIRES_LOCK(mutex_);
   static bool SameRank(const lasp::v1::Fence& a, const lasp::v1::Fence& b);
 
   const int64_t bytes_per_second_;
   const Clock* const clock_;
   mutable Mutex mutex_;
   std::vector<std::shared_ptr<Shipped>> logs_ GUARDED_BY(mutex_);
+  // Read, and behind its log's position already.
+  std::optional<lasp::v1::LogChunk> ready_ GUARDED_BY(mutex_);
   size_t turn_ GUARDED_BY(mutex_) = 0;
   double budget_bytes_ GUARDED_BY(mutex_);
   absl::Duration refilled_at_ GUARDED_BY(mutex_);

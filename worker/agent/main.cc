@@ -35,6 +35,9 @@ constexpr absl::Duration kDiskInterval = absl::Seconds(10);
 constexpr absl::Duration kLeftoverTime = absl::Seconds(10);
 // After the last rank has left: for its exit and the end of its log to reach the coordinator.
 constexpr absl::Duration kFarewellTime = absl::Seconds(5);
+// For a coordinator that is away to come back and hear of it. One that starts anew takes some
+// seconds, and between two dials lie up to five.
+constexpr absl::Duration kReturnTime = absl::Seconds(15);
 
 sigset_t EndSignals() {
   sigset_t set;
@@ -54,26 +57,41 @@ bool WaitForSignal(absl::Duration timeout) {
 // Until the ranks have left, and the coordinator knows. A further signal cuts short.
 void DrainAndLeave(Agent* agent, CoordinatorClient* client, absl::Duration drain_timeout,
                    const SystemdNotifier& systemd) {
-  constexpr absl::Duration kPoll = absl::Milliseconds(50);
-  // Ranks that overstay are killed by the supervisor; this bound only covers ones that cannot be.
-  absl::Duration deadline = SystemClock().Monotonic() + drain_timeout + kFarewellTime;
   absl::Duration next_alive = absl::ZeroDuration();
-  agent->Drain();
-  while (!agent->WaitUntilNoRanks(absl::ZeroDuration()) && SystemClock().Monotonic() < deadline) {
+  // Waits a moment. Whether a further signal came.
+  const auto interrupted = [&systemd, &next_alive] {
+    constexpr absl::Duration kPoll = absl::Milliseconds(50);
     if (SystemClock().Monotonic() >= next_alive) {
       systemd.Alive();
       next_alive = SystemClock().Monotonic() + systemd.alive_interval();
     }
-    if (WaitForSignal(kPoll)) {
+    return WaitForSignal(kPoll);
+  };
+  // Ranks that overstay are killed by the supervisor; this bound only covers ones that cannot be.
+  absl::Duration deadline = SystemClock().Monotonic() + drain_timeout + kFarewellTime;
+  absl::Duration return_time = kReturnTime;
+  agent->Drain();
+  while (!agent->WaitUntilNoRanks(absl::ZeroDuration()) && SystemClock().Monotonic() < deadline) {
+    if (interrupted()) {
       LASP_LOG(kWarning, "a second signal: killing the ranks");
       agent->Kill("the worker was told to end at once");
       deadline = SystemClock().Monotonic() + kFarewellTime;
+      return_time = absl::ZeroDuration();
     }
   }
+  // For what is left to say, counted from when the coordinator is there again.
   deadline = SystemClock().Monotonic() + kFarewellTime;
-  while (agent->connected() && !agent->AllReported() && SystemClock().Monotonic() < deadline &&
-         !WaitForSignal(kPoll)) {
-  }
+  const absl::Duration return_deadline = SystemClock().Monotonic() + return_time;
+  do {
+    const absl::Duration now = SystemClock().Monotonic();
+    const bool connected = agent->connected();
+    // Logs are no reason to wait for one that is away: the next agent takes them from the disk.
+    if ((connected ? agent->AllReported() : agent->AllReportsStored()) ||
+        now >= (connected ? deadline : return_deadline)) {
+      break;
+    }
+    deadline = connected ? deadline : now + kFarewellTime;
+  } while (!interrupted());
   client->Finish(kFarewellTime);
 }
 
@@ -107,7 +125,6 @@ absl::Status Serve(const CommandLine& line, const SystemdNotifier& systemd) {
                         OfferSlots(line.slots, &host_report));
   const int cpu_slots = CountCpuSlots(slots);
 
-  LASP_ASSIGN_OR_RETURN(const auto exposer, MetricsExposer::Create(line.metrics_address));
   LASP_ASSIGN_OR_RETURN(const auto health, HealthServer::Start(line.health_address));
   const auto process_metrics = std::make_shared<ProcessMetrics>("lasp-worker");
   const auto rank_metrics = std::make_shared<RankMetrics>(
@@ -115,6 +132,9 @@ absl::Status Serve(const CommandLine& line, const SystemdNotifier& systemd) {
   const auto agent_metrics =
       std::make_shared<AgentMetrics>(static_cast<int>(slots.size()), rank_metrics.get());
   const auto disk_metrics = std::make_shared<DiskMetrics>("lasp_agent_work_dir", line.work_dir);
+  // Behind them, and so gone before them: a scrape holds what it collects from, not what that one
+  // points to.
+  LASP_ASSIGN_OR_RETURN(const auto exposer, MetricsExposer::Create(line.metrics_address));
   exposer->Add(process_metrics);
   exposer->Add(rank_metrics);
   exposer->Add(agent_metrics);

@@ -20,6 +20,24 @@ void Outbox::NoteChange() {
   changed_.NotifyAll();
 }
 
+void Outbox::ReadLogsOnThread() {
+  log_reader_ = std::make_unique<LogReader>(logs_, [this] {
+    MutexLock lock(&mutex_);
+    NoteChange();
+  });
+}
+
+std::optional<lasp::v1::LogChunk> Outbox::NextLog() {
+  if (log_reader_ == nullptr) {
+    return logs_->Next();
+  }
+  std::optional<lasp::v1::LogChunk> chunk = logs_->Take();
+  if (!chunk.has_value()) {
+    log_reader_->Ask();
+  }
+  return chunk;
+}
+
 void Outbox::BeginSession(lasp::v1::ConnectRequest hello) {
   MutexLock lock(&mutex_);
   welcomed_ = false;
@@ -117,7 +135,7 @@ std::optional<lasp::v1::ConnectRequest> Outbox::Next(absl::Duration max_wait) {
       return message;
     }
     if (may_log) {
-      if (std::optional<lasp::v1::LogChunk> chunk = logs_->Next()) {
+      if (std::optional<lasp::v1::LogChunk> chunk = NextLog()) {
         MutexLock lock(&mutex_);
         message.emplace().set_sequence(next_sequence_++);
         *message->mutable_log_chunk() = *std::move(chunk);
@@ -144,6 +162,11 @@ void Outbox::Wake() {
   MutexLock lock(&mutex_);
   woken_ = true;
   NoteChange();
+}
+
+std::vector<lasp::v1::RankStatus> Outbox::EndedRanks() const {
+  MutexLock lock(&mutex_);
+  return reports_.EndedRanks();
 }
 
 bool Outbox::AllAcknowledged() const {

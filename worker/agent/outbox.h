@@ -6,12 +6,15 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <optional>
+#include <vector>
 
 #include "absl/time/time.h"
 #include "lasp/v1/worker_service.pb.h"
 #include "proto/rpc/clock.h"
 #include "proto/rpc/mutex.h"
+#include "worker/agent/log_reader.h"
 #include "worker/agent/log_shipper.h"
 #include "worker/agent/report_buffer.h"
 
@@ -23,6 +26,9 @@ class Outbox {
   // `heartbeat` makes the content of one; called without a lock held. All outlive the outbox.
   Outbox(LogShipper* logs, const Clock* clock, std::function<lasp::v1::Heartbeat()> heartbeat,
          const ReportLimits& limits = {});
+
+  // Has the logs read on a thread of its own, not by whoever asks for a message. Before the first.
+  void ReadLogsOnThread();
 
   // A stream begins with `hello`; nothing else goes until it is welcomed.
   void BeginSession(lasp::v1::ConnectRequest hello);
@@ -42,6 +48,8 @@ class Outbox {
   // Ends a wait.
   void Wake();
 
+  // As ReportBuffer::EndedRanks.
+  std::vector<lasp::v1::RankStatus> EndedRanks() const;
   // Whether every report is acknowledged.
   bool AllAcknowledged() const;
   // Steps in the buffer, and how many were thinned away.
@@ -50,6 +58,7 @@ class Outbox {
 
  private:
   void NoteChange() REQUIRES_LOCK(mutex_);
+  std::optional<lasp::v1::LogChunk> NextLog();
   std::optional<lasp::v1::ConnectRequest> NextUrgent(absl::Duration now, bool* heartbeat_due)
       REQUIRES_LOCK(mutex_);
 
@@ -68,6 +77,8 @@ class Outbox {
   ReportBuffer reports_ GUARDED_BY(mutex_);
   absl::Duration heartbeat_interval_ GUARDED_BY(mutex_) = absl::Seconds(3);
   absl::Duration next_heartbeat_ GUARDED_BY(mutex_);
+  // Null where logs are not read on a thread. Last, since that tells of a change.
+  std::unique_ptr<LogReader> log_reader_;
 };
 
 }  // namespace lasp::worker

@@ -153,6 +153,11 @@ bool RankLog::closed() const {
   return closed_;
 }
 
+bool RankLog::removed() const {
+  std::error_code error;
+  return closed() && !std::filesystem::exists(folder_, error) && !error;
+}
+
 absl::StatusOr<RankLog::Piece> RankLog::Read(int64_t offset, size_t max_bytes) const {
   File file;
   {

@@ -44,6 +44,8 @@ class RankLog {
 
   int64_t end() const;
   bool closed() const;
+  // Whether it was removed from the disk as a whole, which happens to no log before it is closed.
+  bool removed() const;
 
   const std::string& folder() const { return folder_; }
 

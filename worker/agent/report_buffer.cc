@@ -1,5 +1,6 @@
 #include "worker/agent/report_buffer.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "worker/agent/rank_exit.h"
@@ -7,6 +8,7 @@
 namespace lasp::worker {
 
 using lasp::v1::ConnectRequest;
+using lasp::v1::RankStatus;
 
 void ReportBuffer::AddStep(const lasp::v1::Fence& fence, lasp::v1::StepMetrics step) {
   Append(fence, std::move(step));
@@ -94,6 +96,27 @@ absl::Duration ReportBuffer::NextDue() const {
     return absl::InfiniteDuration();
   }
   return sent_ < due_ ? last_message_at_ : last_message_at_ + limits_.interval;
+}
+
+std::vector<RankStatus> ReportBuffer::EndedRanks() const {
+  std::vector<RankStatus> ended;
+  for (const ConnectRequest& message : messages_) {
+    const lasp::v1::RankExited& exited = message.rank_exited();
+    // Told again, when it was told to stop.
+    const bool listed = std::any_of(ended.begin(), ended.end(), [&exited](const RankStatus& rank) {
+      return SameFence(rank.fence(), exited.fence());
+    });
+    if (!message.has_rank_exited() || message.sequence() > 0 || exited.slot() < 0 || listed) {
+      continue;
+    }
+    RankStatus& rank = ended.emplace_back();
+    *rank.mutable_fence() = exited.fence();
+    rank.set_slot(exited.slot());
+    // One that made no step may never have been ready: it is not to complete a start.
+    rank.set_phase(exited.step() > 0 ? RankStatus::PHASE_STOPPING : RankStatus::PHASE_STARTING);
+    rank.set_step(exited.step());
+  }
+  return ended;
 }
 
 void ReportBuffer::Thin() {

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <deque>
 #include <optional>
+#include <vector>
 
 #include "absl/time/time.h"
 #include "lasp/v1/worker_service.pb.h"
@@ -45,6 +46,11 @@ class ReportBuffer {
   std::optional<lasp::v1::ConnectRequest> Next(absl::Duration now, int64_t* next_sequence);
   // When Next may have one; InfiniteDuration where only something new or an acknowledgement helps.
   absl::Duration NextDue() const;
+
+  // The ranks whose exits have never been sent, as a greeting lists them: each once, in the order
+  // in which they ended; without those that were never given a slot. One that was sent goes again
+  // among the first messages, and may be stored: its slot may be another's.
+  std::vector<lasp::v1::RankStatus> EndedRanks() const;
 
   bool empty() const { return messages_.empty(); }
 

@@ -339,7 +339,6 @@ void Supervisor::Reap(int slot) {
   int wait_status = 0;
   while (waitpid(rank->process.pid, &wait_status, 0) < 0 && errno == EINTR) {
   }
-  ledger_->Erase(rank->process.pid);
   ranks_.erase(found);
   const lasp::v1::RankExited exited = DescribeExit(
       rank->assignment.fence(), slot, wait_status, rank->finished,
@@ -355,6 +354,8 @@ void Supervisor::Reap(int slot) {
     views_.erase(slot);
     changed_.NotifyAll();
   }
+  // Last: the disk may hang, and all know by now. A record of a process that is gone is no harm.
+  ledger_->Erase(rank->process.pid);
   if (const std::optional<lasp::v1::Assignment> next = TakeWaiting(slot)) {
     DoLaunch(*next);
   }

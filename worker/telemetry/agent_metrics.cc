@@ -86,8 +86,9 @@ std::vector<MetricFamily> AgentMetrics::Collect() const {
       static_cast<double>(thinned_steps_));
   add("lasp_agent_log_sent_bytes_total", "Bytes of rank logs sent to the coordinator",
       MetricType::Counter, static_cast<double>(log_sent_bytes_));
-  add("lasp_agent_log_dropped_bytes_total", "Bytes of rank logs rotated away before they were sent",
-      MetricType::Counter, static_cast<double>(log_dropped_bytes_));
+  add("lasp_agent_log_dropped_bytes_total",
+      "Bytes of rank logs rotated away or removed before they were sent", MetricType::Counter,
+      static_cast<double>(log_dropped_bytes_));
   return families;
 }
 

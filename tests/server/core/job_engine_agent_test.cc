@@ -112,6 +112,54 @@ TEST(JobEngineAgentTest, AnExitTakenAwayWithTheStreamIsReportedAgain) {
   EXPECT_EQ(harness.State(job), Job::STATE_SUCCEEDED);
 }
 
+TEST(JobEngineAgentTest, AnExitThatIsAnnouncedMayComeLate) {
+  for (const bool crash : {false, true}) {
+    EngineHarness harness;
+    FakeAgent* agent = harness.AddAgent("a", 1);
+    agent->obeys_stops = false;
+    const std::string job = harness.Submit("run", 1, 1, /*max_restarts=*/0);
+    ASSERT_EQ(harness.State(job), Job::STATE_RUNNING);
+    if (crash) {
+      harness.Crash();
+    } else {
+      harness.Disconnect(agent);
+    }
+    // It has ended, and steps go again before its exit does.
+    const FakeRank rank = *agent->Find(job);
+    agent->ranks[0].phase = lasp::v1::RankStatus::PHASE_STOPPING;
+    harness.Connect(agent);
+    agent->ranks.clear();
+    harness.Advance(absl::Seconds(40));
+    EXPECT_EQ(harness.State(job), Job::STATE_RUNNING);
+    harness.Exit(agent, rank, kRankDone);
+    EXPECT_EQ(harness.State(job), Job::STATE_SUCCEEDED);
+    harness.ExpectSlotsAgree();
+  }
+}
+
+TEST(JobEngineAgentTest, AnAnnouncedExitTakesNoSlotFromTheRankThatFollowed) {
+  EngineHarness harness;
+  FakeAgent* agent = harness.AddAgent("a", 1);
+  const std::string first = harness.Submit("first", 1, 1);
+  const FakeRank done = *agent->Find(first);
+  harness.Exit(agent, done, kRankDone);
+  const std::string second = harness.Submit("second", 1, 1);
+  ASSERT_EQ(harness.State(second), Job::STATE_RUNNING);
+  harness.Disconnect(agent);
+  agent->obeys_stops = false;
+  // It has not heard that the first one's exit is stored.
+  agent->ranks.insert(agent->ranks.begin(), done);
+  harness.Connect(agent);
+  agent->ranks.erase(agent->ranks.begin(), agent->ranks.end() - 1);
+  harness.ExpectSlotsAgree();
+  harness.Exit(agent, done, kRankDone);
+  harness.ExpectSlotsAgree();
+  harness.Advance(absl::Seconds(10));
+  EXPECT_EQ(harness.State(first), Job::STATE_SUCCEEDED);
+  EXPECT_EQ(harness.State(second), Job::STATE_RUNNING);
+  EXPECT_EQ(harness.Get(second).generation(), 1);
+}
+
 TEST(JobEngineAgentTest, AnAssignmentTakenAwayWithTheStreamIsSentAgain) {
   for (const bool crash : {false, true}) {
     EngineHarness harness;

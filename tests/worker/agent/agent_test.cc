@@ -149,6 +149,11 @@ TEST_F(AgentTest, ManyThreadsGiveOrders) {
   threads.front().join();
   threads.back().join();
   EXPECT_GT(done_, 0);
+  // A rank's record is the last that goes of it.
+  while (!std::filesystem::is_empty(folder_.Join("ranks")) &&
+         SystemClock().Monotonic() < deadline) {
+    absl::SleepFor(absl::Milliseconds(5));
+  }
   EXPECT_TRUE(std::filesystem::is_empty(folder_.Join("ranks")));
 }
 
@@ -215,6 +220,47 @@ TEST_F(AgentTest, AReadyRankIsSaidToEveryCoordinatorWithItsRecord) {
   EXPECT_EQ(Await(lasp::v1::ConnectRequest::kRankAddress).rank_address().address(),
             address.address());
   EXPECT_EQ(Await(lasp::v1::ConnectRequest::kRankReady).rank_ready().gemm_record(), "chosen");
+  agent_.Kill("the test ends");
+  EXPECT_TRUE(agent_.WaitUntilNoRanks(absl::Seconds(10)));
+  agent_.EndStream();
+}
+
+TEST_F(AgentTest, ARankWhoseEndIsStillToBeSentIsNamedBeforeThoseThatLive) {
+  lasp::v1::ConnectResponse welcome;
+  welcome.mutable_welcome()->mutable_heartbeat_interval()->set_seconds(60);
+  lasp::v1::ConnectResponse order;
+  agent_.BeginStream();
+  agent_.Handle(welcome);
+  *order.mutable_assignment() = Alone("done", 1, 2, 10);
+  agent_.Handle(order);
+  Answer(Await(lasp::v1::ConnectRequest::kRankAddress));
+  Answer(Await(lasp::v1::ConnectRequest::kRankReady));
+  agent_.EndStream();
+  EXPECT_TRUE(agent_.WaitUntilNoRanks(absl::Seconds(20)));
+  // In its slot; and two that get none.
+  for (const lasp::v1::Assignment& assignment :
+       {Alone("next", 1, 2, 10), Alone("nowhere", 1, kSlots, 10)}) {
+    *order.mutable_assignment() = assignment;
+    agent_.Handle(order);
+  }
+  *order.mutable_stop() = StopOf(FenceOf("never", 1, 0), lasp::v1::Stop::MODE_KILL);
+  agent_.Handle(order);
+  agent_.BeginStream();
+  lasp::v1::Hello hello = Await(lasp::v1::ConnectRequest::kHello).hello();
+  ASSERT_EQ(hello.ranks_size(), 2) << hello.DebugString();
+  EXPECT_EQ(hello.ranks(0).fence().uid(), "uid-done");
+  EXPECT_EQ(hello.ranks(0).slot(), 2);
+  EXPECT_EQ(hello.ranks(0).phase(), lasp::v1::RankStatus::PHASE_STOPPING);
+  EXPECT_EQ(hello.ranks(1).fence().uid(), "uid-next");
+  EXPECT_EQ(hello.slots(2).training_job(), "projects/default/trainingJobs/next");
+  agent_.Handle(welcome);
+  EXPECT_EQ(Await(lasp::v1::ConnectRequest::kRankExited).rank_exited().fence().uid(), "uid-done");
+  agent_.EndStream();
+  // Sent, and so no longer named: it may be stored.
+  agent_.BeginStream();
+  hello = Await(lasp::v1::ConnectRequest::kHello).hello();
+  ASSERT_EQ(hello.ranks_size(), 1) << hello.DebugString();
+  EXPECT_EQ(hello.ranks(0).fence().uid(), "uid-next");
   agent_.Kill("the test ends");
   EXPECT_TRUE(agent_.WaitUntilNoRanks(absl::Seconds(10)));
   agent_.EndStream();

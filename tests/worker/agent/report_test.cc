@@ -155,6 +155,22 @@ TEST_F(ReportBufferTest, AnExitIsNotOvertakenByTheNextGeneration) {
   EXPECT_EQ(messages[2].step_reports().steps(0).step(), 2);
 }
 
+TEST_F(ReportBufferTest, NamesARankWhoseExitWasNeverSent) {
+  lasp::v1::RankExited exited;
+  *exited.mutable_fence() = fence_;
+  exited.set_slot(-1);
+  buffer_.AddExit(exited);
+  EXPECT_TRUE(buffer_.EndedRanks().empty()) << "it never had a slot";
+  exited.set_slot(1);
+  buffer_.AddExit(exited);
+  buffer_.AddExit(exited);
+  ASSERT_EQ(buffer_.EndedRanks().size(), 1U);
+  EXPECT_EQ(buffer_.EndedRanks()[0].slot(), 1);
+  EXPECT_EQ(buffer_.EndedRanks()[0].phase(), lasp::v1::RankStatus::PHASE_STARTING) << "no step";
+  SendAll(false);
+  EXPECT_TRUE(buffer_.EndedRanks().empty());
+}
+
 TEST_F(ReportBufferTest, SendsAgainUnderTheSameNumbersUntilAcknowledged) {
   for (int i = 1; i <= 250; ++i) {
     buffer_.AddStep(fence_, Step(i));

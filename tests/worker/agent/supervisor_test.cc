@@ -45,6 +45,7 @@ TEST_F(SupervisorTest, RunsARankToItsEnd) {
   EXPECT_EQ(exited.step(), 20);
   EXPECT_EQ(exited.slot(), 2);
   EXPECT_TRUE(supervisor_->WaitUntilEmpty(absl::Seconds(5)));
+  supervisor_.reset();
   // Nothing is left to be killed by a later agent.
   EXPECT_TRUE(std::filesystem::is_empty(folder_.Join("ranks")));
 }

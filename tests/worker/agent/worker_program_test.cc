@@ -1,10 +1,12 @@
 // lasp-worker with jobs: what it does while its coordinator and its ranks come and go.
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -13,6 +15,7 @@
 #include "absl/time/clock.h"
 #include "proto/rpc/rank_exit_code.h"
 #include "proto/spec/unique_fd.h"
+#include "tests/worker/agent/rank_orders.h"
 #include "tests/worker/agent/worker_program_fixture.h"
 #include "worker/agent/rank_ledger.h"
 
@@ -20,9 +23,11 @@ namespace lasp::worker {
 namespace {
 
 using testing::FakeCoordinator;
+using testing::FenceOf;
 using ::testing::HasSubstr;
 using testing::RanksNamed;
 using testing::Spec;
+using testing::StopOf;
 using testing::WaitForRanks;
 using testing::WorkerProcess;
 
@@ -183,6 +188,32 @@ TEST_F(WorkerProgramTest, DrainsOnSigterm) {
   EXPECT_TRUE(absl::StrContains(coordinator_.logs[{1, 2}].text, "rank 2 ends after step"));
 }
 
+TEST_F(WorkerProgramTest, WhatItDrainsWhileTheCoordinatorIsAwayIsStillToldOf) {
+  StartWorker();
+  coordinator_.Submit("job", 1, 2, Spec(1'000'000, {"step_ms=1"}));
+  ASSERT_TRUE(coordinator_.WaitFor([&] { return coordinator_.steps[1].size() > 10; }));
+  coordinator_.StopServing();
+  worker_->Signal(SIGTERM);
+  ASSERT_TRUE(WaitForRanks(rank_name_, 0, absl::Seconds(10)));
+  EXPECT_EQ(worker_->Wait(absl::Seconds(1)), -1);
+  coordinator_.Serve();
+  ASSERT_TRUE(WaitForExits(2));
+  EXPECT_EQ(worker_->Wait(absl::Seconds(10)), 0);
+  EXPECT_EQ(coordinator_.exits.at(0).exit_code(), kRankDrained);
+  ExpectSteps(1, coordinator_.exits.at(0).step());
+}
+
+TEST_F(WorkerProgramTest, ASecondSignalDoesNotWaitForACoordinatorThatIsAway) {
+  StartWorker();
+  coordinator_.Submit("job", 1, 1, Spec(1'000'000, {"step_ms=1"}));
+  ASSERT_TRUE(coordinator_.WaitFor([&] { return coordinator_.steps[1].size() > 10; }));
+  coordinator_.StopServing();
+  worker_->Signal(SIGTERM);
+  ASSERT_TRUE(WaitForRanks(rank_name_, 0, absl::Seconds(10)));
+  worker_->Signal(SIGTERM);
+  EXPECT_EQ(worker_->Wait(absl::Seconds(3)), 0);
+}
+
 // A port that takes connections and says nothing: the transport would wait for long.
 TEST_F(WorkerProgramTest, DrainsAtOnceWhileItConnects) {
   const UniqueFd mute(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
@@ -258,6 +289,34 @@ TEST_F(WorkerProgramTest, NeitherHeartbeatsNorStepsWaitForAFloodOfLogs) {
   const FakeCoordinator::RankLogText& log = coordinator_.logs.begin()->second;
   EXPECT_GT(log.gap_bytes, 0);
   EXPECT_THAT(log.text, HasSubstr(" bytes of this log were dropped]\n"));
+}
+
+TEST_F(WorkerProgramTest, NoHeartbeatWaitsForADiskThatHangs) {
+  StartWorker();
+  coordinator_.Submit("job", 1, 1, Spec(1'000'000, {"step_ms=1"}));
+  ASSERT_TRUE(coordinator_.WaitFor([&] {
+    return absl::StrContains(coordinator_.logs[{1, 0}].text, "rank 0 of 1 begins\n") &&
+           !coordinator_.steps[1].empty();
+  }));
+  // Whoever opens the log now waits, and the rank's last line is still to be read.
+  const std::string log = folder_.Join(
+      absl::StrCat("work/logs/job-uid-job.gen-1.rank-0/", std::string(20, '0'), ".log"));
+  ASSERT_EQ(unlink(log.c_str()), 0);
+  ASSERT_EQ(mkfifo(log.c_str(), 0600), 0);
+  lasp::v1::ConnectResponse order;
+  *order.mutable_stop() = StopOf(FenceOf("job", 1, 0), lasp::v1::Stop::MODE_DRAIN);
+  coordinator_.Send(order);
+  ASSERT_TRUE(WaitForExits(1));
+  absl::SleepFor(absl::Milliseconds(500));
+  int64_t before = 0;
+  coordinator_.WaitFor([&] {
+    before = coordinator_.heartbeats;
+    return true;
+  });
+  EXPECT_TRUE(coordinator_.WaitFor([&] { return coordinator_.heartbeats >= before + 5; }));
+  // Opens for writing only where somebody reads, and ends that one's wait.
+  const UniqueFd writer(open(log.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC));
+  EXPECT_TRUE(writer.valid()) << "nobody has read the log";
 }
 
 TEST_F(WorkerProgramTest, ShipsTheLogOfARankAfterAnAgentWasKilled) {

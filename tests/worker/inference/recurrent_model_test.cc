@@ -77,6 +77,7 @@ TEST_P(RecurrentModelTest, GivesTheLogitsAndLossesOfTheWholeSequence) {
         LASP_ASSERT_OK(model->Logits(sequence, &logits));
         const double* const row =
             expected.data() + (sequence * kLength + begin + count - 1) * config_.vocab_size;
+        ASSERT_EQ(std::ssize(logits), config_.vocab_size);
         for (size_t token = 0; token < logits.size(); ++token) {
           // As near as the fp32 in which they are given.
           ASSERT_NEAR(logits[token], row[token], 1e-6 * std::max(1.0, std::abs(row[token])))

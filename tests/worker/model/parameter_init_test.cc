@@ -116,14 +116,17 @@ TEST(ParameterInitTest, LearnedFrequenciesStartAtTheFixedOnes) {
   config.learned_theta = true;
   const std::vector<float> parameters = Make(config, 1);
   const ParameterLayout layout(config);
+  int learned = 0;
   for (const Parameter& parameter : layout.parameters()) {
     if (parameter.decays) {
       continue;
     }
+    ++learned;
     EXPECT_FLOAT_EQ(parameters[parameter.offset], 1);
     EXPECT_FLOAT_EQ(parameters[parameter.offset + 31],
                     static_cast<float>(std::pow(10000, -2.0 * 31 / 32)));
   }
+  EXPECT_EQ(learned, 1);
 }
 
 }  // namespace
