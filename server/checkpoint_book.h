@@ -22,6 +22,8 @@ struct CheckpointRecord {
   std::map<int, lasp::v1::ShardWritten> shards;
   // A task on the disk has been given and not been heard of.
   bool busy = false;
+  // When it was to be committed for the first time, of the monotonic clock.
+  absl::Duration first_commit = absl::InfiniteDuration();
   // A task that failed is tried again then, of the monotonic clock.
   absl::Duration retry_at = -absl::InfiniteDuration();
 

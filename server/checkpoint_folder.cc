@@ -9,7 +9,9 @@
 #include <system_error>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "proto/checkpoint/block_digests.h"
 #include "proto/checkpoint/manifest.h"
 #include "proto/rpc/log.h"
@@ -64,6 +66,21 @@ absl::StatusOr<std::string> ReadSmallFile(int descriptor, absl::string_view path
   return text;
 }
 
+// Of the checkpoint whose folder has this name; 0 where it is no such name.
+int64_t GenerationOf(absl::string_view name) {
+  constexpr absl::string_view kGeneration = ".gen-";
+  const size_t end = name.find(kGeneration);
+  absl::string_view step = name.substr(0, end);
+  int64_t step_number = 0;
+  int64_t generation = 0;
+  return end != absl::string_view::npos && absl::ConsumePrefix(&step, "step-") &&
+                 absl::SimpleAtoi(step, &step_number) &&
+                 absl::SimpleAtoi(name.substr(end + kGeneration.size()), &generation) &&
+                 CheckpointFolderName(step_number, generation) == name
+             ? generation
+             : 0;
+}
+
 absl::Status SyncFolder(const std::string& path) {
   const UniqueFd folder(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!folder.valid() || fsync(folder.get()) != 0) {
@@ -104,6 +121,12 @@ absl::StatusOr<std::string> CheckpointFolder::Commit(
   LASP_RETURN_IF_ERROR(CheckManifest(manifest));
   LASP_RETURN_IF_ERROR(CheckSizes(folder, manifest));
   LASP_ASSIGN_OR_RETURN(const std::string text, ManifestText(manifest));
+  if (static_cast<int64_t>(text.size()) > max_manifest_bytes_) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the manifest of ", folder, " has ", text.size(), " bytes, and one of more than ",
+        max_manifest_bytes_, " is not read again; its ", manifest.shards_size(),
+        " shards have too many tensors and blocks to list: train with fewer ranks"));
+  }
   std::string digest = ManifestDigest(text);
   const std::string path = absl::StrCat(root_, "/", folder, "/", kManifestFile);
   const std::string digest_path = absl::StrCat(root_, "/", folder, "/", kManifestDigestFile);
@@ -173,7 +196,46 @@ absl::Status CheckpointFolder::Verify(const std::string& folder, const std::stri
   return absl::OkStatus();
 }
 
+absl::Status CheckpointFolder::CheckRoot() const {
+  std::error_code error;
+  return std::filesystem::is_directory(root_, error)
+             ? absl::OkStatus()
+             : absl::UnavailableError(absl::StrCat("--checkpoint_root ", root_, " is not there"));
+}
+
+absl::Status CheckpointFolder::RemoveUnfinished(const std::string& folder, int64_t generation,
+                                                const std::set<std::string>& known) const {
+  namespace fs = std::filesystem;
+  LASP_RETURN_IF_ERROR(CheckRoot());
+  std::vector<std::string> unfinished;
+  std::error_code error;
+  for (fs::directory_iterator entry(absl::StrCat(root_, "/", folder), error), end;
+       !error && entry != end; entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    const int64_t begun_by = GenerationOf(name);
+    if (begun_by < 1 || begun_by > generation || known.contains(name)) {
+      continue;
+    }
+    // Where it cannot be said whether there is one, there may be.
+    std::error_code unknown;
+    if (fs::symlink_status(entry->path() / kManifestFile, unknown).type() ==
+        fs::file_type::not_found) {
+      unfinished.push_back(absl::StrCat(folder, "/", name));
+    }
+  }
+  // A job need not have written anything.
+  if (error && error != std::errc::no_such_file_or_directory) {
+    return absl::UnavailableError(absl::StrCat("listing ", folder, ": ", error.message()));
+  }
+  for (const std::string& path : unfinished) {
+    LASP_LOG(kInfo, "removes a checkpoint that nobody has told of", {{"folder", path}});
+    LASP_RETURN_IF_ERROR(Remove(path));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckpointFolder::Remove(const std::string& folder) const {
+  LASP_RETURN_IF_ERROR(CheckRoot());
   const std::string path = absl::StrCat(root_, "/", folder);
   const std::string manifest = absl::StrCat(path, "/", kManifestFile);
   if (unlink(manifest.c_str()) == 0) {

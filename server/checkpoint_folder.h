@@ -3,12 +3,14 @@
 #pragma once
 
 #include <functional>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "lasp/v1/checkpoint.pb.h"
+#include "proto/checkpoint/manifest.h"
 #include "server/checkpoint_task.h"
 
 namespace lasp::server {
@@ -17,7 +19,9 @@ namespace lasp::server {
 // manifest until the removal of that. Folders are named beneath the root.
 class CheckpointFolder {
  public:
-  explicit CheckpointFolder(std::string root) : root_(std::move(root)) {}
+  // Manifests of more bytes are not written: no release would read them.
+  explicit CheckpointFolder(std::string root, int64_t max_manifest_bytes = kMaxManifestBytes)
+      : root_(std::move(root)), max_manifest_bytes_(max_manifest_bytes) {}
 
   const std::string& root() const { return root_; }
 
@@ -25,8 +29,8 @@ class CheckpointFolder {
   absl::Status Check() const;
 
   // The digest of the manifest, which is durable with its name. DATA_LOSS where it does not
-  // describe a whole checkpoint, or a shard is not there with its size; UNAVAILABLE where the disk
-  // refuses. May be repeated.
+  // describe a whole checkpoint, or a shard is not there with its size; INVALID_ARGUMENT where it
+  // is too large; UNAVAILABLE where the disk refuses. May be repeated.
   absl::StatusOr<std::string> Commit(const std::string& folder,
                                      const lasp::v1::CheckpointManifest& manifest) const;
 
@@ -38,10 +42,16 @@ class CheckpointFolder {
   // See CheckpointDisk::FindCommitted.
   std::vector<FoundCheckpoint> FindCommitted(const std::string& folder) const;
 
-  // The manifest first. OK where there is nothing.
+  // The manifest first. OK where there is nothing beneath the root; UNAVAILABLE where that is gone,
+  // or the disk refuses.
   absl::Status Remove(const std::string& folder) const;
 
+  // See CheckpointTask::Kind::kRemoveUnfinished; errors as Remove's.
+  absl::Status RemoveUnfinished(const std::string& folder, int64_t generation,
+                                const std::set<std::string>& known) const;
+
  private:
+  absl::Status CheckRoot() const;
   // The text of the manifest in `folder`.
   absl::StatusOr<std::string> ReadManifest(const std::string& folder) const;
   // UNAVAILABLE, or DATA_LOSS where a shard is not there with its size.
@@ -50,6 +60,7 @@ class CheckpointFolder {
   absl::StatusOr<FoundCheckpoint> ReadCommitted(const std::string& folder) const;
 
   const std::string root_;
+  const int64_t max_manifest_bytes_;
 };
 
 }  // namespace lasp::server

@@ -3,13 +3,18 @@
 
 #include <cstdint>
 #include <functional>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "lasp/v1/checkpoint.pb.h"
 
 namespace lasp::server {
+
+// Ranks that are being killed may still write so long.
+inline constexpr absl::Duration kRemovalDelay = absl::Minutes(1);
 
 struct CheckpointTask {
   enum class Kind {
@@ -19,8 +24,11 @@ struct CheckpointTask {
     kVerify,
     // Removes it with its folder.
     kRemove,
-    // Removes all that a job has written. Nothing is told of the outcome.
+    // Removes all that a job has written.
     kRemoveJob,
+    // Removes what a job's generations up to `generation` have begun and not finished: checkpoints'
+    // folders without a manifest, but for those that are `known`.
+    kRemoveUnfinished,
   };
 
   Kind kind = Kind::kCommit;
@@ -33,6 +41,8 @@ struct CheckpointTask {
   lasp::v1::CheckpointManifest manifest;
   // To be verified: what the manifest's digest should be.
   std::string manifest_digest;
+  // Folders beneath `folder` that are the controller's to judge.
+  std::set<std::string> known;
 };
 
 struct CheckpointOutcome {

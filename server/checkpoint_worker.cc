@@ -30,6 +30,9 @@ CheckpointOutcome DoCheckpointTask(const CheckpointFolder& folder, const Checkpo
     case CheckpointTask::Kind::kRemoveJob:
       outcome.status = folder.Remove(task.folder);
       break;
+    case CheckpointTask::Kind::kRemoveUnfinished:
+      outcome.status = folder.RemoveUnfinished(task.folder, task.generation, task.known);
+      break;
   }
   if (!outcome.status.ok() && !absl::IsCancelled(outcome.status)) {
     LASP_LOG(kWarning, "a checkpoint on the disk is not as it should be",
@@ -46,10 +49,7 @@ void CheckpointWorker::Start(CheckpointTask task) {
     if (ending_) {
       return;
     }
-    CheckpointOutcome outcome = DoCheckpointTask(folder_, task, [this] { return ending_.load(); });
-    if (task.kind != CheckpointTask::Kind::kRemoveJob) {
-      sink_(std::move(outcome));
-    }
+    sink_(DoCheckpointTask(folder_, task, [this] { return ending_.load(); }));
   });
 }
 

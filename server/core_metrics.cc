@@ -161,7 +161,7 @@ void CoreMetrics::AppendStreams(std::vector<MetricFamily>* families) const {
 
 void CoreMetrics::AppendBackups(std::vector<MetricFamily>* families) const {
   AppendOne("lasp_store_last_backup_timestamp_seconds",
-            "When the newest backup of the store was made, Unix time; 0 where there is none",
+            "When the newest backup that was asked for was made, Unix time; 0 where there is none",
             absl::ToDoubleSeconds(core_->backups().newest() - absl::UnixEpoch()), families);
   AppendOne("lasp_store_backups_wanted", "Whether --backup_dir is set",
             core_->backups().is_wanted() ? 1 : 0, families);
@@ -179,8 +179,9 @@ void CoreMetrics::AppendQueues(std::vector<MetricFamily>* families) const {
   AppendOne("lasp_controller_queued_agent_bytes",
             "Bytes of the messages of agents that wait for the controller", inbox.agent_bytes(),
             families);
-  MetricFamily* const pools = Begin("lasp_task_pool_queued_tasks",
-                                    "Reads, answers and wake-ups that wait for a thread", families);
+  MetricFamily* const pools =
+      Begin("lasp_task_pool_queued_tasks",
+            "Reads, answers, wake-ups, backups and exports that wait for a thread", families);
   for (const auto& [name, pool] : pools_) {
     Add({{"pool", name}}, static_cast<double>(pool->queued()), pools);
   }

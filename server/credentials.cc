@@ -73,36 +73,57 @@ void Credentials::Watch() {
   }
 }
 
+// What could not be used is read again at each look: what was in the way may pass, as a want of
+// descriptors does, and leaves no trace in the stamp.
 void Credentials::ReloadTls() {
   const std::array<FileStamp, 3> stamps = options_.tls.Stamps();
-  if (stamps == tls_stamps_) {
+  if (stamps == tls_stamps_ && tls_status_.ok()) {
     return;
   }
-  tls_stamps_ = stamps;
   auto identity = LoadTlsIdentity(options_.tls);
+  if (options_.tls.Stamps() != stamps) {
+    return;  // Changed while it was read: at the next look, whole.
+  }
   const absl::Status status = identity.status();
+  const bool news = stamps != tls_stamps_ || status != tls_status_;
+  tls_stamps_ = stamps;
+  tls_status_ = status;
   if (status.ok()) {
     auto shared = std::make_shared<const TlsIdentity>(*std::move(identity));
     MutexLock lock(&mutex_);
     tls_ = std::move(shared);
   }
-  Tell("certificates", status);
+  if (news) {
+    Tell("certificates", status);
+  }
 }
 
 void Credentials::ReloadTokens() {
   const FileStamp stamp = StampOf(options_.token_file);
-  if (stamp == token_stamp_) {
+  if (stamp == token_stamp_ && token_status_.ok()) {
     return;
   }
-  token_stamp_ = stamp;
+  // A file is empty, or not there, for a moment where it is written in its place. If that is meant,
+  // and nobody is to have a token any more, it is so at the next look.
+  if (stamp.size == 0 && std::exchange(empty_stamp_, stamp) != stamp) {
+    return;
+  }
   auto table = TokenTable::Load(options_.token_file);
+  if (StampOf(options_.token_file) != stamp) {
+    return;
+  }
   const absl::Status status = table.status();
+  const bool news = stamp != token_stamp_ || status != token_status_;
+  token_stamp_ = stamp;
+  token_status_ = status;
   if (status.ok()) {
     auto shared = std::make_shared<const TokenTable>(*std::move(table));
     MutexLock lock(&mutex_);
     tokens_ = std::move(shared);
   }
-  Tell("tokens", status);
+  if (news) {
+    Tell("tokens", status);
+  }
 }
 
 void Credentials::Tell(absl::string_view what, const absl::Status& status) {

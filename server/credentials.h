@@ -2,8 +2,10 @@
 // whenever a file changes.
 #pragma once
 
+#include <array>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -25,8 +27,9 @@ struct CredentialOptions {
   absl::Duration reload_interval = absl::Seconds(1);
 };
 
-// Thread-safe. A thread of its own looks at the files; what it cannot use it logs and counts, and
-// what was read before stays.
+// Thread-safe. A thread of its own looks at the files; what it cannot use it logs and counts, once,
+// and what was read before stays until the files can be used. An empty token file ends all tokens
+// at the second look that finds it so.
 class Credentials {
  public:
   // `on_reload` is told whether a changed file could be used, from the own thread. Errors as
@@ -56,9 +59,13 @@ class Credentials {
 
   const CredentialOptions options_;
   const std::function<void(bool)> on_reload_;
-  // What the files were when last read; the thread's own.
+  // What the files were when last read, and what came of it; the thread's own.
   std::array<FileStamp, 3> tls_stamps_;
+  absl::Status tls_status_;
   FileStamp token_stamp_;
+  absl::Status token_status_;
+  // Of a token file without contents, at the last look that found one.
+  std::optional<FileStamp> empty_stamp_;
   mutable Mutex mutex_;
   CondVar stop_;
   bool stopping_ GUARDED_BY(mutex_) = false;

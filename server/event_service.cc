@@ -9,6 +9,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/error_details.h"
+#include "proto/rpc/proto_time.h"
 #include "proto/rpc/resource_name.h"
 #include "proto/rpc/status_macros.h"
 #include "server/access_interceptor.h"
@@ -108,7 +109,7 @@ absl::StatusOr<std::vector<v1::Event>> EventService::Newest(const EventScope& sc
     for (const StoredTransition& row : rows) {
       newest.push_back(EventOfTransition(scope.subject, row.revision, row.transition));
     }
-    AddCheckpointEvents(scope.subject, before, &newest);
+    AddUnstoredEvents(*job, before, &newest);
     if (std::ssize(newest) > limit) {
       newest.resize(static_cast<size_t>(limit));
     }
@@ -127,11 +128,13 @@ absl::StatusOr<std::vector<v1::Event>> EventService::Newest(const EventScope& sc
   return newest;
 }
 
-void EventService::AddCheckpointEvents(const std::string& job, int64_t before,
-                                       std::vector<v1::Event>* newest) const {
-  // What the store does not hold, and the latest events do.
+void EventService::AddUnstoredEvents(const JobView& job, int64_t before,
+                                     std::vector<v1::Event>* newest) const {
+  const absl::Time created = FromProtoTime(job.job.create_time());
   for (const EventPtr& event : parts_.core->events().Before(before)) {
-    if (event->subject() == job && absl::StartsWith(event->reason(), kCheckpointReasonPrefix)) {
+    // The latest events may hold some of a job that had the name before and is deleted.
+    if (event->subject() == job.job.name() && ChangesNoState(*event) &&
+        FromProtoTime(event->time()) >= created) {
       newest->push_back(*event);
     }
   }

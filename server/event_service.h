@@ -27,10 +27,9 @@ class EventService final : public v1::EventService::CallbackService {
                                      GrantPtr grant) const;
   absl::Status List(const v1::ListEventsRequest& request, const EventScope& scope,
                     v1::ListEventsResponse* response) const;
+  // To those of the job that the store holds, newest first: what only the latest events hold.
+  void AddUnstoredEvents(const JobView& job, int64_t before, std::vector<v1::Event>* newest) const;
   // Below `before`, newest first, at most `limit`.
-  // To those of a job that the store holds, newest first.
-  void AddCheckpointEvents(const std::string& job, int64_t before,
-                           std::vector<v1::Event>* newest) const;
   absl::StatusOr<std::vector<v1::Event>> Newest(const EventScope& scope, int64_t before,
                                                 int limit) const;
 

@@ -38,6 +38,10 @@ Event EventOfTransition(const std::string& job_name, int64_t sequence,
   return event;
 }
 
+bool ChangesNoState(const Event& event) {
+  return !event.to_state().empty() && event.from_state() == event.to_state();
+}
+
 std::string WorkerStateName(lasp::v1::Worker::State state) {
   return state == lasp::v1::Worker::STATE_UNSPECIFIED
              ? ""

@@ -14,6 +14,10 @@ namespace lasp::server {
 lasp::v1::Event EventOfTransition(const std::string& job_name, int64_t sequence,
                                   const lasp::v1::Transition& transition);
 
+// Whether it tells of a job that stays in its state: of its checkpoints, of a slow rank, of a step
+// that went wrong. Such events are no transitions and are not stored.
+bool ChangesNoState(const lasp::v1::Event& event);
+
 // "READY"; empty for STATE_UNSPECIFIED.
 std::string WorkerStateName(lasp::v1::Worker::State state);
 
@@ -38,8 +42,7 @@ inline constexpr char kStraggler[] = "STRAGGLER";
 
 }  // namespace event_reason
 
-// Of events about a job's checkpoints: `CHECKPOINT_COMMITTED`, `_FAILED`, `_CORRUPT`. They change
-// no state and are not stored.
+// Of events about a job's checkpoints: `CHECKPOINT_COMMITTED`, `_FAILED`, `_CORRUPT`.
 inline constexpr char kCheckpointReasonPrefix[] = "CHECKPOINT_";
 
 }  // namespace lasp::server

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <limits>
 #include <map>
 #include <string>
 #include <vector>
@@ -28,8 +29,10 @@ ABSL_FLAG(std::string, api_address, "127.0.0.1:7070",
           "Where users connect. Port 0 picks a free one.");
 ABSL_FLAG(std::string, worker_address, "127.0.0.1:7071", "Where agents connect.");
 ABSL_FLAG(std::string, health_address, "127.0.0.1:7079",
-          "Where probes ask: gRPC health v1, services \"\", \"readiness\" and \"liveness\".");
-ABSL_FLAG(std::string, metrics_address, "127.0.0.1:9464", "Where Prometheus reads /metrics.");
+          "Where probes ask: gRPC health v1, services \"\", \"readiness\" and \"liveness\". In "
+          "plaintext, and whoever reaches it may.");
+ABSL_FLAG(std::string, metrics_address, "127.0.0.1:9464",
+          "Where Prometheus reads /metrics. In plaintext, and whoever reaches it may.");
 ABSL_FLAG(
     std::string, console_address, "127.0.0.1:7072",
     "Where browsers find the read-only console, by HTTPS where there is TLS; empty for none.");
@@ -92,7 +95,7 @@ ABSL_FLAG(absl::Duration, idle_timeout, absl::Minutes(15),
 ABSL_FLAG(int64_t, max_buffer_bytes, int64_t{1} << 30,
           "What all connections of a port may hold of requests that are not whole; beyond it calls "
           "and connections are ended.");
-ABSL_FLAG(int, max_message_bytes, lasp::kMaxMessageBytes, "Bytes of one request.");
+ABSL_FLAG(int, max_message_bytes, lasp::kMaxMessageBytes, "Bytes of one request; below 1 GiB.");
 ABSL_FLAG(int, max_labels, lasp::server::LabelLimits{}.count, "Labels of one job.");
 ABSL_FLAG(int, max_label_characters, lasp::server::LabelLimits{}.characters,
           "Characters of the value of a label.");
@@ -113,8 +116,8 @@ ABSL_FLAG(
     "name.");
 ABSL_FLAG(std::string, token_file, "",
           "Hashes of the users' tokens and what they allow; only its owner may have rights on it. "
-          "Without it every user of this host may do everything, and the coordinator listens on "
-          "loopback only.");
+          "Without it every user of this host may do everything, and the API, the agents' port and "
+          "the console stay on loopback.");
 ABSL_FLAG(std::string, log_level, "info", "debug, info, warning or error.");
 
 namespace lasp::server {
@@ -213,7 +216,8 @@ absl::StatusOr<CredentialOptions> ReadCredentialOptions() {
   return options;
 }
 
-// Whoever reaches an address that is not loopback must prove who it is, users and agents alike.
+// Whoever reaches an address that is not loopback must prove who it is, users and agents alike;
+// metrics and health carry no secrets and take no orders.
 absl::Status CheckAddress(absl::string_view flag, const std::string& address, bool carries_secrets,
                           const CredentialOptions& credentials) {
   const auto parsed = ListenAddress::Parse(address);
@@ -251,51 +255,47 @@ absl::Status ReadTimeouts(ServerOptions* options) {
 }
 
 absl::Status ReadLimits(ServerOptions* options) {
-  const auto read = [](absl::string_view flag, int64_t value, int64_t least, int64_t* limit) {
+  const auto read = [](absl::string_view flag, auto value, int64_t least, auto* limit,
+                       int64_t most = std::numeric_limits<int64_t>::max()) {
     *limit = value;
-    return value >= least ? absl::OkStatus()
-                          : FlagError(flag, absl::StrCat(value, " is below ", least));
+    if (value < least) {
+      return FlagError(flag, absl::StrCat(value, " is below ", least));
+    }
+    return value <= most ? absl::OkStatus()
+                         : FlagError(flag, absl::StrCat(value, " is above ", most));
   };
   CoreOptions& core = options->core;
   LASP_RETURN_IF_ERROR(
       read("max_queued_jobs", absl::GetFlag(FLAGS_max_queued_jobs), 1, &core.max_queued_jobs));
   LASP_RETURN_IF_ERROR(read("max_audit_records", absl::GetFlag(FLAGS_max_audit_records), 1'000,
                             &core.max_audit_records));
-  const auto read_int = [](absl::string_view flag, int value, int least, int* limit) {
-    *limit = value;
-    return value >= least ? absl::OkStatus()
-                          : FlagError(flag, absl::StrCat(value, " is below ", least));
-  };
+  LASP_RETURN_IF_ERROR(read("max_backups", absl::GetFlag(FLAGS_max_backups), 1, &core.max_backups));
   LASP_RETURN_IF_ERROR(
-      read_int("max_backups", absl::GetFlag(FLAGS_max_backups), 1, &core.max_backups));
-  LASP_RETURN_IF_ERROR(
-      read_int("event_history", absl::GetFlag(FLAGS_event_history), 1, &core.event_history));
-  LASP_RETURN_IF_ERROR(read_int("max_streams_a_principal",
-                                absl::GetFlag(FLAGS_max_streams_a_principal), 1,
-                                &options->max_streams_a_principal));
-  LASP_RETURN_IF_ERROR(read_int("max_calls_a_second", absl::GetFlag(FLAGS_max_calls_a_second), 1,
-                                &options->max_calls_a_second));
+      read("event_history", absl::GetFlag(FLAGS_event_history), 1, &core.event_history));
+  LASP_RETURN_IF_ERROR(read("max_streams_a_principal", absl::GetFlag(FLAGS_max_streams_a_principal),
+                            1, &options->max_streams_a_principal));
+  LASP_RETURN_IF_ERROR(read("max_calls_a_second", absl::GetFlag(FLAGS_max_calls_a_second), 1,
+                            &options->max_calls_a_second));
   ConnectionLimits& connections = options->connections;
   LASP_RETURN_IF_ERROR(
-      read_int("max_connections", absl::GetFlag(FLAGS_max_connections), 1, &connections.all));
-  LASP_RETURN_IF_ERROR(read_int("max_connections_a_host",
-                                absl::GetFlag(FLAGS_max_connections_a_host), 1,
-                                &connections.a_host));
-  LASP_RETURN_IF_ERROR(read_int("max_connections_a_principal",
-                                absl::GetFlag(FLAGS_max_connections_a_principal), 1,
-                                &connections.a_principal));
-  LASP_RETURN_IF_ERROR(read_int("max_connection_calls_a_second",
-                                absl::GetFlag(FLAGS_max_connection_calls_a_second), 1,
-                                &connections.calls_a_second));
+      read("max_connections", absl::GetFlag(FLAGS_max_connections), 1, &connections.all));
+  LASP_RETURN_IF_ERROR(read("max_connections_a_host", absl::GetFlag(FLAGS_max_connections_a_host),
+                            1, &connections.a_host));
+  LASP_RETURN_IF_ERROR(read("max_connections_a_principal",
+                            absl::GetFlag(FLAGS_max_connections_a_principal), 1,
+                            &connections.a_principal));
+  LASP_RETURN_IF_ERROR(read("max_connection_calls_a_second",
+                            absl::GetFlag(FLAGS_max_connection_calls_a_second), 1,
+                            &connections.calls_a_second));
   LASP_RETURN_IF_ERROR(read("max_host_bytes_a_second", absl::GetFlag(FLAGS_max_host_bytes_a_second),
                             1 << 20, &connections.host_bytes_a_second));
-  // A spec of many paths fits into what is the least.
-  LASP_RETURN_IF_ERROR(read_int("max_message_bytes", absl::GetFlag(FLAGS_max_message_bytes),
-                                64 << 10, &options->max_message_bytes));
+  // A spec of many paths fits into what is the least; gRPC is told twice the most, in an int.
+  LASP_RETURN_IF_ERROR(read("max_message_bytes", absl::GetFlag(FLAGS_max_message_bytes), 64 << 10,
+                            &options->max_message_bytes, (1 << 30) - 1));
   LASP_RETURN_IF_ERROR(
-      read_int("max_labels", absl::GetFlag(FLAGS_max_labels), 0, &options->labels.count));
-  LASP_RETURN_IF_ERROR(read_int("max_label_characters", absl::GetFlag(FLAGS_max_label_characters),
-                                1, &options->labels.characters));
+      read("max_labels", absl::GetFlag(FLAGS_max_labels), 0, &options->labels.count));
+  LASP_RETURN_IF_ERROR(read("max_label_characters", absl::GetFlag(FLAGS_max_label_characters), 1,
+                            &options->labels.characters));
   LASP_RETURN_IF_ERROR(read("max_buffer_bytes", absl::GetFlag(FLAGS_max_buffer_bytes), 64 << 20,
                             &options->max_buffer_bytes));
   // A file of a rank's log; the rank's log is cut by whole files.

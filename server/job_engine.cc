@@ -216,12 +216,8 @@ void JobEngine::RemoveJob(JobRecord* job, absl::string_view actor) {
   if (!job->checkpoints.records().empty()) {
     unit_.published_checkpoints[job->uid()] =
         std::make_shared<const std::vector<lasp::v1::Checkpoint>>();
-    unit_.checkpoint_tasks.push_back({.kind = CheckpointTask::Kind::kRemoveJob,
-                                      .uid = job->uid(),
-                                      .folder = CheckpointFolderOf(*job),
-                                      .manifest = {},
-                                      .manifest_digest = {}});
   }
+  RemoveFolder(*job);
   const std::string uid = job->uid();
   if (!job->start_from().empty()) {
     std::erase_if(started_from_, [job](const auto& entry) { return entry.second == job; });
@@ -263,6 +259,8 @@ void JobEngine::Publish(const CommitUnit& unit) {
   for (const auto& [worker_id, view] : unit.published_workers) {
     parts_.workers->Publish(worker_id, view);
   }
+  // Whoever is answered finds it in the list.
+  parts_.events->Append(unit.events);
   for (const auto& [session, message] : unit.messages) {
     session->Send(message);
   }
@@ -278,7 +276,6 @@ void JobEngine::Publish(const CommitUnit& unit) {
   if (!unit.published_jobs.empty() || !unit.deleted_jobs.empty()) {
     parts_.watches->Notify();
   }
-  parts_.events->Append(unit.events);
   for (const auto& [job_id, newest] : unit.new_steps) {
     parts_.metrics->Notify(job_id, newest);
   }

@@ -150,8 +150,7 @@ class JobEngine {
 
   // --- job_engine_restore.cc ---
   absl::Status RestoreJob(StoredJob& stored);
-  absl::Status RestoreProgress(JobRecord* job);
-  void RestoreRun(const StoredJob& stored, JobRecord* job);
+  absl::Status RestoreRun(const StoredJob& stored, JobRecord* job);
 
   // --- job_engine_requests.cc ---
   // The answer of an earlier request with this key; false where there is none. Sets `key`.
@@ -232,6 +231,31 @@ class JobEngine {
   void CollectCheckpoint(JobRecord* job, CheckpointRecord* record);
   void RestoreCheckpoints(JobRecord* job, std::vector<StoredCheckpoint> stored);
 
+  // --- job_engine_removals.cc ---
+  // What is still to go from the disk of one job's checkpoints.
+  struct Removal {
+    // As PutCheckpointRemoval.
+    std::string uid;
+    std::string folder;
+    int64_t generation = 0;
+    // When it is tried next, of the monotonic clock; until when ranks may still write, so that it
+    // is to be done once more.
+    absl::Duration at;
+    absl::Duration quiet_at;
+    // A task on the disk has been given and not been heard of.
+    bool busy = false;
+  };
+
+  // The job is deleted: nothing of it stays.
+  void RemoveFolder(const JobRecord& job);
+  // A generation has ended: what it was at, and no rank has told of, goes after a while.
+  void RemoveUnfinished(const JobRecord& job, int64_t generation);
+  void PutRemoval(const JobRecord& job, Removal removal);
+  void StartRemoval(Removal* removal);
+  void OnRemovalDone(const CheckpointOutcome& outcome);
+  void SweepRemovals(absl::Duration now);
+  void RestoreRemovals(const std::vector<PutCheckpointRemoval>& stored);
+
   // --- job_engine_adoption.cc ---
 
   // After a restoration from a backup: checkpoints that were committed since, by the disk.
@@ -274,7 +298,7 @@ class JobEngine {
 
   // --- job_engine_quarantine.cc ---
   // A worker has failed a job, or seems to have.
-  void AddFailure(const std::string& worker_id, absl::string_view why);
+  void AddFailure(const std::string& worker_id, const GenerationFailure& failure);
   // When what is held against it now is too old; InfinitePast where it is not enough.
   absl::Time QuarantineEnd(const WorkerRecord& worker) const;
   // Nothing is held against it any more.
@@ -332,8 +356,16 @@ class JobEngine {
   SlotKind KindFor(const JobRecord& job) const;
   // Puts each job that waits for its first generation in the queue of its kind.
   void SortQueues();
-  // Starts what can start on one kind: how many jobs.
-  int ScheduleKind(SlotKind kind);
+
+  struct SchedulePass {
+    // Jobs that were started.
+    int placed = 0;
+    // Slots were given back that others can have at once.
+    bool again = false;
+  };
+
+  // Starts what can start on one kind.
+  SchedulePass ScheduleKind(SlotKind kind);
   // Numbers of the workers whose agents are of a release that does not.
   std::vector<int> WorkersThatDoNotSpeak(int protocol) const;
   void ExplainQueues();
@@ -398,7 +430,9 @@ class JobEngine {
   // Jobs that were started from a checkpoint of another, by that other's name.
   std::multimap<std::string, JobRecord*> started_from_;
   // Jobs with a checkpoint whose task is to be tried again.
-  std::set<JobRecord*> checkpoint_retries_;
+  std::set<JobRecord*, ById> checkpoint_retries_;
+  // By id of jobs, some of which are deleted.
+  std::map<int64_t, Removal> removals_;
   // Finished jobs by their end, for retention.
   std::set<std::pair<int64_t, std::string>> finished_;
   // Workers whose views have to be published.

@@ -1,4 +1,5 @@
 // Checkpoints: from the first rank's shard to the removal of the folder.
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -19,8 +20,6 @@ using Job = lasp::v1::TrainingJob;
 using lasp::v1::Checkpoint;
 
 constexpr absl::Duration kRetryInterval = absl::Seconds(5);
-// Ranks that are being killed may still write.
-constexpr absl::Duration kRemovalDelay = absl::Minutes(1);
 // A checkpoint that cannot be committed for so long keeps its job from starting no longer.
 constexpr absl::Duration kCommitPatience = absl::Minutes(1);
 
@@ -89,9 +88,11 @@ void JobEngine::StartTask(JobRecord* job, CheckpointRecord* record, CheckpointTa
                       .generation = record->checkpoint.generation(),
                       .folder = record->checkpoint.folder(),
                       .manifest = {},
-                      .manifest_digest = record->checkpoint.manifest_digest()};
+                      .manifest_digest = record->checkpoint.manifest_digest(),
+                      .known = {}};
   if (kind == CheckpointTask::Kind::kCommit) {
     task.manifest = ManifestOf(*job, *record);
+    record->first_commit = std::min(record->first_commit, parts_.clock->Monotonic());
   }
   unit_.checkpoint_tasks.push_back(std::move(task));
 }
@@ -215,6 +216,11 @@ void JobEngine::EndCheckpointsOf(JobRecord* job, int64_t generation) {
 }
 
 void JobEngine::CheckpointDone(const CheckpointOutcome& outcome) {
+  if (outcome.kind == CheckpointTask::Kind::kRemoveJob ||
+      outcome.kind == CheckpointTask::Kind::kRemoveUnfinished) {
+    OnRemovalDone(outcome);
+    return;
+  }
   const auto found = jobs_by_uid_.find(outcome.uid);
   if (found == jobs_by_uid_.end()) {
     return;
@@ -236,6 +242,7 @@ void JobEngine::CheckpointDone(const CheckpointOutcome& outcome) {
       OnRemoved(job, record, outcome.status);
       return;
     case CheckpointTask::Kind::kRemoveJob:
+    case CheckpointTask::Kind::kRemoveUnfinished:
       return;
   }
 }
@@ -245,10 +252,10 @@ void JobEngine::OnCommitted(JobRecord* job, CheckpointRecord* record,
   if (record->state() != Checkpoint::STATE_WRITING) {
     return;
   }
-  const absl::Duration took = parts_.clock->Now() - FromProtoTime(record->checkpoint.create_time());
   if (!outcome.status.ok()) {
     const bool for_good = absl::IsDataLoss(outcome.status) ||
-                          absl::IsInvalidArgument(outcome.status) || took > kCommitPatience;
+                          absl::IsInvalidArgument(outcome.status) ||
+                          parts_.clock->Monotonic() - record->first_commit > kCommitPatience;
     if (for_good) {
       FailCheckpoint(job, record,
                      absl::StrCat("could not be committed: ", outcome.status.message()));
@@ -257,6 +264,7 @@ void JobEngine::OnCommitted(JobRecord* job, CheckpointRecord* record,
     }
     return;
   }
+  const absl::Duration took = parts_.clock->Now() - FromProtoTime(record->checkpoint.create_time());
   record->shards.clear();
   record->checkpoint.set_state(Checkpoint::STATE_COMMITTED);
   record->checkpoint.set_manifest_digest(outcome.manifest_digest);

@@ -36,12 +36,15 @@ void JobEngine::StopRanks(JobRecord* job, bool gently, absl::string_view why, bo
     gently = false;
   }
   const absl::Duration now = parts_.clock->Monotonic();
+  const absl::Duration deadline = gently
+                                      ? now + options_.drain_grace + options_.stop_repeat_interval
+                                      : absl::InfiniteDuration();
+  // Ranks that are ending their step get no more time for being asked twice.
+  run.deadline = gently && run.stopping() ? std::min(run.deadline, deadline) : deadline;
   run.stop_reason = std::string(why);
   run.stop_gently = gently;
   run.leave_state = leave_state;
   run.last_stop = now;
-  run.deadline = gently ? now + options_.drain_grace + options_.stop_repeat_interval
-                        : absl::InfiniteDuration();
   for (int rank = 0; rank < static_cast<int>(run.ranks.size()); ++rank) {
     if (run.ranks[static_cast<size_t>(rank)].phase != Phase::kExited) {
       SendStop(job, rank);
@@ -213,7 +216,7 @@ void JobEngine::RankGone(JobRecord* job, int rank, int exit_code,
         }
       } else {
         if (SpeaksAgainstHost(exit_code, failure.reason)) {
-          AddFailure(worker_id, failure.message);
+          AddFailure(worker_id, failure);
         }
         FailGeneration(job, exit_code == kRankRetry ? run.symptom.value_or(failure) : failure);
       }

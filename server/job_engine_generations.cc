@@ -42,19 +42,10 @@ void JobEngine::EndRun(JobRecord* job) {
   const int64_t generation = job->run->generation;
   job->run = nullptr;
   EndCheckpointsOf(job, generation);
+  RemoveUnfinished(*job, generation);
 }
 
 void JobEngine::StartGeneration(JobRecord* job, const std::vector<WorkerRecord*>& workers) {
-  if (!job->start_from().empty() && StartOf(*job) == nullptr) {
-    FailForGood(job,
-                {.reason = reason::kStartLost,
-                 .message = absl::StrCat(job->start_from(),
-                                         ", from which the job was to go on, is damaged or gone; "
-                                         "submit it from another checkpoint"),
-                 .status = {},
-                 .actor = "coordinator"});
-    return;
-  }
   const absl::Duration now = parts_.clock->Monotonic();
   const bool first = job->generation() == 0;
   const int64_t generation = std::max(job->generation(), generation_floor_) + 1;

@@ -107,7 +107,7 @@ void JobEngine::CheckStalled(JobRecord* job) {
   }
   if (verdict.certain) {
     for (const int culprit : verdict.culprits) {
-      AddFailure(run->ranks[static_cast<size_t>(culprit)].worker_id, verdict.why);
+      AddFailure(run->ranks[static_cast<size_t>(culprit)].worker_id, failure);
     }
   }
   FailGeneration(job, failure);

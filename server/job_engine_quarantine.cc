@@ -9,7 +9,7 @@
 
 namespace lasp::server {
 
-void JobEngine::AddFailure(const std::string& worker_id, absl::string_view why) {
+void JobEngine::AddFailure(const std::string& worker_id, const GenerationFailure& failure) {
   WorkerRecord* const worker = workers_.Find(worker_id);
   if (worker == nullptr || options_.quarantine_failures <= 0) {
     return;
@@ -27,12 +27,15 @@ void JobEngine::AddFailure(const std::string& worker_id, absl::string_view why) 
   }
   any_quarantined_ = true;
   if (!told) {
-    LASP_LOG(kWarning, "worker in quarantine", {{"worker", worker_id}, {"last_failure", why}});
-    AddWorkerEvent(worker, worker->state(), event_reason::kQuarantined,
-                   absl::StrCat(worker->failures.size(), " failures within ",
-                                absl::FormatDuration(options_.quarantine_window),
-                                ": used only where nothing else has room; the last: ", why),
-                   "coordinator", lasp::v1::Event::SEVERITY_WARNING);
+    LASP_LOG(kWarning, "worker in quarantine",
+             {{"worker", worker_id}, {"last_failure", failure.message}});
+    // Without what the rank said, which may name data: events of workers are for all to see.
+    AddWorkerEvent(
+        worker, worker->state(), event_reason::kQuarantined,
+        absl::StrCat(worker->failures.size(), " failures within ",
+                     absl::FormatDuration(options_.quarantine_window),
+                     ": used only where nothing else has room; the last: ", failure.reason),
+        "coordinator", lasp::v1::Event::SEVERITY_WARNING);
   }
 }
 

@@ -113,14 +113,17 @@ void JobEngine::RunScheduler() {
     SortQueues();
   }
   int placed = 0;
+  bool again = false;
   for (const SlotKind kind : kSlotKinds) {
-    placed += ScheduleKind(kind);
+    const SchedulePass pass = ScheduleKind(kind);
+    placed += pass.placed;
+    again = again || pass.again;
   }
   for (const SlotKind kind : kSlotKinds) {
     free_slots_[kind] = workers_.Slots(kind).total();
   }
-  // What it has changed itself needs no other pass.
-  schedule_due_ = false;
+  // What it has changed itself needs no other pass, but for slots that nobody took in the end.
+  schedule_due_ = again;
   parts_.observer->OnSchedulerPass(parts_.clock->Monotonic() - start, placed);
 }
 
@@ -134,7 +137,7 @@ std::vector<int> JobEngine::WorkersThatDoNotSpeak(int protocol) const {
   return numbers;
 }
 
-int JobEngine::ScheduleKind(SlotKind kind) {
+JobEngine::SchedulePass JobEngine::ScheduleKind(SlotKind kind) {
   const absl::Duration start = parts_.clock->Monotonic();
   const int capacity = capacity_[kind];
   SlotIndex& slots = workers_.Slots(kind);
@@ -152,6 +155,7 @@ int JobEngine::ScheduleKind(SlotKind kind) {
   int placed = 0;
   size_t chunk = kScheduleChunk;
   std::vector<WorkerRecord*> reserved;
+  std::vector<WorkerRecord*> given_back;
   // By version of the protocol: looked for once, and only where a job needs one.
   std::map<int, std::vector<int>> not_speaking;
   const std::vector<int> quarantined = QuarantinedWorkers();
@@ -206,6 +210,17 @@ int JobEngine::ScheduleKind(SlotKind kind) {
         reserved.insert(reserved.end(), ranks.begin(), ranks.end());
         continue;
       }
+      if (!job->start_from().empty() && StartOf(*job) == nullptr) {
+        FailForGood(job,
+                    {.reason = reason::kStartLost,
+                     .message = absl::StrCat(job->start_from(),
+                                             ", from which the job was to go on, is damaged or "
+                                             "gone; submit it from another checkpoint"),
+                     .status = {},
+                     .actor = "coordinator"});
+        given_back.insert(given_back.end(), ranks.begin(), ranks.end());
+        continue;
+      }
       StartGeneration(job, ranks);
       ++placed;
     }
@@ -218,7 +233,10 @@ int JobEngine::ScheduleKind(SlotKind kind) {
   for (WorkerRecord* worker : reserved) {
     workers_.Touch(worker);
   }
-  return placed;
+  for (WorkerRecord* worker : given_back) {
+    workers_.Touch(worker);
+  }
+  return {.placed = placed, .again = !given_back.empty()};
 }
 
 std::pair<std::string, std::string> JobEngine::Explain(const JobRecord& job, size_t before) const {

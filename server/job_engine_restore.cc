@@ -15,6 +15,26 @@ namespace {
 using Job = lasp::v1::TrainingJob;
 using Phase = RankRecord::Phase;
 
+// The one that a job is stopped by, and the one before.
+constexpr int kTransitionsRead = 2;
+
+// Whether the ranks of a job that is stopped were allowed to end their step, as it came to its
+// state by these; oldest first.
+bool WasStoppedGently(const std::vector<lasp::v1::Transition>& transitions) {
+  bool gently = false;
+  for (const lasp::v1::Transition& transition : transitions) {
+    const bool trained = transition.from_state() == Job::STATE_RUNNING;
+    if (transition.to_state() == Job::STATE_SUSPENDING) {
+      // Ranks that drained go on with it.
+      gently = trained || (gently && transition.from_state() == Job::STATE_RECOVERING);
+    } else {
+      gently = trained && transition.to_state() == Job::STATE_RECOVERING &&
+               transition.reason() == reason::kWorkerDrained;
+    }
+  }
+  return gently;
+}
+
 }  // namespace
 
 absl::Status JobEngine::Restore() {
@@ -57,6 +77,7 @@ absl::Status JobEngine::Restore() {
   if (contents.adopts_checkpoints) {
     AdoptCheckpoints();
   }
+  RestoreRemovals(contents.checkpoint_removals);
   LASP_LOG(kInfo, "store restored",
            {{"jobs", contents.jobs.size()},
             {"queued", queues_.cpu.size() + queues_.gpu.size()},
@@ -85,7 +106,9 @@ absl::Status JobEngine::RestoreJob(StoredJob& stored) {
     parts_.jobs->Publish(job->view);
     return absl::OkStatus();
   }
-  LASP_RETURN_IF_ERROR(RestoreProgress(job));
+  for (const lasp::v1::StepMetrics& step : stored.steps) {
+    TakeStep(job, step);
+  }
   // Readers may have seen progress that was never stored: a fresh revision shows them this view.
   auto view = std::make_shared<JobView>(*stored.view);
   view->revision = NextRevision();
@@ -94,24 +117,19 @@ absl::Status JobEngine::RestoreJob(StoredJob& stored) {
   }
   job->view = std::move(view);
   parts_.jobs->Publish(job->view);
-  RestoreRun(stored, job);
-  return absl::OkStatus();
+  return RestoreRun(stored, job);
 }
 
-absl::Status JobEngine::RestoreProgress(JobRecord* job) {
-  // The first row and the last one.
-  constexpr int64_t kEndsOnly = int64_t{1} << 62;
-  LASP_ASSIGN_OR_RETURN(const auto steps, parts_.store->ReadSteps(job->id(), 1, 0, kEndsOnly));
-  for (const lasp::v1::StepMetrics& step : steps) {
-    if (step.generation() == job->generation()) {
-      TakeStep(job, step);
-    }
-  }
-  return absl::OkStatus();
-}
-
-void JobEngine::RestoreRun(const StoredJob& stored, JobRecord* job) {
+absl::Status JobEngine::RestoreRun(const StoredJob& stored, JobRecord* job) {
   const Job& view = job->view->job;
+  const bool was_stopped =
+      job->state() != Job::STATE_STARTING && job->state() != Job::STATE_RUNNING;
+  bool gently = false;
+  if (was_stopped) {
+    LASP_ASSIGN_OR_RETURN(const auto transitions,
+                          parts_.store->Transitions(job->id(), kTransitionsRead));
+    gently = WasStoppedGently(transitions);
+  }
   auto run = std::make_unique<GenerationRun>();
   run->generation = view.generation();
   run->restored_step = view.restored_step();
@@ -128,8 +146,9 @@ void JobEngine::RestoreRun(const StoredJob& stored, JobRecord* job) {
       RankRecord& rank = run->ranks[static_cast<size_t>(exit.rank)];
       rank.phase = Phase::kExited;
       rank.exit_code = exit.exit_code;
-      if (exit.exit_code != kRankDone && !run->symptom.has_value()) {
-        // The earlier run was about to decide on it.
+      const bool as_asked = exit.exit_code == kRankDrained || (was_stopped && !gently);
+      if (exit.exit_code != kRankDone && !as_asked && !run->symptom.has_value()) {
+        // The earlier run was about to decide on it, or had to stop the others for it.
         run->symptom = GenerationFailure{
             .reason = reason::kRankFailed,
             .message = absl::StrCat("rank ", exit.rank, " on workers/", rank.worker_id,
@@ -142,14 +161,12 @@ void JobEngine::RestoreRun(const StoredJob& stored, JobRecord* job) {
       }
     }
   }
-  const bool was_stopped =
-      job->state() != Job::STATE_STARTING && job->state() != Job::STATE_RUNNING;
   if (was_stopped) {
-    // Whether gently or not is forgotten with the process: an agent that is told twice obeys once.
+    // How much time ranks have had is forgotten with the process, and that it was over: their agent
+    // gives them no more than at first, and one that has killed them takes nothing back.
     run->stop_reason = view.reason();
-    run->stop_gently = job->state() == Job::STATE_SUSPENDING;
-    run->deadline =
-        run->stop_gently ? restored_until_ + options_.drain_grace : absl::InfiniteDuration();
+    run->stop_gently = gently;
+    run->deadline = gently ? restored_until_ + options_.drain_grace : absl::InfiniteDuration();
   } else if (job->state() == Job::STATE_STARTING) {
     run->deadline = restored_until_ + options_.presence_deadline;
   } else if (run->CountAtLeast(Phase::kExited) > 0) {
@@ -160,6 +177,7 @@ void JobEngine::RestoreRun(const StoredJob& stored, JobRecord* job) {
   if (job->run->AllGone()) {
     OnAllRanksGone(job);
   }
+  return absl::OkStatus();
 }
 
 }  // namespace lasp::server

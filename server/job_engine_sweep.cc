@@ -41,6 +41,7 @@ void JobEngine::Sweep() {
     parts_.watches->Tick();
     RecordRefusals();
     SweepCheckpoints(now);
+    SweepRemovals(now);
   }
   if (now - last_retention_ >= options_.retention_interval) {
     // When there is more to delete, the next sweep goes on with it.

@@ -101,8 +101,9 @@ void JobEngine::Suspend(const lasp::v1::SuspendTrainingJobRequest& request, cons
     return;
   }
   if (job->run != nullptr) {
-    // Ranks that do not train have no step to end.
-    StopRanks(job, /*gently=*/state == Job::STATE_RUNNING, reason::kSuspended);
+    // Ranks that do not train have no step to end; those of a worker that drains are ending theirs.
+    StopRanks(job, /*gently=*/state == Job::STATE_RUNNING || job->run->stop_gently,
+              reason::kSuspended);
   } else if (!at_once) {
     Transition(job, JobEvent::kRanksGone, reason::kSuspended,
                "stopped as asked; resume starts it again", "coordinator");

@@ -85,6 +85,22 @@ struct AddCheckpointShard {
   lasp::v1::ShardWritten shard;
 };
 
+// What is still to go from the disk of a job's checkpoints; in the place of what was to go before.
+struct PutCheckpointRemoval {
+  int64_t job_id = 0;
+  std::string uid;
+  // The job's, beneath --checkpoint_root.
+  std::string folder;
+  // 0: all of it, for the job is deleted. Otherwise what its generations up to this one have begun
+  // and not finished.
+  int64_t generation = 0;
+};
+
+// It has gone.
+struct DeleteCheckpointRemoval {
+  int64_t job_id = 0;
+};
+
 struct PutSteps {
   int64_t job_id = 0;
   std::vector<lasp::v1::StepMetrics> steps;
@@ -152,9 +168,10 @@ struct TrimAudit {
 
 using Mutation =
     std::variant<PutJob, DeleteJob, AddTransition, AddGeneration, PutRankExit, PutGemmRecord,
-                 PutCheckpoint, DeleteCheckpoint, AddCheckpointShard, PutSteps, PutWorker,
-                 DeleteWorker, PutWorkerFailure, DeleteWorkerFailures, PutRequest, ExpireRequests,
-                 EndAdoption, CompactTombstones, AddAuditRecord, TrimAudit>;
+                 PutCheckpoint, DeleteCheckpoint, AddCheckpointShard, PutCheckpointRemoval,
+                 DeleteCheckpointRemoval, PutSteps, PutWorker, DeleteWorker, PutWorkerFailure,
+                 DeleteWorkerFailures, PutRequest, ExpireRequests, EndAdoption, CompactTombstones,
+                 AddAuditRecord, TrimAudit>;
 
 // --- what a start finds ---
 
@@ -171,8 +188,10 @@ struct StoredCheckpoint {
 
 struct StoredJob {
   JobViewPtr view;
-  // Of the current generation, for jobs that have not ended.
+  // Of the current generation, for jobs that may have ranks.
   std::vector<StoredRankExit> exits;
+  // The first step and the newest one, where the current generation has made them; for the same.
+  std::vector<lasp::v1::StepMetrics> steps;
   // For jobs that have not ended; empty where none is stored.
   std::string gemm_record;
   // By step, then generation.
@@ -193,6 +212,8 @@ struct Tombstone {
 struct StoreContents {
   // Oldest first.
   std::vector<StoredJob> jobs;
+  // By job.
+  std::vector<PutCheckpointRemoval> checkpoint_removals;
   std::vector<PutWorker> workers;
   // In the order of time.
   std::vector<PutWorkerFailure> worker_failures;

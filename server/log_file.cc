@@ -1,6 +1,7 @@
 #include "server/log_file.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -23,7 +24,13 @@ absl::StatusOr<std::string> ReadFileRange(const std::string& path, int64_t offse
   if (fd.get() < 0) {
     return StoreUnavailable("open", path, errno);
   }
-  std::string data(static_cast<size_t>(size), '\0');
+  struct stat file = {};
+  if (fstat(fd.get(), &file) != 0) {
+    return StoreUnavailable("look at", path, errno);
+  }
+  // What is asked for may be a range of offsets most of which was never received.
+  const int64_t held = std::max<int64_t>(0, file.st_size - offset);
+  std::string data(static_cast<size_t>(std::min(size, held)), '\0');
   size_t filled = 0;
   while (filled < data.size()) {
     const ssize_t got = pread(fd.get(), data.data() + filled, data.size() - filled,

@@ -11,7 +11,8 @@
 
 namespace lasp::server {
 
-// At most `size` bytes from `offset`; fewer where the file ends.
+// At most `size` bytes from `offset`; fewer where the file ends. Takes memory for what the file
+// holds, however large `size` is.
 absl::StatusOr<std::string> ReadFileRange(const std::string& path, int64_t offset, int64_t size);
 
 // All of `data` at `offset` of the file behind `fd`.

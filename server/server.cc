@@ -155,10 +155,11 @@ struct Server::Parts {
   std::unique_ptr<CallRate> call_rate;
   std::vector<std::unique_ptr<grpc::Service>> services;
   std::vector<std::shared_ptr<prometheus::Collectable>> exposed;
-  std::unique_ptr<MetricsExposer> metrics_page;
   std::unique_ptr<GrpcListener> worker_plane;
   std::unique_ptr<GrpcListener> api;
   std::unique_ptr<GrpcListener> health;
+  // Made before the ports, whose connections it counts at each scrape: ends before they do.
+  std::unique_ptr<MetricsExposer> metrics_page;
   std::unique_ptr<ConsoleMetrics> console_metrics;
   // Calls the API, so it ends first.
   std::unique_ptr<Console> console;
@@ -233,7 +234,9 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
       parts->metrics.counted(),
       std::make_shared<CoreMetrics>(parts->core.get(),
                                     CoreMetrics::Pools{{"answer", parts->answer_pool.get()},
+                                                       {"backup", parts->backup_pool.get()},
                                                        {"blocking", parts->blocking_pool.get()},
+                                                       {"export", parts->export_pool.get()},
                                                        {"log", parts->log_pool.get()},
                                                        {"watch", parts->watch_pool.get()}}),
       std::make_shared<CredentialMetrics>(parts->credentials.get()),
@@ -328,6 +331,7 @@ void Server::Stop(absl::Duration grace) {
   parts_->watch_pool.reset();
   parts_->log_pool.reset();
   parts_->backup_pool.reset();
+  parts_->export_pool.reset();
   parts_->answer_pool.reset();
   parts_->blocking_pool.reset();
   parts_->streams.reset();

@@ -149,6 +149,16 @@ CREATE TABLE worker_failures (
 );
 CREATE INDEX worker_failures_by_worker ON worker_failures (worker_id, time_unix_micros);
 )sql",
+    // What is to go from the checkpoints' disk. A release that does not know of it leaves it to the
+    // next one that does.
+    R"sql(
+CREATE TABLE checkpoint_removals (
+  job_id     INTEGER PRIMARY KEY,
+  uid        TEXT NOT NULL,
+  folder     TEXT NOT NULL,
+  generation INTEGER NOT NULL
+);
+)sql",
 };
 static_assert(std::size(kAdditions) == kSchemaAdditions);
 

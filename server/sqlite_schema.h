@@ -17,7 +17,7 @@
 namespace lasp::server {
 
 inline constexpr int64_t kSchemaVersion = 3;
-inline constexpr int64_t kSchemaAdditions = 3;
+inline constexpr int64_t kSchemaAdditions = 4;
 // Of the file, so that other SQLite files are told apart.
 inline constexpr int64_t kStoreApplicationId = 0x6c617370;
 

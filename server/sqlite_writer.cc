@@ -221,6 +221,24 @@ absl::Status SqliteWriter::Write(const AddCheckpointShard& mutation) {
       .Run();
 }
 
+absl::Status SqliteWriter::Write(const PutCheckpointRemoval& mutation) {
+  LASP_ASSIGN_OR_RETURN(
+      SqliteStatement put,
+      SqliteStatement::Prepare(database_,
+                               "INSERT OR REPLACE INTO checkpoint_removals (job_id, uid, folder, "
+                               "generation) VALUES (?, ?, ?, ?)"));
+  return put.Bind(mutation.job_id)
+      .Bind(mutation.uid)
+      .Bind(mutation.folder)
+      .Bind(mutation.generation)
+      .Run();
+}
+
+absl::Status SqliteWriter::Write(const DeleteCheckpointRemoval& mutation) {
+  return database_.Execute(
+      absl::StrCat("DELETE FROM checkpoint_removals WHERE job_id = ", mutation.job_id));
+}
+
 absl::Status SqliteWriter::Write(const PutSteps& mutation) {
   for (const lasp::v1::StepMetrics& step : mutation.steps) {
     const std::string bytes = step.SerializeAsString();

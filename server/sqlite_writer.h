@@ -40,6 +40,8 @@ class SqliteWriter {
   absl::Status Write(const PutCheckpoint& mutation);
   absl::Status Write(const DeleteCheckpoint& mutation);
   absl::Status Write(const AddCheckpointShard& mutation);
+  absl::Status Write(const PutCheckpointRemoval& mutation);
+  absl::Status Write(const DeleteCheckpointRemoval& mutation);
   absl::Status Write(const PutSteps& mutation);
   absl::Status Write(const PutWorker& mutation);
   absl::Status Write(const PutWorkerFailure& mutation);
@@ -59,7 +61,9 @@ class SqliteWriter {
   absl::Status LoadJobs(StoreContents* contents);
   absl::Status LoadRankExits(StoreContents* contents);
   absl::Status LoadGemmRecords(StoreContents* contents);
+  absl::Status LoadSteps(StoreContents* contents);
   absl::Status LoadCheckpoints(StoreContents* contents);
+  absl::Status LoadCheckpointRemovals(StoreContents* contents);
   absl::Status LoadRest(StoreContents* contents);
 
   const int64_t max_steps_per_job_;

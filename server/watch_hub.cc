@@ -12,6 +12,16 @@
 #include "proto/rpc/status_macros.h"
 
 namespace lasp::server {
+namespace {
+
+absl::Status Expired(absl::string_view why) {
+  return ErrorWithReason(
+      absl::StatusCode::kOutOfRange,
+      absl::StrCat(why, "; list the jobs again and watch from the token of that list"),
+      "RESUME_TOKEN_EXPIRED");
+}
+
+}  // namespace
 
 struct Watch::Subscription {
   // Whether the last Next found nothing, so that on_ready is owed.
@@ -46,13 +56,19 @@ Watch::~Watch() {
   subscription_->on_ready = nullptr;
 }
 
-WatchBatch Watch::Next(int limit) {
+absl::StatusOr<WatchBatch> Watch::Next(int limit) {
   Subscription& state = *subscription_;
   WatchBatch batch;
   // Armed before looking: a change that comes after the look finds it so.
   state.armed = true;
   while (batch.changes.empty()) {
     std::vector<JobChange> changes = hub_->catalog_->ChangesAfter(state.cursor, limit);
+    // After the look: what is forgotten from now on was there to be seen.
+    const int64_t seen =
+        state.in_snapshot ? std::max(state.cursor, state.snapshot_revision) : state.cursor;
+    if (hub_->catalog_->compacted_revision() > seen) {
+      return Expired("resume_token: the watch has fallen behind the deletions that are kept");
+    }
     if (!changes.empty()) {
       state.cursor = changes.back().revision;
     }
@@ -134,10 +150,7 @@ absl::StatusOr<int64_t> WatchHub::ParseToken(const std::string& token) const {
   }
   if (parts[0] != store_uuid_ || revision < catalog_->compacted_revision() ||
       revision > catalog_->revision()) {
-    return ErrorWithReason(absl::StatusCode::kOutOfRange,
-                           "resume_token: too old or of another store; list the jobs again and "
-                           "watch from the token of that list",
-                           "RESUME_TOKEN_EXPIRED");
+    return Expired("resume_token: too old or of another store");
   }
   return revision;
 }

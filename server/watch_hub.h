@@ -1,6 +1,6 @@
 // Watches over the job catalogue. A watch is a cursor, not a queue: it holds one revision, and what
 // it has missed is found in the catalogue, each job once however often it changed. A slow watcher
-// therefore costs no memory and never has to be dropped.
+// therefore costs no memory; it is ended only where deletions have been forgotten meanwhile.
 #pragma once
 
 #include <cstdint>
@@ -38,8 +38,9 @@ class Watch {
   Watch& operator=(const Watch&) = delete;
 
   // At most `limit` changes. An empty batch without a bookmark means that there is nothing now:
-  // `on_ready` will be called when there is.
-  WatchBatch Next(int limit);
+  // `on_ready` will be called when there is. OUT_OF_RANGE as Subscribe, where the watcher has
+  // fallen so far behind that deletions it was not told of are forgotten.
+  absl::StatusOr<WatchBatch> Next(int limit);
 
  private:
   friend class WatchHub;

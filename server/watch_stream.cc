@@ -57,26 +57,31 @@ WatchStream::WatchStream(OpenStreams* streams, TaskPool* pool, absl::Duration sl
 absl::Status WatchStream::Subscribe(WatchHub* hub, const std::string& resume_token) {
   LASP_ASSIGN_OR_RETURN(watch_, hub->Subscribe(resume_token, [this] { Wake(); }));
   hub_ = hub;
-  resumed_ = !resume_token.empty();
+  if (!resume_token.empty()) {
+    selected_.Resume();
+  }
   return absl::OkStatus();
 }
 
 std::optional<absl::Status> WatchStream::Pull(std::vector<grpc::ByteBuffer>* batch) {
   // A selective filter passes over many changes before it finds one to send.
   while (batch->empty()) {
-    const WatchBatch found = watch_->Next(kBatch);
+    const absl::StatusOr<WatchBatch> found = watch_->Next(kBatch);
+    if (!found.ok()) {
+      return found.status();
+    }
     MessageBuilder messages(scope_.batched, batch);
-    for (const JobChange& change : found.changes) {
+    for (const JobChange& change : found->changes) {
       if (std::optional<grpc::Slice> event = EventOf(change)) {
         messages.Add(*std::move(event), [&] { return hub_->ResumeToken(change.revision); });
       }
     }
-    if (found.bookmark) {
-      messages.Add(WatchEncoder::Bookmark(found.snapshot_end, found.resume_token),
-                   [&] { return found.resume_token; });
+    if (found->bookmark) {
+      messages.Add(WatchEncoder::Bookmark(found->snapshot_end, found->resume_token),
+                   [&] { return found->resume_token; });
     }
-    messages.Flush(found.resume_token);
-    if (found.changes.empty()) {
+    messages.Flush(found->resume_token);
+    if (found->changes.empty()) {
       break;
     }
   }
@@ -89,26 +94,16 @@ std::optional<grpc::Slice> WatchStream::EventOf(const JobChange& change) {
   if (!InProject(name, scope_.project) || !scope_.grant->MaySeeJob(name)) {
     return std::nullopt;
   }
-  const bool selected = !deleted && scope_.filter.Matches(change.job->job);
-  bool had = false;
-  if (scope_.filter.may_change()) {
-    had = ExchangeSelected(name, selected);
+  if (deleted) {
+    selected_.Forget(name);
+    return encoder_->Change(change);
   }
-  if (deleted || selected) {
+  const bool selected = scope_.filter.Matches(change.job->job);
+  const bool had = scope_.filter.may_change() && selected_.Exchange(name, selected);
+  if (selected) {
     return encoder_->Change(change);
   }
   return had ? std::make_optional(encoder_->Removal(change)) : std::nullopt;
-}
-
-bool WatchStream::ExchangeSelected(const std::string& name, bool selected) {
-  const auto found = selected_.find(name);
-  const bool had = found == selected_.end() ? resumed_ : found->second;
-  if (selected || resumed_) {
-    selected_[name] = selected;
-  } else if (found != selected_.end()) {
-    selected_.erase(found);
-  }
-  return had;
 }
 
 }  // namespace lasp::server

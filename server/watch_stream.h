@@ -7,12 +7,12 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 #include "server/grant.h"
 #include "server/job_filter.h"
 #include "server/pull_stream.h"
+#include "server/selected_jobs.h"
 #include "server/watch_encoder.h"
 #include "server/watch_hub.h"
 
@@ -43,17 +43,12 @@ class WatchStream final : public PullStream<grpc::ByteBuffer> {
   std::optional<absl::Status> Pull(std::vector<grpc::ByteBuffer>* batch) override;
   // The event that the reader gets of a change; nothing where it is none of its business.
   std::optional<grpc::Slice> EventOf(const JobChange& change);
-  // What the reader had of the job until now, which it now has (or not).
-  bool ExchangeSelected(const std::string& name, bool selected);
 
   WatchEncoder* const encoder_;
   const WatchScope scope_;
   std::unique_ptr<Watch> watch_;
   const WatchHub* hub_ = nullptr;
-  // Where the filter's answer about a job may change: whether the reader has the job. What a reader
-  // that resumes has is unknown until its first change; otherwise only jobs that it has are here.
-  std::unordered_map<std::string, bool> selected_;
-  bool resumed_ = false;
+  SelectedJobs selected_;
 };
 
 }  // namespace lasp::server

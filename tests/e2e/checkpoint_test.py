@@ -101,7 +101,9 @@ class CheckpointTest(ClusterTest):
         # Another method, on another shape.
         self.submit(spec(sp=3), "whole", "--from", "undisturbed/110")
         self.wait_for_state("whole", "SUCCEEDED", 120)
-        for row in self.metrics("whole"):
+        rows = self.metrics("whole")
+        self.assertEqual([int(row["step"]) for row in rows], list(range(111, STEPS + 1)))
+        for row in rows:
             self.assertLess(abs(row["loss"] / expected[int(row["step"])][0] - 1), 1e-5, row["step"])
 
     def test_a_suspended_job_goes_on_where_it_was(self):

@@ -1,6 +1,7 @@
 """Gang scheduling over real agents: all ranks of a job or none, SP groups whole where they fit."""
 import collections
 import threading
+import time
 import unittest
 
 from cluster import LONG, ClusterTest, small_spec
@@ -28,24 +29,16 @@ class GangsTest(ClusterTest):
             thread.start()
         for thread in threads:
             thread.join()
-        jobs = {}
-
-        def one_runs():
-            jobs.update({job: self.job(job) for job in ids})
-            return any(job["state"] == "RUNNING" for job in jobs.values())
         seen = []
-        for _ in range(50):
-            done = one_runs()
-            states = sorted(job["state"] for job in jobs.values())
-            seen.append(states)
+        deadline = time.monotonic() + 60
+        while not seen or "RUNNING" not in seen[-1].values():
+            self.assertLess(time.monotonic(), deadline, f"neither runs: {seen[-5:]}")
+            seen.append({job: self.job(job)["state"] for job in ids})
             held = [slot["training_job"] for w in self.workers() for slot in w["slots"] if slot.get("training_job")]
             for job in ids:
                 ranks = sum(name.endswith("/" + job) for name in held)
                 self.assertIn(ranks, (0, 4), f"{job} holds {ranks} of its 4 slots")
-            if done:
-                break
-        running, waiting = sorted(ids, key=lambda job: jobs[job]["state"] != "RUNNING")
-        self.wait_for_state(running, "RUNNING")
+        running, waiting = sorted(ids, key=lambda job: seen[-1][job] != "RUNNING")
         self.assertEqual(self.job(waiting)["state"], "QUEUED", seen)
         self.assertEqual(sum(len(self.ranks_of(w)) for w in workers.values()), 4)
         for group, hosts in self.hosts(self.job(running)).items():

@@ -112,6 +112,7 @@ class GpuServiceTest(GpuClusterTest):
             spec["global_batch_size"] = 2
             self.submit(spec, job, "--wait", timeout=300)
             losses[job] = [row["loss"] for row in self.metrics(job)]
+            self.assertEqual(len(losses[job]), 20, job)
         for job in ("sequence", "both"):
             worst = max(abs(a / b - 1) for a, b in zip(losses[job], losses["one"]))
             figure(f"{job}_loss_difference", worst)

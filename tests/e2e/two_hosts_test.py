@@ -57,7 +57,10 @@ class TwoHostsTest(cluster.ClusterTest):
         self.assertEqual({place["worker"] for place in spread["placements"]}, {"workers/host0", "workers/host1"})
         spec = small_spec(sp=1, dp=1, length=1536, steps=20, batch=4)
         self.submit(spec, "alone", "--wait", timeout=300)
-        for far, near in zip(self.metrics("spread"), self.metrics("alone")):
+        rows = [self.metrics(job) for job in ("spread", "alone")]
+        for of_job in rows:
+            self.assertEqual([int(row["step"]) for row in of_job], list(range(1, 21)))
+        for far, near in zip(*rows):
             self.assertLessEqual(abs(far["loss"] - near["loss"]), 1e-5 * near["loss"], far["step"])
             self.assertLessEqual(abs(far["gradient_norm"] - near["gradient_norm"]), 1e-4 * near["gradient_norm"], far["step"])
 

@@ -3,6 +3,7 @@
 #include <iterator>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "proto/checkpoint/manifest.h"
 
@@ -94,6 +95,17 @@ void CheckpointFiles::Remove(const std::string& folder) { folders_.erase(folder)
 void CheckpointFiles::RemoveAll(const std::string& parent) {
   std::erase_if(folders_, [prefix = parent + "/"](const auto& entry) {
     return absl::StartsWith(entry.first, prefix);
+  });
+}
+
+void CheckpointFiles::RemoveUnfinished(const std::string& parent, int64_t generation,
+                                       const std::set<std::string>& known) {
+  std::erase_if(folders_, [&, prefix = parent + "/"](const auto& entry) {
+    const std::string name = NameOf(entry.first);
+    int64_t begun_by = 0;
+    return absl::StartsWith(entry.first, prefix) && !entry.second.manifest.has_value() &&
+           !known.contains(name) && absl::SimpleAtoi(name.substr(name.rfind('-') + 1), &begun_by) &&
+           begun_by <= generation;
   });
 }
 

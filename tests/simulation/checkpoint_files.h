@@ -45,6 +45,8 @@ class CheckpointFiles {
   void Remove(const std::string& folder);
   // All folders beneath this one.
   void RemoveAll(const std::string& parent);
+  void RemoveUnfinished(const std::string& parent, int64_t generation,
+                        const std::set<std::string>& known);
 
   // --- the checker ---
   // Why the folder is not the checkpoint of so many ranks with this digest; empty where it is, but

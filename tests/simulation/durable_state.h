@@ -22,10 +22,6 @@ class DurableState {
   virtual absl::StatusOr<std::vector<lasp::v1::Transition>> Transitions(int64_t job_id,
                                                                         int limit) = 0;
   virtual absl::StatusOr<std::vector<server::StoredTransition>> LatestTransitions(int limit) = 0;
-  virtual absl::StatusOr<std::vector<lasp::v1::StepMetrics>> ReadSteps(int64_t job_id,
-                                                                       int64_t from_step,
-                                                                       int64_t to_step,
-                                                                       int64_t stride) = 0;
 };
 
 }  // namespace lasp::simulation

@@ -1,7 +1,6 @@
 #include "tests/simulation/memory_state.h"
 
 #include <algorithm>
-#include <limits>
 #include <memory>
 #include <utility>
 
@@ -12,6 +11,27 @@ namespace lasp::simulation {
 using server::StoreContents;
 using server::StoredJob;
 using server::StoredTransition;
+
+namespace {
+
+// The first step and the newest one, where the generation has made them.
+void AddEnds(const std::map<int64_t, lasp::v1::StepMetrics>& steps, int64_t generation,
+             std::vector<lasp::v1::StepMetrics>* ends) {
+  const auto is_of = [generation](const auto& row) {
+    return row.second.generation() == generation;
+  };
+  const auto newest = std::find_if(steps.rbegin(), steps.rend(), is_of);
+  if (newest == steps.rend()) {
+    return;
+  }
+  if (const auto first = steps.find(1);
+      first != steps.end() && is_of(*first) && newest->first != 1) {
+    ends->push_back(first->second);
+  }
+  ends->push_back(newest->second);
+}
+
+}  // namespace
 
 absl::Status MemoryState::Apply(const std::vector<server::Mutation>& mutations) {
   for (const server::Mutation& mutation : mutations) {
@@ -86,6 +106,14 @@ void MemoryState::Write(const server::AddCheckpointShard& mutation) {
   }
 }
 
+void MemoryState::Write(const server::PutCheckpointRemoval& mutation) {
+  checkpoint_removals_[mutation.job_id] = mutation;
+}
+
+void MemoryState::Write(const server::DeleteCheckpointRemoval& mutation) {
+  checkpoint_removals_.erase(mutation.job_id);
+}
+
 void MemoryState::Write(const server::PutSteps& mutation) {
   Job* const job = Find(mutation.job_id);
   for (const lasp::v1::StepMetrics& step : mutation.steps) {
@@ -150,6 +178,7 @@ absl::StatusOr<StoreContents> MemoryState::Load() {
           stored.exits.push_back({.generation = generation, .rank = key.second, .exit_code = code});
         }
       }
+      AddEnds(job.steps, generation, &stored.steps);
     }
     if (!server::IsFinished(state) && generation > 0) {
       stored.gemm_record = job.gemm_record;
@@ -163,6 +192,10 @@ absl::StatusOr<StoreContents> MemoryState::Load() {
         }
       }
     }
+  }
+  contents.checkpoint_removals.reserve(checkpoint_removals_.size());
+  for (const auto& [id, removal] : checkpoint_removals_) {
+    contents.checkpoint_removals.push_back(removal);
   }
   contents.worker_failures = worker_failures_;
   contents.workers.reserve(workers_.size());
@@ -217,28 +250,6 @@ absl::StatusOr<std::vector<StoredTransition>> MemoryState::LatestTransitions(int
   });
   all.resize(std::min(all.size(), static_cast<size_t>(limit)));
   return all;
-}
-
-absl::StatusOr<std::vector<lasp::v1::StepMetrics>> MemoryState::ReadSteps(int64_t job_id,
-                                                                          int64_t from_step,
-                                                                          int64_t to_step,
-                                                                          int64_t stride) {
-  std::vector<lasp::v1::StepMetrics> rows;
-  const Job* const job = Find(job_id);
-  if (job == nullptr) {
-    return rows;
-  }
-  const int64_t last = to_step == 0 ? std::numeric_limits<int64_t>::max() : to_step;
-  int64_t number = 0;
-  for (auto row = job->steps.lower_bound(from_step); row != job->steps.end() && row->first <= last;
-       ++row, ++number) {
-    const auto next = std::next(row);
-    const bool is_last = next == job->steps.end() || next->first > last;
-    if (number % stride == 0 || is_last) {
-      rows.push_back(row->second);
-    }
-  }
-  return rows;
 }
 
 }  // namespace lasp::simulation

@@ -17,9 +17,6 @@ class MemoryState final : public DurableState {
   absl::StatusOr<server::StoreContents> Load() override;
   absl::StatusOr<std::vector<lasp::v1::Transition>> Transitions(int64_t job_id, int limit) override;
   absl::StatusOr<std::vector<server::StoredTransition>> LatestTransitions(int limit) override;
-  absl::StatusOr<std::vector<lasp::v1::StepMetrics>> ReadSteps(int64_t job_id, int64_t from_step,
-                                                               int64_t to_step,
-                                                               int64_t stride) override;
 
  private:
   struct Job {
@@ -43,6 +40,8 @@ class MemoryState final : public DurableState {
   void Write(const server::PutCheckpoint& mutation);
   void Write(const server::DeleteCheckpoint& mutation);
   void Write(const server::AddCheckpointShard& mutation);
+  void Write(const server::PutCheckpointRemoval& mutation);
+  void Write(const server::DeleteCheckpointRemoval& mutation);
   void Write(const server::PutSteps& mutation);
   void Write(const server::PutWorker& mutation);
   void Write(const server::DeleteWorker& mutation);
@@ -59,6 +58,7 @@ class MemoryState final : public DurableState {
   Job* Find(int64_t job_id);
 
   std::map<int64_t, Job> jobs_;
+  std::map<int64_t, server::PutCheckpointRemoval> checkpoint_removals_;
   std::map<std::string, server::PutWorker> workers_;
   // Oldest first.
   std::vector<server::PutWorkerFailure> worker_failures_;

@@ -30,9 +30,6 @@ void SimulatedCheckpointDisk::Start(server::CheckpointTask task) {
       return;
     }
     server::CheckpointOutcome outcome = Do(task);
-    if (task.kind == Kind::kRemoveJob) {
-      return;
-    }
     context_->timeline().After(telling, [this, alive, outcome]() mutable {
       if (*alive) {
         sink_(std::move(outcome));
@@ -62,22 +59,31 @@ server::CheckpointOutcome SimulatedCheckpointDisk::Do(const server::CheckpointTa
       outcome.status = files_->Verify(task.folder, task.manifest_digest);
       break;
     case Kind::kRemove:
+    case Kind::kRemoveJob:
+    case Kind::kRemoveUnfinished:
       if (files_->broken()) {
         outcome.status = absl::UnavailableError("the disk does not answer");
-        break;
+      } else {
+        Remove(task);
       }
-      checker_->OnRemoval(task.uid, task.step, task.generation);
-      files_->Remove(task.folder);
-      break;
-    case Kind::kRemoveJob:
-      checker_->OnRemoval(task.uid);
-      files_->RemoveAll(task.folder);
       break;
   }
   context_->Say("checkpoint disk: task ", static_cast<int>(task.kind), " of ",
-                task.kind == Kind::kRemoveJob ? "a job" : CheckpointFiles::NameOf(task.folder),
-                ": ", absl::StatusCodeToString(outcome.status.code()));
+                task.step == 0 ? "a job" : CheckpointFiles::NameOf(task.folder), ": ",
+                absl::StatusCodeToString(outcome.status.code()));
   return outcome;
+}
+
+void SimulatedCheckpointDisk::Remove(const server::CheckpointTask& task) {
+  if (task.kind == Kind::kRemove) {
+    checker_->OnRemoval(task.uid, task.step, task.generation);
+    files_->Remove(task.folder);
+  } else if (task.kind == Kind::kRemoveJob) {
+    checker_->OnRemoval(task.uid);
+    files_->RemoveAll(task.folder);
+  } else {
+    files_->RemoveUnfinished(task.folder, task.generation, task.known);
+  }
 }
 
 }  // namespace lasp::simulation

@@ -35,6 +35,7 @@ class SimulatedCheckpointDisk final : public server::CheckpointDisk {
 
  private:
   server::CheckpointOutcome Do(const server::CheckpointTask& task);
+  void Remove(const server::CheckpointTask& task);
 
   Context* const context_;
   CheckpointFiles* const files_;

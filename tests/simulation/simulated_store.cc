@@ -171,13 +171,6 @@ absl::StatusOr<std::vector<server::StoredTransition>> SimulatedStore::LatestTran
   return disk_->state->LatestTransitions(limit);
 }
 
-absl::StatusOr<std::vector<lasp::v1::StepMetrics>> SimulatedStore::ReadSteps(int64_t job_id,
-                                                                             int64_t from_step,
-                                                                             int64_t to_step,
-                                                                             int64_t stride) const {
-  return disk_->state->ReadSteps(job_id, from_step, to_step, stride);
-}
-
 absl::StatusOr<std::vector<server::StoredTransition>> SimulatedStore::TransitionsBefore(
     int64_t /*job_id*/, int64_t /*before*/, int /*limit*/) const {
   return NotHere();
@@ -185,6 +178,11 @@ absl::StatusOr<std::vector<server::StoredTransition>> SimulatedStore::Transition
 
 absl::StatusOr<int64_t> SimulatedStore::CountSteps(int64_t /*job_id*/, int64_t /*from_step*/,
                                                    int64_t /*to_step*/) const {
+  return NotHere();
+}
+
+absl::StatusOr<std::vector<lasp::v1::StepMetrics>> SimulatedStore::ReadSteps(
+    int64_t /*job_id*/, int64_t /*from_step*/, int64_t /*to_step*/, int64_t /*stride*/) const {
   return NotHere();
 }
 

@@ -45,9 +45,6 @@ class SimulatedStore final : public server::JobStore {
   absl::StatusOr<std::vector<lasp::v1::Transition>> Transitions(int64_t job_id,
                                                                 int limit) const override;
   absl::StatusOr<std::vector<server::StoredTransition>> LatestTransitions(int limit) const override;
-  absl::StatusOr<std::vector<lasp::v1::StepMetrics>> ReadSteps(int64_t job_id, int64_t from_step,
-                                                               int64_t to_step,
-                                                               int64_t stride) const override;
 
   // Nobody here asks for these: UNIMPLEMENTED.
   absl::StatusOr<std::vector<server::StoredTransition>> TransitionsBefore(int64_t job_id,
@@ -55,6 +52,9 @@ class SimulatedStore final : public server::JobStore {
                                                                           int limit) const override;
   absl::StatusOr<int64_t> CountSteps(int64_t job_id, int64_t from_step,
                                      int64_t to_step) const override;
+  absl::StatusOr<std::vector<lasp::v1::StepMetrics>> ReadSteps(int64_t job_id, int64_t from_step,
+                                                               int64_t to_step,
+                                                               int64_t stride) const override;
   absl::StatusOr<std::vector<lasp::v1::StepMetrics>> ReadGenerationSteps(int64_t job_id,
                                                                          int64_t generation,
                                                                          int64_t after_step,

@@ -31,11 +31,4 @@ absl::StatusOr<std::vector<server::StoredTransition>> SqliteState::LatestTransit
   return reader_->LatestTransitions(limit);
 }
 
-absl::StatusOr<std::vector<lasp::v1::StepMetrics>> SqliteState::ReadSteps(int64_t job_id,
-                                                                          int64_t from_step,
-                                                                          int64_t to_step,
-                                                                          int64_t stride) {
-  return reader_->ReadSteps(job_id, from_step, to_step, stride);
-}
-
 }  // namespace lasp::simulation

@@ -18,9 +18,6 @@ class SqliteState final : public DurableState {
   absl::StatusOr<server::StoreContents> Load() override;
   absl::StatusOr<std::vector<lasp::v1::Transition>> Transitions(int64_t job_id, int limit) override;
   absl::StatusOr<std::vector<server::StoredTransition>> LatestTransitions(int limit) override;
-  absl::StatusOr<std::vector<lasp::v1::StepMetrics>> ReadSteps(int64_t job_id, int64_t from_step,
-                                                               int64_t to_step,
-                                                               int64_t stride) override;
 
  private:
   testing::TempDirectory directory_;

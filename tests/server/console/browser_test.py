@@ -64,7 +64,9 @@ class BrowserTest(ClusterTest):
         os.kill(self.ranks_of(self.worker)[0], signal.SIGKILL)
         wait_until(lambda: int(self.job("steady")["generation"]) == 2, 60, "the second generation")
         self.wait_for_step("steady", 20)
-        for result in self.browse():
+        results = self.browse()
+        self.assertGreaterEqual(len(results), 40)
+        for result in results:
             with self.subTest(result["check"]):
                 self.assertIsNone(result["fault"])
 

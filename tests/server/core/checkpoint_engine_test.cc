@@ -273,6 +273,34 @@ TEST_F(CheckpointEngineTest, ADiskThatRefusesIsTriedAgain) {
   EXPECT_EQ(At(10).state(), Checkpoint::STATE_COMMITTED);
 }
 
+TEST_F(CheckpointEngineTest, SlowShardsTakeNoTimeFromTheCommit) {
+  Tell(Written(0, 10));
+  harness_.Advance(absl::Minutes(2));
+  const lasp::v1::ConnectRequest second = Written(1, 10);
+  fs::rename(root_.path(), root_.path() + "-away");
+  Tell(second);
+  harness_.Advance(absl::Seconds(50));
+  EXPECT_EQ(At(10).state(), Checkpoint::STATE_WRITING);
+  harness_.Advance(absl::Seconds(20));
+  EXPECT_EQ(At(10).state(), Checkpoint::STATE_FAILED);
+  EXPECT_THAT(At(10).message(), HasSubstr("could not be committed"));
+  fs::rename(root_.path() + "-away", root_.path());
+}
+
+TEST_F(CheckpointEngineTest, AManifestThatIsTooLargeToBeReadAgainIsNotCommitted) {
+  harness_.disk_works = false;
+  Save(10);
+  const CheckpointFolder folder(root_.path(), /*max_manifest_bytes=*/100);
+  const CheckpointOutcome outcome =
+      DoCheckpointTask(folder, harness_.disk.tasks.front(), [] { return false; });
+  EXPECT_THAT(outcome.status, StatusIs(absl::StatusCode::kInvalidArgument,
+                                       HasSubstr("one of more than 100 is not read again")));
+  EXPECT_FALSE(fs::exists(OnDisk(10, 1) / kManifestFile));
+  harness_.engine->CheckpointDone(outcome);
+  harness_.Pump();
+  EXPECT_EQ(At(10).state(), Checkpoint::STATE_FAILED);
+}
+
 TEST_F(CheckpointEngineTest, AVerificationThatTheDiskRefusesIsTriedAgain) {
   Save(10);
   ASSERT_TRUE(At(10).has_verify_time());

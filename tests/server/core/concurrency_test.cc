@@ -377,16 +377,23 @@ class ConcurrencyTest : public ::testing::Test {
         continue;
       }
       for (bool more = true; more && (!readers_stop_ || last || ++rounds % 100 != 0);) {
-        const WatchBatch batch = (*watch)->Next(7);
-        for (const JobChange& change : batch.changes) {
+        const absl::StatusOr<WatchBatch> batch = (*watch)->Next(7);
+        if (!batch.ok()) {
+          EXPECT_EQ(batch.status().code(), absl::StatusCode::kOutOfRange);
+          token.clear();
+          mirror->clear();
+          last = false;
+          break;
+        }
+        for (const JobChange& change : batch->changes) {
           if (change.job != nullptr) {
             (*mirror)[change.job->job.name()] = change.job->job.state();
           } else {
             mirror->erase(change.deleted_name);
           }
         }
-        token = batch.resume_token;
-        if (batch.changes.empty() && !batch.bookmark) {
+        token = batch->resume_token;
+        if (batch->changes.empty() && !batch->bookmark) {
           if (last) {
             more = false;
           } else {

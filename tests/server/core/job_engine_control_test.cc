@@ -194,5 +194,25 @@ TEST(JobEngineControlTest, ARankThatWasDrainedCostsNoRestartWhoeverDrainedIt) {
   }
 }
 
+TEST(JobEngineControlTest, ASuspensionLetsRanksThatDrainEndTheirStepAndGivesThemNoMoreTime) {
+  EngineHarness harness;
+  FakeAgent* const agent = harness.AddAgent("a", 2);
+  const std::string job = harness.Submit("run", 2, 1);
+  agent->obeys_stops = false;
+  LASP_ASSERT_OK(harness.Drain("a"));
+  harness.Advance(absl::Seconds(100));
+  LASP_ASSERT_OK(harness.Suspend(job));
+  EXPECT_EQ(harness.State(job), Job::STATE_SUSPENDING);
+  for (const lasp::v1::ConnectResponse& message : agent->received) {
+    EXPECT_FALSE(message.has_stop() && message.stop().mode() != lasp::v1::Stop::MODE_DRAIN);
+  }
+  harness.Advance(absl::Seconds(24));
+  EXPECT_EQ(agent->received.back().stop().mode(), lasp::v1::Stop::MODE_DRAIN);
+  agent->obeys_stops = true;
+  harness.Advance(absl::Seconds(2));
+  EXPECT_TRUE(agent->ranks.empty());
+  EXPECT_EQ(harness.State(job), Job::STATE_SUSPENDED);
+}
+
 }  // namespace
 }  // namespace lasp::server

@@ -15,6 +15,7 @@ namespace {
 using ::testing::Contains;
 using ::testing::HasSubstr;
 using ::testing::Not;
+using ::testing::Property;
 
 // What a rank says of itself.
 struct Said {
@@ -306,6 +307,26 @@ TEST_F(QuarantineTest, AHostThatFailsOftenComesLast) {
   EXPECT_EQ(Worker("bad").recent_failure_count(), 0);
 }
 
+// Events of workers are for all to see, what a rank says may name data of one project.
+TEST_F(QuarantineTest, ItsEventKeepsToItselfWhatARankSaid) {
+  FakeAgent* const bad = harness_.AddAgent("bad", 4);
+  for (const char* id : {"first", "second"}) {
+    const std::string job = harness_.Submit(id);
+    ASSERT_NE(bad->Find(job), nullptr);
+    harness_.Exit(bad, *bad->Find(job), kRankSuspectHost, "/data/secret/corpus.bin is gone");
+    EXPECT_THAT(harness_.store->Transitions(harness_.jobs->Find(job)->id, 100).value(),
+                Contains(Property(&lasp::v1::Transition::message, HasSubstr("/data/secret"))));
+    LASP_EXPECT_OK(harness_.Cancel(job));
+  }
+  const auto events = harness_.events->Before(std::numeric_limits<int64_t>::max());
+  const auto told = std::find_if(events.begin(), events.end(), [](const EventPtr& event) {
+    return event->reason() == "QUARANTINED";
+  });
+  ASSERT_NE(told, events.end());
+  EXPECT_THAT((*told)->message(), HasSubstr("the last: HOST_SUSPECT"));
+  EXPECT_THAT((*told)->message(), Not(HasSubstr("secret")));
+}
+
 TEST_F(QuarantineTest, TimeHeals) {
   FakeAgent* const bad = harness_.AddAgent("bad", 4);
   FailOn(bad);
@@ -321,6 +342,7 @@ TEST_F(QuarantineTest, AFailureOfTheJobItselfDoesNotCount) {
   FakeAgent* const host = harness_.AddAgent("host", 4);
   const std::string job = harness_.Submit("job");
   harness_.Exit(host, *host->Find(job), kRankWrongConfiguration, "no such file");
+  EXPECT_EQ(harness_.State(job), Job::STATE_FAILED);
   EXPECT_EQ(Worker("host").recent_failure_count(), 0);
 }
 

@@ -78,17 +78,21 @@ class JobEngineRebuildTest : public ::testing::Test {
     return last;
   }
 
-  int StopsToLeave(int64_t generation) const {
+  int Stops(int64_t generation, lasp::v1::Stop::Mode mode) const {
     int count = 0;
     for (const auto& [id, agent] : harness_.agents) {
       for (const auto& message : agent->received) {
         count += message.has_stop() && message.stop().fence().generation() == generation &&
-                         message.stop().mode() == lasp::v1::Stop::MODE_LEAVE_STATE
+                         message.stop().mode() == mode
                      ? 1
                      : 0;
       }
     }
     return count;
+  }
+
+  int StopsToLeave(int64_t generation) const {
+    return Stops(generation, lasp::v1::Stop::MODE_LEAVE_STATE);
   }
 
   EngineHarness harness_;
@@ -214,6 +218,8 @@ TEST_F(JobEngineRebuildTest, AnAgentOfTheReleaseBeforeKnowsNothingOfIt) {
 
 TEST_F(JobEngineRebuildTest, ACancelWaitsForNoState) {
   LASP_ASSERT_OK(harness_.Cancel(job_));
+  EXPECT_EQ(harness_.State(job_), Job::STATE_CANCELLED);
+  EXPECT_EQ(Stops(1, lasp::v1::Stop::MODE_KILL), 4);
   EXPECT_EQ(StopsToLeave(1), 0);
 }
 

@@ -229,5 +229,90 @@ TEST(JobEngineRestartTest, RanksOnGpusAllHearTheSameOfTheirPeersAcrossARestart) 
   }
 }
 
+// They may be at their last checkpoint.
+TEST(JobEngineRestartTest, RanksThatDrainAreNotKilledForARestart) {
+  for (const bool trains : {true, false}) {
+    EngineHarness harness;
+    FakeAgent* const agent = harness.AddAgent("a", 2);
+    agent->readies_ranks = trains;
+    const std::string job = harness.Submit("run", 2, 1);
+    agent->obeys_stops = false;
+    LASP_ASSERT_OK(harness.Drain("a"));
+    harness.Crash();
+    agent->received.clear();
+    harness.Connect(agent);
+    harness.Advance(absl::Seconds(20));
+    lasp::v1::ConnectRequest message;
+    for (const FakeRank& rank : agent->ranks) {
+      *message.mutable_heartbeat()->add_ranks()->mutable_fence() = rank.fence;
+    }
+    harness.Deliver(agent, message);
+    harness.Pump();
+    EXPECT_GE(agent->Count(lasp::v1::ConnectResponse::kStop), 2);
+    for (const lasp::v1::ConnectResponse& told : agent->received) {
+      if (told.has_stop()) {
+        EXPECT_EQ(told.stop().mode(),
+                  trains ? lasp::v1::Stop::MODE_DRAIN : lasp::v1::Stop::MODE_KILL);
+      }
+    }
+    EXPECT_EQ(harness.State(job), Job::STATE_RECOVERING);
+    agent->readies_ranks = true;
+    harness.ExitAll(job, kRankDrained);
+    LASP_ASSERT_OK(harness.Drain("a", /*undo=*/true));
+    EXPECT_EQ(harness.State(job), Job::STATE_RUNNING);
+    EXPECT_EQ(harness.Get(job).restart_count(), 0);
+  }
+}
+
+TEST(JobEngineRestartTest, ProgressIsThatOfThePresentGenerationThoughAnOlderOneCameFurther) {
+  EngineHarness harness;
+  FakeAgent* const agent = harness.AddAgent("a", 1);
+  const std::string job = harness.Submit("run");
+  harness.Report(agent, *agent->Find(job), 1, 50);
+  harness.Exit(agent, *agent->Find(job), 128 + 9);
+  harness.Advance(absl::Seconds(1));
+  ASSERT_EQ(harness.Get(job).generation(), 2);
+  harness.Report(agent, *agent->Find(job), 1, 10);
+  harness.Crash();
+  EXPECT_EQ(harness.Get(job).progress().step(), 10);
+  EXPECT_EQ(harness.Get(job).progress().loss(), 1.0);
+  EXPECT_EQ(harness.Get(job).progress().first_loss(), 10.0);
+  // Before it has made any.
+  harness.Connect(agent);
+  harness.Exit(agent, *agent->Find(job), 128 + 9);
+  harness.Advance(absl::Seconds(2));
+  ASSERT_EQ(harness.Get(job).generation(), 3);
+  harness.Crash();
+  EXPECT_EQ(harness.Get(job).progress().step(), 0);
+}
+
+TEST(JobEngineRestartTest, WhatRanksOfASuspendedJobDidAsToldIsNoFailure) {
+  struct Case {
+    bool trains;
+    int exit_code;
+    const char* told;
+  };
+
+  for (const Case& one :
+       {Case{.trains = true, .exit_code = kRankDrained, .told = "stopped as asked"},
+        Case{.trains = false, .exit_code = 128 + 9, .told = "stopped as asked"},
+        Case{.trains = true, .exit_code = 128 + 9, .told = "a failure came"}}) {
+    SCOPED_TRACE(::testing::Message() << one.trains << " " << one.exit_code);
+    EngineHarness harness;
+    FakeAgent* const agent = harness.AddAgent("a", 2);
+    agent->readies_ranks = one.trains;
+    const std::string job = harness.Submit("run", 2, 1);
+    agent->obeys_stops = false;
+    LASP_ASSERT_OK(harness.Suspend(job));
+    harness.Exit(agent, *agent->Find(job, 0), one.exit_code);
+    harness.Crash();
+    ASSERT_EQ(harness.State(job), Job::STATE_SUSPENDING);
+    agent->obeys_stops = true;
+    harness.Connect(agent);
+    ASSERT_EQ(harness.State(job), Job::STATE_SUSPENDED);
+    EXPECT_THAT(harness.Get(job).message(), HasSubstr(one.told));
+  }
+}
+
 }  // namespace
 }  // namespace lasp::server

@@ -84,6 +84,18 @@ TEST_F(LogStoreTest, AGapIsAskedForOnceThenTaken) {
   EXPECT_THAT(ReadAll(store_->TailOffset(kKey, 1).value()), ElementsAre("line 2"));
 }
 
+// As after a rank has written terabytes while the coordinator was away.
+TEST_F(LogStoreTest, AGapOfAnySizeCostsNothing) {
+  constexpr int64_t kFar = int64_t{1} << 45;
+  const auto size = static_cast<int64_t>(Line(1).size());
+  store_->Append(kKey, 0, Line(1) + Line(2)).value();
+  EXPECT_EQ(store_->Append(kKey, kFar, Line(3)).value(), 2 * size);
+  EXPECT_EQ(store_->Append(kKey, kFar, Line(3)).value(), kFar + size);
+  EXPECT_THAT(ReadAll(store_->TailOffset(kKey, 1).value()), ElementsAre("line 3"));
+  EXPECT_THAT(ReadAll(store_->TailOffset(kKey, 9).value()),
+              ElementsAre("line 1", "line 2", "line 3"));
+}
+
 TEST_F(LogStoreTest, SurvivesARestartAndACutLine) {
   store_->Append(kKey, 0, Line(1) + Line(2)).value();
   const std::string path = directory_.Join("logs/uid/gen-2/rank-1/0000000000000000.log");

@@ -37,16 +37,19 @@ class WatchHubTest : public ::testing::Test {
     return hub_.Subscribe(token, [this] { ++wakes_; }).value();
   }
 
-  // What a batch tells, in short: "+job-1", "-job-2", "bookmark", "end".
-  static std::vector<std::string> Tell(const WatchBatch& batch) {
+  // What a batch tells, in short: "+job-1", "-job-2", "bookmark", "end"; the reason of an error.
+  static std::vector<std::string> Tell(const absl::StatusOr<WatchBatch>& batch) {
+    if (!batch.ok()) {
+      return {ErrorReason(batch.status())};
+    }
     std::vector<std::string> events;
-    events.reserve(batch.changes.size() + 1);
-    for (const JobChange& change : batch.changes) {
+    events.reserve(batch->changes.size() + 1);
+    for (const JobChange& change : batch->changes) {
       events.push_back(change.job != nullptr ? "+" + change.job->job.name()
                                              : "-" + change.deleted_name);
     }
-    if (batch.bookmark) {
-      events.emplace_back(batch.snapshot_end ? "end" : "bookmark");
+    if (batch->bookmark) {
+      events.emplace_back(batch->snapshot_end ? "end" : "bookmark");
     }
     return events;
   }
@@ -87,20 +90,20 @@ TEST_F(WatchHubTest, TheSnapshotComesInPages) {
 TEST_F(WatchHubTest, ChangesOfOneJobComeOnce) {
   Put(1);
   auto watch = Subscribe();
-  watch->Next(10);
+  LASP_ASSERT_OK(watch->Next(10));
   for (int i = 0; i < 1'000; ++i) {
     Put(1, std::to_string(i));
     Put(2, std::to_string(i));
   }
-  const WatchBatch batch = watch->Next(10);
+  const auto batch = watch->Next(10);
   EXPECT_THAT(Tell(batch), ElementsAre("+job-1", "+job-2"));
-  EXPECT_EQ(batch.changes[0].job->job.message(), "999");
+  EXPECT_EQ(batch->changes[0].job->job.message(), "999");
 }
 
 TEST_F(WatchHubTest, ATokenLosesNothing) {
   Put(1);
   auto watch = Subscribe();
-  const std::string token = watch->Next(10).resume_token;
+  const std::string token = watch->Next(10)->resume_token;
   watch = nullptr;
   Put(2);
   Delete(1);
@@ -136,9 +139,34 @@ TEST_F(WatchHubTest, TokensThatAreTooOldOrForeignAreRefused) {
   }
 }
 
+TEST_F(WatchHubTest, AWatchThatMissedForgottenDeletionsIsTold) {
+  for (int i = 1; i <= 9; ++i) {
+    Put(i);
+  }
+  auto idle = Subscribe();
+  auto behind = Subscribe();
+  auto midway = Subscribe();
+  LASP_ASSERT_OK(idle->Next(20));
+  LASP_ASSERT_OK(behind->Next(20));
+  EXPECT_THAT(Tell(midway->Next(2)), ElementsAre("+job-1", "+job-2"));
+  for (int i = 1; i <= 4; ++i) {
+    Delete(i);
+  }
+  LASP_ASSERT_OK(idle->Next(20));
+  catalog_.Compact(catalog_.CompactionPoint(2));
+  EXPECT_THAT(Tell(behind->Next(20)), ElementsAre("RESUME_TOKEN_EXPIRED"));
+  EXPECT_THAT(Tell(midway->Next(20)), ElementsAre("RESUME_TOKEN_EXPIRED"));
+  // Those that have seen them go on, and so does a snapshot of after them.
+  auto later = Subscribe();
+  EXPECT_THAT(Tell(later->Next(2)), ElementsAre("+job-5", "+job-6"));
+  Delete(5);
+  EXPECT_THAT(Tell(idle->Next(20)), ElementsAre("-job-5"));
+  EXPECT_THAT(Tell(later->Next(20)), ElementsAre("+job-7", "+job-8", "+job-9", "-job-5", "end"));
+}
+
 TEST_F(WatchHubTest, IdleWatchesGetBookmarks) {
   auto watch = Subscribe();
-  watch->Next(10);
+  LASP_ASSERT_OK(watch->Next(10));
   EXPECT_THAT(Tell(watch->Next(10)), IsEmpty());
   clock_.Advance(absl::Seconds(29));
   hub_.Tick();
@@ -154,8 +182,8 @@ TEST_F(WatchHubTest, IdleWatchesGetBookmarks) {
 
 TEST_F(WatchHubTest, NothingIsSaidToAWatchThatIsGone) {
   auto watch = Subscribe();
-  watch->Next(10);
-  watch->Next(10);
+  LASP_ASSERT_OK(watch->Next(10));
+  LASP_ASSERT_OK(watch->Next(10));
   watch = nullptr;
   Put(1);
   EXPECT_EQ(wakes_, 0);

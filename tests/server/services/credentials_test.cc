@@ -3,6 +3,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <atomic>
@@ -11,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "proto/rpc/credential_file.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_directory.h"
 
@@ -103,6 +105,68 @@ TEST_F(CredentialsTest, ReadsCertificatesAgainAndKeepsThemWhenTheyGoWrong) {
   Script("rotate", "server");
   ASSERT_TRUE(Await([&] { return (*credentials)->tls() != before; }));
   EXPECT_NE((*credentials)->tls()->key, before->key);
+}
+
+// As many connections at once do, for a while.
+class NoDescriptors {
+ public:
+  NoDescriptors() {
+    EXPECT_EQ(getrlimit(RLIMIT_NOFILE, &before_), 0);
+    const rlimit none = {.rlim_cur = 0, .rlim_max = before_.rlim_max};
+    EXPECT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+  }
+
+  ~NoDescriptors() { EXPECT_EQ(setrlimit(RLIMIT_NOFILE, &before_), 0); }
+
+  NoDescriptors(const NoDescriptors&) = delete;
+  NoDescriptors& operator=(const NoDescriptors&) = delete;
+
+ private:
+  rlimit before_ = {};
+};
+
+TEST_F(CredentialsTest, WhatCannotBeReadForAWhileIsReadAgain) {
+  const auto credentials = Load();
+  LASP_ASSERT_OK(credentials);
+  const auto before = (*credentials)->tls();
+  // Ann's token is revoked, and the certificate's rights change, which is a change like any other.
+  Write("next", "# nobody\n");
+  {
+    const NoDescriptors none;
+    rename(folder_.Join("next").c_str(), options_.token_file.c_str());
+    chmod(options_.tls.certificate.c_str(), 0600);
+    ASSERT_TRUE(Await([&] { return refused_ == 2; }));
+    absl::SleepFor(5 * options_.reload_interval);
+  }
+  EXPECT_TRUE(Await([&] { return used_ == 2; }));
+  EXPECT_EQ((*credentials)->tokens()->Find("one"), nullptr);
+  EXPECT_NE((*credentials)->tls(), before);
+  EXPECT_EQ(refused_, 2) << "told once each, however often they are tried";
+}
+
+TEST_F(CredentialsTest, AnEmptyTokenFileCountsAtTheSecondLook) {
+  options_.reload_interval = absl::Milliseconds(200);
+  const auto credentials = Load();
+  LASP_ASSERT_OK(credentials);
+  // So that the next look is far off.
+  Write("tokens", absl::StrCat("# the same\n", kLine));
+  ASSERT_TRUE(Await([&] { return used_ == 1; }));
+  absl::SleepFor(options_.reload_interval / 2);
+  const absl::Time emptied = absl::Now();
+  ASSERT_EQ(truncate(options_.token_file.c_str(), 0), 0);
+  ASSERT_TRUE(Await([&] { return (*credentials)->tokens()->size() == 0; }));
+  EXPECT_GE(absl::Now() - emptied, options_.reload_interval);
+  EXPECT_TRUE(Await([&] { return used_ == 2; }));
+}
+
+// The kernel's own files know errors at will.
+TEST(CredentialFileTest, AnErrorWhileReadingIsNoShortFile) {
+  const std::string path = "/sys/class/net/lo/speed";
+  if (StampOf(path).size == 0) {
+    GTEST_SKIP() << "there is no " << path;
+  }
+  EXPECT_THAT(std::string(ReadCredential("tls_cert", path).status().message()),
+              HasSubstr("cannot be read: Invalid argument"));
 }
 
 TEST_F(CredentialsTest, RefusesToStartWithWhatIsOfNoUse) {

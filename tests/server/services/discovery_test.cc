@@ -44,8 +44,8 @@ TEST_F(DiscoveryTest, EveryMethodOfTheContractAnswers) {
   const ServerAddresses& addresses = server_.server().addresses();
   int methods = 0;
   for (const char* file : {"training_job_service", "checkpoint_service", "metrics_service",
-                           "log_service", "worker_admin_service", "server_service", "audit_service",
-                           "backup_service", "worker_service"}) {
+                           "log_service", "event_service", "worker_admin_service", "server_service",
+                           "audit_service", "backup_service", "worker_service"}) {
     const auto* descriptor = google::protobuf::DescriptorPool::generated_pool()->FindFileByName(
         absl::StrCat("lasp/v1/", file, ".proto"));
     ASSERT_NE(descriptor, nullptr) << file;
@@ -72,7 +72,7 @@ TEST_F(DiscoveryTest, EveryMethodOfTheContractAnswers) {
       ++methods;
     }
   }
-  EXPECT_GE(methods, 19);
+  EXPECT_GE(methods, 27);
 }
 
 TEST_F(DiscoveryTest, CheckpointsSayThatTheyAreNotThere) {
@@ -166,6 +166,8 @@ TEST_F(DiscoveryTest, TheMetricsPageHasEveryFamilyFromTheStart) {
                                "lasp_watch_streams 0",
                                "lasp_log_streams 0",
                                "lasp_metrics_streams 0",
+                               "lasp_task_pool_queued_tasks{pool=\"backup\"} 0",
+                               "lasp_task_pool_queued_tasks{pool=\"export\"} 0",
                                "lasp_task_pool_queued_tasks{pool=\"watch\"} 0",
                                "lasp_training_jobs_oldest_queued_timestamp_seconds 1",
                                "lasp_data_dir_free_bytes ",
@@ -192,15 +194,19 @@ TEST_F(DiscoveryTest, TheMetricsPageHasEveryFamilyFromTheStart) {
                         R"(grpc_service="lasp.v1.WorkerService",grpc_type="bidi_stream"} 1)"));
   // promtool's rules that are easy to break: counters end in _total, every family has help.
   std::set<std::string> with_help;
+  size_t types = 0;
   for (const auto& line : absl::StrSplit(page, '\n')) {
     const std::vector<std::string> words = absl::StrSplit(line, ' ');
     if (words.size() > 3 && words[1] == "HELP") {
       with_help.insert(words[2]);
     } else if (words.size() == 4 && words[1] == "TYPE") {
+      ++types;
       EXPECT_TRUE(with_help.count(words[2]) > 0) << line;
       EXPECT_EQ(words[3] == "counter", absl::EndsWith(words[2], "_total")) << line;
     }
   }
+  EXPECT_EQ(types, with_help.size());
+  EXPECT_GT(types, 40U);
 }
 
 }  // namespace

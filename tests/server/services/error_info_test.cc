@@ -82,8 +82,8 @@ TEST_F(ErrorInfoTest, EveryMethodSaysWhy) {
                                                  "/lasp.v1.BackupService/ListBackups"};
   int methods = 0;
   for (const char* file : {"training_job_service", "checkpoint_service", "metrics_service",
-                           "log_service", "worker_admin_service", "server_service", "audit_service",
-                           "backup_service", "worker_service"}) {
+                           "log_service", "event_service", "worker_admin_service", "server_service",
+                           "audit_service", "backup_service", "worker_service"}) {
     const auto* descriptor = google::protobuf::DescriptorPool::generated_pool()->FindFileByName(
         absl::StrCat("lasp/v1/", file, ".proto"));
     ASSERT_NE(descriptor, nullptr) << file;
@@ -117,7 +117,7 @@ TEST_F(ErrorInfoTest, EveryMethodSaysWhy) {
                                    HasSubstr(worker_plane ? "--api_address" : "--worker_address")));
     }
   }
-  EXPECT_GE(methods, 19);
+  EXPECT_GE(methods, 27);
   // They are counted as they were sent.
   EXPECT_THAT(Scrape(server_.server().addresses().metrics_address),
               HasSubstr("grpc_server_handled_total{grpc_code=\"InvalidArgument\","

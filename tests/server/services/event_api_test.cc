@@ -5,6 +5,7 @@
 #include "tests/server/services/fake_agent.h"
 #include "tests/server/services/running_server.h"
 #include "tests/server/services/stream_reader.h"
+#include "tests/server/services/worker_plane_fixture.h"
 #include "tests/support/status_matchers.h"
 
 namespace lasp::server {
@@ -12,7 +13,9 @@ namespace {
 
 using ::lasp::testing::StatusIs;
 using ::testing::_;
+using ::testing::Contains;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using v1::Event;
 using v1::ListEventsRequest;
 using v1::WatchEventsResponse;
@@ -156,6 +159,56 @@ TEST_F(EventApiTest, RefusesWhatItDoesNotKnow) {
     EXPECT_FALSE(watcher->Next().has_value());
     EXPECT_THAT(ErrorReason(watcher->AwaitEnd()), HasSubstr("RESUME_TOKEN")) << token;
   }
+}
+
+class UnstoredEventTest : public WorkerPlaneFixture {
+ protected:
+  std::vector<std::string> ReasonsOf(const std::string& id) {
+    ListEventsRequest request;
+    request.set_parent("projects/default");
+    request.set_subject(RunningServer::NameOf(id));
+    const auto list =
+        RunningServer::Call(events_.get(), &v1::EventService::Stub::ListEvents, request);
+    LASP_EXPECT_OK(list);
+    std::vector<std::string> reasons;
+    for (const Event& event : list->events()) {
+      reasons.push_back(event.reason());
+    }
+    return reasons;
+  }
+
+  std::unique_ptr<v1::EventService::Stub> events_ = v1::EventService::NewStub(server_.channel());
+};
+
+TEST_F(UnstoredEventTest, AJobsListHasThemAndNoneOfAnEarlierJobOfItsName) {
+  const auto agent = NewAgent("host", 1);
+  ASSERT_TRUE(agent->Register());
+  LASP_ASSERT_OK(server_.Create("job"));
+  const std::vector<v1::Fence> fences = TakeAssignments(agent.get(), 1);
+  ASSERT_EQ(fences.size(), 1u);
+  Connect(agent.get(), fences);
+  AwaitState("job", v1::TrainingJob::STATE_RUNNING);
+  v1::ConnectRequest report = Steps(fences[0], 3, 3);
+  report.mutable_step_reports()->mutable_steps(0)->set_outlier(true);
+  ASSERT_TRUE(agent->AwaitAck(agent->Send(std::move(report))));
+  // The event leaves just after the acknowledgement.
+  const absl::Time deadline = absl::Now() + absl::Seconds(20);
+  while (ReasonsOf("job").front() != "OUTLIER_STEP" && absl::Now() < deadline) {
+    absl::SleepFor(absl::Milliseconds(20));
+  }
+  EXPECT_THAT(ReasonsOf("job"), Contains("OUTLIER_STEP"));
+
+  LASP_ASSERT_OK(server_.Cancel("job"));
+  agent->Send(Exit(fences[0], 0, 137, 3));
+  AwaitState("job", v1::TrainingJob::STATE_CANCELLED);
+  v1::DeleteTrainingJobRequest request;
+  request.set_name(RunningServer::NameOf("job"));
+  LASP_ASSERT_OK(RunningServer::Call(server_.jobs.get(),
+                                     &v1::TrainingJobService::Stub::DeleteTrainingJob, request)
+                     .status());
+  LASP_ASSERT_OK(server_.Create("job"));
+  EXPECT_EQ(ReasonsOf("job").back(), "SUBMITTED");
+  EXPECT_THAT(ReasonsOf("job"), Not(Contains("OUTLIER_STEP")));
 }
 
 ServerOptions ShortHistory() {

@@ -182,6 +182,7 @@ TEST_F(ServerProgramTest, WrongUsageNamesTheFlagAndExitsTwo) {
       {{data, "--max_connections_a_principal=-1"}, "--max_connections_a_principal"},
       {{data, "--max_buffer_bytes=1"}, "--max_buffer_bytes"},
       {{data, "--max_message_bytes=1"}, "--max_message_bytes"},
+      {{data, "--max_message_bytes=1073741824"}, "is above 1073741823"},
       {{data, "--max_labels=-1"}, "--max_labels"},
       {{data, "--max_label_characters=0"}, "--max_label_characters"},
       {{data, "--log_level=loud"}, "--log_level"},

@@ -2,6 +2,7 @@
 #include "absl/strings/str_cat.h"
 #include "proto/rpc/error_details.h"
 #include "server/principal.h"
+#include "server/selected_jobs.h"
 #include "tests/server/services/running_server.h"
 #include "tests/server/services/stream_reader.h"
 #include "tests/support/status_matchers.h"
@@ -230,6 +231,18 @@ TEST_F(WatchApiTest, RefusesBadRequests) {
   const absl::Status expired = Watch(page->resume_token())->AwaitEnd();
   EXPECT_EQ(expired.code(), absl::StatusCode::kOutOfRange);
   EXPECT_EQ(ErrorReason(expired), "RESUME_TOKEN_EXPIRED");
+}
+
+TEST(SelectedJobsTest, HoldsNothingOfJobsThatAreGone) {
+  SelectedJobs resumed;
+  resumed.Resume();
+  EXPECT_TRUE(resumed.Exchange("a", false)) << "it may have it";
+  EXPECT_FALSE(resumed.Exchange("a", false));
+  EXPECT_TRUE(resumed.Exchange("b", true));
+  EXPECT_EQ(resumed.size(), 2u);
+  resumed.Forget("a");
+  resumed.Forget("b");
+  EXPECT_EQ(resumed.size(), 0u);
 }
 
 TEST(PrincipalTest, IsTheHostOfThePeer) {
