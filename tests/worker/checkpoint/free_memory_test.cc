@@ -22,7 +22,7 @@ class FreeMemoryTest : public ::testing::Test {
 
   int64_t Free() const { return FreeMemoryBytes(folder_.Join("proc"), folder_.Join("cgroup")); }
 
-  static constexpr int64_t kHost = 8000 * 1024;
+  static constexpr int64_t kHost = int64_t{8000} * 1024;
   lasp::testing::TempDirectory folder_;
 };
 
