@@ -14,6 +14,11 @@ void JobEngine::AddFailure(const std::string& worker_id, const GenerationFailure
   if (worker == nullptr || options_.quarantine_failures <= 0) {
     return;
   }
+  // A host that is lost has failed once, however many jobs it had ranks of.
+  if (worker->lost() && !worker->failures.empty() &&
+      worker->failures.back() >= worker->lost_time) {
+    return;
+  }
   const absl::Time now = parts_.clock->Now();
   worker->failures.push_back(now);
   unit_.mutations.emplace_back(PutWorkerFailure{.worker_id = worker_id, .time = now});

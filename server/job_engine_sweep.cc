@@ -15,6 +15,8 @@ constexpr absl::Duration kTickInterval = absl::Seconds(1);
 constexpr int kMaxRetired = 200;
 // A worker that has been lost for this long is forgotten.
 constexpr absl::Duration kForgetLostWorker = absl::Hours(24);
+// One that an operator drained must not take ranks when it is back from a long repair.
+constexpr absl::Duration kForgetDrainedWorker = absl::Hours(24 * 30);
 
 }  // namespace
 
@@ -143,10 +145,12 @@ void JobEngine::CompactDeletions() {
 }
 
 void JobEngine::ForgetLostWorkers() {
-  const absl::Time limit = parts_.clock->Now() - kForgetLostWorker;
+  const absl::Time now = parts_.clock->Now();
   std::vector<std::string> forgotten;
   for (const auto& [id, worker] : workers_.workers()) {
-    if (worker->lost() && worker->lost_time < limit) {
+    const absl::Duration patience =
+        worker->drain_requested ? kForgetDrainedWorker : kForgetLostWorker;
+    if (worker->lost() && worker->lost_time < now - patience) {
       forgotten.push_back(id);
     }
   }

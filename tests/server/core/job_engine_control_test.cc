@@ -136,6 +136,31 @@ TEST(JobEngineControlTest, DrainingAWorkerMovesItsJobsWithoutTouchingTheirBudget
   EXPECT_THAT(harness.Drain("nobody"), StatusIs(absl::StatusCode::kNotFound, HasSubstr("nobody")));
 }
 
+TEST(JobEngineControlTest, AHostThatWasDrainedForALongRepairComesBackDrained) {
+  EngineHarness harness;
+  FakeAgent* const repaired = harness.AddAgent("repaired", 1);
+  FakeAgent* const other = harness.AddAgent("other", 1);
+  LASP_ASSERT_OK(harness.Drain("repaired"));
+  const auto pass = [&harness](absl::Duration time) {
+    harness.clock.Advance(time);
+    harness.Advance(absl::Minutes(2));
+  };
+  harness.Disconnect(repaired);
+  harness.Disconnect(other);
+  pass(absl::Minutes(1));
+  pass(absl::Hours(30));
+  EXPECT_EQ(harness.workers->Find("other"), nullptr);
+  harness.Connect(other);
+  EXPECT_EQ(harness.workers->Find("other")->worker.state(), lasp::v1::Worker::STATE_READY);
+  harness.Connect(repaired);
+  EXPECT_EQ(harness.workers->Find("repaired")->worker.state(), lasp::v1::Worker::STATE_DRAINED);
+  // One that does not come back at all is not listed for ever.
+  harness.Disconnect(repaired);
+  pass(absl::Minutes(1));
+  pass(absl::Hours(24 * 31));
+  EXPECT_EQ(harness.workers->Find("repaired"), nullptr);
+}
+
 TEST(JobEngineControlTest, AJobThatIsDoneBeforeItsWorkerHasDrainedIsDone) {
   EngineHarness harness;
   FakeAgent* const agent = harness.AddAgent("a", 2);

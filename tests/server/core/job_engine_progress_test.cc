@@ -307,6 +307,26 @@ TEST_F(QuarantineTest, AHostThatFailsOftenComesLast) {
   EXPECT_EQ(Worker("bad").recent_failure_count(), 0);
 }
 
+TEST_F(QuarantineTest, ALostHostHasFailedOnceWhateverItRan) {
+  FakeAgent* const host = harness_.AddAgent("host", 4);
+  for (const char* id : {"first", "second", "third"}) {
+    harness_.Submit(id);
+  }
+  ASSERT_EQ(host->ranks.size(), 3U);
+  for (int loss = 1; loss <= 2; ++loss) {
+    harness_.Disconnect(host);
+    host->ranks.clear();
+    harness_.Advance(absl::Minutes(1));
+    ASSERT_EQ(Worker("host").state(), lasp::v1::Worker::STATE_LOST);
+    EXPECT_EQ(Worker("host").recent_failure_count(), loss);
+    host->incarnation += "+";
+    host->sequence = 0;
+    harness_.Connect(host);
+    harness_.Advance(absl::Seconds(5));
+    ASSERT_EQ(host->ranks.size(), 3U);
+  }
+}
+
 // Events of workers are for all to see, what a rank says may name data of one project.
 TEST_F(QuarantineTest, ItsEventKeepsToItselfWhatARankSaid) {
   FakeAgent* const bad = harness_.AddAgent("bad", 4);
