@@ -1,7 +1,8 @@
 """Counts test results: prints "PASSED FAILED SKIPPED" for the folder of one ctest run.
 
 The folder holds ctest.junit and, for each gtest program, its own XML: where a program wrote one its
-cases are counted, otherwise the ctest entry counts as one test.
+cases are counted, otherwise the ctest entry counts as one test. What failed, and how, goes to
+standard error: a test's own output is long past by the end of a run.
 """
 import os
 import re
@@ -32,6 +33,39 @@ def cases_of_unittest(output):
     return int(ran.group(1)) - failed - skipped, failed, skipped
 
 
+def failures_of_program(path):
+    """What each failed case of a gtest XML says, none where it is not whole."""
+    try:
+        cases = list(xml.parse(path).getroot().iter("testcase"))
+    except (OSError, xml.ParseError):
+        return []
+    return [
+        f"{case.get('classname')}.{case.get('name')}: {failure.get('message')}"
+        for case in cases for failure in case.findall("failure")
+    ]
+
+
+def last_case(output):
+    """The gtest case at which a program ended that did not come to its end."""
+    begun = re.findall(r"^\[ RUN      \] (\S+)", output, re.MULTILINE)
+    ended = re.findall(r"^\[ +(?:OK|FAILED|SKIPPED) +\] (\S+)", output, re.MULTILINE)
+    return begun[-1] if begun and begun[-1] not in ended else None
+
+
+def describe_failure(entry, program_xml):
+    """Lines that say how a test of ctest failed."""
+    output = entry.findtext("system-out") or ""
+    lines = [f"{entry.get('name')}: failed after {float(entry.get('time') or 0):.1f} s"]
+    details = failures_of_program(program_xml)
+    if not details and last_case(output):
+        details = [f"it ended in {last_case(output)}"]
+    if not details:
+        details = re.findall(r"^(?:ERROR|FAIL): .*", output, re.MULTILINE)
+    for detail in details[:20]:
+        lines += ["  " + line for line in detail.splitlines()[:20]]
+    return lines
+
+
 def main():
     folder = sys.argv[1]
     total = [0, 0, 0]
@@ -39,8 +73,10 @@ def main():
         status = entry.get("status")
         if status == "disabled":
             continue
-        counts = cases_of_program(os.path.join(folder, entry.get("name") + ".xml")) or cases_of_unittest(
-            entry.findtext("system-out") or "")
+        program_xml = os.path.join(folder, entry.get("name") + ".xml")
+        counts = cases_of_program(program_xml) or cases_of_unittest(entry.findtext("system-out") or "")
+        if status == "fail":
+            print(*describe_failure(entry, program_xml), sep="\n", file=sys.stderr)
         by_entry = {"run": (1, 0, 0), "fail": (0, 1, 0)}.get(status, (0, 0, 1))
         if counts is None or sum(counts) == 0 or (status == "fail" and counts[1] == 0):
             counts = by_entry
