@@ -15,8 +15,7 @@ void JobEngine::AddFailure(const std::string& worker_id, const GenerationFailure
     return;
   }
   // A host that is lost has failed once, however many jobs it had ranks of.
-  if (worker->lost() && !worker->failures.empty() &&
-      worker->failures.back() >= worker->lost_time) {
+  if (worker->lost() && !worker->failures.empty() && worker->failures.back() >= worker->lost_time) {
     return;
   }
   const absl::Time now = parts_.clock->Now();
