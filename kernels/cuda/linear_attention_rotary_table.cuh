@@ -37,28 +37,25 @@ struct RotaryTable {
 // d[i] times cosine (kSine false) or sine of its row's and column's angle; `first_column` is the
 // accumulator's column 0.
 template <bool kSine>
-__device__ void MultiplyByAngles(const RotaryTable& table, const Angle* chunk,
-                                 const FragmentLane& at, int first_column, float (&d)[32]) {
+__device__ void MultiplyByAngles(const RotaryTable& table, const FragmentLane& at, int first_column,
+                                 float (&d)[32]) {
 #pragma unroll
   for (int n = 0; n < 8; ++n) {
     const int column = first_column + 8 * n + at.column;
-    const float4 two = *reinterpret_cast<const float4*>(chunk + column);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int index = RotaryTable::At(at.row + 8 * half, column);
-      const float2 c = __half22float2(*reinterpret_cast<const __half2*>(table.cosine + index));
-      const float2 s = __half22float2(*reinterpret_cast<const __half2*>(table.sine + index));
-      const Angle low = Angle{two.x, two.y} + Angle{c.x, s.x};
-      const Angle high = Angle{two.z, two.w} + Angle{c.y, s.y};
-      d[4 * n + 2 * half] *= kSine ? low.sine : low.cosine;
-      d[4 * n + 2 * half + 1] *= kSine ? high.sine : high.cosine;
+      const float2 angle = __half22float2(
+          *reinterpret_cast<const __half2*>((kSine ? table.sine : table.cosine) + index));
+      d[4 * n + 2 * half] *= angle.x;
+      d[4 * n + 2 * half + 1] *= angle.y;
     }
   }
 }
 
 // Rotates a panel of keys: its cosine half in place. By all math threads.
-inline __device__ void RotatePanel(const RotaryTable& table, const Angle* chunk, int panel,
-                                   uint8_t* tile, uint8_t* sines, int thread) {
+inline __device__ void RotatePanel(const RotaryTable& table, int panel, uint8_t* tile,
+                                   uint8_t* sines, int thread) {
   const int piece = thread % 8;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
@@ -74,12 +71,10 @@ inline __device__ void RotatePanel(const RotaryTable& table, const Angle* chunk,
       const int index = RotaryTable::At(row, column);
       const float2 c = __half22float2(*reinterpret_cast<const __half2*>(table.cosine + index));
       const float2 s = __half22float2(*reinterpret_cast<const __half2*>(table.sine + index));
-      const Angle low = chunk[column] + Angle{c.x, s.x};
-      const Angle high = chunk[column + 1] + Angle{c.y, s.y};
       const float x0 = hopper::LowOf(x[i]);
       const float x1 = hopper::HighOf(x[i]);
-      x[i] = hopper::PackBfloat16(x0 * low.cosine, x1 * high.cosine);
-      y[i] = hopper::PackBfloat16(x0 * low.sine, x1 * high.sine);
+      x[i] = hopper::PackBfloat16(x0 * c.x, x1 * c.y);
+      y[i] = hopper::PackBfloat16(x0 * s.x, x1 * s.y);
     }
     *at = {x[0], x[1], x[2], x[3]};
     *sine_at = {y[0], y[1], y[2], y[3]};

@@ -8,10 +8,13 @@
 //   dtheta_c += sum over n of q_nc (h2_nc cos(theta_c n) - h1_nc sin(theta_c n))
 //
 // with h1, h2 the cosine and sine halves; at a border T counts to the token after it, the states'
-// origin. T starts at zero in every segment and S whole, so that h
-// has the part of a distance that lies in n's own segment; what lies in m's, and in those between,
-// comes from the states at the segments' ends: sum of (T2 D1 - T1 D2) with D the gradient of the
-// state there. No number grows with the position, and nothing cancels.
+// origin. T starts at zero in every segment and S whole, so that h has the part of a distance that
+// lies in n's own segment; what lies in m's, and in those between, comes from the states at the
+// segments' ends: sum of (T2 D1 - T1 D2) with D the gradient of the state there.
+//
+// The difference of a pair is about sin(theta_c (n - m)), its terms as large as the sines of the
+// angles from the origin: to lose nothing to their rounding, positions count from the chunk's first
+// token, and the states turn at each border. The other kernels' sums have no such difference.
 //
 // A thread block has one segment and 64 of a head's key columns. The first math warpgroup owns both
 // halves of S and forms h1, the second those of T and forms h2.
@@ -55,9 +58,9 @@ struct ThetaMemory {
   uint8_t z_sine[kPanelBytes];
   uint8_t state[2][kStateBytes];  // S, T: 64 rows of the cosine half, then 64 of the sine half
   RotaryTable table;
-  alignas(16) Angle chunk[kStages][kRotaryColumns];
-  alignas(16) Angle start_turn[kRotaryColumns];
-  alignas(16) Angle end_turn[kRotaryColumns];
+  Angle chunk_turn[kRotaryColumns];  // a whole chunk
+  Angle last_turn[kRotaryColumns];   // the segment's last
+  Angle end_turn[kRotaryColumns];    // from the sequence's end to the segment's
   float sums[2][4][kPanelColumns];
   float decay[DecayTable::kElements];
   uint64_t full[kStages];
@@ -77,6 +80,18 @@ __device__ void WeightScores(const DecayTable& decay, const FragmentLane& at, ui
   DecayScores<false>(decay, at, marks, scores, operand);
 }
 
+// Moves the origin of a state's halves ahead, whose rows are a thread's two keys.
+__device__ void Turn(Angle first, Angle second, float (&cosine)[64], float (&sine)[64]) {
+#pragma unroll
+  for (int i = 0; i < 64; ++i) {
+    const Angle& turn = ((i >> 1) & 1) == 0 ? first : second;
+    const float a = cosine[i];
+    const float b = sine[i];
+    cosine[i] = a * turn.cosine + b * turn.sine;
+    sine[i] = b * turn.cosine - a * turn.sine;
+  }
+}
+
 __global__ void __launch_bounds__(kBlockThreads, 1)
     ThetaGradientKernel(const __grid_constant__ ThetaParameters p) {
   extern __shared__ __align__(1024) uint8_t shared[];
@@ -89,7 +104,6 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   const int thread = static_cast<int>(threadIdx.x);
   const int first = segments.FirstChunk(segment);
   const int end = segments.EndChunk(segment);
-  const int64_t first_token = static_cast<int64_t>(first) * kChunk;
   const int64_t end_token = segments.EndToken(segment);
   const double slope = segments.slopes[head];
   const double* const theta = p.theta + static_cast<int64_t>(head) * p.key_size;
@@ -98,13 +112,14 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   decay.Fill(slope, thread, kBlockThreads);
   memory.table.Fill(theta, p.key_size, thread, kBlockThreads);
   if (thread < kRotaryColumns) {
-    // The origin of everything here is the token after the segment, where D has its own.
-    memory.start_turn[thread] = AngleOf(theta_of(thread), end_token - first_token);
+    memory.chunk_turn[thread] = AngleOf(theta_of(thread), kChunk);
+    memory.last_turn[thread] = AngleOf(theta_of(thread), segments.Length(end - 1));
+    // The states end at the token after the segment, where D has its origin.
     memory.end_turn[thread] = AngleOf(theta_of(thread), end_token - segments.tokens);
   }
   if (thread == 0) {
     for (int i = 0; i < kStages; ++i) {
-      hopper::BarrierInit(&memory.full[i], kWarpgroup);
+      hopper::BarrierInit(&memory.full[i], 1);
       hopper::BarrierInit(&memory.empty[i], kMathThreads / 32);
     }
     hopper::FenceBarrierInit();
@@ -114,30 +129,25 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   __syncthreads();
 
   if (thread >= kMathThreads) {
-    const int column = thread - kMathThreads;
-    ChunkAngle angle(theta_of(column), first_token - end_token, kChunk);
     hopper::LowerRegisters<kRotaryLoadRegisters>();
+    if (thread > kMathThreads) {
+      return;
+    }
     Ring<kStages> ring;
     for (int chunk = first; chunk < end; ++chunk) {
       hopper::BarrierWait(&memory.empty[ring.stage], ring.phase ^ 1);
       uint64_t* const full = &memory.full[ring.stage];
-      memory.chunk[ring.stage][column] = angle.Get();
-      angle.Advance();
-      if (column > 0) {
-        hopper::BarrierArrive(full);
-      } else {
-        ThetaMemory::Stage& stage = memory.stages[ring.stage];
-        hopper::BarrierArriveExpect(full, sizeof(stage));
-        const int token = chunk * kChunk;
-        for (int i = 0; i < 2; ++i) {
-          hopper::LoadBox(&p.x, full, stage.x + i * kPanelBytes, i * kPanelColumns, head, token,
-                          batch);
-          hopper::LoadBox(&p.y, full, stage.y + i * kPanelBytes, i * kPanelColumns, head, token,
-                          batch);
-        }
-        hopper::LoadBox(&p.z, full, stage.z, panel * kPanelColumns, head, token, batch);
-        hopper::LoadBox(&p.q, full, stage.q, panel * kPanelColumns, head, token, batch);
+      ThetaMemory::Stage& stage = memory.stages[ring.stage];
+      hopper::BarrierArriveExpect(full, sizeof(stage));
+      const int token = chunk * kChunk;
+      for (int i = 0; i < 2; ++i) {
+        hopper::LoadBox(&p.x, full, stage.x + i * kPanelBytes, i * kPanelColumns, head, token,
+                        batch);
+        hopper::LoadBox(&p.y, full, stage.y + i * kPanelBytes, i * kPanelColumns, head, token,
+                        batch);
       }
+      hopper::LoadBox(&p.z, full, stage.z, panel * kPanelColumns, head, token, batch);
+      hopper::LoadBox(&p.q, full, stage.q, panel * kPanelColumns, head, token, batch);
       ring.Advance();
     }
     return;
@@ -160,21 +170,10 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     const float* const start = p.segment_starts + segment_offset;
     LoadState(layout, at, panel * 64, start, nullptr, 0, cosine);
     LoadState(layout, at, panel * 64, start + p.half_elements, nullptr, 0, sine);
-#pragma unroll
-    for (int i = 0; i < 64; ++i) {
-      const Angle turn = memory.start_turn[panel * 64 + at.row + 8 * ((i >> 1) & 1)];
-      const float a = cosine[i];
-      const float b = sine[i];
-      cosine[i] = a * turn.cosine + b * turn.sine;
-      sine[i] = b * turn.cosine - a * turn.sine;
-    }
   }
   const uint32_t s_panels = hopper::SharedAddress(memory.state[0]);
   const uint32_t t_panels = hopper::SharedAddress(memory.state[1]);
   const uint32_t own_panels = group == 0 ? s_panels : t_panels;
-  StoreRounded(cosine, at, 0, own_panels, kStatePanelBytes);
-  StoreRounded(sine, at, 64, own_panels, kStatePanelBytes);
-
   float sums[16];
 #pragma unroll
   for (int i = 0; i < 16; ++i) {
@@ -183,14 +182,19 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   Ring<kStages> ring;
   for (int chunk = first; chunk < end; ++chunk) {
     ThetaMemory::Stage& stage = memory.stages[ring.stage];
-    const Angle* const angles = memory.chunk[ring.stage];
     const FragmentLane here(Opaque(thread));
     const uint64_t marks = MarksOf(segments, batch, chunk);
     const int length = segments.Length(chunk);
     const int first_mark = FirstMark(marks);
     const int last_mark = LastMark(marks);
     hopper::BarrierWait(&memory.full[ring.stage], ring.phase);
-    RotatePanel(memory.table, angles, panel, stage.z, memory.z_sine, Opaque(thread));
+    RotatePanel(memory.table, panel, stage.z, memory.z_sine, Opaque(thread));
+    if (chunk > first) {
+      const Angle* const turns = memory.chunk_turn + panel * 64 + here.row;
+      Turn(turns[0], turns[8], cosine, sine);
+    }
+    StoreRounded(cosine, here, 0, own_panels, kStatePanelBytes);
+    StoreRounded(sine, here, 64, own_panels, kStatePanelBytes);
     hopper::FenceAsyncShared();
     hopper::NamedBarrier(kRotatedBarrier, kMathThreads);
 
@@ -246,9 +250,9 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     hopper::HoldRegisters(h);
     // Both warpgroups have read the states once all are here; T takes S in before S moves on.
     if (group == 0) {
-      MultiplyByAngles<true>(memory.table, angles, here, panel * kPanelColumns, h);
+      MultiplyByAngles<true>(memory.table, here, panel * kPanelColumns, h);
     } else {
-      MultiplyByAngles<false>(memory.table, angles, here, panel * kPanelColumns, h);
+      MultiplyByAngles<false>(memory.table, here, panel * kPanelColumns, h);
       const float tokens = marks == 0 ? static_cast<float>(length) : 0.0F;
 #pragma unroll
       for (int i = 0; i < 64; i += 2) {
@@ -306,8 +310,6 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
       hopper::BarrierArrive(&memory.empty[ring.stage]);
     }
     hopper::NamedBarrier(kDoneBarrier, kMathThreads);
-    StoreRounded(cosine, here, 0, own_panels, kStatePanelBytes);
-    StoreRounded(sine, here, 64, own_panels, kStatePanelBytes);
     ring.Advance();
   }
 
@@ -333,6 +335,8 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   }
   // The states' part: T2 D1 - T1 D2 summed over values, rows being keys.
   if (group == 1) {
+    const Angle* const turns = memory.last_turn + panel * 64 + at.row;
+    Turn(turns[0], turns[8], cosine, sine);
     const float* const near =
         p.segment_state_gradients == nullptr ? nullptr : p.segment_state_gradients + segment_offset;
     const float* const far =

@@ -210,6 +210,14 @@ TEST_F(CudaLinearAttention, Lrpe) {
                              .ranks = 3,
                              .states_in = false,
                              .seed = ++seed});
+  // Its error does not grow with a segment.
+  Check("lrpe theta long", {.tokens = 100003,
+                            .heads = 16,
+                            .slopes = LayerSlopes(0, 16),
+                            .lrpe = true,
+                            .segments = 1,
+                            .states_in = false,
+                            .seed = ++seed});
   Check("lrpe theta size", {.tokens = 1000,
                             .heads = 2,
                             .size = 96,
