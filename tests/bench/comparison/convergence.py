@@ -20,6 +20,10 @@ LAST_STEPS = 40
 MODELS = ("TRANSNORMER", "LINEAR_TRANSFORMER")
 # What a pair may differ by.
 BAR = 0.005
+# Of the README of LASP's repository (github.com/OpenNLPLab/LASP): 0.4B parameters, 8 A100, 16K sequences, 50K updates. By
+# method, without and with LASP: TransNormerLLM, Linear Transformer.
+PUBLISHED = {"DDP": (3.719, 3.715, 5.419, 5.408), "Legacy DDP": (3.709, 3.705, 5.425, 5.413), "FSDP": (3.717, 3.714, 5.428, 5.441),
+             "ZeRO-1": (3.653, 3.653, 5.114, 5.118), "ZeRO-2": (3.655, 3.649, 5.105, 5.120), "ZeRO-3": (3.656, 3.649, 5.110, 5.123)}
 
 
 def spec(model, data_parallel, sp, ranks, device, steps, sequence):
@@ -126,17 +130,33 @@ def run_one(case, run, ranks, device, steps, sequence, timeout=900):
             "tokens": steps * BATCH * sequence, "first_loss": losses[0], "final_loss": sum(last) / len(last)}
 
 
-def table(results):
-    """Rows of Markdown: each pair, and what it differs by."""
-    models = [model for model in MODELS if any(cell["model"] == model for cell in results.values())]
+def row_of(method, pairs, digits):
+    """Of Markdown: each pair, which may not be whole yet, and what it differs by."""
+    cells = [method]
+    for pair in pairs:
+        cells += [f"{loss:.{digits}f}" for loss in pair] + [""] * (2 - len(pair))
+        cells.append(f"{100 * (pair[1] / pair[0] - 1):+.3f} %" if len(pair) == 2 else "")
+    return f"| {' | '.join(cells)} |"
+
+
+def head_of(models):
     yield "| method | " + " | ".join(f"{model} | with LASP | difference" for model in models) + " |"
     yield "|---" * (1 + 3 * len(models)) + "|"
+
+
+def table(results):
+    """Rows of Markdown."""
+    models = [model for model in MODELS if any(cell["model"] == model for cell in results.values())]
+    yield from head_of(models)
     for method in grid.DP_METHODS:
-        row = []
-        for model in models:
-            pair = [cell["final_loss"] for cell in sorted((cell for cell in results.values() if cell["model"] == model and
-                                                           cell["data_parallel"] == method), key=lambda cell: cell["sp"])]
-            row += [f"{loss:.4f}" for loss in pair] + [""] * (2 - len(pair))
-            row.append(f"{100 * (pair[1] / pair[0] - 1):+.3f} %" if len(pair) == 2 else "")
-        yield f"| {method} | {' | '.join(row)} |"
+        cells = [sorted((cell for cell in results.values() if (cell["model"], cell["data_parallel"]) == (model, method)),
+                        key=lambda cell: cell["sp"]) for model in models]
+        yield row_of(method, [[cell["final_loss"] for cell in pair] for pair in cells], 4)
+    yield ""
+
+
+def published_table():
+    yield from head_of(("TransNormerLLM", "Linear Transformer"))
+    for method, losses in PUBLISHED.items():
+        yield row_of(method, [losses[:2], losses[2:]], 3)
     yield ""

@@ -138,10 +138,15 @@ def converged(folder):
     yield "## Convergence\n"
     ranks, gpus = runs[0]["ranks"], content["gpus"]
     where = f"{ranks} × {content['gpu']}" if gpus >= ranks else f"{ranks} ranks that share {gpus} × {content['gpu']}"
-    yield (f"{len(runs)} of {len(convergence.runs(ranks))} runs so far. {where}, 92M parameters, {runs[0]['tokens'] / 1e6:.0f}M tokens of C sources a run "
+    planned = len(convergence.runs(ranks))
+    so_far = f"{len(runs)} of {planned} runs so far. " if len(runs) < planned else ""
+    yield (f"{so_far}{where}, 92M parameters, {runs[0]['tokens'] / 1e6:.0f}M tokens of C sources a run "
            f"(order-1 entropy {content['corpus']['order_1_entropy']:.2f} nats a byte), sequences of {thousands(convergence.SEQUENCE)}; the mean loss of the last {convergence.LAST_STEPS} of {runs[0]['steps']} steps. "
            f"Without LASP the ranks are replicas:\n")
     yield from convergence.table(content["runs"])
+    yield ("Beside them what the README of [LASP's repository](https://github.com/OpenNLPLab/LASP) reports: 0.4B parameters on eight A100, sequences of 16K, "
+           "50K updates, by tokens of a vocabulary and not by bytes, so that only the differences compare:\n")
+    yield from convergence.published_table()
 
 
 def document(found, folder):
